@@ -1,0 +1,2 @@
+//! bitscope: a terminal workbench for learned mixed-precision quantization.
+pub mod quantizer;
