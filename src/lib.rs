@@ -1,2 +1,5 @@
 //! bitscope: a terminal workbench for learned mixed-precision quantization.
+pub mod experiment;
+pub mod kernels;
+pub mod network;
 pub mod quantizer;

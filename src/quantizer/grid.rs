@@ -258,8 +258,8 @@ impl Grid {
 pub(crate) fn nearest_octave(v: f32) -> f32 {
     let bits = v.to_bits();
     let mantissa = bits & 0x007f_ffff;
-    // sqrt(2) in f32; the tie goes up, as floor(1/2 + log2 v) does.
+    // f32's sqrt(2) lies just below the real one, so equality still rounds down.
     const SQRT_2_MANTISSA: u32 = std::f32::consts::SQRT_2.to_bits() & 0x007f_ffff;
-    let exponent = (bits >> 23) + u32::from(mantissa >= SQRT_2_MANTISSA);
+    let exponent = (bits >> 23) + u32::from(mantissa > SQRT_2_MANTISSA);
     f32::from_bits(exponent << 23)
 }

@@ -1,0 +1,78 @@
+//! What is wrong with an experiment file, and where.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+
+/// Where a value stands: file, its text and the bytes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Place {
+    /// File, or `--set`.
+    pub file: Arc<PathBuf>,
+    /// Whole text of the file.
+    pub text: Arc<str>,
+    /// Bytes of the text.
+    pub span: Range<usize>,
+}
+
+impl Place {
+    /// Line and column, from 1; the column counts characters.
+    pub fn line_and_column(&self) -> (usize, usize) {
+        let start = self.span.start.min(self.text.len());
+        let before = &self.text[..start];
+        let line_start = before.rfind('\n').map_or(0, |i| i + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+
+    /// The line it stands on.
+    pub fn line(&self) -> &str {
+        let start = self.span.start.min(self.text.len());
+        let from = self.text[..start].rfind('\n').map_or(0, |i| i + 1);
+        let to = self.text[start..].find('\n').map_or(self.text.len(), |i| start + i);
+        &self.text[from..to]
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Diagnostic {
+    /// Where.
+    pub place: Place,
+    /// What is wrong.
+    pub message: String,
+    /// What was expected instead.
+    pub expected: String,
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (line, column) = self.place.line_and_column();
+        let file = self.place.file.display();
+        write!(f, "{file}:{line}:{column}: {}; expected {}", self.message, self.expected)
+    }
+}
+
+/// Everything that is wrong.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{}", .0.iter().map(Diagnostic::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct Diagnostics(pub Vec<Diagnostic>);
+
+/// The diagnostics as a compiler would print them, with the line and a mark under the place.
+pub fn render(diagnostics: &Diagnostics, colour: bool) -> String {
+    let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+    let one = |d: &Diagnostic| {
+        let path = d.place.file.display().to_string();
+        // A mark needs at least one byte and must not leave the text.
+        let end = d.place.span.end.min(d.place.text.len());
+        let start = d.place.span.start.min(end);
+        let label = format!("expected {}", d.expected);
+        let snippet = Snippet::source(d.place.text.as_ref())
+            .path(path.as_str())
+            .annotation(AnnotationKind::Primary.span(start..end).label(label.as_str()));
+        renderer.render(&[Level::ERROR.primary_title(d.message.as_str()).element(snippet)])
+    };
+    diagnostics.0.iter().map(one).collect::<Vec<_>>().join("\n\n")
+}

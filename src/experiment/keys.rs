@@ -1,0 +1,96 @@
+//! The schema of the experiment file.
+
+use super::schema::{Class::*, Default as D, Key, Kind::*};
+use crate::network::Model;
+
+const MAX: f64 = f64::MAX;
+const QUANTIZERS: &[&str] = &["none", "u1", "u2", "u3", "p1", "p2", "p3"];
+
+macro_rules! key {
+    ($path:literal, $kind:expr, $default:expr, $class:expr, $doc:literal) => {
+        Key { path: $path, kind: $kind, default: $default, class: $class, doc: $doc }
+    };
+}
+
+/// Every key there is, section by section.
+#[rustfmt::skip]
+pub const KEYS: &[Key] = &[
+    key!("name", Text, D::Absent, Live, "Name of the run; the file's name where absent."),
+    key!("rules", Choice(&["paper", "published-code"]), D::Text("paper"), Fork, "The paper's definitions, or those of its published program where the two differ."),
+    key!("seed", Whole(0, i64::MAX), D::Whole(1), Fresh, "Of initialisation, shuffling and augmentation."),
+    key!("device", Text, D::Text("auto"), Fresh, "`auto`, `flex`, `libtorch:cpu`, `libtorch:cuda:N`, `cuda:N`; `bitscope devices` lists them."),
+    key!("auto_apply", Choice(&["live", "fork", "fresh"]), D::Text("live"), Live, "The strongest class of change that a saved file applies without asking."),
+
+    key!("model.name", Choice(&Model::NAMES), D::Text("glyphnet"), Fresh, "Network."),
+    key!("model.shortcut", Choice(&["a", "b", "c"]), D::Text("a"), Fresh, "Residual shortcut (He et al.): a pads with zeros (the paper's), b projects where the shape changes, c everywhere."),
+
+    key!("data.source", Choice(&["glyphs", "cifar10", "tensors", "folder"]), D::Text("glyphs"), Fresh, "`glyphs` is generated; `cifar10` reads the official binary files; `tensors` a safetensors file with `images` and `labels`; `folder` pictures in one folder per class under `train` and `test`."),
+    key!("data.path", Path, D::Absent, Fresh, "Folder or file of the data; `glyphs` needs none."),
+    key!("data.samples", Whole(100, 1_000_000), D::Whole(8192), Fresh, "Training pictures that `glyphs` generates."),
+    key!("data.difficulty", Number(0.0, 1.0), D::Number(0.6), Fresh, "Of `glyphs`: jitter, clutter and noise."),
+    key!("data.validation", Number(0.0, 0.5), D::Number(0.1), Fresh, "Share of the training part that is split off for validation. The test part is read once, at the end."),
+    key!("data.augment", Choice(&["none", "crop", "flip", "crop-flip"]), D::Text("none"), Epoch, "Random crop out of the padded picture, random horizontal flip."),
+    key!("data.crop_padding", Whole(1, 16), D::Whole(4), Epoch, "Pixels of zero padding that a random crop moves in."),
+    key!("data.loader_threads", Whole(1, 16), D::Whole(1), Epoch, "Threads that prepare batches while the device works."),
+
+    key!("init.weights", Path, D::Absent, Fresh, "A safetensors file with weights by name; names and layouts of the published code are understood."),
+    key!("init.run", Path, D::Absent, Fresh, "A run folder: its best checkpoint is where the weights start."),
+
+    key!("train.epochs", Number(0.0, 1e6), D::Number(160.0), Live, "Length of the run after the float phase, in epochs."),
+    key!("train.float_epochs", Number(0.0, 1e6), D::Number(0.0), Fork, "Epochs in float before the quantizers are initialised from what was learned."),
+    key!("train.batch", Whole(1, 65536), D::Whole(128), Epoch, "Samples per step."),
+
+    key!("weights.quantizer", Choice(QUANTIZERS), D::Text("none"), Fork, "Parametrization for weights and biases: u1 (b, d), u2 (b, q_max), u3 (d, q_max), p1 (b, q_min), p2 (b, q_max), p3 (q_min, q_max)."),
+    key!("weights.learn", Choice(&["both", "range", "none"]), D::Text("both"), Fork, "`both` learns the bitwidth; `range` keeps it fixed and learns the range; `none` keeps both fixed."),
+    key!("weights.bits", Number(1.0, 16.0), D::Number(4.0), Fork, "Bitwidth that initialisation aims at."),
+    key!("weights.init", Choice(&["data", "fixed"]), D::Text("data"), Fork, "`data`: step and range from the largest weight of each layer; `fixed`: from the values below."),
+    key!("weights.d", Number(1e-9, 1e9), D::Number(0.125), Fork, "Initial step size where `init = \"fixed\"`."),
+    key!("weights.q_min", Number(1e-9, 1e9), D::Absent, Fork, "Initial smallest magnitude where `init = \"fixed\"` (p1, p3)."),
+    key!("weights.q_max", Number(1e-9, 1e9), D::Absent, Fork, "Initial range where `init = \"fixed\"`; what `bits` and `d` give where absent."),
+    key!("weights.bits_bounds", Range(1.0, 16.0), D::Numbers(&[2.0, 8.0]), Fork, "Clamp of the bitwidth."),
+    key!("weights.d_bounds", Range(1e-9, 1e9), D::Numbers(&[0.00390625, 1.0]), Fork, "Clamp of the step size."),
+    key!("weights.q_min_bounds", Range(1e-9, 1e9), D::Numbers(&[0.0000152587890625, 127.0]), Fork, "Clamp of the smallest magnitude."),
+    key!("weights.q_max_bounds", Range(1e-9, 1e9), D::Numbers(&[0.00390625, 127.0]), Fork, "Clamp of the range."),
+
+    key!("activations.quantizer", Choice(QUANTIZERS), D::Text("none"), Fork, "Parametrization for the outputs of nonlinearities (unsigned)."),
+    key!("activations.learn", Choice(&["both", "range", "none"]), D::Text("both"), Fork, "As for weights."),
+    key!("activations.bits", Number(1.0, 16.0), D::Number(4.0), Fork, "Bitwidth that initialisation aims at."),
+    key!("activations.init", Choice(&["data", "fixed"]), D::Text("data"), Fork, "`data`: from the largest activation of one batch; `fixed`: from the values below."),
+    key!("activations.d", Number(1e-9, 1e9), D::Number(0.125), Fork, "Initial step size where `init = \"fixed\"`."),
+    key!("activations.q_min", Number(1e-9, 1e9), D::Absent, Fork, "Initial smallest magnitude where `init = \"fixed\"` (p1, p3)."),
+    key!("activations.q_max", Number(1e-9, 1e9), D::Absent, Fork, "Initial range where `init = \"fixed\"`; what `bits` and `d` give where absent."),
+    key!("activations.bits_bounds", Range(1.0, 16.0), D::Numbers(&[1.0, 8.0]), Fork, "Clamp of the bitwidth."),
+    key!("activations.d_bounds", Range(1e-9, 1e9), D::Numbers(&[0.00390625, 1.0]), Fork, "Clamp of the step size."),
+    key!("activations.q_min_bounds", Range(1e-9, 1e9), D::Numbers(&[0.00006103515625, 255.0]), Fork, "Clamp of the smallest magnitude."),
+    key!("activations.q_max_bounds", Range(1e-9, 1e9), D::Numbers(&[0.00390625, 255.0]), Fork, "Clamp of the range."),
+
+    key!("budget.weights_kb", Number(0.0, MAX), D::Absent, Live, "(8a): kB that all weights and biases may take."),
+    key!("budget.activations_sum_kb", Number(0.0, MAX), D::Absent, Live, "(8b): kB that one sample's activations may take together."),
+    key!("budget.activations_max_kb", Number(0.0, MAX), D::Absent, Live, "(8c): kB that the largest activation of one sample may take."),
+    key!("budget.gbops", Number(0.0, MAX), D::Absent, Live, "Multiply-accumulates times weight bits times activation bits of one sample, in 10^9."),
+    key!("budget.method", Choice(&["penalty", "lagrangian", "controller"]), D::Text("penalty"), Live, "`penalty`: lambda max(0, g)^2 with constant lambda (the paper's); `lagrangian`: augmented Lagrangian; `controller`: raises lambda until the budget is met, then lets go."),
+    key!("budget.lambda_weights", Number(0.0, MAX), D::Number(0.1), Live, "lambda of (8a), per kB squared."),
+    key!("budget.lambda_activations", Number(0.0, MAX), D::Number(0.1), Live, "lambda of (8b) and (8c), per kB squared."),
+    key!("budget.lambda_gbops", Number(0.0, MAX), D::Number(0.1), Live, "lambda of the bit operations, per GBOP squared."),
+
+    key!("optimizer.kind", Choice(&["sgd", "adam"]), D::Text("sgd"), Fork, "SGD with momentum, or Adam."),
+    key!("optimizer.lr", Number(0.0, 1e3), D::Number(0.1), Live, "Learning rate before the schedule."),
+    key!("optimizer.momentum", Number(0.0, 0.9999), D::Number(0.9), Live, "Momentum of SGD, first decay rate of Adam."),
+    key!("optimizer.beta2", Number(0.0, 0.999999), D::Number(0.999), Live, "Second decay rate of Adam."),
+    key!("optimizer.weight_decay", Number(0.0, 1.0), D::Number(0.0002), Live, "Weight decay."),
+    key!("optimizer.decay", Choice(&["weights", "all"]), D::Text("weights"), Live, "Decays weights only, or every parameter: biases, batch norm, d and q_max too (as the published code does)."),
+    key!("optimizer.lr_norm", Number(0.0, 1e3), D::Number(1.0), Live, "Factor on the learning rate for biases and batch norm."),
+    key!("optimizer.lr_weight_quantizers", Number(0.0, 1e3), D::Number(1.0), Live, "Factor on the learning rate for the weights' quantizers."),
+    key!("optimizer.lr_activation_quantizers", Number(0.0, 1e3), D::Number(1.0), Live, "Factor on the learning rate for the activations' quantizers."),
+    key!("optimizer.clip_quantizers", Choice(&["with-budget", "always", "never"]), D::Text("with-budget"), Live, "Clips the gradients of a quantizer's parameters to plus and minus its step size (q_min for p1 to p3)."),
+
+    key!("schedule.kind", Choice(&["step", "cosine", "constant"]), D::Text("step"), Live, "Learning rate over the run."),
+    key!("schedule.milestones", Numbers(0.0, 1e6), D::Numbers(&[80.0, 120.0]), Live, "Epochs at which a step schedule multiplies the rate by `factor`."),
+    key!("schedule.factor", Number(0.0, 1.0), D::Number(0.1), Live, "Of a step schedule."),
+    key!("schedule.warmup_epochs", Number(0.0, 1e6), D::Number(0.0), Live, "Epochs over which the rate rises from zero."),
+    key!("schedule.float_lr", Number(0.0, 1e3), D::Absent, Live, "Learning rate of the float phase; `optimizer.lr` where absent. It falls to a tenth over the last third of the phase."),
+
+    key!("log.probe_every", Whole(1, 1_000_000), D::Whole(1), Live, "Steps between records of every layer."),
+    key!("log.evaluate_every", Number(0.01, 1e6), D::Number(1.0), Live, "Epochs between evaluations on the validation part."),
+    key!("log.checkpoint_every", Number(0.01, 1e6), D::Number(1.0), Live, "Epochs between checkpoints."),
+];

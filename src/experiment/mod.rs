@@ -1,0 +1,32 @@
+//! The experiment file: one schema, parsed with line and column, compared key by key, watched.
+//!
+//! Doors:
+//! - [`load`]: a file (with `extends` and overrides) to an [`Experiment`], or every [`Diagnostic`].
+//! - [`KEYS`]: the schema. Type, range, default, class and documentation of each key; validation,
+//!   difference, reference documentation and screen all read this one table.
+//! - [`difference`]: what changed between two experiments and what that asks for ([`Class`]).
+//! - [`Watcher`]: tells when a file of the experiment was saved, however the editor saves.
+
+mod diagnostic;
+mod diff;
+mod edit;
+mod keys;
+mod resolve;
+mod schema;
+mod source;
+mod value;
+mod watch;
+
+pub use diagnostic::{Diagnostic, Diagnostics, render};
+pub use diff::{Change, difference, strongest};
+pub use edit::set_in_file;
+pub use keys::KEYS;
+pub use resolve::{
+    AutoApply, Augment, BudgetMethod, Budgets, Clip, DataSource, Decay, Experiment, Initial,
+    LogSettings, OptimizerKind, OptimizerSettings, QuantizerSettings, ScheduleKind, ScheduleSettings, Start,
+    resolve_text,
+};
+pub use schema::{Class, Default, Key, Kind, reference_markdown};
+pub use source::{Loaded, Overrides, load, load_embedded};
+pub use value::{Value, Values};
+pub use watch::{Saved, Watcher};

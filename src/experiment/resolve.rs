@@ -1,0 +1,608 @@
+//! From checked values to the typed experiment, with the checks that need several keys.
+
+use std::path::PathBuf;
+
+use super::diagnostic::{Diagnostic, Diagnostics, Place};
+use super::keys::KEYS;
+use super::source::Found;
+use super::value::{Value, Values};
+use crate::network::{Model, Quantization, QuantizerPlan, Shortcut};
+use crate::quantizer::memory::Resource;
+use crate::quantizer::{Bounds, Family, Learn, Parametrization, Quantizer, Rules};
+
+/// A complete, valid experiment. Immutable; shared as `Arc<Experiment>`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Experiment {
+    /// Every key's value: what the run folder holds and differences compare.
+    pub values: Values,
+    /// Name of the run.
+    pub name: String,
+    /// Paper or published code.
+    pub rules: Rules,
+    /// Of everything random.
+    pub seed: u64,
+    /// As the file says it; `device::parse` knows the rest.
+    pub device: String,
+    /// Strongest class of change applied without asking.
+    pub auto_apply: AutoApply,
+    /// Network.
+    pub model: Model,
+    /// Where samples come from.
+    pub data: DataSource,
+    /// Share of the training part held out for validation.
+    pub validation: f64,
+    /// Of training samples.
+    pub augment: Augment,
+    /// Threads of the loader.
+    pub loader_threads: usize,
+    /// Where the weights start.
+    pub start: Start,
+    /// After the float phase.
+    pub epochs: f64,
+    /// Before the quantizers start.
+    pub float_epochs: f64,
+    /// Samples per step.
+    pub batch: usize,
+    /// Quantizer of weights and biases.
+    pub weights: Option<QuantizerSettings>,
+    /// Quantizer of nonlinearities' outputs.
+    pub activations: Option<QuantizerSettings>,
+    /// Constraints.
+    pub budgets: Budgets,
+    /// Optimizer.
+    pub optimizer: OptimizerSettings,
+    /// Learning rate over time.
+    pub schedule: ScheduleSettings,
+    /// What is recorded and when.
+    pub log: LogSettings,
+}
+
+/// Strongest class of change that applies by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AutoApply {
+    /// Live and epoch changes.
+    Live,
+    /// Also those that fork the run.
+    Fork,
+    /// All.
+    Fresh,
+}
+
+/// Source of samples.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DataSource {
+    /// Generated.
+    Glyphs {
+        /// Training pictures.
+        samples: usize,
+        /// 0 to 1.
+        difficulty: f64,
+    },
+    /// Official binary files in a folder.
+    Cifar10(PathBuf),
+    /// Safetensors file.
+    Tensors(PathBuf),
+    /// One folder per class under `train` and `test`.
+    Folder(PathBuf),
+}
+
+/// Augmentation of training samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Augment {
+    /// Pixels of padding that a random crop moves in; 0 for none.
+    pub crop: usize,
+    /// Random horizontal flip.
+    pub flip: bool,
+}
+
+/// Where the weights start.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Start {
+    /// Random.
+    Scratch,
+    /// A safetensors file.
+    Weights(PathBuf),
+    /// The best checkpoint of a run folder.
+    Run(PathBuf),
+}
+
+/// A quantizer and where its parameters start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuantizerSettings {
+    /// The quantizer with its clamps.
+    pub quantizer: Quantizer,
+    /// Where its parameters start.
+    pub initial: Initial,
+    /// Bitwidth that initialisation aims at.
+    pub bits: f64,
+}
+
+/// Where a quantizer's parameters start.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Initial {
+    /// From the tensor's largest magnitude.
+    Data,
+    /// These.
+    Fixed([f64; 2]),
+}
+
+/// Constraints (8a) to (8c) and BOPs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Budgets {
+    /// Resource, limit, lambda.
+    pub limits: Vec<(Resource, f64, f64)>,
+    /// How they enter the loss.
+    pub method: BudgetMethod,
+}
+
+/// How a budget enters the loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BudgetMethod {
+    /// Constant lambda.
+    Penalty,
+    /// Augmented Lagrangian.
+    Lagrangian,
+    /// Raises lambda until met, then lets go.
+    Controller,
+}
+
+/// Optimizer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OptimizerSettings {
+    /// SGD or Adam.
+    pub kind: OptimizerKind,
+    /// Before the schedule.
+    pub lr: f64,
+    /// Of SGD; first decay rate of Adam.
+    pub momentum: f64,
+    /// Second decay rate of Adam.
+    pub beta2: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// What it decays.
+    pub decay: Decay,
+    /// Factor for biases and batch norm.
+    pub lr_norm: f64,
+    /// Factor for the weights' quantizers.
+    pub lr_weight_quantizers: f64,
+    /// Factor for the activations' quantizers.
+    pub lr_activation_quantizers: f64,
+    /// Clipping of the quantizers' gradients.
+    pub clip: Clip,
+}
+
+/// Kind of optimizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OptimizerKind {
+    /// SGD with momentum.
+    Sgd,
+    /// Adam.
+    Adam,
+}
+
+/// What weight decay decays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decay {
+    /// Weights.
+    Weights,
+    /// Every parameter.
+    All,
+}
+
+/// Clipping of the quantizers' gradients to plus and minus the step size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clip {
+    /// Where there is a budget.
+    WithBudget,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Learning rate over the run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScheduleSettings {
+    /// Shape.
+    pub kind: ScheduleKind,
+    /// Epochs.
+    pub milestones: Vec<f64>,
+    /// Of a step.
+    pub factor: f64,
+    /// Epochs.
+    pub warmup: f64,
+    /// Learning rate of the float phase.
+    pub float_lr: Option<f64>,
+}
+
+/// Shape of the schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScheduleKind {
+    /// Drops at milestones.
+    Step,
+    /// Half a cosine to zero.
+    Cosine,
+    /// None.
+    Constant,
+}
+
+/// What is recorded and when.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogSettings {
+    /// Steps.
+    pub probe_every: u64,
+    /// Epochs.
+    pub evaluate_every: f64,
+    /// Epochs.
+    pub checkpoint_every: f64,
+}
+
+impl Experiment {
+    /// How the network is quantized. Parameters from data are filled in later.
+    pub fn quantization(&self) -> Quantization {
+        let plan = |settings: &Option<QuantizerSettings>| {
+            settings.as_ref().map(|s| QuantizerPlan {
+                quantizer: s.quantizer.clone(),
+                parameters: match s.initial {
+                    Initial::Fixed(parameters) => parameters,
+                    Initial::Data => crate::quantizer::initial_parameters(
+                        &s.quantizer,
+                        1.0,
+                        crate::quantizer::InitialBits(s.bits),
+                    ),
+                },
+            })
+        };
+        Quantization {
+            weights: plan(&self.weights),
+            activations: plan(&self.activations),
+            rules: self.rules,
+        }
+    }
+
+    /// Whether quantizer gradients are clipped.
+    pub fn clips(&self) -> bool {
+        match self.optimizer.clip {
+            Clip::WithBudget => !self.budgets.limits.is_empty(),
+            Clip::Always => true,
+            Clip::Never => false,
+        }
+    }
+}
+
+/// The experiment that a run folder's resolved TOML holds.
+///
+/// # Errors
+/// Where the text is not a valid experiment (of this version).
+pub fn resolve_text(name: &str, text: &str) -> Result<Experiment, Diagnostics> {
+    let loaded = super::source::load_embedded(name, text, &Vec::new())?;
+    Ok(loaded.experiment.as_ref().clone())
+}
+
+/// Builds the experiment; `found` says where values stand, `origin` stands for those that do not.
+pub(super) fn resolve(
+    values: Values,
+    found: &Found,
+    origin: &Place,
+) -> Result<Experiment, Diagnostics> {
+    let mut resolver = Resolver { values: &values, found, origin, errors: Vec::new() };
+    let experiment = resolver.experiment();
+    if resolver.errors.is_empty() {
+        Ok(Experiment { values: values.clone(), ..experiment })
+    } else {
+        Err(Diagnostics(resolver.errors))
+    }
+}
+
+struct Resolver<'a> {
+    values: &'a Values,
+    found: &'a Found,
+    origin: &'a Place,
+    errors: Vec<Diagnostic>,
+}
+
+impl Resolver<'_> {
+    fn experiment(&mut self) -> Experiment {
+        let rules = match self.word("rules") {
+            "paper" => Rules::Paper,
+            _ => Rules::PublishedCode,
+        };
+        let shortcut = match self.word("model.shortcut") {
+            "a" => Shortcut::A,
+            "b" => Shortcut::B,
+            _ => Shortcut::C,
+        };
+        let model = Model::from_name(self.word("model.name"), shortcut);
+        let weights = self.quantizer("weights", true, rules);
+        let activations = self.quantizer("activations", false, rules);
+        let budgets = self.budgets(&weights, &activations);
+        Experiment {
+            values: Values::default(),
+            name: self.word("name").to_owned(),
+            rules,
+            seed: self.whole("seed") as u64,
+            device: self.word("device").to_owned(),
+            auto_apply: match self.word("auto_apply") {
+                "live" => AutoApply::Live,
+                "fork" => AutoApply::Fork,
+                _ => AutoApply::Fresh,
+            },
+            model: model.expect("the schema lists only names that exist"),
+            data: self.data(),
+            validation: self.number("data.validation"),
+            augment: self.augment(),
+            loader_threads: self.whole("data.loader_threads") as usize,
+            start: self.start(),
+            epochs: self.number("train.epochs"),
+            float_epochs: self.number("train.float_epochs"),
+            batch: self.whole("train.batch") as usize,
+            weights,
+            activations,
+            budgets,
+            optimizer: self.optimizer(),
+            schedule: self.schedule(),
+            log: LogSettings {
+                probe_every: self.whole("log.probe_every") as u64,
+                evaluate_every: self.number("log.evaluate_every"),
+                checkpoint_every: self.number("log.checkpoint_every"),
+            },
+        }
+    }
+
+    fn data(&mut self) -> DataSource {
+        let path = self.path("data.path");
+        let source = self.word("data.source").to_owned();
+        if path.is_none() && source != "glyphs" {
+            self.error(
+                "data.source",
+                format!("data source \"{source}\" without a path"),
+                "`data.path`, the folder or file of the data",
+            );
+        }
+        let path = path.unwrap_or_default();
+        match source.as_str() {
+            "glyphs" => DataSource::Glyphs {
+                samples: self.whole("data.samples") as usize,
+                difficulty: self.number("data.difficulty"),
+            },
+            "cifar10" => DataSource::Cifar10(path),
+            "tensors" => DataSource::Tensors(path),
+            _ => DataSource::Folder(path),
+        }
+    }
+
+    fn augment(&self) -> Augment {
+        let word = self.word("data.augment");
+        let crop = if word.contains("crop") { self.whole("data.crop_padding") as usize } else { 0 };
+        Augment { crop, flip: word.contains("flip") }
+    }
+
+    fn start(&mut self) -> Start {
+        match (self.path("init.weights"), self.path("init.run")) {
+            (Some(_), Some(_)) => {
+                self.error("init.run", "both `init.weights` and `init.run`".into(), "one of the two");
+                Start::Scratch
+            }
+            (Some(weights), None) => Start::Weights(weights),
+            (None, Some(run)) => Start::Run(run),
+            (None, None) => Start::Scratch,
+        }
+    }
+
+    fn quantizer(&mut self, side: &str, signed: bool, rules: Rules) -> Option<QuantizerSettings> {
+        let at = |name: &str| format!("{side}.{name}");
+        let parametrization = Parametrization::from_name(self.word(&at("quantizer")))?;
+        let learn = match self.word(&at("learn")) {
+            "both" => Learn::Both,
+            "range" => Learn::Range,
+            _ => Learn::None,
+        };
+        let bounds = Bounds {
+            d: self.range(&at("d_bounds")),
+            q_max: self.range(&at("q_max_bounds")),
+            q_min: self.range(&at("q_min_bounds")),
+            b: self.range(&at("bits_bounds")),
+        };
+        let bits = self.number(&at("bits"));
+        self.check_bits(side, signed, bits, &bounds);
+        if learn == Learn::Range && !parametrization.has_bitwidth_parameter() {
+            self.error(
+                &at("learn"),
+                format!("\"range\" fixes the bitwidth, which {parametrization} infers"),
+                "\"both\" or \"none\", or a quantizer with b as a parameter (u1, u2, p1, p2)",
+            );
+        }
+        let quantizer = Quantizer { parametrization, signed, rules, learn, bounds };
+        let initial = match self.word(&at("init")) {
+            "data" => Initial::Data,
+            _ => Initial::Fixed(self.fixed(side, &quantizer, bits)),
+        };
+        Some(QuantizerSettings { quantizer, initial, bits })
+    }
+
+    fn check_bits(&mut self, side: &str, signed: bool, bits: f64, bounds: &Bounds) {
+        let least = if signed { 2.0 } else { 1.0 };
+        let kind = if signed { "signed weights" } else { "activations" };
+        if *bounds.b.start() < least {
+            self.error(
+                &format!("{side}.bits_bounds"),
+                format!("a bitwidth of {} for {kind}", bounds.b.start()),
+                &format!("at least {least} bits (sign and one level)"),
+            );
+        } else if !bounds.b.contains(&bits) {
+            let (low, high) = (bounds.b.start(), bounds.b.end());
+            self.error(
+                &format!("{side}.bits"),
+                format!("a bitwidth of {bits} for {kind}"),
+                &format!("within `{side}.bits_bounds`, {low} to {high}"),
+            );
+        }
+    }
+
+    /// Fixed initial parameters; what the file leaves out follows from `bits`.
+    fn fixed(&mut self, side: &str, quantizer: &Quantizer, bits: f64) -> [f64; 2] {
+        let at = |name: &str| format!("{side}.{name}");
+        let exponent = if quantizer.signed { bits - 1.0 } else { bits };
+        let octaves = ((bits - 1.0).exp2() - 1.0).exp2();
+        let d = self.number(&at("d"));
+        let q_min = self.optional(&at("q_min"));
+        let given = self.optional(&at("q_max"));
+        let (q_min, q_max) = match quantizer.parametrization.family() {
+            Family::Uniform => (0.0, given.unwrap_or((exponent.exp2() - 1.0) * d)),
+            Family::PowerOfTwo => match (q_min, given) {
+                (Some(q_min), Some(q_max)) => (q_min, q_max),
+                (Some(q_min), None) => (q_min, q_min * octaves),
+                (None, q_max) => (q_max.unwrap_or(1.0) / octaves, q_max.unwrap_or(1.0)),
+            },
+        };
+        let parametrization = quantizer.parametrization;
+        if parametrization == Parametrization::U3 && q_max < d {
+            let key = if given.is_some() { at("q_max") } else { at("d") };
+            self.error(&key, format!("q_max {q_max} is smaller than d {d}"), "q_max >= d");
+        }
+        if parametrization == Parametrization::P3 && q_min > q_max {
+            self.error(&at("q_min"), format!("q_min {q_min} is larger than q_max {q_max}"), "q_min <= q_max");
+        }
+        let parameters = match parametrization {
+            Parametrization::U1 => [bits, d],
+            Parametrization::U2 | Parametrization::P2 => [bits, q_max],
+            Parametrization::U3 => [d, q_max],
+            Parametrization::P1 => [bits, q_min],
+            Parametrization::P3 => [q_min, q_max],
+        };
+        for (name, value) in parametrization.parameter_names().into_iter().zip(parameters) {
+            let bound = quantizer.bounds.of(name);
+            if name != "b" && !bound.contains(&value) {
+                let expected =
+                    format!("within `{side}.{name}_bounds`, {} to {}", bound.start(), bound.end());
+                self.error(&at(name), format!("initial {name} {value}"), &expected);
+            }
+        }
+        parameters
+    }
+
+    fn budgets(
+        &mut self,
+        weights: &Option<QuantizerSettings>,
+        activations: &Option<QuantizerSettings>,
+    ) -> Budgets {
+        let learns = |s: &Option<QuantizerSettings>| {
+            s.as_ref().is_some_and(|s| s.quantizer.learn == Learn::Both)
+        };
+        let both = [
+            ("weights_kb", Resource::Weights, "lambda_weights", learns(weights), "weights"),
+            ("activations_sum_kb", Resource::ActivationSum, "lambda_activations", learns(activations), "activations"),
+            ("activations_max_kb", Resource::ActivationMax, "lambda_activations", learns(activations), "activations"),
+            ("gbops", Resource::Bops, "lambda_gbops", learns(weights) || learns(activations), "weights"),
+        ];
+        let mut limits = Vec::new();
+        for (key, resource, lambda, learned, side) in both {
+            let path = format!("budget.{key}");
+            let Some(limit) = self.optional(&path) else { continue };
+            if !learned {
+                self.error(
+                    &path,
+                    format!("a budget for {} whose bitwidths are not learned", resource.label()),
+                    &format!("`{side}.quantizer` other than \"none\" with `{side}.learn = \"both\"`"),
+                );
+            }
+            limits.push((resource, limit, self.number(&format!("budget.{lambda}"))));
+        }
+        let method = match self.word("budget.method") {
+            "penalty" => BudgetMethod::Penalty,
+            "lagrangian" => BudgetMethod::Lagrangian,
+            _ => BudgetMethod::Controller,
+        };
+        Budgets { limits, method }
+    }
+
+    fn optimizer(&self) -> OptimizerSettings {
+        OptimizerSettings {
+            kind: match self.word("optimizer.kind") {
+                "sgd" => OptimizerKind::Sgd,
+                _ => OptimizerKind::Adam,
+            },
+            lr: self.number("optimizer.lr"),
+            momentum: self.number("optimizer.momentum"),
+            beta2: self.number("optimizer.beta2"),
+            weight_decay: self.number("optimizer.weight_decay"),
+            decay: match self.word("optimizer.decay") {
+                "weights" => Decay::Weights,
+                _ => Decay::All,
+            },
+            lr_norm: self.number("optimizer.lr_norm"),
+            lr_weight_quantizers: self.number("optimizer.lr_weight_quantizers"),
+            lr_activation_quantizers: self.number("optimizer.lr_activation_quantizers"),
+            clip: match self.word("optimizer.clip_quantizers") {
+                "with-budget" => Clip::WithBudget,
+                "always" => Clip::Always,
+                _ => Clip::Never,
+            },
+        }
+    }
+
+    fn schedule(&self) -> ScheduleSettings {
+        ScheduleSettings {
+            kind: match self.word("schedule.kind") {
+                "step" => ScheduleKind::Step,
+                "cosine" => ScheduleKind::Cosine,
+                _ => ScheduleKind::Constant,
+            },
+            milestones: self.numbers("schedule.milestones").to_vec(),
+            factor: self.number("schedule.factor"),
+            warmup: self.number("schedule.warmup_epochs"),
+            float_lr: self.optional("schedule.float_lr"),
+        }
+    }
+
+    fn error(&mut self, path: &str, message: String, expected: &str) {
+        let place = self.found.get(path).map_or(self.origin, |p| &p.place).clone();
+        self.errors.push(Diagnostic { place, message, expected: expected.into() });
+    }
+
+    fn word(&self, path: &str) -> &str {
+        match self.values.get(path) {
+            Some(Value::Text(word)) => word,
+            other => unreachable!("the schema makes `{path}` a text with a default, not {other:?}"),
+        }
+    }
+
+    fn path(&self, path: &str) -> Option<PathBuf> {
+        match self.values.get(path) {
+            Some(Value::Text(text)) => Some(PathBuf::from(text)),
+            _ => None,
+        }
+    }
+
+    fn whole(&self, path: &str) -> i64 {
+        match self.values.get(path) {
+            Some(Value::Whole(v)) => *v,
+            other => unreachable!("the schema makes `{path}` whole with a default, not {other:?}"),
+        }
+    }
+
+    fn number(&self, path: &str) -> f64 {
+        self.optional(path).unwrap_or_else(|| {
+            unreachable!("the schema gives `{path}` a default: {:?}", KEYS.iter().find(|k| k.path == path))
+        })
+    }
+
+    fn optional(&self, path: &str) -> Option<f64> {
+        match self.values.get(path) {
+            Some(Value::Number(v)) => Some(*v),
+            _ => None,
+        }
+    }
+
+    fn numbers(&self, path: &str) -> &[f64] {
+        match self.values.get(path) {
+            Some(Value::Numbers(v)) => v,
+            other => unreachable!("the schema makes `{path}` a list with a default, not {other:?}"),
+        }
+    }
+
+    fn range(&self, path: &str) -> std::ops::RangeInclusive<f64> {
+        let bounds = self.numbers(path);
+        bounds[0]..=bounds[1]
+    }
+}

@@ -1,0 +1,317 @@
+//! Reading experiment files: `extends`, overrides, and every error at once.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostic::{Diagnostic, Diagnostics, Place};
+use super::keys::KEYS;
+use super::resolve::{Experiment, resolve};
+use super::schema::{Key, Kind};
+use super::value::{Value, Values};
+
+/// `key.path=value` settings that go over the file.
+pub type Overrides = Vec<String>;
+
+/// A valid experiment with the files that it was read from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The experiment.
+    pub experiment: Arc<Experiment>,
+    /// The file and everything it extends: what a watcher watches.
+    pub files: Vec<PathBuf>,
+}
+
+/// A value with the place that set it.
+#[derive(Debug, Clone)]
+pub(super) struct Placed {
+    pub value: Value,
+    pub place: Place,
+}
+
+/// Values by path as they were found, later files over earlier ones.
+pub(super) type Found = BTreeMap<&'static str, Placed>;
+
+/// Reads, merges and checks an experiment.
+///
+/// # Errors
+/// Everything that is wrong with the files and overrides, each with its place.
+pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, Diagnostics> {
+    let mut reader = Reader::default();
+    reader.file(path, None);
+    reader.finish(path, overrides)
+}
+
+/// The same for a text that is not a file, such as the embedded default.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_embedded(name: &str, text: &str, overrides: &Overrides) -> Result<Loaded, Diagnostics> {
+    let mut reader = Reader::default();
+    let path = PathBuf::from(name);
+    reader.text(&Arc::new(path.clone()), text.into());
+    reader.finish(&path, overrides)
+}
+
+#[derive(Default)]
+struct Reader {
+    found: Found,
+    errors: Vec<Diagnostic>,
+    files: Vec<PathBuf>,
+    /// Files being read, outermost first: a cycle shows here.
+    open: Vec<PathBuf>,
+}
+
+impl Reader {
+    fn finish(mut self, path: &Path, overrides: &Overrides) -> Result<Loaded, Diagnostics> {
+        for setting in overrides {
+            self.setting(setting);
+        }
+        let stem = path.file_stem().map_or("run".into(), |s| s.to_string_lossy().into_owned());
+        let origin = Place {
+            file: Arc::new(path.to_owned()),
+            text: std::fs::read_to_string(path).unwrap_or_default().into(),
+            span: 0..0,
+        };
+        let mut values = Values::default();
+        for key in KEYS {
+            let found = self.found.get(key.path).map(|p| p.value.clone());
+            if let Some(value) = found.or_else(|| key.default.value()) {
+                values.0.insert(key.path.into(), value);
+            }
+        }
+        values.0.entry("name".into()).or_insert(Value::Text(stem));
+        let resolved = resolve(values, &self.found, &origin);
+        match resolved {
+            Ok(experiment) if self.errors.is_empty() => {
+                Ok(Loaded { experiment: Arc::new(experiment), files: self.files })
+            }
+            Ok(_) => Err(Diagnostics(self.errors)),
+            Err(more) => {
+                self.errors.extend(more.0);
+                Err(Diagnostics(self.errors))
+            }
+        }
+    }
+
+    /// Reads one file; `from` is the `extends` that named it.
+    fn file(&mut self, path: &Path, from: Option<Place>) {
+        let name = Arc::new(path.to_owned());
+        let identity = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        if self.open.contains(&identity) {
+            let place = from.unwrap_or_else(|| empty_place(&name));
+            let expected = "a chain of files that ends".to_owned();
+            let message = format!("{} extends itself", path.display());
+            self.errors.push(Diagnostic { place, message, expected });
+            return;
+        }
+        if !self.files.contains(&path.to_owned()) {
+            self.files.push(path.to_owned());
+        }
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let place = from.unwrap_or_else(|| empty_place(&name));
+                let message = format!("cannot read {}: {error}", path.display());
+                self.errors.push(Diagnostic { place, message, expected: "a TOML file".into() });
+                return;
+            }
+        };
+        match String::from_utf8(bytes) {
+            Ok(text) => {
+                self.open.push(identity);
+                self.text(&name, text.into());
+                self.open.pop();
+            }
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                let message = format!("{} is not UTF-8 at byte {at}", path.display());
+                let place = from.unwrap_or_else(|| empty_place(&name));
+                self.errors.push(Diagnostic { place, message, expected: "UTF-8 text".into() });
+            }
+        }
+    }
+
+    fn text(&mut self, file: &Arc<PathBuf>, text: Arc<str>) {
+        let place = |span: Range<usize>| Place { file: file.clone(), text: text.clone(), span };
+        let (table, errors) = DeTable::parse_recoverable(&text);
+        for error in errors {
+            self.errors.push(Diagnostic {
+                place: place(error.span().unwrap_or(0..0)),
+                message: error.message().to_owned(),
+                expected: "valid TOML".into(),
+            });
+        }
+        let table = table.into_inner();
+        if let Some(base) = table.get("extends") {
+            let at = place(base.span());
+            match base.get_ref() {
+                DeValue::String(base) => {
+                    let folder = file.parent().unwrap_or(Path::new(""));
+                    self.file(&folder.join(base.as_ref()), Some(at));
+                }
+                other => self.errors.push(wrong_type(at, "extends", other, "a path")),
+            }
+        }
+        for (name, value) in &table {
+            match value.get_ref() {
+                _ if name.get_ref() == "extends" => {}
+                DeValue::Table(section) => {
+                    for (key, value) in section {
+                        let path = format!("{}.{}", name.get_ref(), key.get_ref());
+                        self.key(&path, place(key.span()), place(value.span()), value);
+                    }
+                }
+                _ => self.key(name.get_ref(), place(name.span()), place(value.span()), value),
+            }
+        }
+    }
+
+    fn key(&mut self, path: &str, key_at: Place, value_at: Place, value: &Spanned<DeValue<'_>>) {
+        let Some(key) = Key::find(path) else {
+            self.errors.push(unknown_key(path, key_at));
+            return;
+        };
+        match convert(key, value.get_ref(), &value_at) {
+            Ok(value) => {
+                self.found.insert(key.path, Placed { value, place: value_at });
+            }
+            Err(found) => {
+                let message = format!("`{path}` is {found}");
+                let expected = key.kind.expected();
+                self.errors.push(Diagnostic { place: value_at, message, expected });
+            }
+        }
+    }
+
+    /// One `key.path=value`; a value that is no TOML is taken as text.
+    fn setting(&mut self, setting: &str) {
+        let file = Arc::new(PathBuf::from("--set"));
+        let Some((key, value)) = setting.split_once('=') else {
+            let text: Arc<str> = setting.into();
+            let span = 0..text.len();
+            self.errors.push(Diagnostic {
+                place: Place { file, text, span },
+                message: format!("`{setting}` sets nothing"),
+                expected: "key.path=value".into(),
+            });
+            return;
+        };
+        let (key, value) = (key.trim(), value.trim());
+        let kind = Key::find(key).map(|k| k.kind);
+        let is_text = matches!(kind, Some(Kind::Choice(_) | Kind::Text | Kind::Path));
+        let quoted = value.starts_with('"') || value.starts_with('\'');
+        let text = if is_text && !quoted {
+            format!("{key} = {}", toml::Value::String(value.to_owned()))
+        } else {
+            format!("{key} = {value}")
+        };
+        self.text(&file, text.into());
+    }
+}
+
+fn empty_place(file: &Arc<PathBuf>) -> Place {
+    Place { file: file.clone(), text: "".into(), span: 0..0 }
+}
+
+fn wrong_type(place: Place, path: &str, value: &DeValue<'_>, expected: &str) -> Diagnostic {
+    let message = format!("`{path}` is {}", describe(value));
+    Diagnostic { place, message, expected: expected.into() }
+}
+
+fn unknown_key(path: &str, place: Place) -> Diagnostic {
+    let nearest = KEYS
+        .iter()
+        .map(|key| (strsim::damerau_levenshtein(key.path, path), key.path))
+        .min();
+    let expected = match nearest {
+        Some((distance, nearest)) if distance <= 4 => format!("a known key; did you mean `{nearest}`?"),
+        _ => {
+            let section = path.split_once('.').map(|(s, _)| s);
+            let in_section = |k: &&Key| k.path.split_once('.').map(|(s, _)| s) == section;
+            let known: Vec<&str> = KEYS.iter().filter(in_section).map(|k| k.path).collect();
+            if known.is_empty() {
+                "a known section: model, data, init, train, weights, activations, budget, \
+                 optimizer, schedule, log"
+                    .into()
+            } else {
+                format!("one of {}", known.join(", "))
+            }
+        }
+    };
+    Diagnostic { place, message: format!("unknown key `{path}`"), expected }
+}
+
+/// The value as the key's kind, or what it is instead.
+fn convert(key: &Key, value: &DeValue<'_>, place: &Place) -> Result<Value, String> {
+    let within = |v: f64, low: f64, high: f64| {
+        if v.is_finite() && v >= low && v <= high { Ok(v) } else { Err(format!("{v}")) }
+    };
+    match key.kind {
+        Kind::Flag => value.as_bool().map(Value::Flag).ok_or_else(|| describe(value)),
+        Kind::Whole(low, high) => match whole(value) {
+            Some(v) if (low..=high).contains(&v) => Ok(Value::Whole(v)),
+            Some(v) => Err(format!("{v}")),
+            None => Err(describe(value)),
+        },
+        Kind::Number(low, high) => {
+            let v = number(value).ok_or_else(|| describe(value))?;
+            within(v, low, high).map(Value::Number)
+        }
+        Kind::Choice(words) => match value.as_str() {
+            Some(word) if words.contains(&word) => Ok(Value::Text(word.into())),
+            Some(word) => Err(format!("\"{word}\"")),
+            None => Err(describe(value)),
+        },
+        Kind::Text => value.as_str().map(|t| Value::Text(t.into())).ok_or_else(|| describe(value)),
+        Kind::Path => {
+            let path = value.as_str().ok_or_else(|| describe(value))?;
+            // Relative to the file that says it; what the command line says, to the working folder.
+            let folder = place.file.parent().unwrap_or(Path::new(""));
+            Ok(Value::Text(folder.join(path).to_string_lossy().into_owned()))
+        }
+        Kind::Numbers(low, high) | Kind::Range(low, high) => {
+            let list = value.as_array().ok_or_else(|| describe(value))?;
+            let numbers: Option<Vec<f64>> = list.iter().map(|v| number(v.get_ref())).collect();
+            let numbers = numbers.ok_or("a list of something else")?;
+            for v in &numbers {
+                within(*v, low, high).map_err(|v| format!("a list with {v}"))?;
+            }
+            if numbers.windows(2).any(|w| w[0] > w[1]) {
+                return Err("a list that is not ascending".into());
+            }
+            if matches!(key.kind, Kind::Range(..)) && numbers.len() != 2 {
+                return Err(format!("a list of {} numbers", numbers.len()));
+            }
+            Ok(Value::Numbers(numbers))
+        }
+    }
+}
+
+fn whole(value: &DeValue<'_>) -> Option<i64> {
+    let integer = value.as_integer()?;
+    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
+}
+
+fn number(value: &DeValue<'_>) -> Option<f64> {
+    match value {
+        DeValue::Float(v) => v.as_str().parse().ok(),
+        _ => whole(value).map(|v| v as f64),
+    }
+}
+
+fn describe(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(s) => format!("the text \"{s}\""),
+        DeValue::Integer(i) => format!("the whole number {i}"),
+        DeValue::Float(v) => format!("the number {v}"),
+        DeValue::Boolean(b) => format!("{b}"),
+        DeValue::Datetime(_) => "a date".into(),
+        DeValue::Array(_) => "a list".into(),
+        DeValue::Table(_) => "a table".into(),
+    }
+}

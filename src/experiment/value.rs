@@ -1,0 +1,75 @@
+//! Values of keys and the set of all of them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::keys::KEYS;
+
+/// A value, checked against its key's kind.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub enum Value {
+    /// true or false.
+    Flag(bool),
+    /// A whole number.
+    Whole(i64),
+    /// A number.
+    Number(f64),
+    /// A word, text or path.
+    Text(String),
+    /// Numbers.
+    Numbers(Vec<f64>),
+}
+
+impl fmt::Display for Value {
+    /// As TOML.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(v) => write!(f, "{v}"),
+            Self::Whole(v) => write!(f, "{v}"),
+            Self::Number(v) => f.write_str(&number(*v)),
+            Self::Text(v) => write!(f, "{}", toml::Value::String(v.clone())),
+            Self::Numbers(v) => {
+                let numbers: Vec<String> = v.iter().map(|v| number(*v)).collect();
+                write!(f, "[{}]", numbers.join(", "))
+            }
+        }
+    }
+}
+
+/// Shortest form that TOML reads back as the same number.
+fn number(v: f64) -> String {
+    if v == v.trunc() && v.abs() < 1e15 {
+        format!("{v:.0}")
+    } else if v.abs() < 1e-4 {
+        format!("{v:e}")
+    } else {
+        format!("{v}")
+    }
+}
+
+/// Every key that has a value, defaults included, by path.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Values(pub BTreeMap<String, Value>);
+
+impl Values {
+    /// The value of a key.
+    pub fn get(&self, path: &str) -> Option<&Value> {
+        self.0.get(path)
+    }
+
+    /// The resolved experiment as TOML, sections in the order of the schema.
+    pub fn to_toml(&self) -> String {
+        let mut out = String::new();
+        let mut section = "";
+        for key in KEYS {
+            let (table, name) = key.path.split_once('.').unwrap_or(("", key.path));
+            let Some(value) = self.get(key.path) else { continue };
+            if table != section {
+                section = table;
+                out.push_str(&format!("\n[{table}]\n"));
+            }
+            out.push_str(&format!("{name} = {value}\n"));
+        }
+        out
+    }
+}

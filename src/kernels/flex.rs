@@ -1,0 +1,160 @@
+//! The operations on burn's pure-Rust CPU engine: plain slices in, plain slices out.
+
+use std::mem::MaybeUninit;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{DType, Flex, TensorMetadata};
+use burn::tensor::{Shape, TensorData};
+use burn_flex::FlexTensor;
+
+use super::conv::Geometry;
+use super::norm::{self, Activation, Extent, Inputs};
+use super::ops::{Engine, NormGradients, NormSpec, NormTensors, kernels_of_engine};
+use super::quantize;
+use super::simd::Simd;
+use crate::quantizer::Grid;
+
+kernels_of_engine!(Flex);
+
+/// A tensor's elements in row-major order; copies only what is strided.
+struct Contiguous(FlexTensor);
+
+impl Contiguous {
+    fn new(tensor: &FlexTensor) -> Self {
+        assert_eq!(tensor.dtype(), DType::F32, "the kernels compute in f32");
+        Self(tensor.to_contiguous())
+    }
+
+    fn slice(&self) -> &[f32] {
+        let start = self.0.layout().start_offset();
+        &self.0.storage::<f32>()[start..start + self.0.layout().num_elements()]
+    }
+}
+
+fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, shape.into()))
+}
+
+/// A vector whose elements `write` initialises, all of them.
+fn written<R>(length: usize, write: impl FnOnce(&mut [MaybeUninit<f32>]) -> R) -> (Vec<f32>, R) {
+    let mut values = Vec::with_capacity(length);
+    let result = write(&mut values.spare_capacity_mut()[..length]);
+    // SAFETY: capacity is at least `length`, and every kernel in this room writes each element of
+    // its output slice exactly once (their tests fill outputs with NaN and compare all of them).
+    unsafe { values.set_len(length) };
+    (values, result)
+}
+
+impl Engine for Flex {
+    fn fake_quantize_forward(x: FloatTensor<Self>, grid: &Grid) -> FloatTensor<Self> {
+        let input = Contiguous::new(&x);
+        let x_slice = input.slice();
+        let (y, ()) = written(x_slice.len(), |y| {
+            quantize::forward(Simd::current(), grid, x_slice, y);
+        });
+        tensor(y, x.shape())
+    }
+
+    fn fake_quantize_backward(
+        x: FloatTensor<Self>,
+        g: FloatTensor<Self>,
+        grid: &Grid,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (input, upstream) = (Contiguous::new(&x), Contiguous::new(&g));
+        let (gx, sums) = written(input.slice().len(), |gx| {
+            quantize::backward(Simd::current(), grid, input.slice(), upstream.slice(), gx)
+        });
+        (tensor(gx, x.shape()), sums_tensor(sums))
+    }
+
+    fn norm_activation_forward(
+        inputs: &NormTensors<Self>,
+        statistics: Option<FloatTensor<Self>>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let simd = Simd::current();
+        let slices = NormSlices::new(inputs);
+        let slices = slices.inputs();
+        let statistics = match statistics {
+            Some(s) => Contiguous::new(&s).slice().to_vec(),
+            None => norm::statistics(simd, slices.x, slices.extent),
+        };
+        let (y, ()) = written(slices.x.len(), |y| {
+            norm::forward(simd, &slices, &statistics, y);
+        });
+        let channels = slices.extent.channels;
+        (tensor(y, inputs.x.shape()), tensor(statistics, [2, channels]))
+    }
+
+    fn norm_activation_backward(
+        inputs: &NormTensors<Self>,
+        statistics: FloatTensor<Self>,
+        g: FloatTensor<Self>,
+    ) -> NormGradients<Self> {
+        let all = NormSlices::new(inputs);
+        let slices = all.inputs();
+        let (statistics, upstream) = (Contiguous::new(&statistics), Contiguous::new(&g));
+        let length = slices.x.len();
+        let mut gx = vec![0.0; length];
+        let mut gr = vec![0.0; if slices.residual.is_some() { length } else { 0 }];
+        let gradients = norm::backward(
+            Simd::current(),
+            &slices,
+            statistics.slice(),
+            upstream.slice(),
+            &mut gx,
+            &mut gr,
+        );
+        let shape = inputs.x.shape();
+        let channels = slices.extent.channels;
+        NormGradients {
+            x: tensor(gx, shape.clone()),
+            residual: inputs.residual.is_some().then(|| tensor(gr, shape)),
+            gamma: tensor(gradients.gamma, [channels]),
+            beta: tensor(gradients.beta, [channels]),
+            sums: sums_tensor(gradients.sums),
+        }
+    }
+}
+
+fn sums_tensor(sums: crate::quantizer::Sums) -> FlexTensor {
+    tensor(sums.to_array().map(|v| v as f32).to_vec(), [crate::quantizer::Sums::LEN])
+}
+
+/// The fused norm's inputs, contiguous.
+struct NormSlices {
+    x: Contiguous,
+    residual: Option<Contiguous>,
+    gamma: Contiguous,
+    beta: Contiguous,
+    epsilon: f32,
+    activation: Activation,
+    extent: Extent,
+}
+
+impl NormSlices {
+    fn new(inputs: &NormTensors<Flex>) -> Self {
+        let shape = inputs.x.shape();
+        let [images, channels, height, width] = shape.dims();
+        Self {
+            x: Contiguous::new(&inputs.x),
+            residual: inputs.residual.as_ref().map(Contiguous::new),
+            gamma: Contiguous::new(&inputs.gamma),
+            beta: Contiguous::new(&inputs.beta),
+            epsilon: inputs.epsilon,
+            activation: inputs.activation,
+            extent: Extent { images, channels, pixels: height * width },
+        }
+    }
+
+    fn inputs(&self) -> Inputs<'_> {
+        Inputs {
+            x: self.x.slice(),
+            residual: self.residual.as_ref().map(Contiguous::slice),
+            gamma: self.gamma.slice(),
+            beta: self.beta.slice(),
+            epsilon: self.epsilon,
+            activation: self.activation,
+            extent: self.extent,
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The differentiable operations that training spends its time in, each with a hand-written
+//! backward pass.
+//!
+//! Doors:
+//! - [`fake_quantize`]: Q(x) with straight-through gradients, one pass forward and one backward.
+//! - [`norm_activation`]: batch norm, residual addition and activation (ReLU or quantizer) as one
+//!   operation.
+//! - [`convolution`]: 2-d convolution and both gradients.
+//! - [`Simd`]: which instruction set the CPU kernels use, chosen at run time.
+//!
+//! Each engine implements [`ops::Engine`] in plain slices or in its own fast paths; the wiring
+//! into burn's autodiff is written once, in `ops`. Beside each fast path stands a plain reference
+//! that the tests compare against. All `unsafe` of the project lives in this room.
+
+pub mod conv;
+#[cfg(feature = "flex")]
+mod flex;
+pub mod norm;
+pub mod ops;
+pub mod quantize;
+mod simd;
+
+use burn::tensor::Tensor;
+use burn::backend::{Dispatch, DispatchTensor};
+
+pub use conv::Geometry;
+pub use norm::Activation;
+use ops::{Kernels, NormSpec};
+pub use simd::Simd;
+
+use crate::quantizer::Grid;
+
+/// Q(x) on `grid`.
+///
+/// `sums` is a leaf of shape `[4]` whose *gradient* after the backward pass holds
+/// [`crate::quantizer::Sums`] (its value is never read): the parameter gradients of every
+/// parametrization are linear in them, so one kernel serves all six.
+pub fn fake_quantize<const D: usize>(x: Tensor<D>, sums: Tensor<1>, grid: Grid) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::fake_quantize(
+        x.into_dispatch(),
+        sums.into_dispatch(),
+        grid,
+    ))
+}
+
+/// What [`norm_activation`] takes besides its input.
+pub struct NormInputs {
+    /// Added before the activation; same shape as the input.
+    pub residual: Option<Tensor<4>>,
+    /// Scale per channel, `[c]`.
+    pub gamma: Tensor<1>,
+    /// Shift per channel, `[c]`.
+    pub beta: Tensor<1>,
+    /// Leaf for the quantizer's [`crate::quantizer::Sums`], `[4]`.
+    pub sums: Tensor<1>,
+    /// Mean and variance to use, `[2, c]`; the batch's own where `None` (training).
+    pub statistics: Option<Tensor<2>>,
+}
+
+/// `activation(gamma * (x - mean) / sqrt(var + eps) + beta + residual)` for `x` of shape
+/// `[n, c, h, w]`; returns it with the mean and (biased) variance used, `[2, c]`.
+///
+/// Only the form with the batch's own statistics is differentiable.
+pub fn norm_activation(
+    x: Tensor<4>,
+    inputs: NormInputs,
+    epsilon: f32,
+    activation: Activation,
+) -> (Tensor<4>, Tensor<2>) {
+    let spec = NormSpec {
+        epsilon,
+        activation,
+        has_residual: inputs.residual.is_some(),
+        has_statistics: inputs.statistics.is_some(),
+    };
+    let unused = inputs.gamma.clone().detach();
+    let or_unused = |t: Option<DispatchTensor>| t.unwrap_or_else(|| unused.into_dispatch());
+    let (y, statistics) = Dispatch::norm_activation(
+        x.into_dispatch(),
+        or_unused.clone()(inputs.residual.map(Tensor::into_dispatch)),
+        inputs.gamma.into_dispatch(),
+        inputs.beta.into_dispatch(),
+        inputs.sums.into_dispatch(),
+        or_unused(inputs.statistics.map(Tensor::into_dispatch)),
+        spec,
+    );
+    (Tensor::from_dispatch(y), Tensor::from_dispatch(statistics))
+}
+
+/// Cross-correlation of `x` `[n, c, h, w]` with `weight` `[o, c / groups, kh, kw]`.
+pub fn convolution(x: Tensor<4>, weight: Tensor<4>, geometry: Geometry) -> Tensor<4> {
+    Tensor::from_dispatch(Dispatch::convolution(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        geometry,
+    ))
+}

@@ -1,0 +1,389 @@
+//! Batch norm, residual addition and activation (ReLU or quantizer) of slices, as one operation.
+//!
+//! Layout `[n, c, h * w]`. Channels are independent, so one channel is one unit of work; its rows
+//! stay in cache between the two passes. Sums are taken per row in lanes and added up in f64 in
+//! row order, so they do not depend on the number of threads.
+
+use std::mem::MaybeUninit;
+
+use rayon::prelude::*;
+
+use super::quantize::{LaneSums, UniformLane};
+use super::simd::{Simd, multiversion};
+use crate::quantizer::{Family, Grid, Sums};
+
+/// What follows the normalisation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Activation {
+    /// Nothing.
+    Identity,
+    /// max(x, 0).
+    Relu,
+    /// Q(x); unsigned grids clip below zero, which makes them quantized ReLUs.
+    Quantize(Grid),
+}
+
+/// Extent of a tensor `[n, c, h, w]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Extent {
+    /// Images.
+    pub images: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Pixels of one channel, `h * w`.
+    pub pixels: usize,
+}
+
+/// Scale, shift and statistics of one channel.
+#[derive(Debug, Clone, Copy)]
+struct Channel {
+    mean: f32,
+    /// 1 / sqrt(var + eps)
+    inverse: f32,
+    gamma: f32,
+    beta: f32,
+}
+
+impl Channel {
+    #[inline(always)]
+    fn apply(&self, x: f32) -> f32 {
+        (x - self.mean) * (self.inverse * self.gamma) + self.beta
+    }
+}
+
+/// Inputs of the forward and backward passes.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// `[n, c, h, w]`.
+    pub x: &'a [f32],
+    /// Same shape, or nothing.
+    pub residual: Option<&'a [f32]>,
+    /// `[c]`.
+    pub gamma: &'a [f32],
+    /// `[c]`.
+    pub beta: &'a [f32],
+    /// Added to the variance.
+    pub epsilon: f32,
+    /// What follows.
+    pub activation: Activation,
+    /// Shape of `x`.
+    pub extent: Extent,
+}
+
+impl Inputs<'_> {
+    fn channel(&self, statistics: &[f32], c: usize) -> Channel {
+        Channel {
+            mean: statistics[c],
+            inverse: 1.0 / (statistics[self.extent.channels + c] + self.epsilon).sqrt(),
+            gamma: self.gamma[c],
+            beta: self.beta[c],
+        }
+    }
+
+    /// The residual's row, or an empty one.
+    fn residual_row(&self, image: usize, c: usize) -> &[f32] {
+        self.residual.map_or(&[], |r| row(r, self.extent, image, c))
+    }
+}
+
+fn row(tensor: &[f32], e: Extent, image: usize, channel: usize) -> &[f32] {
+    let start = (image * e.channels + channel) * e.pixels;
+    &tensor[start..start + e.pixels]
+}
+
+/// The rows of a tensor by channel, so that channels can be written in parallel.
+fn rows_by_channel<T>(tensor: &mut [T], e: Extent) -> Vec<Vec<&mut [T]>> {
+    let mut rows: Vec<Vec<&mut [T]>> =
+        (0..e.channels).map(|_| Vec::with_capacity(e.images)).collect();
+    for (i, row) in tensor.chunks_mut(e.pixels.max(1)).enumerate() {
+        rows[i % e.channels].push(row);
+    }
+    rows
+}
+
+/// Mean and biased variance per channel: `[mean; c] ++ [var; c]`.
+pub fn statistics(simd: Simd, x: &[f32], e: Extent) -> Vec<f32> {
+    let count = (e.images * e.pixels) as f64;
+    let moments: Vec<(f32, f32)> = (0..e.channels)
+        .into_par_iter()
+        .map(|c| {
+            // Deviations from the first element: no cancellation for channels far from zero.
+            let shift = row(x, e, 0, c)[0];
+            let (mut sum, mut squares) = (0.0, 0.0);
+            for image in 0..e.images {
+                let (s, q) = row_moments(simd, row(x, e, image, c), shift);
+                sum += s;
+                squares += q;
+            }
+            let mean = sum / count;
+            let variance = (squares / count - mean * mean).max(0.0);
+            ((f64::from(shift) + mean) as f32, variance as f32)
+        })
+        .collect();
+    let means = moments.iter().map(|m| m.0);
+    means.chain(moments.iter().map(|m| m.1)).collect()
+}
+
+/// Writes the output for the given statistics.
+pub fn forward(simd: Simd, inputs: &Inputs, statistics: &[f32], y: &mut [MaybeUninit<f32>]) {
+    assert_eq!(inputs.x.len(), y.len(), "input and output have the same length");
+    rows_by_channel(y, inputs.extent)
+        .into_par_iter()
+        .enumerate()
+        .for_each(|(c, rows)| {
+            let channel = inputs.channel(statistics, c);
+            for (image, y) in rows.into_iter().enumerate() {
+                let x = row(inputs.x, inputs.extent, image, c);
+                let residual = inputs.residual_row(image, c);
+                forward_row(simd, &channel, &inputs.activation, x, residual, y);
+            }
+        });
+}
+
+/// What the backward pass yields besides the tensors it writes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gradients {
+    /// `[c]`.
+    pub gamma: Vec<f32>,
+    /// `[c]`.
+    pub beta: Vec<f32>,
+    /// Of the quantizer.
+    pub sums: Sums,
+}
+
+/// Writes the gradient of `x` to `gx` and, where there is a residual, its gradient to `gr`.
+///
+/// `gr` is empty without a residual; then `gx` also serves as the scratch between the two passes.
+pub fn backward(
+    simd: Simd,
+    inputs: &Inputs,
+    statistics: &[f32],
+    g: &[f32],
+    gx: &mut [f32],
+    gr: &mut [f32],
+) -> Gradients {
+    let e = inputs.extent;
+    let count = (e.images * e.pixels) as f64;
+    let gr_rows = if gr.is_empty() {
+        (0..e.channels).map(|_| Vec::new()).collect()
+    } else {
+        rows_by_channel(gr, e)
+    };
+    let parts: Vec<(f64, f64, Sums)> = rows_by_channel(gx, e)
+        .into_par_iter()
+        .zip(gr_rows)
+        .enumerate()
+        .map(|(c, (mut gx_rows, mut gr_rows))| {
+            let channel = inputs.channel(statistics, c);
+            let mut sums = Sums::default();
+            let (mut sum, mut product) = (0.0, 0.0);
+            for image in 0..e.images {
+                let x = row(inputs.x, e, image, c);
+                let upstream = row(g, e, image, c);
+                let residual = inputs.residual_row(image, c);
+                // The gradient before the activation is the residual's own gradient.
+                let out: &mut [f32] = match gr_rows.get_mut(image) {
+                    Some(gr) => gr,
+                    None => gx_rows[image],
+                };
+                let (s, p, q) =
+                    pre_activation_row(simd, &channel, &inputs.activation, x, residual, upstream, out);
+                sum += s;
+                product += p;
+                sums.add(q);
+            }
+            let scale = channel.gamma * channel.inverse;
+            let mean_g = (sum / count) as f32;
+            let mean_product = (product / count) as f32;
+            for (image, gx) in gx_rows.into_iter().enumerate() {
+                let x = row(inputs.x, e, image, c);
+                if let Some(gr) = gr_rows.get(image) {
+                    gx.copy_from_slice(gr);
+                }
+                input_gradient_row(simd, &channel, scale, mean_g, mean_product, x, gx);
+            }
+            (sum, product, sums)
+        })
+        .collect();
+    let mut sums = Sums::default();
+    for part in &parts {
+        sums.add(part.2);
+    }
+    Gradients {
+        gamma: parts.iter().map(|p| p.1 as f32).collect(),
+        beta: parts.iter().map(|p| p.0 as f32).collect(),
+        sums,
+    }
+}
+
+multiversion! {
+    fn row_moments(x: &[f32], shift: f32) -> (f64, f64) = row_moments_body
+}
+
+multiversion! {
+    fn forward_row(channel: &Channel, activation: &Activation, x: &[f32], residual: &[f32],
+        y: &mut [MaybeUninit<f32>]) = forward_row_body
+}
+
+multiversion! {
+    fn pre_activation_row(channel: &Channel, activation: &Activation, x: &[f32], residual: &[f32],
+        g: &[f32], out: &mut [f32]) -> (f64, f64, Sums) = pre_activation_row_body
+}
+
+multiversion! {
+    fn input_gradient_row(channel: &Channel, scale: f32, mean_g: f32, mean_product: f32,
+        x: &[f32], gx: &mut [f32]) = input_gradient_row_body
+}
+
+const LANES: usize = LaneSums::LANES;
+
+fn total(lanes: &[f32; LANES]) -> f64 {
+    lanes.iter().map(|v| f64::from(*v)).sum()
+}
+
+#[inline(always)]
+fn row_moments_body(x: &[f32], shift: f32) -> (f64, f64) {
+    let (mut sum, mut squares) = ([0f32; LANES], [0f32; LANES]);
+    let mut lanes = x.chunks_exact(LANES);
+    for x in &mut lanes {
+        for j in 0..LANES {
+            let deviation = x[j] - shift;
+            sum[j] += deviation;
+            squares[j] += deviation * deviation;
+        }
+    }
+    for (j, x) in lanes.remainder().iter().enumerate() {
+        let deviation = x - shift;
+        sum[j] += deviation;
+        squares[j] += deviation * deviation;
+    }
+    (total(&sum), total(&squares))
+}
+
+#[inline(always)]
+fn forward_row_body(
+    channel: &Channel,
+    activation: &Activation,
+    x: &[f32],
+    residual: &[f32],
+    y: &mut [MaybeUninit<f32>],
+) {
+    match activation {
+        Activation::Identity => map_row(channel, x, residual, y, |z| z),
+        Activation::Relu => map_row(channel, x, residual, y, |z| z.max(0.0)),
+        Activation::Quantize(grid) if grid.family == Family::Uniform => {
+            let lane = UniformLane::new(grid);
+            map_row(channel, x, residual, y, |z| lane.quantize(z));
+        }
+        Activation::Quantize(grid) => map_row(channel, x, residual, y, |z| grid.forward(z)),
+    }
+}
+
+#[inline(always)]
+fn map_row(
+    channel: &Channel,
+    x: &[f32],
+    residual: &[f32],
+    y: &mut [MaybeUninit<f32>],
+    f: impl Fn(f32) -> f32,
+) {
+    if residual.is_empty() {
+        for (y, x) in y.iter_mut().zip(x) {
+            y.write(f(channel.apply(*x)));
+        }
+    } else {
+        for ((y, x), r) in y.iter_mut().zip(x).zip(residual) {
+            y.write(f(channel.apply(*x) + r));
+        }
+    }
+}
+
+/// Writes the gradient before the activation; returns its sum, its product sum with the
+/// normalised input, and the quantizer's sums.
+#[inline(always)]
+fn pre_activation_row_body(
+    channel: &Channel,
+    activation: &Activation,
+    x: &[f32],
+    residual: &[f32],
+    g: &[f32],
+    out: &mut [f32],
+) -> (f64, f64, Sums) {
+    let mut sums = LaneSums::default();
+    let mut exact = Sums::default();
+    let (s, p) = match activation {
+        Activation::Identity => reduce_row(channel, x, residual, g, out, |_, g, _| g),
+        Activation::Relu => {
+            reduce_row(channel, x, residual, g, out, |z, g, _| if z > 0.0 { g } else { 0.0 })
+        }
+        Activation::Quantize(grid) if grid.family == Family::Uniform => {
+            let lane = UniformLane::new(grid);
+            reduce_row(channel, x, residual, g, out, |z, g, j| lane.backward(z, g, &mut sums, j))
+        }
+        Activation::Quantize(grid) => reduce_row(channel, x, residual, g, out, |z, g, _| {
+            grid.backward(z, g, &mut exact)
+        }),
+    };
+    let mut all = sums.total();
+    all.add(exact);
+    (s, p, all)
+}
+
+#[inline(always)]
+fn reduce_row(
+    channel: &Channel,
+    x: &[f32],
+    residual: &[f32],
+    g: &[f32],
+    out: &mut [f32],
+    mut f: impl FnMut(f32, f32, usize) -> f32,
+) -> (f64, f64) {
+    let (mut sum, mut product) = ([0f32; LANES], [0f32; LANES]);
+    let length = x.len();
+    let (x, g, out) = (&x[..length], &g[..length], &mut out[..length]);
+    let mut at = |i: usize, j: usize, r: f32| {
+        let normalised = (x[i] - channel.mean) * channel.inverse;
+        let gz = f(channel.apply(x[i]) + r, g[i], j);
+        sum[j] += gz;
+        product[j] += gz * normalised;
+        out[i] = gz;
+    };
+    let whole = length / LANES * LANES;
+    if residual.is_empty() {
+        for start in (0..whole).step_by(LANES) {
+            for j in 0..LANES {
+                at(start + j, j, 0.0);
+            }
+        }
+        for i in whole..length {
+            at(i, i - whole, 0.0);
+        }
+    } else {
+        let residual = &residual[..length];
+        for start in (0..whole).step_by(LANES) {
+            for j in 0..LANES {
+                at(start + j, j, residual[start + j]);
+            }
+        }
+        for i in whole..length {
+            at(i, i - whole, residual[i]);
+        }
+    }
+    (total(&sum), total(&product))
+}
+
+/// `gx = gamma / sqrt(var + eps) * (gz - mean(gz) - xhat * mean(gz * xhat))`, in place of `gz`.
+#[inline(always)]
+fn input_gradient_row_body(
+    channel: &Channel,
+    scale: f32,
+    mean_g: f32,
+    mean_product: f32,
+    x: &[f32],
+    gx: &mut [f32],
+) {
+    for (gx, x) in gx.iter_mut().zip(x) {
+        let normalised = (x - channel.mean) * channel.inverse;
+        *gx = scale * (*gx - mean_g - normalised * mean_product);
+    }
+}

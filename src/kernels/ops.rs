@@ -1,0 +1,328 @@
+//! The operations as a burn backend extension: what an engine implements, and the one place that
+//! wires their backward passes into burn's autodiff.
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{AutodiffBackend, Backend, backend_extension};
+use burn_autodiff::checkpoint::base::Checkpointer;
+use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn_autodiff::grads::Gradients;
+use burn_autodiff::ops::{Backward, Ops, OpsKind};
+use burn_autodiff::Autodiff;
+
+use super::conv::Geometry;
+use super::norm::Activation;
+use crate::quantizer::Grid;
+
+/// What an engine computes; no autodiff here. Shapes as in [`super`].
+pub trait Engine: Backend {
+    /// Q(x), any shape.
+    fn fake_quantize_forward(x: FloatTensor<Self>, grid: &Grid) -> FloatTensor<Self>;
+
+    /// Gradient of `x` and the sums `[4]`.
+    fn fake_quantize_backward(
+        x: FloatTensor<Self>,
+        g: FloatTensor<Self>,
+        grid: &Grid,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Output and the statistics used, `[2, c]`.
+    fn norm_activation_forward(
+        inputs: &NormTensors<Self>,
+        statistics: Option<FloatTensor<Self>>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Gradients of everything that went in.
+    fn norm_activation_backward(
+        inputs: &NormTensors<Self>,
+        statistics: FloatTensor<Self>,
+        g: FloatTensor<Self>,
+    ) -> NormGradients<Self>;
+
+    /// Output of the convolution.
+    fn convolution_forward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        geometry: Geometry,
+    ) -> FloatTensor<Self> {
+        Self::conv2d(x, weight, None, geometry.options())
+    }
+
+    /// Gradients of `x` (where `wants_x`) and of `weight`.
+    fn convolution_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        g: FloatTensor<Self>,
+        geometry: Geometry,
+        wants_x: bool,
+    ) -> (Option<FloatTensor<Self>>, FloatTensor<Self>) {
+        let gx = wants_x.then(|| {
+            Self::conv2d_x_backward(x.clone(), weight.clone(), g.clone(), geometry.options())
+        });
+        (gx, Self::conv2d_weight_backward(x, weight, g, geometry.options()))
+    }
+}
+
+/// Inputs of the fused norm, kept for its backward pass.
+#[derive(Debug, Clone)]
+pub struct NormTensors<B: Backend> {
+    /// `[n, c, h, w]`.
+    pub x: FloatTensor<B>,
+    /// Same shape, or nothing.
+    pub residual: Option<FloatTensor<B>>,
+    /// `[c]`.
+    pub gamma: FloatTensor<B>,
+    /// `[c]`.
+    pub beta: FloatTensor<B>,
+    /// Added to the variance.
+    pub epsilon: f32,
+    /// What follows.
+    pub activation: Activation,
+}
+
+/// The plain settings of [`Kernels::norm_activation`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NormSpec {
+    /// Added to the variance.
+    pub epsilon: f32,
+    /// What follows.
+    pub activation: Activation,
+    /// Whether the residual argument counts.
+    pub has_residual: bool,
+    /// Whether the statistics argument counts (evaluation).
+    pub has_statistics: bool,
+}
+
+/// Gradients of the fused norm.
+pub struct NormGradients<B: Backend> {
+    /// `[n, c, h, w]`.
+    pub x: FloatTensor<B>,
+    /// Same shape; present where a residual went in.
+    pub residual: Option<FloatTensor<B>>,
+    /// `[c]`.
+    pub gamma: FloatTensor<B>,
+    /// `[c]`.
+    pub beta: FloatTensor<B>,
+    /// `[4]`.
+    pub sums: FloatTensor<B>,
+}
+
+/// The same operations as they enter a graph. Called through burn's run-time dispatch.
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    LibTorch: cfg(feature = "libtorch"),
+    Autodiff
+)]
+pub trait Kernels: Backend {
+    /// See [`super::fake_quantize`].
+    fn fake_quantize(
+        x: FloatTensor<Self>,
+        sums: FloatTensor<Self>,
+        grid: Grid,
+    ) -> FloatTensor<Self>;
+
+    /// See [`super::norm_activation`]. The dispatch macro has no optional tensors: where `spec`
+    /// says that there is no residual or no statistics, that argument is any untracked tensor.
+    fn norm_activation(
+        x: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        sums: FloatTensor<Self>,
+        statistics: FloatTensor<Self>,
+        spec: NormSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// See [`super::convolution`].
+    fn convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        geometry: Geometry,
+    ) -> FloatTensor<Self>;
+}
+
+/// The operations outside a graph are the engine's forward passes.
+macro_rules! kernels_of_engine {
+    ($backend:ty) => {
+        impl $crate::kernels::ops::Kernels for $backend {
+            fn fake_quantize(
+                x: FloatTensor<Self>,
+                _sums: FloatTensor<Self>,
+                grid: Grid,
+            ) -> FloatTensor<Self> {
+                <Self as Engine>::fake_quantize_forward(x, &grid)
+            }
+
+            fn norm_activation(
+                x: FloatTensor<Self>,
+                residual: FloatTensor<Self>,
+                gamma: FloatTensor<Self>,
+                beta: FloatTensor<Self>,
+                _sums: FloatTensor<Self>,
+                statistics: FloatTensor<Self>,
+                spec: NormSpec,
+            ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+                let residual = spec.has_residual.then_some(residual);
+                let statistics = spec.has_statistics.then_some(statistics);
+                let NormSpec { epsilon, activation, .. } = spec;
+                let inputs = NormTensors { x, residual, gamma, beta, epsilon, activation };
+                <Self as Engine>::norm_activation_forward(&inputs, statistics)
+            }
+
+            fn convolution(
+                x: FloatTensor<Self>,
+                weight: FloatTensor<Self>,
+                geometry: Geometry,
+            ) -> FloatTensor<Self> {
+                <Self as Engine>::convolution_forward(x, weight, geometry)
+            }
+        }
+    };
+}
+pub(super) use kernels_of_engine;
+
+impl<B: Engine, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
+    fn fake_quantize(
+        x: FloatTensor<Self>,
+        sums: FloatTensor<Self>,
+        grid: Grid,
+    ) -> FloatTensor<Self> {
+        let (x, x_node) = x.into_parts();
+        let (_, sums_node) = sums.into_parts();
+        let output = B::fake_quantize_forward(x.clone(), &grid);
+        match FakeQuantize
+            .prepare::<C>([x_node, sums_node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => prep.finish((x, grid), output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn norm_activation(
+        x: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        sums: FloatTensor<Self>,
+        statistics: FloatTensor<Self>,
+        spec: NormSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (x, x_node) = x.into_parts();
+        let (gamma, gamma_node) = gamma.into_parts();
+        let (beta, beta_node) = beta.into_parts();
+        let (_, sums_node) = sums.into_parts();
+        let (residual, residual_node) = residual.into_parts();
+        let inputs = NormTensors {
+            x,
+            residual: spec.has_residual.then_some(residual),
+            gamma,
+            beta,
+            epsilon: spec.epsilon,
+            activation: spec.activation,
+        };
+        let given = spec.has_statistics.then(|| statistics.into_primitive());
+        let (output, statistics) = B::norm_activation_forward(&inputs, given);
+        if spec.has_statistics {
+            // Evaluation: nothing is recorded, so no graph grows behind it.
+            return (Self::from_inner(output), Self::from_inner(statistics));
+        }
+        let nodes = [x_node, gamma_node, beta_node, sums_node, residual_node];
+        let state = (inputs, statistics.clone());
+        let output = match NormActivation.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(state, output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        };
+        (output, Self::from_inner(statistics))
+    }
+
+    fn convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        geometry: Geometry,
+    ) -> FloatTensor<Self> {
+        let (x, x_node) = x.into_parts();
+        let (weight, weight_node) = weight.into_parts();
+        let output = B::convolution_forward(x.clone(), weight.clone(), geometry);
+        match Convolution
+            .prepare::<C>([x_node, weight_node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => prep.finish((x, weight, geometry), output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct FakeQuantize;
+
+impl<B: Engine> Backward<B, 2> for FakeQuantize {
+    type State = (FloatTensor<B>, Grid);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 2>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let g = gradients.consume::<B>(&ops.node);
+        let (x, grid) = ops.state;
+        let (gx, sums) = B::fake_quantize_backward(x, g, &grid);
+        for (parent, gradient) in ops.parents.into_iter().zip([gx, sums]) {
+            if let Some(node) = parent {
+                gradients.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct NormActivation;
+
+impl<B: Engine> Backward<B, 5> for NormActivation {
+    type State = (NormTensors<B>, FloatTensor<B>);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 5>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let g = gradients.consume::<B>(&ops.node);
+        let (inputs, statistics) = ops.state;
+        let all = B::norm_activation_backward(&inputs, statistics, g);
+        let computed = [Some(all.x), Some(all.gamma), Some(all.beta), Some(all.sums), all.residual];
+        for (parent, gradient) in ops.parents.into_iter().zip(computed) {
+            if let (Some(node), Some(gradient)) = (parent, gradient) {
+                gradients.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Convolution;
+
+impl<B: Engine> Backward<B, 2> for Convolution {
+    type State = (FloatTensor<B>, FloatTensor<B>, Geometry);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 2>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let g = gradients.consume::<B>(&ops.node);
+        let (x, weight, geometry) = ops.state;
+        let [x_parent, weight_parent] = ops.parents;
+        let (gx, gw) = B::convolution_backward(x, weight, g, geometry, x_parent.is_some());
+        if let (Some(node), Some(gradient)) = (x_parent, gx) {
+            gradients.register::<B>(node.id, gradient);
+        }
+        if let Some(node) = weight_parent {
+            gradients.register::<B>(node.id, gw);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Run-time choice of the instruction set.
+
+use std::sync::OnceLock;
+
+/// Instruction set of the CPU kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Simd {
+    /// What the compiler's target has.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 (F, BW, DQ, VL).
+    Avx512,
+}
+
+impl Simd {
+    /// The best that this processor has, or what `BITSCOPE_SIMD` (`portable`, `avx2`, `avx512`)
+    /// asks for where the processor has it. Decided once per process.
+    pub fn current() -> Self {
+        static CHOSEN: OnceLock<Simd> = OnceLock::new();
+        *CHOSEN.get_or_init(|| {
+            let best = Self::best();
+            match std::env::var("BITSCOPE_SIMD").as_deref() {
+                Ok("portable") => Self::Portable,
+                Ok("avx2") => best.min(Self::Avx2),
+                _ => best,
+            }
+        })
+    }
+
+    /// All that this processor has.
+    pub fn available() -> Vec<Self> {
+        [Self::Portable, Self::Avx2, Self::Avx512]
+            .into_iter()
+            .filter(|simd| *simd <= Self::best())
+            .collect()
+    }
+
+    fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            if avx2 && avx512 {
+                return Self::Avx512;
+            }
+            if avx2 {
+                return Self::Avx2;
+            }
+        }
+        Self::Portable
+    }
+}
+
+/// Compiles one body for each instruction set and picks one by the first argument, a [`Simd`].
+///
+/// The body is an `#[inline(always)]` function, so it is compiled anew inside each wrapper.
+macro_rules! multiversion {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
+        $(#[$meta])*
+        $vis fn $name(simd: $crate::kernels::Simd, $($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
+                match simd {
+                    // SAFETY: `Simd` values above `Portable` are only made by `Simd::current` and
+                    // `Simd::available`, which detected these features on this processor.
+                    $crate::kernels::Simd::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::kernels::Simd::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::kernels::Simd::Portable => {}
+                }
+            }
+            let _ = simd;
+            $body($($arg),*)
+        }
+    };
+}
+pub(crate) use multiversion;
