@@ -1,0 +1,188 @@
+//! CIFAR-10 in its official binary layout: reading, and fetching it in the first place.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::{DataError, Dataset};
+
+const SIZE: usize = 32;
+const RECORD: usize = 1 + 3 * SIZE * SIZE;
+const RECORDS: usize = 10_000;
+const TRAIN_FILES: [&str; 5] = [
+    "data_batch_1.bin",
+    "data_batch_2.bin",
+    "data_batch_3.bin",
+    "data_batch_4.bin",
+    "data_batch_5.bin",
+];
+const TEST_FILE: &str = "test_batch.bin";
+
+/// Where the archive comes from, and what it must be.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    /// Address of the `.tar.gz`.
+    pub url: String,
+    /// SHA-256 of the archive, lower-case hexadecimal.
+    pub sha256: String,
+}
+
+impl Default for Archive {
+    /// The authors' own binary version.
+    fn default() -> Self {
+        Self {
+            url: "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz".into(),
+            sha256: "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd".into(),
+        }
+    }
+}
+
+/// Reads training and test part from a folder with the official files, or from the
+/// `cifar-10-batches-bin` folder inside it.
+///
+/// # Errors
+/// Where a file is missing, has another size or a label out of range: which, and at which byte.
+pub fn read(folder: &Path) -> Result<(Dataset, Dataset), DataError> {
+    let inner = folder.join("cifar-10-batches-bin");
+    let folder = if inner.is_dir() { &inner } else { folder };
+    let mut train = empty();
+    for name in TRAIN_FILES {
+        read_file(&folder.join(name), &mut train)?;
+    }
+    let mut test = empty();
+    read_file(&folder.join(TEST_FILE), &mut test)?;
+    Ok((train, test))
+}
+
+fn empty() -> Dataset {
+    Dataset { images: Vec::new(), labels: Vec::new(), size: SIZE, classes: 10 }
+}
+
+fn read_file(path: &Path, into: &mut Dataset) -> Result<(), DataError> {
+    let bytes = fs::read(path).map_err(DataError::io(path))?;
+    if bytes.len() != RECORD * RECORDS {
+        return Err(DataError::content(
+            path,
+            bytes.len() as u64,
+            "end of file",
+            format!("{} bytes ({RECORDS} records of {RECORD})", RECORD * RECORDS),
+        ));
+    }
+    for (index, record) in bytes.chunks_exact(RECORD).enumerate() {
+        if record[0] > 9 {
+            let offset = (index * RECORD) as u64;
+            return Err(DataError::content(path, offset, format!("label {}", record[0]), "0 to 9"));
+        }
+        into.labels.push(record[0]);
+        into.images.extend_from_slice(&record[1..]);
+    }
+    Ok(())
+}
+
+/// Fetches the archive into `folder`, verifies its checksum and unpacks it.
+///
+/// Resumable: a partial download is continued where the server allows it. `progress` is called
+/// with (bytes so far, total if known).
+///
+/// # Errors
+/// Network, disk or checksum failures, with what to do about them.
+pub fn download(
+    archive: &Archive,
+    folder: &Path,
+    mut progress: impl FnMut(u64, Option<u64>),
+) -> Result<(), DataError> {
+    if read(folder).is_ok() {
+        return Ok(());
+    }
+    fs::create_dir_all(folder).map_err(DataError::io(folder))?;
+    let partial = folder.join("cifar-10-binary.tar.gz.part");
+    fetch(archive, &partial, &mut progress)?;
+    verify(archive, &partial)?;
+    unpack(&partial, folder)?;
+    fs::remove_file(&partial).map_err(DataError::io(&partial))?;
+    read(folder).map(drop)
+}
+
+fn fetch(
+    archive: &Archive,
+    partial: &Path,
+    progress: &mut impl FnMut(u64, Option<u64>),
+) -> Result<(), DataError> {
+    let failed = |reason: String| DataError::Download { url: archive.url.clone(), reason };
+    let have = fs::metadata(partial).map_or(0, |m| m.len());
+    let mut request = ureq::get(&archive.url);
+    if have > 0 {
+        request = request.header("Range", format!("bytes={have}-"));
+    }
+    let response = match request.call() {
+        Ok(response) => response,
+        // Nothing left to fetch: the checksum decides whether it is complete.
+        Err(ureq::Error::StatusCode(416)) => return Ok(()),
+        Err(error) => {
+            return Err(failed(format!("{error}; run the command again to continue from {have} bytes")));
+        }
+    };
+    let resumed = response.status() == 206;
+    let length = response
+        .headers()
+        .get("content-length")
+        .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let start = if resumed { have } else { 0 };
+    let mut options = File::options();
+    let mut file = options
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(partial)
+        .map_err(DataError::io(partial))?;
+    file.set_len(start).map_err(DataError::io(partial))?;
+    file.seek(SeekFrom::End(0)).map_err(DataError::io(partial))?;
+    let total = length.map(|l| start + l);
+    let mut done = start;
+    let mut body = response.into_body();
+    let mut reader = body.as_reader();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let n = reader.read(&mut buffer).map_err(|e| {
+            failed(format!("the connection broke after {done} bytes ({e}); run the command again to continue"))
+        })?;
+        if n == 0 {
+            break;
+        }
+        file.write_all(&buffer[..n]).map_err(DataError::io(partial))?;
+        done += n as u64;
+        progress(done, total);
+    }
+    match total {
+        Some(total) if done < total => Err(failed(format!(
+            "truncated at {done} of {total} bytes; run the command again to continue"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn verify(archive: &Archive, partial: &Path) -> Result<(), DataError> {
+    let mut file = File::open(partial).map_err(DataError::io(partial))?;
+    let mut hasher = Sha256::new();
+    let length = io::copy(&mut file, &mut hasher).map_err(DataError::io(partial))?;
+    let found: String = hasher.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    if found != archive.sha256 {
+        // A wrong archive must not be resumed.
+        fs::remove_file(partial).map_err(DataError::io(partial))?;
+        return Err(DataError::content(
+            partial,
+            length,
+            format!("SHA-256 {found}"),
+            format!("SHA-256 {} (the file was removed; run the command again)", archive.sha256),
+        ));
+    }
+    Ok(())
+}
+
+fn unpack(partial: &Path, folder: &Path) -> Result<(), DataError> {
+    let file = File::open(partial).map_err(DataError::io(partial))?;
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
+    archive.unpack(folder).map_err(DataError::io(partial))
+}

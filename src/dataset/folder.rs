@@ -1,0 +1,61 @@
+//! Pictures in folders: `train/CLASS/*.png|jpg` and, if present, `test/CLASS/*`.
+
+use std::path::{Path, PathBuf};
+
+use image::imageops::FilterType;
+
+use super::{DataError, Dataset};
+
+/// Side that pictures are scaled to.
+const SIZE: u32 = 32;
+
+pub(super) fn read(root: &Path) -> Result<(Dataset, Option<Dataset>), DataError> {
+    let classes = entries(&root.join("train"))?.into_iter().filter(|p| p.is_dir());
+    let names: Vec<String> = classes
+        .filter_map(|p| Some(p.file_name()?.to_string_lossy().into_owned()))
+        .collect();
+    if names.len() < 2 || names.len() > 256 {
+        return Err(DataError::content(
+            &root.join("train"),
+            0,
+            format!("{} class folders", names.len()),
+            "2 to 256 folders, one per class",
+        ));
+    }
+    let train = part(&root.join("train"), &names)?;
+    let test = root.join("test");
+    let test = if test.is_dir() { Some(part(&test, &names)?) } else { None };
+    Ok((train, test))
+}
+
+/// Sorted, so that the order does not depend on the file system.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(DataError::io(folder))? {
+        found.push(entry.map_err(DataError::io(folder))?.path());
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn part(folder: &Path, classes: &[String]) -> Result<Dataset, DataError> {
+    let mut data = Dataset {
+        images: Vec::new(),
+        labels: Vec::new(),
+        size: SIZE as usize,
+        classes: classes.len(),
+    };
+    for (label, class) in classes.iter().enumerate() {
+        for path in entries(&folder.join(class))? {
+            let picture = image::open(&path).map_err(|e| {
+                DataError::content(&path, 0, e.to_string(), "a PNG or JPEG picture")
+            })?;
+            let picture = picture.resize_exact(SIZE, SIZE, FilterType::Triangle).to_rgb8();
+            for channel in 0..3 {
+                data.images.extend(picture.pixels().map(|p| p.0[channel]));
+            }
+            data.labels.push(label as u8);
+        }
+    }
+    Ok(data)
+}

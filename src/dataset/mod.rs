@@ -1,0 +1,179 @@
+//! Pictures with labels: generated, read, downloaded; and the loader that prepares batches.
+//!
+//! Doors:
+//! - [`open`]: the [`Splits`] of an experiment's data source.
+//! - [`Loader`]: prepares the next batches while the device works.
+//! - [`cifar10::download`]: fetches, verifies and unpacks CIFAR-10.
+
+pub mod cifar10;
+mod folder;
+mod glyphs;
+mod loader;
+mod tensors;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use glyphs::generate as generate_glyphs;
+pub use loader::{Batch, Loader, LoaderSettings, evaluation_batches};
+
+use crate::experiment::{DataSource, Experiment};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+
+/// Pictures `[n, 3, size, size]` of bytes with one label each.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dataset {
+    /// Row-major bytes.
+    pub images: Vec<u8>,
+    /// Class of each picture.
+    pub labels: Vec<u8>,
+    /// Height and width.
+    pub size: usize,
+    /// Number of classes.
+    pub classes: usize,
+}
+
+impl Dataset {
+    /// Number of pictures.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Bytes of one picture.
+    pub fn picture_len(&self) -> usize {
+        3 * self.size * self.size
+    }
+
+    /// One picture.
+    pub fn picture(&self, index: usize) -> &[u8] {
+        &self.images[index * self.picture_len()..(index + 1) * self.picture_len()]
+    }
+
+    fn select(&self, indices: &[usize]) -> Self {
+        Self {
+            images: indices.iter().flat_map(|i| self.picture(*i)).copied().collect(),
+            labels: indices.iter().map(|i| self.labels[*i]).collect(),
+            ..*self
+        }
+    }
+}
+
+/// Training, validation and test data: three things. The test part is read once, at the end.
+#[derive(Debug, Clone)]
+pub struct Splits {
+    /// What the network learns from.
+    pub train: Arc<Dataset>,
+    /// What decisions are made on; absent for data used step by step.
+    pub validation: Option<Arc<Dataset>>,
+    /// What the final figure is measured on.
+    pub test: Option<Arc<Dataset>>,
+    /// Where the data prescribes its batches: samples per step, used in order.
+    pub prescribed_batch: Option<usize>,
+}
+
+/// What can be wrong with data.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file holds something else than it should.
+    #[error("{path}: at byte {offset}: {found}; expected {expected}")]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: String,
+    },
+    /// A download failed.
+    #[error("{url}: {reason}")]
+    Download {
+        /// What was fetched.
+        url: String,
+        /// What went wrong, with the remedy.
+        reason: String,
+    },
+}
+
+impl DataError {
+    fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    fn content(
+        path: &Path,
+        offset: u64,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self::Content {
+            path: path.to_owned(),
+            offset,
+            found: found.into(),
+            expected: expected.into(),
+        }
+    }
+}
+
+/// Reads or generates the data of an experiment and splits off validation.
+///
+/// # Errors
+/// Where a file is missing or holds something unexpected: which, where and what was expected.
+pub fn open(experiment: &Experiment) -> Result<Splits, DataError> {
+    let (train, test) = match &experiment.data {
+        DataSource::Glyphs { samples, difficulty } => {
+            let all = samples + (samples / 4).max(500);
+            let generated = glyphs::generate(all, *difficulty, experiment.seed);
+            let indices: Vec<usize> = (0..all).collect();
+            let (train, test) = indices.split_at(*samples);
+            (generated.select(train), Some(generated.select(test)))
+        }
+        DataSource::Cifar10(folder) => {
+            let (train, test) = cifar10::read(folder)?;
+            (train, Some(test))
+        }
+        DataSource::Tensors(file) => {
+            let (data, prescribed_batch) = tensors::read(file)?;
+            if prescribed_batch.is_some() {
+                let train = Arc::new(data);
+                return Ok(Splits { train, validation: None, test: None, prescribed_batch });
+            }
+            (data, None)
+        }
+        DataSource::Folder(folder) => folder::read(folder)?,
+    };
+    let (train, validation) = split(&train, experiment.validation, experiment.seed);
+    Ok(Splits {
+        train: Arc::new(train),
+        validation: validation.map(Arc::new),
+        test: test.map(Arc::new),
+        prescribed_batch: None,
+    })
+}
+
+/// Splits a share off for validation, chosen at random but always the same for a seed.
+fn split(data: &Dataset, share: f64, seed: u64) -> (Dataset, Option<Dataset>) {
+    let count = (data.len() as f64 * share).round() as usize;
+    if count == 0 {
+        return (data.clone(), None);
+    }
+    let mut indices: Vec<usize> = (0..data.len()).collect();
+    indices.shuffle(&mut rand_pcg::Pcg64Mcg::seed_from_u64(seed ^ 0x5eed_0f5e_1ec7));
+    let (validation, train) = indices.split_at(count);
+    (data.select(train), Some(data.select(validation)))
+}

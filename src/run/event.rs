@@ -1,0 +1,353 @@
+//! What training says and what it can be told. Plain data.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::experiment::Experiment;
+use crate::quantizer::Parametrization;
+use crate::quantizer::memory::{Resource, Role, Usage};
+
+/// What training can be told. Taken up between steps; each is acknowledged by an event.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Stop after the current step until told otherwise.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Take this many steps, then pause.
+    Step(u64),
+    /// Write a checkpoint now.
+    CheckpointNow,
+    /// End the run: a checkpoint is written, the run can be resumed.
+    Stop,
+    /// Take over live (and, at the next epoch, epoch) settings.
+    Apply(Arc<Experiment>),
+    /// A test hook: panic in the training thread.
+    #[doc(hidden)]
+    Panic,
+}
+
+/// Phase of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Quantizers are not in use yet.
+    Float,
+    /// Quantizers are in use.
+    Quantized,
+}
+
+/// Part of the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// Held out of the training part.
+    Validation,
+    /// Read once, at the end.
+    Test,
+}
+
+/// One quantizer of the run, in network order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerInfo {
+    /// Name of the layer.
+    pub name: String,
+    /// What it quantizes.
+    pub role: Role,
+    /// Elements (of one sample for activations).
+    pub elements: usize,
+    /// Parametrization.
+    pub parametrization: Parametrization,
+    /// Clamps of (d or q_min) and of q_max, for the plots.
+    pub clamps: [[f64; 2]; 2],
+}
+
+/// One constraint.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Budget {
+    /// What it bounds.
+    pub resource: Resource,
+    /// kB, or 10^9 bit operations.
+    pub limit: f64,
+}
+
+/// Seconds of one step, by phase.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Times {
+    /// Waiting for the loader and copying to the device.
+    pub data: f32,
+    /// Forward pass.
+    pub forward: f32,
+    /// Backward pass.
+    pub backward: f32,
+    /// Optimizer and clamps.
+    pub update: f32,
+    /// Reading telemetry.
+    pub telemetry: f32,
+}
+
+impl Times {
+    /// Seconds of the whole step.
+    pub fn total(&self) -> f32 {
+        self.data + self.forward + self.backward + self.update + self.telemetry
+    }
+}
+
+/// One quantizer at one step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// Step size `d` (power-of-two quantizers: `q_min`), unrounded.
+    pub d: f32,
+    /// Range, unrounded.
+    pub q_max: f32,
+    /// Bitwidth in use.
+    pub bitwidth: f32,
+    /// Gradients of the two parameters as the optimizer saw them.
+    pub gradients: [f32; 2],
+    /// Share of elements outside the range.
+    pub clipped: f32,
+    /// Share of elements on the zero level.
+    pub zeros: f32,
+    /// Euclidean norm of the gradient of the weights; NaN for activations.
+    pub grad_norm: f32,
+    /// Euclidean norm of the weights; NaN for activations.
+    pub weight_norm: f32,
+}
+
+/// One training step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Steps taken, this one included.
+    pub step: u64,
+    /// Epochs, with fraction.
+    pub epoch: f64,
+    /// Seconds of training since the run began, pauses left out.
+    pub seconds: f64,
+    /// Cross entropy plus penalties times their lambda.
+    pub loss: f64,
+    /// Mean over the batch, nats.
+    pub cross_entropy: f64,
+    /// `max(0, g)^2` of (8a), before lambda.
+    pub weight_penalty: f64,
+    /// The same of (8b) and (8c), summed.
+    pub activation_penalty: f64,
+    /// Share of wrong answers on the batch.
+    pub train_error: f64,
+    /// Learning rate of the weights.
+    pub lr: f64,
+    /// Memory and bit operations after the step.
+    pub usage: Usage,
+    /// Whether every budget is met.
+    pub budget_met: bool,
+    /// Samples per second of this step.
+    pub samples_per_s: f64,
+    /// Where the time went.
+    pub times: Times,
+    /// Every quantizer, at the probe's cadence.
+    pub layers: Option<Vec<LayerRecord>>,
+}
+
+/// What training says. The same stream feeds the screen, the log and `--json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// First event of a run.
+    Started {
+        /// Name of the run.
+        name: String,
+        /// The engine and device, in words.
+        device: String,
+        /// Resolved experiment, TOML.
+        experiment: String,
+        /// Every quantizer in network order.
+        layers: Vec<LayerInfo>,
+        /// Constraints.
+        budgets: Vec<Budget>,
+        /// Steps of one epoch.
+        steps_per_epoch: u64,
+        /// Steps of the whole run.
+        total_steps: u64,
+        /// Steps taken before (a resumed run).
+        step: u64,
+    },
+    /// The phase changed before the step after `step`.
+    Phase {
+        /// Steps taken.
+        step: u64,
+        /// Phase from here on.
+        phase: Phase,
+    },
+    /// A step was taken.
+    Step(Box<StepRecord>),
+    /// A part of the data was evaluated.
+    Evaluation {
+        /// Steps taken.
+        step: u64,
+        /// Part of the data.
+        split: Split,
+        /// Share of wrong answers.
+        error: f64,
+        /// Mean cross entropy, nats.
+        loss: f64,
+        /// Whether every budget was met.
+        budget_met: bool,
+        /// Whether this is the best so far among steps that meet the budget.
+        best: bool,
+    },
+    /// A checkpoint was written.
+    Checkpoint {
+        /// Steps taken.
+        step: u64,
+        /// File, relative to the run folder.
+        file: String,
+        /// Whether it is the best so far.
+        best: bool,
+    },
+    /// Settings changed between steps.
+    Applied {
+        /// Steps taken.
+        step: u64,
+        /// What changed, one line each.
+        changes: Vec<String>,
+        /// Constraints from here on.
+        budgets: Vec<Budget>,
+        /// Steps of the whole run from here on.
+        total_steps: u64,
+    },
+    /// Training waits.
+    Paused {
+        /// Steps taken.
+        step: u64,
+    },
+    /// Training goes on.
+    Resumed {
+        /// Steps taken.
+        step: u64,
+    },
+    /// A non-finite value appeared; the run pauses.
+    NonFinite {
+        /// Steps taken.
+        step: u64,
+        /// Layer where it first stands, if it could be found.
+        layer: Option<String>,
+    },
+    /// Something is wrong but training goes on.
+    Warning {
+        /// Steps taken.
+        step: u64,
+        /// What.
+        message: String,
+    },
+    /// The run came to its end.
+    Finished {
+        /// Steps taken.
+        step: u64,
+        /// Error on the test part, if there is one.
+        test_error: Option<f64>,
+    },
+    /// The run was stopped; it can be resumed.
+    Stopped {
+        /// Steps taken.
+        step: u64,
+    },
+    /// The run ended in an error.
+    Failed {
+        /// Steps taken.
+        step: u64,
+        /// What happened.
+        message: String,
+    },
+}
+
+impl Event {
+    /// Steps taken when it was said.
+    pub fn step(&self) -> u64 {
+        match self {
+            Self::Step(record) => record.step,
+            Self::Started { step, .. }
+            | Self::Phase { step, .. }
+            | Self::Evaluation { step, .. }
+            | Self::Checkpoint { step, .. }
+            | Self::Applied { step, .. }
+            | Self::Paused { step }
+            | Self::Resumed { step }
+            | Self::NonFinite { step, .. }
+            | Self::Warning { step, .. }
+            | Self::Finished { step, .. }
+            | Self::Stopped { step }
+            | Self::Failed { step, .. } => *step,
+        }
+    }
+
+    /// Whether no event follows.
+    pub fn is_last(&self) -> bool {
+        matches!(self, Self::Finished { .. } | Self::Stopped { .. } | Self::Failed { .. })
+    }
+
+    /// One JSON object with an `event` field; `layers` names the quantizers of the run.
+    ///
+    /// Non-finite numbers become `null`.
+    pub fn to_json(&self, layers: &[LayerInfo]) -> Value {
+        if let Self::Step(record) = self {
+            return step_json(record, layers);
+        }
+        let Ok(Value::Object(outer)) = serde_json::to_value(self) else {
+            unreachable!("every event is a variant with fields")
+        };
+        let (name, fields) = outer.into_iter().next().expect("one variant");
+        let mut object = Map::new();
+        object.insert("event".into(), snake_case(&name).into());
+        if let Value::Object(fields) = fields {
+            object.extend(fields);
+        }
+        Value::Object(object)
+    }
+}
+
+fn snake_case(name: &str) -> String {
+    let mut out = String::new();
+    for (i, c) in name.char_indices() {
+        if c.is_uppercase() && i > 0 {
+            out.push('_');
+        }
+        out.extend(c.to_lowercase());
+    }
+    out
+}
+
+fn step_json(r: &StepRecord, layers: &[LayerInfo]) -> Value {
+    let t = r.times;
+    let mut object = json!({
+        "event": "step", "step": r.step, "epoch": r.epoch, "seconds": r.seconds, "loss": r.loss,
+        "cross_entropy": r.cross_entropy, "weight_penalty": r.weight_penalty,
+        "activation_penalty": r.activation_penalty, "train_error": r.train_error, "lr": r.lr,
+        "weight_kb": r.usage.weights, "activation_kb": r.usage.activation_max,
+        "activation_sum_kb": r.usage.activation_sum, "activation_max_kb": r.usage.activation_max,
+        "gbops": r.usage.gbops, "budget_met": r.budget_met, "samples_per_s": r.samples_per_s,
+        "times": {
+            "data": t.data, "forward": t.forward, "backward": t.backward, "update": t.update,
+            "telemetry": t.telemetry,
+        },
+    });
+    if let Some(records) = &r.layers {
+        let all: Vec<Value> = layers.iter().zip(records).map(|(i, l)| layer_json(i, l)).collect();
+        object["layers"] = all.into();
+    }
+    object
+}
+
+fn layer_json(info: &LayerInfo, l: &LayerRecord) -> Value {
+    let mut object = json!({
+        "name": info.name, "role": info.role, "parametrization": info.parametrization,
+        "d": l.d, "q_max": l.q_max, "bitwidth": l.bitwidth, "clipped": l.clipped, "zeros": l.zeros,
+    });
+    for (name, gradient) in info.parametrization.parameter_names().into_iter().zip(l.gradients) {
+        object[format!("grad_{name}")] = gradient.into();
+    }
+    if info.role != Role::Activation {
+        object["grad_norm"] = l.grad_norm.into();
+        object["weight_norm"] = l.weight_norm.into();
+    }
+    object
+}

@@ -1,0 +1,392 @@
+//! A run in memory, built from its events alone: no number on the screen that the log does not
+//! hold.
+
+use std::collections::VecDeque;
+
+use super::event::{Budget, Event, LayerInfo, LayerRecord, Phase, Split, StepRecord};
+use super::series::Series;
+use crate::quantizer::memory::Role;
+
+/// Everything recorded of one quantizer.
+#[derive(Debug, Clone)]
+pub struct LayerHistory {
+    /// Name, role, size, parametrization.
+    pub info: LayerInfo,
+    /// Step size (or q_min).
+    pub d: Series,
+    /// Range.
+    pub q_max: Series,
+    /// Bitwidth.
+    pub bitwidth: Series,
+    /// Magnitude of the gradient of the first parameter.
+    pub grad_first: Series,
+    /// Magnitude of the gradient of the second parameter.
+    pub grad_second: Series,
+    /// Norm of the weights' gradient.
+    pub grad_norm: Series,
+    /// Share outside the range.
+    pub clipped: Series,
+    /// Share on the zero level.
+    pub zeros: Series,
+    /// Newest record.
+    pub newest: Option<LayerRecord>,
+}
+
+impl LayerHistory {
+    fn new(info: LayerInfo) -> Self {
+        Self {
+            info,
+            d: Series::default(),
+            q_max: Series::default(),
+            bitwidth: Series::default(),
+            grad_first: Series::default(),
+            grad_second: Series::default(),
+            grad_norm: Series::default(),
+            clipped: Series::default(),
+            zeros: Series::default(),
+            newest: None,
+        }
+    }
+
+    fn push(&mut self, step: u64, r: &LayerRecord) {
+        self.d.push(step, r.d);
+        self.q_max.push(step, r.q_max);
+        self.bitwidth.push(step, r.bitwidth);
+        self.grad_first.push(step, r.gradients[0].abs());
+        self.grad_second.push(step, r.gradients[1].abs());
+        if self.info.role != Role::Activation {
+            self.grad_norm.push(step, r.grad_norm);
+        }
+        self.clipped.push(step, r.clipped);
+        self.zeros.push(step, r.zeros);
+        self.newest = Some(*r);
+    }
+
+    /// All series.
+    pub fn series(&self) -> [&Series; 8] {
+        [
+            &self.d,
+            &self.q_max,
+            &self.bitwidth,
+            &self.grad_first,
+            &self.grad_second,
+            &self.grad_norm,
+            &self.clipped,
+            &self.zeros,
+        ]
+    }
+}
+
+/// An evaluation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Evaluation {
+    /// Steps taken.
+    pub step: u64,
+    /// Part of the data.
+    pub split: Split,
+    /// Share of wrong answers.
+    pub error: f64,
+    /// Nats.
+    pub loss: f64,
+    /// Whether every budget was met.
+    pub budget_met: bool,
+}
+
+/// Kind of a mark on the time axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MarkKind {
+    /// Settings changed.
+    Applied,
+    /// Checkpoint written.
+    Checkpoint,
+    /// The quantizers came into use.
+    Quantized,
+    /// A non-finite value.
+    NonFinite,
+}
+
+/// A vertical mark on plots over steps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mark {
+    /// Steps taken.
+    pub step: u64,
+    /// Kind.
+    pub kind: MarkKind,
+    /// What it says.
+    pub label: String,
+}
+
+/// How serious a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// For the record.
+    Info,
+    /// Worth a look.
+    Warning,
+    /// Something failed.
+    Error,
+}
+
+/// A line of the log page.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// Steps taken.
+    pub step: u64,
+    /// How serious.
+    pub severity: Severity,
+    /// Text.
+    pub text: String,
+}
+
+/// Messages kept for rereading.
+const MESSAGES: usize = 2000;
+
+/// A run in memory.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    /// Name of the run.
+    pub name: String,
+    /// Engine and device.
+    pub device: String,
+    /// Resolved experiment, TOML.
+    pub experiment: String,
+    /// Constraints now.
+    pub budgets: Vec<Budget>,
+    /// Steps of one epoch.
+    pub steps_per_epoch: u64,
+    /// Steps of the whole run.
+    pub total_steps: u64,
+    /// Phase now.
+    pub phase: Option<Phase>,
+    /// Newest step.
+    pub newest: Option<StepRecord>,
+    /// Loss.
+    pub loss: Series,
+    /// Cross entropy.
+    pub cross_entropy: Series,
+    /// Share of wrong answers on the batch.
+    pub train_error: Series,
+    /// Learning rate.
+    pub lr: Series,
+    /// kB of weights.
+    pub weight_kb: Series,
+    /// kB of activations, summed.
+    pub activation_sum_kb: Series,
+    /// kB of the largest activation.
+    pub activation_max_kb: Series,
+    /// 10^9 bit operations.
+    pub gbops: Series,
+    /// (8a)'s excess squared.
+    pub weight_penalty: Series,
+    /// (8b)'s and (8c)'s.
+    pub activation_penalty: Series,
+    /// Samples per second.
+    pub samples_per_s: Series,
+    /// Validation error.
+    pub validation_error: Series,
+    /// Validation loss.
+    pub validation_loss: Series,
+    /// Every quantizer.
+    pub layers: Vec<LayerHistory>,
+    /// All evaluations.
+    pub evaluations: Vec<Evaluation>,
+    /// Marks on the time axis.
+    pub marks: Vec<Mark>,
+    /// Messages, newest last.
+    pub messages: VecDeque<Message>,
+    /// Whether training waits.
+    pub paused: bool,
+    /// The last event, once it came.
+    pub end: Option<Event>,
+}
+
+impl History {
+    /// A run from its recorded events.
+    pub fn from_events<'a>(events: impl IntoIterator<Item = &'a Event>) -> Self {
+        let mut history = Self::default();
+        for event in events {
+            history.push(event);
+        }
+        history
+    }
+
+    /// Steps taken.
+    pub fn step(&self) -> u64 {
+        self.newest.as_ref().map_or(0, |r| r.step)
+    }
+
+    /// Best validation error among steps that met the budget, with its step.
+    pub fn best(&self) -> Option<(u64, f64)> {
+        let met = |e: &&Evaluation| e.split == Split::Validation && e.budget_met;
+        let best = self.evaluations.iter().filter(met);
+        best.min_by(|a, b| a.error.total_cmp(&b.error)).map(|e| (e.step, e.error))
+    }
+
+    /// Takes an event in.
+    pub fn push(&mut self, event: &Event) {
+        match event {
+            Event::Started {
+                name,
+                device,
+                experiment,
+                layers,
+                budgets,
+                steps_per_epoch,
+                total_steps,
+                step,
+            } => {
+                self.name.clone_from(name);
+                self.device.clone_from(device);
+                self.experiment.clone_from(experiment);
+                self.budgets.clone_from(budgets);
+                self.steps_per_epoch = *steps_per_epoch;
+                self.total_steps = *total_steps;
+                self.end = None;
+                self.paused = false;
+                if self.layers.len() == layers.len() {
+                    // Resumed: lines break here, what was recorded after the checkpoint is gone.
+                    self.break_lines();
+                } else {
+                    self.layers = layers.iter().cloned().map(LayerHistory::new).collect();
+                }
+                let verb = if *step > 0 { "resumed" } else { "started" };
+                self.say(*step, Severity::Info, format!("{verb} {name} on {device}"));
+            }
+            Event::Phase { step, phase } => {
+                self.phase = Some(*phase);
+                let text = match phase {
+                    Phase::Float => "float phase",
+                    Phase::Quantized => "quantizers in use",
+                };
+                if *phase == Phase::Quantized && *step > 0 {
+                    self.mark(*step, MarkKind::Quantized, text.into());
+                }
+                self.say(*step, Severity::Info, text.into());
+            }
+            Event::Step(record) => self.push_step(record),
+            Event::Evaluation { step, split, error, loss, budget_met, best } => {
+                let evaluation = Evaluation {
+                    step: *step,
+                    split: *split,
+                    error: *error,
+                    loss: *loss,
+                    budget_met: *budget_met,
+                };
+                self.evaluations.push(evaluation);
+                if *split == Split::Validation {
+                    self.validation_error.push(*step, *error as f32);
+                    self.validation_loss.push(*step, *loss as f32);
+                }
+                let split = match split {
+                    Split::Validation => "validation",
+                    Split::Test => "test",
+                };
+                let star = if *best { " (best)" } else { "" };
+                let text = format!("{split} error {:.2} %, loss {loss:.4}{star}", error * 100.0);
+                self.say(*step, Severity::Info, text);
+            }
+            Event::Checkpoint { step, file, best } => {
+                let star = if *best { ", best" } else { "" };
+                self.mark(*step, MarkKind::Checkpoint, format!("checkpoint{star}"));
+                self.say(*step, Severity::Info, format!("checkpoint {file}{star}"));
+            }
+            Event::Applied { step, changes, budgets, total_steps } => {
+                self.budgets.clone_from(budgets);
+                self.total_steps = *total_steps;
+                let text = changes.join(", ");
+                self.mark(*step, MarkKind::Applied, text.clone());
+                self.say(*step, Severity::Info, format!("applied: {text}"));
+            }
+            Event::Paused { step } => {
+                self.paused = true;
+                self.say(*step, Severity::Info, "paused".into());
+            }
+            Event::Resumed { step } => {
+                self.paused = false;
+                self.say(*step, Severity::Info, "resumed".into());
+            }
+            Event::NonFinite { step, layer } => {
+                self.paused = true;
+                let layer = layer.as_deref().unwrap_or("no layer alone");
+                let text = format!("non-finite value, first in {layer}; paused");
+                self.mark(*step, MarkKind::NonFinite, text.clone());
+                self.say(*step, Severity::Error, text);
+            }
+            Event::Warning { step, message } => {
+                self.say(*step, Severity::Warning, message.clone());
+            }
+            Event::Finished { step, test_error } => {
+                let test = test_error.map_or(String::new(), |e| format!(", test error {:.2} %", e * 100.0));
+                self.say(*step, Severity::Info, format!("finished{test}"));
+            }
+            Event::Stopped { step } => self.say(*step, Severity::Info, "stopped".into()),
+            Event::Failed { step, message } => {
+                self.say(*step, Severity::Error, format!("failed: {message}"));
+            }
+        }
+        if event.is_last() {
+            self.end = Some(event.clone());
+        }
+    }
+
+    /// Adds a message of the program itself.
+    pub fn say(&mut self, step: u64, severity: Severity, text: String) {
+        if self.messages.len() == MESSAGES {
+            self.messages.pop_front();
+        }
+        self.messages.push_back(Message { step, severity, text });
+    }
+
+    fn mark(&mut self, step: u64, kind: MarkKind, label: String) {
+        self.marks.push(Mark { step, kind, label });
+    }
+
+    fn push_step(&mut self, r: &StepRecord) {
+        let step = r.step;
+        let usage = r.usage;
+        for (series, value) in [
+            (&mut self.loss, r.loss),
+            (&mut self.cross_entropy, r.cross_entropy),
+            (&mut self.train_error, r.train_error),
+            (&mut self.lr, r.lr),
+            (&mut self.weight_kb, usage.weights),
+            (&mut self.activation_sum_kb, usage.activation_sum),
+            (&mut self.activation_max_kb, usage.activation_max),
+            (&mut self.gbops, usage.gbops),
+            (&mut self.weight_penalty, r.weight_penalty),
+            (&mut self.activation_penalty, r.activation_penalty),
+            (&mut self.samples_per_s, r.samples_per_s),
+        ] {
+            series.push(step, value as f32);
+        }
+        if let Some(records) = &r.layers {
+            for (layer, record) in self.layers.iter_mut().zip(records) {
+                layer.push(step, record);
+            }
+        }
+        self.newest = Some(r.clone());
+    }
+
+    fn break_lines(&mut self) {
+        for series in [
+            &mut self.loss,
+            &mut self.cross_entropy,
+            &mut self.train_error,
+            &mut self.lr,
+            &mut self.weight_kb,
+            &mut self.activation_sum_kb,
+            &mut self.activation_max_kb,
+            &mut self.gbops,
+            &mut self.weight_penalty,
+            &mut self.activation_penalty,
+            &mut self.samples_per_s,
+        ] {
+            series.break_line();
+        }
+        for layer in &mut self.layers {
+            layer.d.break_line();
+            layer.q_max.break_line();
+            layer.bitwidth.break_line();
+        }
+    }
+}
