@@ -1,7 +1,36 @@
 //! bitscope: a terminal workbench for learned mixed-precision quantization.
+//!
+//! A training thread learns, for every layer, a step size `d` and a dynamic range `q_max`; the
+//! bitwidth follows. The terminal shows it live, an experiment file steers it.
+//!
+//! The rooms of the house, ground floor first (a room uses only rooms above it in this list):
+//!
+//! - [`quantizer`]: the paper in plain numbers. One place owns "levels and bits".
+//! - [`device`]: which engine, which device.
+//! - [`kernels`]: fused differentiable operations, one implementation per engine.
+//! - [`network`]: quantized layers and models.
+//! - [`experiment`]: the experiment file: schema, diagnostics, difference, watcher.
+//! - [`dataset`]: pictures, and the loader that prepares batches.
+//! - [`run`]: events, the log, checkpoints' folder, the history.
+//! - [`training`]: loop, optimizer, budgets, session.
+//! - [`figure`]: scenes and their two painters.
+//! - [`tui`]: the workbench.
+//! - [`cli`], [`headless`](mod@cli): the other faces.
+
+#![warn(missing_docs)]
+
+pub mod cli;
 pub mod dataset;
+pub mod device;
 pub mod experiment;
+pub mod figure;
+mod headless;
 pub mod kernels;
 pub mod network;
+mod quantize;
 pub mod quantizer;
 pub mod run;
+pub mod toy;
+mod trace;
+pub mod training;
+pub mod tui;

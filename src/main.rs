@@ -1,1 +1,11 @@
-fn main() {}
+//! The `bitscope` program: everything is in the library.
+
+use std::process::ExitCode;
+
+// glibc returns the large blocks of every step to the kernel; mimalloc keeps them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    bitscope::cli::main()
+}

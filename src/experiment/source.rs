@@ -24,6 +24,15 @@ pub struct Loaded {
     pub experiment: Arc<Experiment>,
     /// The file and everything it extends: what a watcher watches.
     pub files: Vec<PathBuf>,
+    found: Found,
+    origin: Place,
+}
+
+impl Loaded {
+    /// Where the value of a key stands; the start of the file for a default.
+    pub fn place(&self, path: &str) -> Place {
+        self.found.get(path).map_or(&self.origin, |p| &p.place).clone()
+    }
 }
 
 /// A value with the place that set it.
@@ -88,7 +97,12 @@ impl Reader {
         let resolved = resolve(values, &self.found, &origin);
         match resolved {
             Ok(experiment) if self.errors.is_empty() => {
-                Ok(Loaded { experiment: Arc::new(experiment), files: self.files })
+                Ok(Loaded {
+                    experiment: Arc::new(experiment),
+                    files: self.files,
+                    found: self.found,
+                    origin,
+                })
             }
             Ok(_) => Err(Diagnostics(self.errors)),
             Err(more) => {

@@ -18,6 +18,7 @@ pub use build::{QuantizerPlan, Quantization};
 pub use forward::{Forward, Mode};
 pub use model::{Model, Shortcut};
 pub use parameter::{Kind, Parameter, Running, Slot};
+pub(crate) use parameter::read as read_tensor;
 
 use burn::tensor::Device;
 

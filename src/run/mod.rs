@@ -17,6 +17,7 @@ pub use event::{
     Budget, Command, Event, LayerInfo, LayerRecord, Phase, Split, StepRecord, Times,
 };
 pub use feed::Feed;
+pub(crate) use folder::write_atomically;
 pub use folder::{Manifest, RunFolder, Status, list_runs};
 pub use history::{Evaluation, History, LayerHistory, Mark, MarkKind, Message, Severity};
 pub use log::{LogError, LogWriter, read_log};

@@ -1,0 +1,365 @@
+//! The command line.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::experiment::{self, Diagnostic, Diagnostics, Loaded, Overrides, render};
+use crate::run::{RunFolder, list_runs};
+use crate::{device, headless};
+
+/// Exit codes, as the README documents them.
+pub(crate) mod exit {
+    /// The run failed.
+    pub const FAILED: u8 = 1;
+    /// Wrong usage or experiment file.
+    pub const USAGE: u8 = 2;
+    /// Interrupted.
+    pub const INTERRUPTED: u8 = 130;
+}
+
+/// Name and text of the embedded default experiment.
+pub(crate) const DEMO: (&str, &str) = ("demo.toml", include_str!("../experiments/demo.toml"));
+
+/// An interactive terminal workbench for learned mixed-precision quantization.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    open: Run,
+}
+
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Run {
+    /// Experiment file (default: the embedded demo)
+    pub experiment: Option<PathBuf>,
+    /// Override a key of the experiment file; repeatable
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Stop after this many steps
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
+    /// Where runs are recorded
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub runs: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train without a screen
+    Train {
+        #[command(flatten)]
+        run: Run,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Continue a run from its newest checkpoint
+    Resume {
+        /// Run folder, or its name under the runs folder
+        run: PathBuf,
+        /// Without the workbench: plain lines or JSON
+        #[command(flatten)]
+        output: Output,
+        /// Override a key of the experiment; repeatable
+        #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+        set: Vec<String>,
+        /// Stop after this many more steps
+        #[arg(long, value_name = "N")]
+        steps: Option<u64>,
+        /// Where runs are recorded
+        #[arg(long, value_name = "DIR", default_value = "runs")]
+        runs: PathBuf,
+    },
+    /// Check an experiment file and show its budgets per layer
+    Check {
+        /// Experiment file (default: the embedded demo)
+        experiment: Option<PathBuf>,
+        /// Override a key; repeatable
+        #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+        set: Vec<String>,
+    },
+    /// List engines and devices, with what is missing where one cannot be used
+    Devices,
+    /// List recorded runs
+    Runs {
+        /// Where runs are recorded
+        #[arg(default_value = "runs")]
+        runs: PathBuf,
+    },
+    /// Draw a figure of a run
+    Plot {
+        /// Run folder, or its name under the runs folder
+        run: PathBuf,
+        /// Which figure
+        figure: crate::figure::Name,
+        /// PNG or SVG file to write
+        #[arg(short, long)]
+        output: PathBuf,
+        /// Light (for paper) or dark
+        #[arg(long, default_value = "light")]
+        theme: crate::figure::Theme,
+        /// Width and height in pixels
+        #[arg(long, default_value = "1200x800", value_parser = crate::figure::parse_size)]
+        size: (u32, u32),
+        /// Where runs are recorded
+        #[arg(long, value_name = "DIR", default_value = "runs")]
+        runs: PathBuf,
+    },
+    /// Fetch data
+    Data {
+        #[command(subcommand)]
+        data: Data,
+    },
+    /// Run quantizers on given numbers: cases as JSON in, the same cases with results out
+    Quantize {
+        /// File with `{"cases": [...]}` (default: standard input)
+        file: Option<PathBuf>,
+        /// Rules for cases that name none: paper or published-code
+        #[arg(long)]
+        rules: Option<String>,
+        /// Draw Q(x) and its gradients of the first case to this PNG
+        #[arg(long, value_name = "FILE.png")]
+        plot: Option<PathBuf>,
+    },
+    /// The toy of the paper's section 2: how the parametrizations converge
+    Toy {
+        /// PNG or SVG file to write
+        #[arg(short, long)]
+        output: PathBuf,
+        /// Steps of SGD
+        #[arg(long, default_value_t = 3000)]
+        steps: usize,
+        /// Print the spread of the last errors per parametrization as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the reference of the experiment file as Markdown
+    Keys,
+}
+
+#[derive(Debug, Subcommand)]
+enum Data {
+    /// CIFAR-10 in its official binary layout
+    Cifar10 {
+        /// Folder to unpack into
+        dir: PathBuf,
+        /// Another address of cifar-10-binary.tar.gz
+        #[arg(long)]
+        url: Option<String>,
+    },
+}
+
+#[derive(Debug, Args, Clone, Copy)]
+pub(crate) struct Output {
+    /// One JSON object per event and line
+    #[arg(long, conflicts_with = "plain")]
+    pub json: bool,
+    /// Readable lines
+    #[arg(long)]
+    pub plain: bool,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; a reader that went away is success.
+            let code = if error.use_stderr() { exit::USAGE } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let outcome = match cli.command {
+        None => open(&cli.open),
+        Some(command) => run(command),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            report(&error);
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+/// What can go wrong on the command line.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// The experiment file.
+    #[error(transparent)]
+    Experiment(#[from] Diagnostics),
+    /// Wrong usage.
+    #[error("{0}")]
+    Usage(String),
+    /// Something failed.
+    #[error("{0}")]
+    Failed(String),
+    /// Standard output went away.
+    #[error("standard output: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+impl CliError {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Experiment(_) | Self::Usage(_) => exit::USAGE,
+            Self::Failed(_) => exit::FAILED,
+            Self::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe => 0,
+            Self::Output(_) => exit::FAILED,
+        }
+    }
+}
+
+/// The one place that renders errors to people.
+fn report(error: &CliError) {
+    let mut stderr = std::io::stderr();
+    let colour = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let text = match error {
+        CliError::Experiment(diagnostics) => render(diagnostics, colour),
+        CliError::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return,
+        other => format!("error: {other}"),
+    };
+    // Nobody is left to tell where standard error is closed too.
+    let _ = writeln!(stderr, "{text}");
+}
+
+/// Loads an experiment and checks what a file alone cannot show: device and budgets.
+pub(crate) fn load(path: Option<&Path>, set: &Overrides) -> Result<Loaded, CliError> {
+    let loaded = match path {
+        Some(path) => experiment::load(path, set)?,
+        None => experiment::load_embedded(DEMO.0, DEMO.1, set)?,
+    };
+    reachable(&loaded)?;
+    device::parse(&loaded.experiment.device).map_err(|e| CliError::Usage(e.to_string()))?;
+    Ok(loaded)
+}
+
+/// Budgets out of reach as diagnostics at the keys that set them.
+pub(crate) fn reachable(loaded: &Loaded) -> Result<(), Diagnostics> {
+    let problems = crate::training::preflight(&loaded.experiment);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let diagnostics = problems.into_iter().map(|(key, message, expected)| Diagnostic {
+        place: loaded.place(key),
+        message,
+        expected,
+    });
+    Err(Diagnostics(diagnostics.collect()))
+}
+
+fn open(run: &Run) -> Result<u8, CliError> {
+    let loaded = load(run.experiment.as_deref(), &run.set)?;
+    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+        let output = Output { json: false, plain: true };
+        return headless::train(&loaded, run, output, None);
+    }
+    crate::tui::run(loaded, run, None)
+}
+
+fn run(command: Command) -> Result<u8, CliError> {
+    match command {
+        Command::Train { run, output } => {
+            let loaded = load(run.experiment.as_deref(), &run.set)?;
+            headless::train(&loaded, &run, output, None)
+        }
+        Command::Resume { run, output, set, steps, runs } => {
+            resume(&find_run(&run, &runs)?, output, set, steps, runs)
+        }
+        Command::Check { experiment, set } => check(experiment.as_deref(), &set),
+        Command::Devices => {
+            print(&format!("{}\n", device::list(&device::available())))?;
+            let chosen = device::parse("auto").map_err(|e| CliError::Failed(e.to_string()))?;
+            print(&format!("auto takes {chosen}, the best that is usable here\n"))?;
+            Ok(0)
+        }
+        Command::Runs { runs } => {
+            print(&headless::runs_table(&list_runs(&runs)))?;
+            Ok(0)
+        }
+        Command::Plot { run, figure, output, theme, size, runs } => {
+            let folder = find_run(&run, &runs)?;
+            headless::plot(&folder, figure, &output, theme, size)?;
+            Ok(0)
+        }
+        Command::Data { data: Data::Cifar10 { dir, url } } => headless::fetch_cifar10(&dir, url),
+        Command::Quantize { file, rules, plot } => {
+            crate::quantize::command(file.as_deref(), rules.as_deref(), plot.as_deref())
+        }
+        Command::Toy { output, steps, json } => crate::toy::command(&output, steps, json),
+        Command::Keys => {
+            print(&experiment::reference_markdown())?;
+            Ok(0)
+        }
+    }
+}
+
+pub(crate) fn print(text: &str) -> Result<(), CliError> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()?;
+    Ok(())
+}
+
+fn find_run(run: &Path, runs: &Path) -> Result<RunFolder, CliError> {
+    let path = if run.is_dir() { run.to_owned() } else { runs.join(run) };
+    RunFolder::open(&path).map_err(|e| CliError::Usage(e.to_string()))
+}
+
+fn resume(
+    folder: &RunFolder,
+    output: Output,
+    set: Vec<String>,
+    steps: Option<u64>,
+    runs: PathBuf,
+) -> Result<u8, CliError> {
+    let checkpoint = folder.newest_checkpoint().ok_or_else(|| {
+        CliError::Usage(format!("{}: the run has no checkpoint yet", folder.path().display()))
+    })?;
+    let run = Run { experiment: Some(folder.experiment()), set, steps, runs };
+    let loaded = load(run.experiment.as_deref(), &run.set)?;
+    let resumed = Some((folder.clone(), checkpoint));
+    let screen = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+    if output.json || output.plain || !screen {
+        headless::train(&loaded, &run, output, resumed)
+    } else {
+        crate::tui::run(loaded, &run, resumed)
+    }
+}
+
+fn check(path: Option<&Path>, set: &Overrides) -> Result<u8, CliError> {
+    let loaded = load(path, set)?;
+    let experiment = &loaded.experiment;
+    let budgeted = crate::training::resolved_budgets(experiment);
+    let mut out = format!("{}: valid\n", experiment.name);
+    if !budgeted.layers.is_empty() {
+        out += &format!("\n{:<20} {:>9} {:>5} {:>9}\n", "quantizer", "elements", "bits", "kB");
+        for (name, elements, bits, kb) in &budgeted.layers {
+            out += &format!("{name:<20} {elements:>9} {bits:>5} {kb:>9.2}\n");
+        }
+    }
+    let (now, least) = (budgeted.initial, budgeted.least);
+    out += &format!(
+        "\nweights {:.2} kB (least {:.2}), activations sum {:.2} kB (least {:.2}), \
+         max {:.2} kB (least {:.2}), {:.3} GBOP (least {:.3})\n",
+        now.weights,
+        least.weights,
+        now.activation_sum,
+        least.activation_sum,
+        now.activation_max,
+        least.activation_max,
+        now.gbops,
+        least.gbops,
+    );
+    for (resource, limit, lambda) in &experiment.budgets.limits {
+        let unit = resource.unit();
+        out += &format!("budget: {} <= {limit} {unit}, lambda {lambda}\n", resource.label());
+    }
+    print(&out)?;
+    Ok(0)
+}

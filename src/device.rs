@@ -1,0 +1,160 @@
+//! Engines and devices: parsed from one string, listed with what is missing when unusable.
+
+use std::fmt;
+
+use burn::tensor::Device;
+
+/// Where a run computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// burn's pure-Rust CPU engine.
+    Flex,
+    /// LibTorch on the CPU.
+    LibTorchCpu,
+    /// LibTorch on CUDA device N.
+    LibTorchCuda(usize),
+    /// burn's own CUDA engine on device N.
+    Cuda(usize),
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flex => write!(f, "flex"),
+            Self::LibTorchCpu => write!(f, "libtorch:cpu"),
+            Self::LibTorchCuda(n) => write!(f, "libtorch:cuda:{n}"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+/// An engine with whether it can be used here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Availability {
+    /// The engine and device.
+    pub engine: Engine,
+    /// What it is, in words.
+    pub description: String,
+    /// What is missing, where it cannot be used.
+    pub missing: Option<String>,
+}
+
+/// A device that an experiment asks for and that is not there.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("device \"{asked}\" {reason}\n{}", list(.available))]
+pub struct DeviceError {
+    /// As the experiment says it.
+    pub asked: String,
+    /// Why not.
+    pub reason: String,
+    /// Everything there is.
+    pub available: Vec<Availability>,
+}
+
+/// One line per engine: usable or what is missing.
+pub fn list(available: &[Availability]) -> String {
+    let line = |a: &Availability| {
+        let state = a.missing.as_deref().map_or("usable".into(), |m| format!("not usable: {m}"));
+        format!("  {:<16} {} ({state})", a.engine.to_string(), a.description)
+    };
+    available.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Every engine that the program knows.
+pub fn available() -> Vec<Availability> {
+    let mut all = vec![Availability {
+        engine: Engine::Flex,
+        description: format!("CPU, pure Rust, {:?} kernels", crate::kernels::Simd::current()),
+        missing: not_compiled(cfg!(feature = "flex"), "flex"),
+    }];
+    let libtorch = not_compiled(cfg!(feature = "libtorch"), "libtorch");
+    all.push(Availability {
+        engine: Engine::LibTorchCpu,
+        description: "CPU, LibTorch".into(),
+        missing: libtorch.clone(),
+    });
+    all.push(Availability {
+        engine: Engine::LibTorchCuda(0),
+        description: "CUDA, LibTorch".into(),
+        missing: libtorch.or_else(no_cuda),
+    });
+    all
+}
+
+fn not_compiled(compiled: bool, feature: &str) -> Option<String> {
+    (!compiled).then(|| format!("not compiled in; build with --features {feature}"))
+}
+
+fn no_cuda() -> Option<String> {
+    let driver = std::path::Path::new("/proc/driver/nvidia/version").exists();
+    (!driver).then(|| "no NVIDIA driver (/proc/driver/nvidia/version does not exist)".into())
+}
+
+/// The engine of that name.
+///
+/// `auto` takes the best that is compiled in and present: CUDA before LibTorch on the CPU before
+/// Flex.
+///
+/// # Errors
+/// Where it is unknown or cannot be used, with everything that can.
+pub fn parse(text: &str) -> Result<Engine, DeviceError> {
+    let all = available();
+    let error = |reason: String| DeviceError {
+        asked: text.into(),
+        reason,
+        available: all.clone(),
+    };
+    if text == "auto" {
+        let best = all.iter().rev().find(|a| a.missing.is_none());
+        let order = |e: Engine| match e {
+            Engine::LibTorchCuda(_) => 3,
+            Engine::Cuda(_) => 2,
+            Engine::LibTorchCpu => 1,
+            Engine::Flex => 0,
+        };
+        let usable = all.iter().filter(|a| a.missing.is_none());
+        return usable
+            .max_by_key(|a| order(a.engine))
+            .or(best)
+            .map(|a| a.engine)
+            .ok_or_else(|| error("finds no engine compiled in".into()));
+    }
+    let number = |n: &str| n.parse::<usize>().ok();
+    let engine = match text.split(':').collect::<Vec<_>>()[..] {
+        ["flex"] => Some(Engine::Flex),
+        ["libtorch", "cpu"] => Some(Engine::LibTorchCpu),
+        ["libtorch", "cuda"] => Some(Engine::LibTorchCuda(0)),
+        ["libtorch", "cuda", n] => number(n).map(Engine::LibTorchCuda),
+        ["cuda"] => Some(Engine::Cuda(0)),
+        ["cuda", n] => number(n).map(Engine::Cuda),
+        _ => None,
+    };
+    let engine = engine.ok_or_else(|| {
+        error("is unknown; expected auto, flex, libtorch:cpu, libtorch:cuda:N or cuda:N".into())
+    })?;
+    let same_kind = |a: &&Availability| {
+        std::mem::discriminant(&a.engine) == std::mem::discriminant(&engine)
+    };
+    match all.iter().find(same_kind).map(|a| a.missing.clone()) {
+        Some(None) => Ok(engine),
+        Some(Some(missing)) => Err(error(format!("cannot be used: {missing}"))),
+        None => Err(error("is not supported by this build".into())),
+    }
+}
+
+/// burn's device for an engine, without autodiff.
+///
+/// # Panics
+/// For an engine that is not compiled in; [`parse`] does not return those.
+pub fn burn_device(engine: Engine) -> Device {
+    match engine {
+        #[cfg(feature = "flex")]
+        Engine::Flex => Device::flex(),
+        #[cfg(feature = "libtorch")]
+        Engine::LibTorchCpu => Device::libtorch(),
+        #[cfg(feature = "libtorch")]
+        Engine::LibTorchCuda(n) => Device::libtorch_cuda(n),
+        #[allow(unreachable_patterns, reason = "depends on the features")]
+        other => panic!("{other} is not compiled in"),
+    }
+}

@@ -1,0 +1,18 @@
+//! Figures: a backend-free [`Scene`] built from a run's history, and two painters.
+//!
+//! Doors:
+//! - [`build`]: a named [`Figure`] of a [`History`](crate::run::History) as seen through a [`View`].
+//! - [`terminal::Plot`]: paints a scene into terminal cells.
+//! - [`export`]: paints a figure to PNG or SVG with an embedded typeface.
+//!
+//! Screen and file can never disagree, because they paint the same scene.
+
+mod build;
+mod export;
+mod scene;
+pub mod terminal;
+pub mod ticks;
+
+pub use build::{Name, View, XUnit, build, panel};
+pub use export::{ExportError, Theme, export, paint_svg_text, parse_size, rgb, write_png};
+pub use scene::{Axis, Bar, Figure, Guide, Heat, Ink, Item, Line, Scale, Scene, VerticalMark};

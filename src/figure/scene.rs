@@ -1,0 +1,208 @@
+//! What a plot shows, in data coordinates.
+
+/// Colour by meaning; a theme turns it into one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Ink {
+    /// The n-th series of a plot.
+    Series(usize),
+    /// A layer by its depth: 0 at the input, 1 at the output.
+    Depth(f32),
+    /// Quantizers of weights and biases.
+    Weights,
+    /// Quantizers of activations.
+    Activations,
+    /// Raw values behind a smoothed line.
+    Muted,
+    /// A budget.
+    Budget,
+    /// A bitwidth, for heat cells.
+    Bits(f32),
+    /// Text and axes.
+    Text,
+}
+
+/// Spacing of an axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scale {
+    /// Even.
+    Linear,
+    /// Even in the decimal logarithm.
+    Log10,
+    /// Even in the binary logarithm; ticks at powers of two.
+    Log2,
+}
+
+impl Scale {
+    /// Position on an even axis; `None` where it has none (zero or less on a logarithmic axis).
+    pub fn forward(self, v: f64) -> Option<f64> {
+        let mapped = match self {
+            Self::Linear => v,
+            Self::Log10 => v.log10(),
+            Self::Log2 => v.log2(),
+        };
+        mapped.is_finite().then_some(mapped)
+    }
+
+    /// The value at a position.
+    pub fn inverse(self, p: f64) -> f64 {
+        match self {
+            Self::Linear => p,
+            Self::Log10 => 10f64.powf(p),
+            Self::Log2 => p.exp2(),
+        }
+    }
+}
+
+/// An axis: label with unit, spacing, visible range.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Axis {
+    /// Label with unit.
+    pub label: String,
+    /// Spacing.
+    pub scale: Scale,
+    /// Visible range, low to high, in data units.
+    pub range: (f64, f64),
+    /// Ticks to show instead of computed ones: position and text.
+    pub ticks: Option<Vec<(f64, String)>>,
+}
+
+impl Axis {
+    /// Share of the axis at which a value stands; may lie outside 0 to 1.
+    pub fn share(&self, v: f64) -> Option<f64> {
+        let (low, high) = (self.scale.forward(self.range.0)?, self.scale.forward(self.range.1)?);
+        let span = high - low;
+        let at = self.scale.forward(v)?;
+        Some(if span > 0.0 { (at - low) / span } else { 0.5 })
+    }
+
+    /// The value at a share of the axis.
+    pub fn value(&self, share: f64) -> f64 {
+        let low = self.scale.forward(self.range.0).unwrap_or(0.0);
+        let high = self.scale.forward(self.range.1).unwrap_or(1.0);
+        self.scale.inverse(low + share * (high - low))
+    }
+}
+
+/// A series as a line. Each segment is drawn through; between segments the line breaks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Line {
+    /// Name in the legend.
+    pub label: String,
+    /// Colour.
+    pub ink: Ink,
+    /// Number of the dash pattern (0 is solid), so that series differ without colour.
+    pub dash: usize,
+    /// Unbroken runs of points.
+    pub segments: Vec<Vec<(f64, f64)>>,
+    /// Low and high of the data behind each point: x, low, high.
+    pub band: Vec<(f64, f64, f64)>,
+}
+
+/// One bar.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bar {
+    /// Name under it.
+    pub label: String,
+    /// Height.
+    pub value: f64,
+    /// Colour.
+    pub ink: Ink,
+}
+
+/// A matrix of bitwidths over steps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Heat {
+    /// Name of each row, top first.
+    pub rows: Vec<String>,
+    /// Edges of the columns on the x axis: one more than columns.
+    pub edges: Vec<f64>,
+    /// Row-major values; `None` where there is no data.
+    pub values: Vec<Option<f32>>,
+}
+
+/// What is drawn.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Item {
+    /// A line.
+    Line(Line),
+    /// Bars side by side, filling the x axis.
+    Bars(Vec<Bar>),
+    /// Heat cells, filling the plot.
+    Heat(Heat),
+}
+
+/// A vertical mark: something happened at that x.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VerticalMark {
+    /// Where.
+    pub x: f64,
+    /// One letter that stands for it on the screen.
+    pub letter: char,
+    /// What happened.
+    pub label: String,
+}
+
+/// A horizontal guide, such as a budget.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Guide {
+    /// Where.
+    pub y: f64,
+    /// What it is.
+    pub label: String,
+    /// Colour.
+    pub ink: Ink,
+}
+
+/// One plot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scene {
+    /// Title.
+    pub title: String,
+    /// Horizontal axis.
+    pub x: Axis,
+    /// Vertical axis.
+    pub y: Axis,
+    /// Painted in this order; later ones over earlier ones.
+    pub items: Vec<Item>,
+    /// Vertical marks.
+    pub marks: Vec<VerticalMark>,
+    /// Horizontal guides.
+    pub guides: Vec<Guide>,
+    /// Position of the cursor on the x axis.
+    pub cursor: Option<f64>,
+    /// What to say where there is nothing to show.
+    pub empty: String,
+}
+
+impl Scene {
+    /// Whether there is anything to show.
+    pub fn is_empty(&self) -> bool {
+        self.items.iter().all(|item| match item {
+            Item::Line(line) => line.segments.iter().all(Vec::is_empty),
+            Item::Bars(bars) => bars.is_empty(),
+            Item::Heat(heat) => heat.values.iter().all(Option::is_none),
+        })
+    }
+
+    /// Entries of the legend: label, colour, dash; none for more series than a legend can name.
+    pub fn legend(&self) -> Vec<(&str, Ink, usize)> {
+        let named: Vec<_> = self
+            .items
+            .iter()
+            .filter_map(|item| match item {
+                Item::Line(l) if !l.label.is_empty() => Some((l.label.as_str(), l.ink, l.dash)),
+                _ => None,
+            })
+            .collect();
+        if named.len() > 10 { Vec::new() } else { named }
+    }
+}
+
+/// Plots that belong together, laid out in columns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Figure {
+    /// The plots, row by row.
+    pub panels: Vec<Scene>,
+    /// Plots side by side.
+    pub columns: usize,
+}

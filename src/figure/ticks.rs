@@ -1,0 +1,140 @@
+//! Ticks at numbers that people would choose.
+
+use super::scene::{Axis, Scale};
+
+/// Positions and texts of about `wanted` ticks inside the axis's range.
+pub fn ticks(axis: &Axis, wanted: usize) -> Vec<(f64, String)> {
+    if let Some(given) = &axis.ticks {
+        return given.clone();
+    }
+    let (low, high) = axis.range;
+    let usable = low.is_finite() && high.is_finite() && low <= high && wanted > 0;
+    if !usable {
+        return Vec::new();
+    }
+    match axis.scale {
+        Scale::Linear => linear(low, high, wanted),
+        Scale::Log2 => powers(low.log2(), high.log2(), wanted, |e| (e.exp2(), power_of_two(e))),
+        Scale::Log10 => {
+            powers(low.log10(), high.log10(), wanted, |e| (10f64.powf(e), number(10f64.powf(e), 0)))
+        }
+    }
+}
+
+/// The nearest of 1, 2, 5 times a power of ten at or above `v`.
+fn nice(v: f64) -> f64 {
+    let power = 10f64.powf(v.log10().floor());
+    let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|f| f * power >= v * (1.0 - 1e-9));
+    factor.unwrap_or(10.0) * power
+}
+
+fn linear(low: f64, high: f64, wanted: usize) -> Vec<(f64, String)> {
+    let span = high - low;
+    if span <= 0.0 || !(span / wanted as f64).is_normal() {
+        return vec![(low, number(low, 3))];
+    }
+    let step = nice(span / wanted as f64);
+    let first = (low / step).ceil();
+    let count = ((high / step).floor() - first) as i64;
+    let decimals = (-step.log10().floor()).max(0.0) as usize;
+    (0..=count.clamp(-1, 1000))
+        .map(|i| {
+            // Multiples, not sums: no drift. Adding zero turns -0 into 0.
+            let v = (first + i as f64) * step + 0.0;
+            (v, number(v, decimals))
+        })
+        .collect()
+}
+
+fn powers(
+    low: f64,
+    high: f64,
+    wanted: usize,
+    tick: impl Fn(f64) -> (f64, String),
+) -> Vec<(f64, String)> {
+    if !(low.is_finite() && high.is_finite()) {
+        return Vec::new();
+    }
+    let stride = ((high - low) / wanted as f64).ceil().max(1.0);
+    let first = (low / stride - 1e-9).ceil() * stride;
+    let count = ((high - first + 1e-9) / stride).floor() as i64;
+    (0..=count.clamp(-1, 1000)).map(|i| tick(first + i as f64 * stride)).collect()
+}
+
+fn power_of_two(exponent: f64) -> String {
+    let superscript = |c: char| match c {
+        '-' => '⁻',
+        '0' => '⁰',
+        '1' => '¹',
+        '2' => '²',
+        '3' => '³',
+        c => char::from_u32(0x2070 + c as u32 - '0' as u32).unwrap_or(c),
+    };
+    let digits: String = format!("{exponent:.0}").chars().map(superscript).collect();
+    format!("2{digits}")
+}
+
+/// A number as short as it can be read: thousands as k, millions as M.
+pub fn number(v: f64, decimals: usize) -> String {
+    let magnitude = v.abs();
+    if magnitude >= 1e6 {
+        trimmed(v / 1e6, 2) + "M"
+    } else if magnitude >= 1e4 {
+        trimmed(v / 1e3, 1) + "k"
+    } else if magnitude > 0.0 && magnitude < 1e-3 {
+        format!("{v:.0e}")
+    } else {
+        format!("{v:.*}", decimals.min(6))
+    }
+}
+
+fn trimmed(v: f64, decimals: usize) -> String {
+    let text = format!("{v:.decimals$}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn axis(scale: Scale, range: (f64, f64)) -> Axis {
+        Axis { label: String::new(), scale, range, ticks: None }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn ticks_lie_inside_ascend_and_are_about_as_many_as_wanted(
+            low in -1e6..1e6f64, span in 1e-6..1e6f64, wanted in 2usize..12,
+        ) {
+            let high = low + span;
+            let all = ticks(&axis(Scale::Linear, (low, high)), wanted);
+            let slack = span * 1e-6;
+            prop_assert!(all.iter().all(|(v, _)| *v >= low - slack && *v <= high + slack));
+            prop_assert!(all.windows(2).all(|w| w[0].0 < w[1].0));
+            prop_assert!(all.len() <= wanted + 1);
+        }
+
+        #[test]
+        fn no_range_panics(low in any::<f64>(), high in any::<f64>(), wanted in 0usize..20) {
+            for scale in [Scale::Linear, Scale::Log10, Scale::Log2] {
+                let all = ticks(&axis(scale, (low, high)), wanted);
+                prop_assert!(all.len() <= 1001);
+            }
+        }
+    }
+
+    #[test]
+    fn people_would_choose_these() {
+        let texts = |scale, range, wanted| -> Vec<String> {
+            ticks(&axis(scale, range), wanted).into_iter().map(|t| t.1).collect()
+        };
+        assert_eq!(texts(Scale::Linear, (0.0, 1.0), 5), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+        assert_eq!(texts(Scale::Linear, (-3.0, 14.0), 4), ["0", "5", "10"]);
+        assert_eq!(texts(Scale::Log2, (0.0625, 1.0), 5), ["2⁻⁴", "2⁻³", "2⁻²", "2⁻¹", "2⁰"]);
+        assert_eq!(texts(Scale::Linear, (0.0, 60_000.0), 3), ["0", "20k", "40k", "60k"]);
+    }
+}

@@ -1,0 +1,167 @@
+//! The toy of the paper's section 2: quantize samples of N(0, 1), minimise E[(Q(x) - x)^2] / 2
+//! with SGD under every parametrization from several starts.
+
+use std::path::Path;
+
+use rand::SeedableRng;
+use rand_distr::{Distribution, StandardNormal};
+use serde_json::json;
+
+use crate::cli::{CliError, print};
+use crate::figure::{self, Axis, Figure, Ink, Item, Line, Scale, Scene, Theme};
+use crate::quantizer::{Bounds, Learn, Parametrization, Quantizer, Rules, Sums};
+
+/// Samples of N(0, 1).
+const SAMPLES: usize = 10_000;
+/// Samples per step of SGD.
+const BATCH: usize = 100;
+/// Learning rate, the same for every parametrization.
+const RATE: f64 = 0.01;
+/// Steps over which the spread at the end is taken.
+const TAIL: usize = 300;
+/// Starts (step size, bits) for the uniform quantizer and (q_max, bits) for powers of two.
+const STARTS: [(f64, f64); 3] = [(0.25, 3.0), (0.125, 4.0), (0.0625, 6.0)];
+
+/// One descent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Descent {
+    /// Parametrization.
+    pub parametrization: Parametrization,
+    /// Error over all samples after each step.
+    pub errors: Vec<f64>,
+    /// Bitwidth after each step.
+    pub bits: Vec<f64>,
+}
+
+impl Descent {
+    /// Standard deviation of the last errors: how much it oscillates.
+    pub fn spread(&self) -> f64 {
+        let tail = &self.errors[self.errors.len().saturating_sub(TAIL)..];
+        let mean = tail.iter().sum::<f64>() / tail.len() as f64;
+        (tail.iter().map(|e| (e - mean).powi(2)).sum::<f64>() / tail.len() as f64).sqrt()
+    }
+}
+
+/// Descends from every start under every parametrization.
+pub fn descend_all(steps: usize) -> Vec<Descent> {
+    let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(1);
+    let samples: Vec<f32> = (0..SAMPLES)
+        .map(|_| -> f64 { StandardNormal.sample(&mut rng) })
+        .map(|v| v as f32)
+        .collect();
+    let all = Parametrization::ALL.into_iter().flat_map(|p| STARTS.map(|start| (p, start)));
+    all.map(|(p, start)| descend(p, start, &samples, steps)).collect()
+}
+
+fn descend(p: Parametrization, (d, b): (f64, f64), samples: &[f32], steps: usize) -> Descent {
+    let quantizer = Quantizer {
+        parametrization: p,
+        signed: true,
+        rules: Rules::Paper,
+        learn: Learn::Both,
+        bounds: Bounds::weights(),
+    };
+    let q_max = d * ((b - 1.0).exp2() - 1.0);
+    let octaves = ((b - 1.0).exp2() - 1.0).min(12.0).exp2();
+    let mut parameters = quantizer.project(match p {
+        Parametrization::U1 => [b, d],
+        Parametrization::U2 => [b, q_max],
+        Parametrization::U3 => [d, q_max],
+        Parametrization::P1 => [b, 2.0 / octaves],
+        Parametrization::P2 => [b, 2.0],
+        Parametrization::P3 => [2.0 / octaves, 2.0],
+    });
+    let mut descent = Descent { parametrization: p, errors: Vec::new(), bits: Vec::new() };
+    for step in 0..steps {
+        let grid = quantizer.grid(parameters);
+        let start = step * BATCH % SAMPLES;
+        let mut sums = Sums::default();
+        for x in &samples[start..start + BATCH] {
+            let g = (grid.forward(*x) - x) / BATCH as f32;
+            grid.backward(*x, g, &mut sums);
+        }
+        let gradients = quantizer.parameter_gradients(parameters, sums);
+        for i in 0..2 {
+            parameters[i] -= RATE * gradients[i];
+        }
+        parameters = quantizer.project(parameters);
+        let grid = quantizer.grid(parameters);
+        let error = samples.iter().map(|x| f64::from(grid.forward(*x) - x).powi(2)).sum::<f64>();
+        descent.errors.push(error / SAMPLES as f64 / 2.0);
+        descent.bits.push(grid.bits);
+    }
+    descent
+}
+
+/// Error against steps and against bits, a column per parametrization.
+pub fn scenes(descents: &[Descent]) -> Figure {
+    let mut panels = Vec::new();
+    for over_bits in [false, true] {
+        for p in Parametrization::ALL {
+            let own = descents.iter().filter(|d| d.parametrization == p);
+            panels.push(scene(p, own, over_bits));
+        }
+    }
+    Figure { panels, columns: Parametrization::ALL.len() }
+}
+
+fn scene<'a>(
+    p: Parametrization,
+    descents: impl Iterator<Item = &'a Descent>,
+    over_bits: bool,
+) -> Scene {
+    let mut items = Vec::new();
+    let mut last = 1.0f64;
+    for (i, descent) in descents.enumerate() {
+        let x = |step: usize| if over_bits { descent.bits[step] } else { step as f64 };
+        last = last.max(descent.errors.len() as f64);
+        items.push(Item::Line(Line {
+            label: String::new(),
+            ink: Ink::Series(i),
+            dash: 0,
+            segments: vec![descent.errors.iter().enumerate().map(|(s, e)| (x(s), *e)).collect()],
+            band: Vec::new(),
+        }));
+    }
+    let range = if over_bits { (1.5, 8.5) } else { (0.0, last) };
+    let label = if over_bits { "bits" } else { "step" };
+    Scene {
+        title: format!("{p}"),
+        x: Axis { label: label.into(), scale: Scale::Linear, range, ticks: None },
+        y: Axis { label: "error".into(), scale: Scale::Log10, range: (1e-5, 1.0), ticks: None },
+        items,
+        marks: Vec::new(),
+        guides: Vec::new(),
+        cursor: None,
+        empty: "no steps".into(),
+    }
+}
+
+/// `bitscope toy`.
+pub(crate) fn command(output: &Path, steps: usize, json: bool) -> Result<u8, CliError> {
+    if steps == 0 {
+        return Err(CliError::Usage("--steps 0; expected at least one step".into()));
+    }
+    let descents = descend_all(steps);
+    figure::export(&scenes(&descents), output, Theme::Light, (2100, 900))
+        .map_err(|e| CliError::Failed(e.to_string()))?;
+    if json {
+        let rows: Vec<_> = descents
+            .iter()
+            .map(|d| {
+                json!({
+                    "parametrization": d.parametrization, "spread": d.spread(),
+                    "error": d.errors.last(), "bits": d.bits.last(),
+                })
+            })
+            .collect();
+        return print(&format!("{}\n", json!({ "runs": rows }))).map(|()| 0);
+    }
+    let mut out = format!("{:<16} {:>12} {:>12} {:>5}\n", "parametrization", "last error", "spread", "bits");
+    for d in &descents {
+        let (error, bits) = (d.errors[steps - 1], d.bits[steps - 1]);
+        out += &format!("{:<16} {error:>12.3e} {:>12.3e} {bits:>5}\n", d.parametrization.to_string(), d.spread());
+    }
+    print(&out)?;
+    Ok(0)
+}

@@ -1,0 +1,24 @@
+//! The loop, schedule, optimizer groups, budgets, the probe, and the session around them.
+//!
+//! Doors:
+//! - [`Session`]: a training thread that takes commands and emits events at step boundaries.
+//! - [`Trainer`]: one run, step by step, without a thread.
+//! - [`preflight`]: what can be said of an experiment before it runs (budgets in reach).
+//!
+//! Nothing here knows the terminal.
+
+mod budget;
+mod checkpoint;
+mod optimizer;
+mod preflight;
+mod schedule;
+mod session;
+mod trainer;
+
+pub use budget::Constraints;
+pub use checkpoint::{CheckpointError, read_weights};
+pub use optimizer::Optimizer;
+pub use preflight::{Budgeted, preflight, resolved_budgets};
+pub use schedule::learning_rate;
+pub use session::{Session, Setup, TrainError};
+pub use trainer::Trainer;
