@@ -1,5 +1,303 @@
-//! The workbench.
-use crate::cli::{CliError, Run};
-use crate::experiment::Loaded;
-use crate::run::RunFolder;
-pub(crate) fn run(_l: Loaded, _r: &Run, _x: Option<(RunFolder, std::path::PathBuf)>) -> Result<u8, CliError> { Ok(0) }
+//! The workbench: a screen over a training thread.
+//!
+//! Model, messages, update, views: [`app::App`] holds what is known, [`keymap`] is the one table
+//! behind dispatch and help, `view` paints, `terminal` guards the terminal's state. The only door
+//! is [`run`]. No tensor is touched here: everything shown comes from the run's [`History`].
+//!
+//! [`History`]: crate::run::History
+
+mod app;
+mod capture;
+mod keymap;
+mod terminal;
+mod view;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+use ratatui::crossterm::event::{self, Event as Input, KeyEventKind};
+
+use app::{App, Effect};
+use terminal::{Screen, Signals};
+
+use crate::cli::{CliError, Run, exit};
+use crate::experiment::{Loaded, Saved, Watcher};
+use crate::run::{Command, Feed, RunFolder};
+use crate::training::{Session, Setup};
+
+/// Time between frames: thirty a second.
+const FRAME: Duration = Duration::from_millis(33);
+
+/// Opens the workbench and trains.
+pub(crate) fn run(
+    loaded: Loaded,
+    run: &Run,
+    resume: Option<(RunFolder, PathBuf)>,
+) -> Result<u8, CliError> {
+    let mut workbench = Workbench::start(loaded, run, resume)?;
+    let failed = |e: io::Error| CliError::Failed(format!("terminal: {e}"));
+    let signals = Signals::register().map_err(failed)?;
+    let mut screen = Screen::enter().map_err(failed)?;
+    let outcome = workbench.main_loop(&mut screen, &signals);
+    screen.leave().map_err(failed)?;
+    drop(screen);
+    let code = outcome.map_err(failed)?;
+    workbench.close();
+    Ok(code)
+}
+
+/// The app with everything it drives.
+struct Workbench {
+    app: App,
+    run: Run,
+    session: Option<Session>,
+    feed: Feed,
+    saved: Receiver<Saved>,
+    exported: (mpsc::Sender<String>, Receiver<String>),
+    _watcher: Option<Watcher>,
+}
+
+impl Workbench {
+    fn start(
+        loaded: Loaded,
+        run: &Run,
+        resume: Option<(RunFolder, PathBuf)>,
+    ) -> Result<Self, CliError> {
+        let failed = |e: io::Error| CliError::Failed(format!("{}: {e}", run.runs.display()));
+        let (folder, checkpoint) = match resume {
+            Some((folder, checkpoint)) => (folder, Some(checkpoint)),
+            None => {
+                (RunFolder::create(&run.runs, &loaded.experiment.name).map_err(failed)?, None)
+            }
+        };
+        crate::trace::to_file(&folder.trace());
+        let (sender, saved) = mpsc::channel();
+        let watcher = run.experiment.as_ref().map(|path| {
+            // A closed receiver means that the workbench is going away.
+            Watcher::start(path, run.set.clone(), loaded.files.clone(), move |s| {
+                let _ = sender.send(s);
+            })
+        });
+        let mut app = App::new(&loaded, run.experiment.clone(), folder.clone(), run.runs.clone());
+        let watcher = match watcher {
+            Some(Err(error)) => {
+                app.warn(format!("the experiment file is not being watched: {error}"));
+                None
+            }
+            Some(Ok(watcher)) => Some(watcher),
+            None => None,
+        };
+        if let Some(folder_log) = checkpoint.as_ref().map(|_| folder.log()) {
+            app.load_history(&folder_log);
+        }
+        let mut workbench = Self {
+            app,
+            run: run.clone(),
+            session: None,
+            feed: Feed::default(),
+            saved,
+            exported: mpsc::channel(),
+            _watcher: watcher,
+        };
+        workbench.train(Setup {
+            experiment: loaded.experiment,
+            folder,
+            resume: checkpoint,
+            fork: None,
+            max_steps: run.steps,
+        });
+        Ok(workbench)
+    }
+
+    fn train(&mut self, setup: Setup) {
+        // A new feed: what an earlier run still says goes to the old one.
+        self.feed = Feed::default();
+        let feed = self.feed.clone();
+        self.session = Some(Session::start(setup, move |event| feed.push(event)));
+    }
+
+    fn main_loop(&mut self, screen: &mut Screen, signals: &Signals) -> io::Result<u8> {
+        let mut next_frame = Instant::now();
+        let mut dirty = true;
+        loop {
+            if let Some(signal) = signals.termination() {
+                tracing::info!("ended by signal {signal}");
+                return Ok(exit::INTERRUPTED);
+            }
+            if signals.resumed() {
+                screen.reenter()?;
+                dirty = true;
+            }
+            let wait = next_frame.saturating_duration_since(Instant::now());
+            if event::poll(wait)? {
+                // Everything that waits is taken before the next frame: a paste of a megabyte
+                // costs one frame, not a thousand.
+                loop {
+                    let input = event::read()?;
+                    for effect in self.input(input, screen)? {
+                        if let Some(code) = self.perform(effect, screen)? {
+                            return Ok(code);
+                        }
+                    }
+                    dirty = true;
+                    if !event::poll(Duration::ZERO)? || Instant::now() > next_frame + FRAME {
+                        break;
+                    }
+                }
+            }
+            dirty |= self.receive(screen)?;
+            if Instant::now() >= next_frame {
+                next_frame = Instant::now() + FRAME;
+                if std::mem::take(&mut dirty) || self.app.animates() {
+                    screen.draw(|frame| view::draw(&mut self.app, frame))?;
+                }
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input, screen: &mut Screen) -> io::Result<Vec<Effect>> {
+        Ok(match input {
+            Input::Key(key) if key.kind != KeyEventKind::Release => self.app.key(key),
+            Input::Resize(..) => {
+                screen.resized()?;
+                Vec::new()
+            }
+            _ => Vec::new(),
+        })
+    }
+
+    /// Takes in what training, watcher and exports have to say; `true` if the screen changes.
+    fn receive(&mut self, screen: &mut Screen) -> io::Result<bool> {
+        let (events, lost) = self.feed.take();
+        let mut changed = !events.is_empty();
+        if lost {
+            let log = self.app.folder.log();
+            self.app.load_history(&log);
+        } else {
+            for event in &events {
+                self.app.history.push(event);
+            }
+        }
+        while let Ok(text) = self.exported.1.try_recv() {
+            self.app.tell(text);
+            changed = true;
+        }
+        while let Ok(saved) = self.saved.try_recv() {
+            changed = true;
+            for effect in self.app.saved(saved) {
+                self.perform(effect, screen)?;
+            }
+        }
+        Ok(changed)
+    }
+
+    fn perform(&mut self, effect: Effect, screen: &mut Screen) -> io::Result<Option<u8>> {
+        match effect {
+            Effect::Quit => return Ok(Some(0)),
+            Effect::Send(command) => {
+                if let Some(session) = &self.session {
+                    session.send(command);
+                }
+            }
+            Effect::NewRun { loaded, fork } => self.new_run(*loaded, fork),
+            Effect::ExportFigure { name, figure, theme } => self.export_figure(name, figure, theme),
+            Effect::ExportScreen => self.export_screen(screen)?,
+            Effect::Suspend => screen.suspend()?,
+        }
+        Ok(None)
+    }
+
+    /// Ends the current run with a checkpoint and starts another, from there or from scratch.
+    fn new_run(&mut self, loaded: Loaded, fork: bool) {
+        if let Some(session) = self.session.take() {
+            session.stop();
+        }
+        let old = self.app.folder.clone();
+        let checkpoint = old.newest_checkpoint().filter(|_| fork);
+        let folder = match RunFolder::create(&self.run.runs, &loaded.experiment.name) {
+            Ok(folder) => folder,
+            Err(error) => {
+                self.app.warn(format!("no new run: {}: {error}", self.run.runs.display()));
+                return;
+            }
+        };
+        crate::trace::to_file(&folder.trace());
+        let experiment = loaded.experiment.clone();
+        self.app.adopt(&loaded, folder.clone());
+        self.train(Setup {
+            experiment,
+            folder,
+            resume: None,
+            fork: checkpoint.map(|c| (c, old.label())),
+            max_steps: self.run.steps,
+        });
+    }
+
+    /// Paints a figure beside the main loop: a frame must not wait for a PNG.
+    fn export_figure(
+        &mut self,
+        name: String,
+        figure: crate::figure::Figure,
+        theme: crate::figure::Theme,
+    ) {
+        let folder = self.app.folder.figures();
+        let step = self.app.history.step();
+        let done = self.exported.0.clone();
+        let work = move || {
+            let path = folder.join(format!("{name}-{step}.png"));
+            let rows = figure.panels.len().div_ceil(figure.columns.max(1)) as u32;
+            let size = (1400, (500 * rows).clamp(700, 2100));
+            let outcome = std::fs::create_dir_all(&folder)
+                .map_err(|e| format!("{}: {e}", folder.display()))
+                .and_then(|()| {
+                    crate::figure::export(&figure, &path, theme, size).map_err(|e| e.to_string())
+                });
+            let text = match outcome {
+                Ok(()) => format!("exported {}", path.display()),
+                Err(error) => format!("not exported: {error}"),
+            };
+            // A workbench that is closing no longer listens.
+            let _ = done.send(text);
+        };
+        if let Err(error) = std::thread::Builder::new().name("export".into()).spawn(work) {
+            self.app.warn(format!("not exported: {error}"));
+        }
+    }
+
+    fn export_screen(&mut self, screen: &mut Screen) -> io::Result<()> {
+        let mut cells = None;
+        screen.draw(|frame| {
+            view::draw(&mut self.app, frame);
+            cells = Some(frame.buffer_mut().clone());
+        })?;
+        let Some(cells) = cells else { return Ok(()) };
+        let folder = self.app.folder.figures();
+        let path = folder.join(format!("screen-{}.png", self.app.history.step()));
+        let theme = self.app.palette.theme;
+        let outcome = std::fs::create_dir_all(&folder)
+            .map_err(|e| e.to_string())
+            .and_then(|()| capture::write(&cells, &path, theme).map_err(|e| e.to_string()));
+        match outcome {
+            Ok(()) => self.app.tell(format!("exported {}", path.display())),
+            Err(error) => self.app.warn(format!("not exported: {error}")),
+        }
+        Ok(())
+    }
+
+    /// Stops the run (a checkpoint is written) after the terminal is restored.
+    fn close(mut self) {
+        if let Some(session) = self.session.take() {
+            session.send(Command::Stop);
+            session.stop();
+        }
+        let folder = self.app.folder.path().display().to_string();
+        // Whoever closed standard output does not want to know.
+        let _ = crate::cli::print(&format!("recorded in {folder}\n"));
+    }
+}
+
+/// Shared by app and views: an `Arc` of the experiment in force.
+type Current = Arc<crate::experiment::Experiment>;

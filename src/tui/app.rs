@@ -1,0 +1,531 @@
+//! What the workbench knows, and how it changes.
+
+use std::path::{Path, PathBuf};
+
+use ratatui::crossterm::event::{KeyCode, KeyEvent};
+
+use super::Current;
+use super::keymap::{Action, action};
+use crate::experiment::{
+    AutoApply, Change, Class, Diagnostics, Loaded, Saved, difference, set_in_file, strongest,
+};
+use crate::figure::terminal::{Colours, Marker, Palette};
+use crate::figure::{Figure, Name, Theme, View, XUnit, build};
+use crate::run::{Command, History, Manifest, RunFolder, Severity, list_runs, read_log};
+
+/// A page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Page {
+    Overview,
+    Layers,
+    Bitwidths,
+    Ranges,
+    Gradients,
+    Runs,
+    Log,
+}
+
+impl Page {
+    pub(super) const ALL: [Self; 7] = [
+        Self::Overview,
+        Self::Layers,
+        Self::Bitwidths,
+        Self::Ranges,
+        Self::Gradients,
+        Self::Runs,
+        Self::Log,
+    ];
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Overview => "overview",
+            Self::Layers => "layers",
+            Self::Bitwidths => "bitwidths",
+            Self::Ranges => "step & range",
+            Self::Gradients => "gradients",
+            Self::Runs => "runs",
+            Self::Log => "log",
+        }
+    }
+
+    fn step(self, by: usize) -> Self {
+        let at = Self::ALL.iter().position(|p| *p == self).unwrap_or(0);
+        Self::ALL[(at + by) % Self::ALL.len()]
+    }
+
+    /// Figures that the page shows: what `x` exports.
+    fn figures(self) -> &'static [Name] {
+        match self {
+            Self::Overview => &[Name::Loss, Name::Error, Name::Memory],
+            Self::Layers | Self::Bitwidths => &[Name::Bitwidth, Name::BitwidthHeat],
+            Self::Ranges => &[Name::StepSize, Name::Range],
+            Self::Gradients => &[Name::Gradients],
+            Self::Runs | Self::Log => &[],
+        }
+    }
+}
+
+/// What lies over the page.
+#[derive(Debug, Clone)]
+pub(super) enum Overlay {
+    Help,
+    /// What is wrong with the experiment file.
+    Diagnostic,
+    /// Quit while training?
+    ConfirmQuit,
+    /// Changes that need a new run, waiting for a decision.
+    ConfirmNewRun(Box<Pending>),
+}
+
+/// A valid file whose changes need a new run.
+#[derive(Debug, Clone)]
+pub(super) struct Pending {
+    pub loaded: Loaded,
+    pub changes: Vec<Change>,
+    pub class: Class,
+}
+
+/// What the app asks the workbench to do.
+#[derive(Debug)]
+pub(super) enum Effect {
+    Quit,
+    Send(Command),
+    NewRun { loaded: Box<Loaded>, fork: bool },
+    ExportFigure { name: String, figure: Figure, theme: Theme },
+    ExportScreen,
+    Suspend,
+}
+
+/// State of the workbench.
+pub(super) struct App {
+    pub page: Page,
+    pub history: History,
+    pub view: View,
+    pub palette: Palette,
+    pub overlay: Option<Overlay>,
+    /// Filter being typed.
+    pub typing: Option<String>,
+    pub selected: usize,
+    pub scroll: usize,
+    pub folder: RunFolder,
+    pub runs_root: PathBuf,
+    pub runs: Vec<(RunFolder, Manifest)>,
+    pub file: Option<PathBuf>,
+    /// What the file asks for now, where it can be read.
+    pub diagnostics: Option<Diagnostics>,
+    pub experiment: Current,
+    /// Newest message, for the bottom line.
+    pub message: Option<(Severity, String)>,
+    /// Experiments before each applied change, for undo.
+    undo: Vec<Loaded>,
+    current: Loaded,
+    /// Visible span in steps where zoomed in; `None` shows everything.
+    span: Option<f64>,
+    /// Last visible step where panned away; `None` follows the newest.
+    anchor: Option<f64>,
+}
+
+impl App {
+    pub(super) fn new(
+        loaded: &Loaded,
+        file: Option<PathBuf>,
+        folder: RunFolder,
+        runs_root: PathBuf,
+    ) -> Self {
+        Self {
+            page: Page::Overview,
+            history: History::default(),
+            view: View::default(),
+            palette: palette_of_terminal(),
+            overlay: None,
+            typing: None,
+            selected: 0,
+            scroll: 0,
+            folder,
+            runs_root,
+            runs: Vec::new(),
+            file,
+            diagnostics: None,
+            experiment: loaded.experiment.clone(),
+            message: None,
+            undo: Vec::new(),
+            current: loaded.clone(),
+            span: None,
+            anchor: None,
+        }
+    }
+
+    /// Whether frames change without events. They do not: everything on the screen is a fact.
+    pub(super) fn animates(&self) -> bool {
+        false
+    }
+
+    /// Switches to a new run.
+    pub(super) fn adopt(&mut self, loaded: &Loaded, folder: RunFolder) {
+        self.history = History::default();
+        self.experiment = loaded.experiment.clone();
+        self.current = loaded.clone();
+        self.folder = folder;
+        self.span = None;
+        self.anchor = None;
+        self.view.cursor = None;
+    }
+
+    /// Reads the history back from the log.
+    pub(super) fn load_history(&mut self, log: &Path) {
+        match read_log(log) {
+            Ok((events, _)) => self.history = History::from_events(&events),
+            Err(error) => self.warn(error.to_string()),
+        }
+    }
+
+    pub(super) fn tell(&mut self, text: String) {
+        self.say(Severity::Info, text);
+    }
+
+    pub(super) fn warn(&mut self, text: String) {
+        self.say(Severity::Warning, text);
+    }
+
+    fn say(&mut self, severity: Severity, text: String) {
+        self.history.say(self.history.step(), severity, text.clone());
+        self.message = Some((severity, text));
+    }
+
+    /// A save of the experiment file.
+    pub(super) fn saved(&mut self, saved: Saved) -> Vec<Effect> {
+        let loaded = match saved {
+            Saved::Missing(path) => {
+                let path = path.display();
+                self.warn(format!("{path} is gone; the run goes on with what it last said"));
+                return Vec::new();
+            }
+            Saved::Broken(diagnostics) => return self.broken(diagnostics),
+            Saved::Valid(loaded) => *loaded,
+        };
+        if let Err(diagnostics) = crate::cli::reachable(&loaded) {
+            return self.broken(diagnostics);
+        }
+        self.diagnostics = None;
+        if matches!(self.overlay, Some(Overlay::Diagnostic)) {
+            self.overlay = None;
+        }
+        let changes = difference(&self.experiment.values, &loaded.experiment.values);
+        let Some(class) = strongest(&changes) else {
+            self.overlay = None;
+            self.tell("experiment file saved, nothing changed".into());
+            return Vec::new();
+        };
+        let over = matches!(self.history.end, Some(_));
+        let automatic = match loaded.experiment.auto_apply {
+            AutoApply::Live => class <= Class::Epoch && !over,
+            AutoApply::Fork => class <= Class::Fork,
+            AutoApply::Fresh => true,
+        };
+        if automatic {
+            return self.apply(Pending { loaded, changes, class });
+        }
+        self.overlay = Some(Overlay::ConfirmNewRun(Box::new(Pending { loaded, changes, class })));
+        Vec::new()
+    }
+
+    fn broken(&mut self, diagnostics: Diagnostics) -> Vec<Effect> {
+        let count = diagnostics.0.len();
+        let plural = if count == 1 { "" } else { "s" };
+        self.say(
+            Severity::Error,
+            format!("experiment file: {count} error{plural}; the run goes on as it was"),
+        );
+        self.diagnostics = Some(diagnostics);
+        self.overlay = Some(Overlay::Diagnostic);
+        Vec::new()
+    }
+
+    /// Takes a changed experiment over: live at once, otherwise as a new run.
+    fn apply(&mut self, pending: Pending) -> Vec<Effect> {
+        let Pending { loaded, changes, class } = pending;
+        self.undo.push(self.current.clone());
+        let text: Vec<String> = changes.iter().map(ToString::to_string).collect();
+        self.tell(format!("{}: {}", class.name(), text.join(", ")));
+        self.overlay = None;
+        if class <= Class::Epoch && self.history.end.is_none() {
+            self.experiment = loaded.experiment.clone();
+            self.current = loaded.clone();
+            return vec![Effect::Send(Command::Apply(loaded.experiment))];
+        }
+        vec![Effect::NewRun { loaded: Box::new(loaded), fork: class <= Class::Fork }]
+    }
+
+    /// Goes back to the experiment before the last change, in the file too.
+    fn undo(&mut self) -> Vec<Effect> {
+        let Some(before) = self.undo.pop() else {
+            self.tell("nothing to undo".into());
+            return Vec::new();
+        };
+        let changes = difference(&self.experiment.values, &before.experiment.values);
+        let class = strongest(&changes).unwrap_or(Class::Live);
+        if let Some(file) = &self.file {
+            // The file is rewritten; the watcher reads it back, so file and run cannot disagree.
+            for change in &changes {
+                let Some(value) = &change.new else {
+                    self.warn(format!("{} was not set before; edit the file to undo it", change.path));
+                    return Vec::new();
+                };
+                if let Err(error) = set_in_file(file, &change.path, &value.to_string()) {
+                    self.warn(format!("not undone: {}: {error}", file.display()));
+                    return Vec::new();
+                }
+            }
+            return Vec::new();
+        }
+        let effects = self.apply(Pending { loaded: before, changes, class });
+        self.undo.pop();
+        effects
+    }
+
+    /// A key.
+    pub(super) fn key(&mut self, key: KeyEvent) -> Vec<Effect> {
+        if self.typing.is_some() {
+            self.type_filter(key);
+            return Vec::new();
+        }
+        let Some(action) = action(key) else {
+            return self.answer(key.code);
+        };
+        match &self.overlay {
+            Some(Overlay::ConfirmQuit | Overlay::ConfirmNewRun(_)) => self.answer(key.code),
+            Some(Overlay::Help | Overlay::Diagnostic) if action != Action::Quit => {
+                self.overlay = None;
+                Vec::new()
+            }
+            _ => self.perform(action),
+        }
+    }
+
+    /// Answers a question: y or n.
+    fn answer(&mut self, code: KeyCode) -> Vec<Effect> {
+        let yes = matches!(code, KeyCode::Char('y' | 'Y') | KeyCode::Enter);
+        let no = matches!(code, KeyCode::Char('n' | 'N' | 'q') | KeyCode::Esc);
+        match self.overlay.take() {
+            Some(Overlay::ConfirmQuit) if yes => vec![Effect::Quit],
+            Some(Overlay::ConfirmNewRun(pending)) if yes => self.apply(*pending),
+            Some(Overlay::ConfirmNewRun(_)) if no => {
+                self.tell("kept the run; the file asks for a new one".into());
+                Vec::new()
+            }
+            Some(overlay) if !no => {
+                self.overlay = Some(overlay);
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn type_filter(&mut self, key: KeyEvent) {
+        let Some(text) = &mut self.typing else { return };
+        match key.code {
+            KeyCode::Char(c) => text.push(c),
+            KeyCode::Backspace => {
+                text.pop();
+            }
+            KeyCode::Enter => {
+                self.typing = None;
+                return;
+            }
+            KeyCode::Esc => {
+                self.view.filter.clear();
+                self.typing = None;
+                return;
+            }
+            _ => return,
+        }
+        self.view.filter.clone_from(text);
+        self.selected = 0;
+    }
+
+    fn perform(&mut self, action: Action) -> Vec<Effect> {
+        match action {
+            Action::GoTo(page) => self.go_to(page),
+            Action::NextPage => self.go_to(self.page.step(1)),
+            Action::PreviousPage => self.go_to(self.page.step(Page::ALL.len() - 1)),
+            Action::Pause if self.history.paused => return vec![Effect::Send(Command::Resume)],
+            Action::Pause => return vec![Effect::Send(Command::Pause)],
+            Action::SingleStep => return vec![Effect::Send(Command::Step(1))],
+            Action::Checkpoint => return vec![Effect::Send(Command::CheckpointNow)],
+            Action::Undo => return self.undo(),
+            Action::Filter => self.typing = Some(self.view.filter.clone()),
+            Action::Down => self.move_selection(1),
+            Action::Up => self.move_selection(-1),
+            Action::First => self.move_selection(isize::MIN / 2),
+            Action::Last => self.move_selection(isize::MAX / 2),
+            Action::Open => self.open_layer(),
+            Action::ZoomIn => self.zoom(0.5),
+            Action::ZoomOut => self.zoom(2.0),
+            Action::PanLeft => self.pan(-0.25),
+            Action::PanRight => self.pan(0.25),
+            Action::ZoomInY => self.view.y_zoom = (self.view.y_zoom / 1.5).max(1e-3),
+            Action::ZoomOutY => self.view.y_zoom = (self.view.y_zoom * 1.5).min(100.0),
+            Action::Fit => {
+                (self.span, self.anchor) = (None, None);
+                self.view.y_zoom = 1.0;
+            }
+            Action::CursorLeft => self.move_cursor(-1.0),
+            Action::CursorRight => self.move_cursor(1.0),
+            Action::CursorOff => self.view.cursor = None,
+            Action::Logarithmic => self.view.log_y = !self.view.log_y,
+            Action::Smooth => {
+                self.view.smoothing = match self.view.smoothing {
+                    0.0 => 0.9,
+                    s if s < 0.95 => 0.99,
+                    _ => 0.0,
+                };
+            }
+            Action::Unit => {
+                self.view.x_unit = match self.view.x_unit {
+                    XUnit::Step => XUnit::Epoch,
+                    XUnit::Epoch => XUnit::Step,
+                };
+            }
+            Action::ExportFigure => return self.export(),
+            Action::ExportScreen => return vec![Effect::ExportScreen],
+            Action::Diagnostic => {
+                if self.diagnostics.is_some() {
+                    self.overlay = Some(Overlay::Diagnostic);
+                } else {
+                    self.tell("the experiment file is valid".into());
+                }
+            }
+            Action::Help => self.overlay = Some(Overlay::Help),
+            Action::Back => {
+                self.view.filter.clear();
+                self.overlay = None;
+            }
+            Action::Suspend => return vec![Effect::Suspend],
+            Action::Quit if self.history.end.is_some() => return vec![Effect::Quit],
+            Action::Quit => self.overlay = Some(Overlay::ConfirmQuit),
+        }
+        Vec::new()
+    }
+
+    fn go_to(&mut self, page: Page) {
+        self.page = page;
+        self.selected = 0;
+        self.scroll = 0;
+        if page == Page::Runs {
+            self.runs = list_runs(&self.runs_root);
+        }
+    }
+
+    /// Rows that the selection moves over on this page.
+    pub(super) fn rows(&self) -> usize {
+        match self.page {
+            Page::Runs => self.runs.len(),
+            Page::Log => self.history.messages.len(),
+            _ => self.history.layers.iter().filter(|l| self.view.shows(l)).count(),
+        }
+    }
+
+    fn move_selection(&mut self, by: isize) {
+        let last = self.rows().saturating_sub(1);
+        self.selected = self.selected.min(last).saturating_add_signed(by).min(last);
+    }
+
+    /// Narrows every plot to the selected layer, or widens it again.
+    fn open_layer(&mut self) {
+        if matches!(self.page, Page::Runs | Page::Log) {
+            return;
+        }
+        if !self.view.filter.is_empty() {
+            self.view.filter.clear();
+            return;
+        }
+        let layer = self.history.layers.iter().filter(|l| self.view.shows(l)).nth(self.selected);
+        if let Some(layer) = layer {
+            self.view.filter = layer.info.name.clone();
+            self.selected = 0;
+            if self.page == Page::Layers {
+                self.page = Page::Ranges;
+            }
+        }
+    }
+
+    fn zoom(&mut self, factor: f64) {
+        let all = self.history.step().max(1) as f64;
+        let span = self.span.unwrap_or(all) * factor;
+        self.span = if span >= all { None } else { Some(span.max(4.0)) };
+        if self.span.is_none() {
+            self.anchor = None;
+        }
+    }
+
+    fn pan(&mut self, share: f64) {
+        let all = self.history.step().max(1) as f64;
+        let Some(span) = self.span else { return };
+        let end = self.anchor.unwrap_or(all) + share * span;
+        self.anchor = if end >= all { None } else { Some(end.max(span)) };
+    }
+
+    fn move_cursor(&mut self, direction: f64) {
+        let (from, to) = self.visible();
+        let step = ((to - from) / 100.0).max(1.0).round();
+        let at = self.view.cursor.unwrap_or(to) + direction * step;
+        self.view.cursor = Some(at.clamp(from, to));
+    }
+
+    /// Visible steps.
+    pub(super) fn visible(&self) -> (f64, f64) {
+        let all = self.history.step().max(1) as f64;
+        match self.span {
+            None => (0.0, all),
+            Some(span) => {
+                let end = self.anchor.unwrap_or(all);
+                ((end - span).max(0.0), end)
+            }
+        }
+    }
+
+    /// The view for a plot with so many columns.
+    pub(super) fn view_for(&self, columns: u16) -> View {
+        let layers = self.history.layers.iter().enumerate().filter(|(_, l)| self.view.shows(l));
+        let selected = layers.map(|(i, _)| i).nth(self.selected);
+        View {
+            x_range: Some(self.visible()),
+            resolution: usize::from(columns).max(1) * 2,
+            selected,
+            ..self.view.clone()
+        }
+    }
+
+    fn export(&mut self) -> Vec<Effect> {
+        let names = self.page.figures();
+        if names.is_empty() {
+            self.tell("this page has no plots".into());
+        }
+        let view = View { cursor: None, ..self.view_for(700) };
+        let theme = Theme::Light;
+        names
+            .iter()
+            .map(|name| Effect::ExportFigure {
+                name: name.label(),
+                figure: build(*name, &self.history, &view),
+                theme,
+            })
+            .collect()
+    }
+}
+
+/// What the terminal can show, by its environment.
+fn palette_of_terminal() -> Palette {
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let no_colour = !variable("NO_COLOR").is_empty() || variable("TERM") == "dumb";
+    let true_colour = matches!(variable("COLORTERM").as_str(), "truecolor" | "24bit");
+    let colours = match (no_colour, true_colour) {
+        (true, _) => Colours::None,
+        (_, true) => Colours::True,
+        _ => Colours::Sixteen,
+    };
+    let utf8 = ["LC_ALL", "LC_CTYPE", "LANG"].iter().map(|n| variable(n)).find(|v| !v.is_empty());
+    let ascii = matches!(utf8.as_deref(), Some("C" | "POSIX"));
+    let marker = if ascii { Marker::Ascii } else { Marker::Braille };
+    Palette { colours, theme: Theme::Dark, marker }
+}

@@ -1,0 +1,178 @@
+//! What keys do: the one table behind dispatch, help and the key bar.
+
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use super::app::Page;
+
+/// Something a key does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    GoTo(Page),
+    NextPage,
+    PreviousPage,
+    Pause,
+    SingleStep,
+    Checkpoint,
+    Filter,
+    Down,
+    Up,
+    First,
+    Last,
+    Open,
+    ZoomIn,
+    ZoomOut,
+    PanLeft,
+    PanRight,
+    ZoomInY,
+    ZoomOutY,
+    Fit,
+    CursorLeft,
+    CursorRight,
+    CursorOff,
+    Logarithmic,
+    Smooth,
+    Unit,
+    ExportFigure,
+    ExportScreen,
+    Diagnostic,
+    Undo,
+    Help,
+    Quit,
+    Suspend,
+    Back,
+}
+
+/// One binding.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Binding {
+    pub code: KeyCode,
+    pub modifiers: KeyModifiers,
+    pub action: Action,
+    /// Group in the help.
+    pub group: &'static str,
+    /// What it does.
+    pub help: &'static str,
+    /// Word in the key bar; empty for bindings that only the help shows.
+    pub bar: &'static str,
+}
+
+const NONE: KeyModifiers = KeyModifiers::NONE;
+
+macro_rules! bind {
+    ($code:expr, $action:expr, $group:literal, $help:literal, $bar:literal) => {
+        Binding { code: $code, modifiers: NONE, action: $action, group: $group, help: $help, bar: $bar }
+    };
+}
+
+use Action::*;
+use KeyCode::{BackTab, Char, Enter, Esc, Tab};
+
+/// Every binding. Several keys may do one thing; the first is the one the help names first.
+#[rustfmt::skip]
+pub(super) const KEYMAP: &[Binding] = &[
+    bind!(Char('1'), GoTo(Page::Overview), "pages", "overview: losses, error, memory, bitwidths", ""),
+    bind!(Char('2'), GoTo(Page::Layers), "pages", "layers: every quantizer's numbers", ""),
+    bind!(Char('3'), GoTo(Page::Bitwidths), "pages", "bitwidths: bars, and layers x steps", ""),
+    bind!(Char('4'), GoTo(Page::Ranges), "pages", "step size and range over steps", ""),
+    bind!(Char('5'), GoTo(Page::Gradients), "pages", "gradient norms over steps", ""),
+    bind!(Char('6'), GoTo(Page::Runs), "pages", "recorded runs, and how their experiments differ", ""),
+    bind!(Char('7'), GoTo(Page::Log), "pages", "log: everything that was said", ""),
+    bind!(Tab, NextPage, "pages", "next page", "page"),
+    bind!(BackTab, PreviousPage, "pages", "previous page", ""),
+    bind!(Char(' '), Pause, "training", "pause or resume", "pause"),
+    bind!(Char('n'), SingleStep, "training", "take one step, then pause", "step"),
+    bind!(Char('c'), Checkpoint, "training", "write a checkpoint now", ""),
+    bind!(Char('u'), Undo, "training", "undo the last change of the experiment (the file too)", ""),
+    bind!(Char('/'), Filter, "looking", "filter layers by name or role (Esc clears)", "filter"),
+    bind!(Char('j'), Down, "looking", "next row", ""),
+    bind!(KeyCode::Down, Down, "looking", "next row", ""),
+    bind!(Char('k'), Up, "looking", "previous row", ""),
+    bind!(KeyCode::Up, Up, "looking", "previous row", ""),
+    bind!(Char('g'), First, "looking", "first row", ""),
+    bind!(KeyCode::Home, First, "looking", "first row", ""),
+    bind!(Char('G'), Last, "looking", "last row", ""),
+    bind!(KeyCode::End, Last, "looking", "last row", ""),
+    bind!(Enter, Open, "looking", "only this layer, on its plots; again for all", ""),
+    bind!(Char('+'), ZoomIn, "plots", "zoom in over steps", "zoom"),
+    bind!(Char('='), ZoomIn, "plots", "zoom in over steps", ""),
+    bind!(Char('-'), ZoomOut, "plots", "zoom out over steps", ""),
+    bind!(KeyCode::Left, PanLeft, "plots", "pan to earlier steps", ""),
+    bind!(KeyCode::Right, PanRight, "plots", "pan to later steps", ""),
+    bind!(Char('}'), ZoomInY, "plots", "zoom in on values", ""),
+    bind!(Char('{'), ZoomOutY, "plots", "zoom out on values", ""),
+    bind!(Char('f'), Fit, "plots", "fit everything and follow the newest step", "fit"),
+    bind!(Char(','), CursorLeft, "plots", "cursor to earlier steps (all plots)", ""),
+    bind!(Char('.'), CursorRight, "plots", "cursor to later steps (all plots)", ""),
+    bind!(Char('0'), CursorOff, "plots", "cursor off", ""),
+    bind!(Char('l'), Logarithmic, "plots", "logarithmic or linear values", "log"),
+    bind!(Char('s'), Smooth, "plots", "smoothing: off, light, strong; the raw band stays", "smooth"),
+    bind!(Char('t'), Unit, "plots", "steps or epochs", ""),
+    bind!(Char('x'), ExportFigure, "export", "export this page's plots as PNG", "export"),
+    bind!(Char('X'), ExportScreen, "export", "export the screen as PNG", ""),
+    bind!(Char('d'), Diagnostic, "messages", "show what is wrong with the experiment file", ""),
+    bind!(Char('?'), Help, "messages", "this help", "help"),
+    bind!(Esc, Back, "messages", "close, clear the filter", ""),
+    bind!(Char('q'), Quit, "messages", "quit (the run can be resumed)", "quit"),
+    Binding { code: Char('z'), modifiers: KeyModifiers::CONTROL, action: Suspend, group: "messages", help: "suspend; fg comes back", bar: "" },
+    Binding { code: Char('c'), modifiers: KeyModifiers::CONTROL, action: Quit, group: "messages", help: "quit", bar: "" },
+];
+
+/// What a key does.
+pub(super) fn action(key: KeyEvent) -> Option<Action> {
+    let modifiers = key.modifiers - KeyModifiers::SHIFT;
+    KEYMAP.iter().find(|b| b.code == key.code && b.modifiers == modifiers).map(|b| b.action)
+}
+
+impl Binding {
+    /// The key as people write it.
+    pub(super) fn key(&self) -> String {
+        let name = match self.code {
+            Char(' ') => "Space".into(),
+            Char(c) => c.to_string(),
+            KeyCode::Left => "←".into(),
+            KeyCode::Right => "→".into(),
+            KeyCode::Up => "↑".into(),
+            KeyCode::Down => "↓".into(),
+            BackTab => "Shift-Tab".into(),
+            other => other.to_string(),
+        };
+        if self.modifiers == KeyModifiers::CONTROL { format!("Ctrl-{}", name.to_uppercase()) } else { name }
+    }
+}
+
+/// The keys as Markdown, for the README; a test compares them.
+#[cfg(test)]
+pub(super) fn markdown() -> String {
+    let mut out = String::from("| key | does |\n|---|---|\n");
+    let mut done: Vec<Action> = Vec::new();
+    for binding in KEYMAP {
+        if done.contains(&binding.action) {
+            continue;
+        }
+        done.push(binding.action);
+        let same = KEYMAP.iter().filter(|b| b.action == binding.action);
+        let keys: Vec<String> = same.map(|b| format!("`{}`", b.key())).collect();
+        out += &format!("| {} | {} |\n", keys.join(" "), binding.help);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_key_means_two_things() {
+        for (i, a) in KEYMAP.iter().enumerate() {
+            for b in &KEYMAP[i + 1..] {
+                assert!(a.code != b.code || a.modifiers != b.modifiers, "{}", a.key());
+            }
+        }
+    }
+
+    #[test]
+    fn the_readme_lists_the_keys() {
+        let readme = include_str!("../../README.md");
+        assert!(readme.contains(&markdown()), "README.md should contain:\n{}", markdown());
+    }
+}

@@ -1,0 +1,116 @@
+//! The terminal's state: entered once, left on every way out.
+
+use std::io::{self, Stdout, stdout};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use ratatui::crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
+use ratatui::{Frame, Terminal};
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::cursor::{Hide, Show};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
+
+/// Whether the terminal is in our hands: the panic hook asks.
+static ENTERED: AtomicBool = AtomicBool::new(false);
+
+/// The alternate screen in raw mode. Dropping it restores the terminal.
+pub(super) struct Screen {
+    terminal: Terminal<CrosstermBackend<Stdout>>,
+}
+
+impl Screen {
+    pub(super) fn enter() -> io::Result<Self> {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            // Only a panic of the screen itself ends the program; one in training becomes an event
+            // and the screen stays.
+            if std::thread::current().name() == Some("main") {
+                restore();
+                eprintln!("{info}");
+            }
+            previous(info);
+        }));
+        take_over()?;
+        let terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
+        Ok(Self { terminal })
+    }
+
+    pub(super) fn draw(&mut self, paint: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
+        self.terminal.draw(paint).map(drop)
+    }
+
+    pub(super) fn resized(&mut self) -> io::Result<()> {
+        self.terminal.autoresize()
+    }
+
+    /// Gives the terminal back, once.
+    pub(super) fn leave(&mut self) -> io::Result<()> {
+        restore();
+        Ok(())
+    }
+
+    /// Ctrl-Z: restores the terminal and stops the process until `fg`.
+    pub(super) fn suspend(&mut self) -> io::Result<()> {
+        restore();
+        signal_hook::low_level::emulate_default_handler(SIGTSTP)?;
+        self.reenter()
+    }
+
+    /// After `fg`: takes the terminal again and paints everything anew.
+    pub(super) fn reenter(&mut self) -> io::Result<()> {
+        take_over()?;
+        self.terminal.clear()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+fn take_over() -> io::Result<()> {
+    enable_raw_mode()?;
+    ENTERED.store(true, Ordering::SeqCst);
+    execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste, Hide)
+}
+
+fn restore() {
+    if !ENTERED.swap(false, Ordering::SeqCst) {
+        return;
+    }
+    // On the way out; a terminal that is gone cannot be restored, and needs not be.
+    let _ = execute!(stdout(), DisableBracketedPaste, LeaveAlternateScreen, Show);
+    let _ = disable_raw_mode();
+}
+
+/// Signals, noted by handlers and asked between frames.
+pub(super) struct Signals {
+    termination: Arc<AtomicUsize>,
+    resumed: Arc<AtomicBool>,
+}
+
+impl Signals {
+    pub(super) fn register() -> io::Result<Self> {
+        let termination = Arc::new(AtomicUsize::new(0));
+        for signal in [SIGTERM, SIGHUP, SIGINT] {
+            signal_hook::flag::register_usize(signal, termination.clone(), signal as usize)?;
+        }
+        let resumed = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(SIGCONT, resumed.clone())?;
+        Ok(Self { termination, resumed })
+    }
+
+    pub(super) fn termination(&self) -> Option<usize> {
+        Some(self.termination.load(Ordering::Relaxed)).filter(|s| *s != 0)
+    }
+
+    /// Whether the process was continued since the last call.
+    pub(super) fn resumed(&self) -> bool {
+        self.resumed.swap(false, Ordering::Relaxed)
+    }
+}

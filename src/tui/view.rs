@@ -1,0 +1,282 @@
+//! Painting the pages.
+
+mod layers;
+mod overlay;
+mod runs;
+
+use ratatui::Frame;
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Widget};
+
+use super::app::{App, Page};
+use super::keymap::KEYMAP;
+use crate::figure::terminal::{Colours, Plot};
+use crate::figure::{Ink, Name, panel, ticks::number};
+use crate::headless::duration;
+use crate::run::{Event, History, Phase, Severity};
+
+/// Least size that pages are laid out for.
+const LEAST: (u16, u16) = (60, 16);
+
+/// Paints a frame.
+pub(super) fn draw(app: &mut App, frame: &mut Frame<'_>) {
+    let area = frame.area();
+    if area.width < LEAST.0 || area.height < LEAST.1 {
+        let text = format!(
+            "terminal {}x{} is too small; enlarge to {}x{}",
+            area.width, area.height, LEAST.0, LEAST.1
+        );
+        frame.render_widget(Paragraph::new(text).wrap(Default::default()), area);
+        return;
+    }
+    let [top, tabs, body, bottom] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Min(0),
+        Constraint::Length(1),
+    ])
+    .areas(area);
+    let buffer = frame.buffer_mut();
+    status(app, top, buffer);
+    tab_bar(app, tabs, buffer);
+    match app.page {
+        Page::Overview => overview(app, body, buffer),
+        Page::Layers => layers::draw(app, body, buffer),
+        Page::Bitwidths => bitwidths(app, body, buffer),
+        Page::Ranges => grid(app, &[(Name::StepSize, 0), (Name::StepSize, 1), (Name::Range, 0), (Name::Range, 1)], body, buffer),
+        Page::Gradients => {
+            grid(app, &[(Name::Gradients, 0), (Name::Gradients, 1), (Name::Gradients, 2)], body, buffer);
+        }
+        Page::Runs => runs::draw(app, body, buffer),
+        Page::Log => log(app, body, buffer),
+    }
+    bottom_line(app, bottom, buffer);
+    overlay::draw(app, body, buffer);
+}
+
+fn bold(app: &App) -> Style {
+    app.palette.style(Ink::Text).add_modifier(Modifier::BOLD)
+}
+
+fn muted(app: &App) -> Style {
+    app.palette.style(Ink::Muted)
+}
+
+/// Background for bars and overlays: reversed where there is no colour.
+fn bar_style(app: &App) -> Style {
+    match app.palette.colours {
+        Colours::None => Style::new().add_modifier(Modifier::REVERSED),
+        Colours::Sixteen => Style::new().bg(Color::Blue).fg(Color::White),
+        Colours::True => Style::new().bg(Color::Rgb(38, 44, 60)).fg(Color::Rgb(220, 224, 235)),
+    }
+}
+
+/// Style of a message by how serious it is.
+fn severity_style(app: &App, severity: Severity) -> Style {
+    let coloured = app.palette.colours != Colours::None;
+    match severity {
+        Severity::Info => app.palette.style(Ink::Text),
+        Severity::Warning if coloured => Style::new().fg(Color::Yellow),
+        Severity::Warning => Style::new().add_modifier(Modifier::BOLD),
+        Severity::Error if coloured => Style::new().fg(Color::Red).add_modifier(Modifier::BOLD),
+        Severity::Error => Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED),
+    }
+}
+
+/// One word for how the run stands.
+fn state(history: &History) -> &'static str {
+    match (&history.end, history.phase) {
+        (Some(Event::Finished { .. }), _) => "finished",
+        (Some(Event::Failed { .. }), _) => "FAILED",
+        (Some(_), _) => "stopped",
+        (None, None) => "starting",
+        (None, _) if history.paused => "PAUSED",
+        (None, Some(Phase::Float)) => "float phase",
+        (None, Some(Phase::Quantized)) => "quantized",
+    }
+}
+
+fn status(app: &App, area: Rect, buffer: &mut Buffer) {
+    buffer.set_style(area, bar_style(app));
+    let h = &app.history;
+    let mut text = format!(" bitscope  {}  {}", app.experiment.name, state(h));
+    if let Some(r) = &h.newest {
+        let left = h.total_steps.saturating_sub(r.step) as f64 * f64::from(r.times.total());
+        text += &format!("  step {}/{}  epoch {:.2}", r.step, h.total_steps, r.epoch);
+        text += &format!("  {:.0} samples/s  left {}  {}", r.samples_per_s, duration(left), h.device);
+    }
+    buffer.set_stringn(area.x, area.y, text, area.width.into(), bar_style(app));
+}
+
+fn tab_bar(app: &App, area: Rect, buffer: &mut Buffer) {
+    let wide = area.width >= 90;
+    let mut x = area.x;
+    for (i, page) in Page::ALL.into_iter().enumerate() {
+        let current = page == app.page;
+        let title = if wide || current { page.title() } else { &page.title()[..4.min(page.title().len())] };
+        let text = format!(" {} {} ", i + 1, title);
+        let style = if current {
+            bold(app).add_modifier(Modifier::REVERSED)
+        } else {
+            muted(app)
+        };
+        let right = area.x + area.width;
+        (x, _) = buffer.set_stringn(x, area.y, text, right.saturating_sub(x).into(), style);
+    }
+    let mut notes = Vec::new();
+    if !app.view.filter.is_empty() {
+        notes.push(format!("filter: {}", app.view.filter));
+    }
+    if app.diagnostics.is_some() {
+        notes.push("experiment file broken (d)".into());
+    }
+    let note = notes.join("  ");
+    let width = note.chars().count() as u16;
+    if width > 0 && x + width < area.x + area.width {
+        let style = severity_style(app, Severity::Warning);
+        buffer.set_string(area.x + area.width - width, area.y, note, style);
+    }
+}
+
+fn bottom_line(app: &App, area: Rect, buffer: &mut Buffer) {
+    if let Some(typing) = &app.typing {
+        let text = format!("filter layers: {typing}▏ (Enter keeps, Esc clears)");
+        buffer.set_stringn(area.x, area.y, text, area.width.into(), bold(app));
+        return;
+    }
+    if let Some((severity, text)) = newest_message(app) {
+        let style = severity_style(app, severity);
+        let (x, _) = buffer.set_stringn(area.x, area.y, text, area.width.into(), style);
+        if x + 12 < area.x + area.width {
+            key_bar(app, Rect { x: x + 2, width: area.x + area.width - x - 2, ..area }, buffer);
+        }
+        return;
+    }
+    key_bar(app, area, buffer);
+}
+
+/// The newest thing said, by the program or by the run.
+fn newest_message(app: &App) -> Option<(Severity, &str)> {
+    let message = app.history.messages.back()?;
+    Some((message.severity, message.text.as_str()))
+}
+
+/// Keys at the right edge, as many as fit.
+fn key_bar(app: &App, area: Rect, buffer: &mut Buffer) {
+    let mut spans = Vec::new();
+    let mut width = 0;
+    for binding in KEYMAP.iter().filter(|b| !b.bar.is_empty()).rev() {
+        let key = binding.key();
+        let needed = key.chars().count() + binding.bar.len() + 3;
+        if width + needed > usize::from(area.width) {
+            break;
+        }
+        width += needed;
+        spans.insert(0, Span::styled(format!("{}  ", binding.bar), muted(app)));
+        spans.insert(0, Span::styled(format!("{key} "), bold(app)));
+    }
+    let x = area.x + area.width - width as u16;
+    buffer.set_line(x, area.y, &Line::from(spans), width as u16);
+}
+
+fn overview(app: &App, area: Rect, buffer: &mut Buffer) {
+    let strip = if area.height >= 30 { 9 } else { 7 };
+    let [plots, numbers, bits] = Layout::vertical([
+        Constraint::Min(8),
+        Constraint::Length(1),
+        Constraint::Length(strip),
+    ])
+    .areas(area);
+    grid(
+        app,
+        &[(Name::Loss, 0), (Name::Error, 0), (Name::Memory, 0), (Name::Memory, 1)],
+        plots,
+        buffer,
+    );
+    figures(app, numbers, buffer);
+    // Both kinds side by side: the strip of all bitwidths.
+    let layers = &app.history.layers;
+    let activations = layers.iter().any(|l| l.bitwidth.newest().is_some() && l.info.role == crate::quantizer::memory::Role::Activation);
+    if activations {
+        let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(bits);
+        plot(app, Name::Bitwidth, 0, left, buffer);
+        plot(app, Name::Bitwidth, 1, right, buffer);
+    } else {
+        plot(app, Name::Bitwidth, 0, bits, buffer);
+    }
+}
+
+/// The line of figures: loss, error, memory against each budget, learning rate. At the cursor where
+/// there is one.
+fn figures(app: &App, area: Rect, buffer: &mut Buffer) {
+    let h = &app.history;
+    let Some(r) = &h.newest else { return };
+    let at = app.view.cursor.map_or(r.step, |c| c as u64);
+    let value = |s: &crate::run::Series, digits: usize| {
+        s.at(at).map_or("-".into(), |v| format!("{v:.digits$}"))
+    };
+    let mut parts = vec![
+        format!("step {at}"),
+        format!("loss {}", value(&h.loss, 4)),
+        format!("ce {}", value(&h.cross_entropy, 4)),
+        format!("error {} %", h.train_error.at(at).map_or("-".into(), |v| format!("{:.1}", v * 100.0))),
+        format!("val {} %", h.validation_error.at(at).map_or("-".into(), |v| format!("{:.2}", v * 100.0))),
+        format!("W {} kB", value(&h.weight_kb, 2)),
+        format!("A {} kB", value(&h.activation_max_kb, 2)),
+        format!("lr {}", h.lr.at(at).map_or("-".into(), |v| number(v.into(), 4))),
+    ];
+    if !h.budgets.is_empty() {
+        parts.push(if r.budget_met { "budget met".into() } else { "over budget".into() });
+    }
+    if let Some((step, error)) = h.best() {
+        parts.push(format!("best {:.2} % at {step}", error * 100.0));
+    }
+    let text = parts.join("  ");
+    buffer.set_stringn(area.x, area.y, text, area.width.into(), bold(app));
+}
+
+fn bitwidths(app: &App, area: Rect, buffer: &mut Buffer) {
+    let bars = (area.height / 3).clamp(6, 14);
+    let [top, heat] = Layout::vertical([Constraint::Length(bars), Constraint::Min(4)]).areas(area);
+    let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).spacing(1).areas(top);
+    plot(app, Name::Bitwidth, 0, left, buffer);
+    plot(app, Name::Bitwidth, 1, right, buffer);
+    plot(app, Name::BitwidthHeat, 0, heat, buffer);
+}
+
+/// Plots in a grid: two columns where there is room, else one.
+fn grid(app: &App, plots: &[(Name, usize)], area: Rect, buffer: &mut Buffer) {
+    let columns = if area.width >= 70 && plots.len() > 1 { 2 } else { 1 };
+    let rows = plots.len().div_ceil(columns);
+    let rows = Layout::vertical(vec![Constraint::Fill(1); rows]).split(area);
+    for (row, plots) in rows.iter().zip(plots.chunks(columns)) {
+        let cells = Layout::horizontal(vec![Constraint::Fill(1); plots.len()]).spacing(1).split(*row);
+        for (cell, (name, index)) in cells.iter().zip(plots) {
+            plot(app, *name, *index, *cell, buffer);
+        }
+    }
+}
+
+fn plot(app: &App, name: Name, index: usize, area: Rect, buffer: &mut Buffer) {
+    let scene = panel(name, index, &app.history, &app.view_for(area.width));
+    (&Plot::new(&scene, &app.palette)).render(area, buffer);
+}
+
+fn log(app: &mut App, area: Rect, buffer: &mut Buffer) {
+    let height = usize::from(area.height);
+    let count = app.history.messages.len();
+    // The selection is the distance from the newest line, so that the page follows.
+    let bottom = count.saturating_sub(app.selected.min(count.saturating_sub(height)));
+    let start = bottom.saturating_sub(height);
+    for (row, message) in app.history.messages.iter().skip(start).take(bottom - start).enumerate() {
+        let y = area.y + row as u16;
+        let (x, _) =
+            buffer.set_stringn(area.x, y, format!("{:>8} ", message.step), 9, muted(app));
+        let style = severity_style(app, message.severity);
+        let width = usize::from(area.width).saturating_sub(9);
+        buffer.set_stringn(x, y, &message.text, width, style);
+    }
+}

@@ -1,0 +1,96 @@
+//! What lies over a page: help, questions, diagnostics.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Clear, Paragraph, Widget, Wrap};
+
+use super::super::app::{App, Overlay};
+use super::super::keymap::{Action, KEYMAP};
+use super::{bold, muted};
+use crate::experiment::{Class, render};
+
+pub(super) fn draw(app: &App, body: Rect, buffer: &mut Buffer) {
+    let Some(overlay) = &app.overlay else { return };
+    let (title, lines) = match overlay {
+        Overlay::Help => (" keys (any key closes) ", help(app, body)),
+        Overlay::Diagnostic => (" experiment file (any key closes; the run goes on) ", diagnostic(app)),
+        Overlay::ConfirmQuit => (
+            " quit? ",
+            vec![
+                Line::raw("Training is running. It stops with a checkpoint and can be resumed:"),
+                Line::raw(format!("  bitscope resume {}", app.folder.path().display())),
+                Line::raw(""),
+                Line::raw("y quit    n go on"),
+            ],
+        ),
+        Overlay::ConfirmNewRun(pending) => {
+            let start = match pending.class {
+                Class::Fresh => "a new run from scratch",
+                Class::Fork => "a new run from the newest checkpoint",
+                _ => "a new run, since this one has ended",
+            };
+            let mut lines = vec![Line::raw(format!("The saved experiment needs {start}:")), Line::raw("")];
+            for change in &pending.changes {
+                lines.push(Line::raw(format!("  {change}  ({})", change.class.name())));
+            }
+            lines.push(Line::raw(""));
+            lines.push(Line::raw("The current run stops with a checkpoint. y start it    n keep the run"));
+            (" experiment changed ", lines)
+        }
+    };
+    let widest = lines.iter().map(Line::width).max().unwrap_or(0) as u16;
+    let width = (widest + 4).clamp(30, body.width);
+    let height = (lines.len() as u16 + 2).min(body.height);
+    let area = Rect {
+        x: body.x + (body.width - width) / 2,
+        y: body.y + (body.height - height) / 2,
+        width,
+        height,
+    };
+    Clear.render(area, buffer);
+    let block = Block::bordered().title(Span::styled(title, bold(app))).border_style(muted(app));
+    let paragraph = Paragraph::new(lines).block(block).wrap(Wrap { trim: false });
+    paragraph.render(area, buffer);
+}
+
+/// Generated from the keymap, in as many columns as fit.
+fn help(app: &App, body: Rect) -> Vec<Line<'static>> {
+    let mut entries: Vec<(String, &str, &str)> = Vec::new();
+    let mut done: Vec<Action> = Vec::new();
+    for binding in KEYMAP {
+        if done.contains(&binding.action) {
+            continue;
+        }
+        done.push(binding.action);
+        let keys: Vec<String> =
+            KEYMAP.iter().filter(|b| b.action == binding.action).map(|b| b.key()).collect();
+        entries.push((keys.join(" "), binding.help, binding.group));
+    }
+    let room = usize::from(body.height.saturating_sub(2)).max(1);
+    let columns = if entries.len() > room && body.width >= 110 { 2 } else { 1 };
+    let rows = entries.len().div_ceil(columns);
+    let span = |entry: &(String, &str, &str)| {
+        vec![
+            Span::styled(format!("{:>14}  ", entry.0), bold(app)),
+            Span::styled(format!("{:<52}", entry.1), Style::new()),
+        ]
+    };
+    (0..rows)
+        .map(|row| {
+            let mut spans = span(&entries[row]);
+            if let Some(entry) = entries.get(row + rows) {
+                spans.extend(span(entry));
+            }
+            Line::from(spans)
+        })
+        .collect()
+}
+
+fn diagnostic(app: &App) -> Vec<Line<'static>> {
+    let Some(diagnostics) = &app.diagnostics else {
+        return vec![Line::raw("the experiment file is valid")];
+    };
+    render(diagnostics, false).lines().map(|l| Line::raw(l.to_owned())).collect()
+}
