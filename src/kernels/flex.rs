@@ -76,7 +76,7 @@ impl Engine for Flex {
         let slices = slices.inputs();
         let statistics = match statistics {
             Some(s) => Contiguous::new(&s).slice().to_vec(),
-            None => norm::statistics(simd, slices.x, slices.extent),
+            None => norm::statistics(simd, slices.x, slices.extent, inputs.moments),
         };
         let (y, ()) = written(slices.x.len(), |y| {
             norm::forward(simd, &slices, &statistics, y);

@@ -24,7 +24,7 @@ use burn::tensor::Tensor;
 use burn::backend::{Dispatch, DispatchTensor};
 
 pub use conv::Geometry;
-pub use norm::Activation;
+pub use norm::{Activation, Moments};
 use ops::{Kernels, NormSpec};
 pub use simd::Simd;
 
@@ -55,6 +55,10 @@ pub struct NormInputs {
     pub sums: Tensor<1>,
     /// Mean and variance to use, `[2, c]`; the batch's own where `None` (training).
     pub statistics: Option<Tensor<2>>,
+    /// Added to the variance.
+    pub epsilon: f32,
+    /// How the batch's own statistics are summed.
+    pub moments: Moments,
 }
 
 /// `activation(gamma * (x - mean) / sqrt(var + eps) + beta + residual)` for `x` of shape
@@ -64,12 +68,12 @@ pub struct NormInputs {
 pub fn norm_activation(
     x: Tensor<4>,
     inputs: NormInputs,
-    epsilon: f32,
     activation: Activation,
 ) -> (Tensor<4>, Tensor<2>) {
     let spec = NormSpec {
-        epsilon,
+        epsilon: inputs.epsilon,
         activation,
+        moments: inputs.moments,
         has_residual: inputs.residual.is_some(),
         has_statistics: inputs.statistics.is_some(),
     };

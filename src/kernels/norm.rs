@@ -40,6 +40,8 @@ struct Channel {
     mean: f32,
     /// 1 / sqrt(var + eps)
     inverse: f32,
+    /// sqrt(var + eps)
+    deviation: f32,
     gamma: f32,
     beta: f32,
 }
@@ -47,7 +49,7 @@ struct Channel {
 impl Channel {
     #[inline(always)]
     fn apply(&self, x: f32) -> f32 {
-        (x - self.mean) * (self.inverse * self.gamma) + self.beta
+        (x - self.mean) * self.gamma / self.deviation + self.beta
     }
 }
 
@@ -72,9 +74,11 @@ pub struct Inputs<'a> {
 
 impl Inputs<'_> {
     fn channel(&self, statistics: &[f32], c: usize) -> Channel {
+        let deviation = (statistics[self.extent.channels + c] + self.epsilon).sqrt();
         Channel {
             mean: statistics[c],
-            inverse: 1.0 / (statistics[self.extent.channels + c] + self.epsilon).sqrt(),
+            inverse: 1.0 / deviation,
+            deviation,
             gamma: self.gamma[c],
             beta: self.beta[c],
         }
@@ -101,9 +105,24 @@ fn rows_by_channel<T>(tensor: &mut [T], e: Extent) -> Vec<Vec<&mut [T]>> {
     rows
 }
 
+/// How a batch's mean and variance are summed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moments {
+    /// In f64, as deviations from a first element.
+    Exact,
+    /// One element after the other in f32, variance as E(x^2) - E(x)^2: as the published code does.
+    ///
+    /// Its sums are off by about 1e-5, and a quantized network amplifies that: activations that
+    /// round the other way change ten in the next layer. Only the same sums give its numbers.
+    Sequential,
+}
+
 /// Mean and biased variance per channel: `[mean; c] ++ [var; c]`.
-pub fn statistics(simd: Simd, x: &[f32], e: Extent) -> Vec<f32> {
+pub fn statistics(simd: Simd, x: &[f32], e: Extent, moments: Moments) -> Vec<f32> {
     let count = (e.images * e.pixels) as f64;
+    if moments == Moments::Sequential {
+        return sequential_statistics(x, e);
+    }
     let moments: Vec<(f32, f32)> = (0..e.channels)
         .into_par_iter()
         .map(|c| {
@@ -118,6 +137,21 @@ pub fn statistics(simd: Simd, x: &[f32], e: Extent) -> Vec<f32> {
             let mean = sum / count;
             let variance = (squares / count - mean * mean).max(0.0);
             ((f64::from(shift) + mean) as f32, variance as f32)
+        })
+        .collect();
+    let means = moments.iter().map(|m| m.0);
+    means.chain(moments.iter().map(|m| m.1)).collect()
+}
+
+fn sequential_statistics(x: &[f32], e: Extent) -> Vec<f32> {
+    let count = (e.images * e.pixels) as f32;
+    let moments: Vec<(f32, f32)> = (0..e.channels)
+        .into_par_iter()
+        .map(|c| {
+            let all = (0..e.images).flat_map(|image| row(x, e, image, c));
+            let (sum, squares) = all.fold((0.0, 0.0), |(s, q), x| (s + x, q + x * x));
+            let mean = sum / count;
+            (mean, squares / count - mean * mean)
         })
         .collect();
     let means = moments.iter().map(|m| m.0);

@@ -10,7 +10,7 @@ use burn_autodiff::ops::{Backward, Ops, OpsKind};
 use burn_autodiff::Autodiff;
 
 use super::conv::Geometry;
-use super::norm::Activation;
+use super::norm::{Activation, Moments};
 use crate::quantizer::Grid;
 
 /// What an engine computes; no autodiff here. Shapes as in [`super`].
@@ -77,6 +77,8 @@ pub struct NormTensors<B: Backend> {
     pub epsilon: f32,
     /// What follows.
     pub activation: Activation,
+    /// How the batch's statistics are summed.
+    pub moments: Moments,
 }
 
 /// The plain settings of [`Kernels::norm_activation`].
@@ -86,6 +88,8 @@ pub struct NormSpec {
     pub epsilon: f32,
     /// What follows.
     pub activation: Activation,
+    /// How the batch's statistics are summed.
+    pub moments: Moments,
     /// Whether the residual argument counts.
     pub has_residual: bool,
     /// Whether the statistics argument counts (evaluation).
@@ -163,8 +167,9 @@ macro_rules! kernels_of_engine {
             ) -> (FloatTensor<Self>, FloatTensor<Self>) {
                 let residual = spec.has_residual.then_some(residual);
                 let statistics = spec.has_statistics.then_some(statistics);
-                let NormSpec { epsilon, activation, .. } = spec;
-                let inputs = NormTensors { x, residual, gamma, beta, epsilon, activation };
+                let NormSpec { epsilon, activation, moments, .. } = spec;
+                let inputs =
+                    NormTensors { x, residual, gamma, beta, epsilon, activation, moments };
                 <Self as Engine>::norm_activation_forward(&inputs, statistics)
             }
 
@@ -220,6 +225,7 @@ impl<B: Engine, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
             beta,
             epsilon: spec.epsilon,
             activation: spec.activation,
+            moments: spec.moments,
         };
         let given = spec.has_statistics.then(|| statistics.into_primitive());
         let (output, statistics) = B::norm_activation_forward(&inputs, given);

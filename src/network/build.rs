@@ -7,7 +7,7 @@ use rand_distr::{Distribution, StandardNormal};
 use super::parameter::{leaf, Kind, Parameter, Running, Slot};
 use super::{Around, Block, Classifier, Module, Network, StoredTensor, Unit, UnitActivation};
 use super::{Model, Shortcut};
-use crate::kernels::Geometry;
+use crate::kernels::{Geometry, Moments};
 use crate::quantizer::memory::{Multiplication, Role};
 use crate::quantizer::{Quantizer, Rules};
 
@@ -58,6 +58,10 @@ impl Network {
                 },
                 stored: Vec::new(),
                 multiplications: Vec::new(),
+                moments: match quantization.rules {
+                    Rules::Paper => Moments::Exact,
+                    Rules::PublishedCode => Moments::Sequential,
+                },
                 device: device.clone(),
             },
             quantization,

@@ -109,8 +109,16 @@ impl Forward<'_> {
             let [n, _, h, w] = x.dims();
             (n * h * w) as f32
         };
-        let inputs = NormInputs { residual, gamma, beta: self.parameter(unit.beta), sums, statistics };
-        let (y, statistics) = kernels::norm_activation(x, inputs, NORM_EPSILON, activation);
+        let inputs = NormInputs {
+            residual,
+            gamma,
+            beta: self.parameter(unit.beta),
+            sums,
+            statistics,
+            epsilon: NORM_EPSILON,
+            moments: self.network.moments,
+        };
+        let (y, statistics) = kernels::norm_activation(x, inputs, activation);
         if self.mode == Mode::Train {
             self.follow(unit.running, statistics.inner(), count);
         }

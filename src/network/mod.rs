@@ -22,7 +22,7 @@ pub(crate) use parameter::read as read_tensor;
 
 use burn::tensor::Device;
 
-use crate::kernels::Geometry;
+use crate::kernels::{Geometry, Moments};
 use crate::quantizer::memory::{Multiplication, Role, Stored, FLOAT_BITS, Usage};
 
 /// Added to the variance in every batch norm.
@@ -42,6 +42,8 @@ pub struct Network {
     classifier: Classifier,
     stored: Vec<StoredTensor>,
     multiplications: Vec<Multiplication>,
+    /// How batch norms sum their statistics.
+    moments: Moments,
     device: Device,
 }
 

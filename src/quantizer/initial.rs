@@ -13,7 +13,7 @@ pub struct InitialBits(pub f64);
 ///
 /// Uniform: `d = 2^floor(log2(max|W| / N))`, `q_max = N d` with the largest level
 /// `N = 2^(b-1) - 1` (unsigned `2^b - 1`); the published code rounds the exponent up for b > 4.
-/// Power of two: `q_max = 2^round(log2 max|W|)`, `q_min = q_max / 2^(2^(b-1) - 1)`.
+/// Power of two: `q_max = 2^round(log2(N d))` with the uniform d, `q_min = q_max / 2^(2^(b-1) - 1)`.
 /// The result is brought inside the bounds of `quantizer`.
 pub fn initial_parameters(quantizer: &Quantizer, max_abs: f64, bits: InitialBits) -> [f64; 2] {
     let b = bits.0;
@@ -28,7 +28,7 @@ pub fn initial_parameters(quantizer: &Quantizer, max_abs: f64, bits: InitialBits
     }
     .exp2();
     let d = d.clamp(*quantizer.bounds.d.start(), *quantizer.bounds.d.end());
-    let q_max = round_to_power_of_two(max_abs);
+    let q_max = round_to_power_of_two(largest_level * d);
     let octaves = (b - 1.0).exp2() - 1.0;
     let parameters = match quantizer.parametrization {
         Parametrization::U1 => [b, d],
