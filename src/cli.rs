@@ -245,18 +245,23 @@ pub(crate) fn reachable(loaded: &Loaded) -> Result<(), Diagnostics> {
     if problems.is_empty() {
         return Ok(());
     }
-    let diagnostics = problems.into_iter().map(|(key, message, expected)| Diagnostic {
-        place: loaded.place(key),
-        message,
-        expected,
-    });
+    let diagnostics = problems
+        .into_iter()
+        .map(|(key, message, expected)| Diagnostic {
+            place: loaded.place(key),
+            message,
+            expected,
+        });
     Err(Diagnostics(diagnostics.collect()))
 }
 
 fn open(run: &Run) -> Result<u8, CliError> {
     let loaded = load(run.experiment.as_deref(), &run.set)?;
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
-        let output = Output { json: false, plain: true };
+        let output = Output {
+            json: false,
+            plain: true,
+        };
         return headless::train(&loaded, run, output, None);
     }
     crate::tui::run(loaded, run, None)
@@ -268,30 +273,49 @@ fn run(command: Command) -> Result<u8, CliError> {
             let loaded = load(run.experiment.as_deref(), &run.set)?;
             headless::train(&loaded, &run, output, None)
         }
-        Command::Resume { run, output, set, steps, runs } => {
-            resume(&find_run(&run, &runs)?, output, set, steps, runs)
-        }
+        Command::Resume {
+            run,
+            output,
+            set,
+            steps,
+            runs,
+        } => resume(&find_run(&run, &runs)?, output, set, steps, runs),
         Command::Check { experiment, set } => check(experiment.as_deref(), &set),
         Command::Devices => {
             print(&format!("{}\n", device::list(&device::available())))?;
             let chosen = device::parse("auto").map_err(|e| CliError::Failed(e.to_string()))?;
-            print(&format!("auto takes {chosen}, the best that is usable here\n"))?;
+            print(&format!(
+                "auto takes {chosen}, the best that is usable here\n"
+            ))?;
             Ok(0)
         }
         Command::Runs { runs } => {
             print(&headless::runs_table(&list_runs(&runs)))?;
             Ok(0)
         }
-        Command::Plot { run, figure, output, theme, size, runs } => {
+        Command::Plot {
+            run,
+            figure,
+            output,
+            theme,
+            size,
+            runs,
+        } => {
             let folder = find_run(&run, &runs)?;
             headless::plot(&folder, figure, &output, theme, size)?;
             Ok(0)
         }
-        Command::Data { data: Data::Cifar10 { dir, url } } => headless::fetch_cifar10(&dir, url),
+        Command::Data {
+            data: Data::Cifar10 { dir, url },
+        } => headless::fetch_cifar10(&dir, url),
         Command::Quantize { file, rules, plot } => {
             crate::quantize::command(file.as_deref(), rules.as_deref(), plot.as_deref())
         }
-        Command::Toy { output, steps, json } => crate::toy::command(&output, steps, json),
+        Command::Toy {
+            output,
+            steps,
+            json,
+        } => crate::toy::command(&output, steps, json),
         Command::Keys => {
             print(&experiment::reference_markdown())?;
             Ok(0)
@@ -307,7 +331,11 @@ pub(crate) fn print(text: &str) -> Result<(), CliError> {
 }
 
 fn find_run(run: &Path, runs: &Path) -> Result<RunFolder, CliError> {
-    let path = if run.is_dir() { run.to_owned() } else { runs.join(run) };
+    let path = if run.is_dir() {
+        run.to_owned()
+    } else {
+        runs.join(run)
+    };
     RunFolder::open(&path).map_err(|e| CliError::Usage(e.to_string()))
 }
 
@@ -319,9 +347,17 @@ fn resume(
     runs: PathBuf,
 ) -> Result<u8, CliError> {
     let checkpoint = folder.newest_checkpoint().ok_or_else(|| {
-        CliError::Usage(format!("{}: the run has no checkpoint yet", folder.path().display()))
+        CliError::Usage(format!(
+            "{}: the run has no checkpoint yet",
+            folder.path().display()
+        ))
     })?;
-    let run = Run { experiment: Some(folder.experiment()), set, steps, runs };
+    let run = Run {
+        experiment: Some(folder.experiment()),
+        set,
+        steps,
+        runs,
+    };
     let loaded = load(run.experiment.as_deref(), &run.set)?;
     let resumed = Some((folder.clone(), checkpoint));
     let screen = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
@@ -338,7 +374,10 @@ fn check(path: Option<&Path>, set: &Overrides) -> Result<u8, CliError> {
     let budgeted = crate::training::resolved_budgets(experiment);
     let mut out = format!("{}: valid\n", experiment.name);
     if !budgeted.layers.is_empty() {
-        out += &format!("\n{:<20} {:>9} {:>5} {:>9}\n", "quantizer", "elements", "bits", "kB");
+        out += &format!(
+            "\n{:<20} {:>9} {:>5} {:>9}\n",
+            "quantizer", "elements", "bits", "kB"
+        );
         for (name, elements, bits, kb) in &budgeted.layers {
             out += &format!("{name:<20} {elements:>9} {bits:>5} {kb:>9.2}\n");
         }
@@ -358,7 +397,10 @@ fn check(path: Option<&Path>, set: &Overrides) -> Result<u8, CliError> {
     );
     for (resource, limit, lambda) in &experiment.budgets.limits {
         let unit = resource.unit();
-        out += &format!("budget: {} <= {limit} {unit}, lambda {lambda}\n", resource.label());
+        out += &format!(
+            "budget: {} <= {limit} {unit}, lambda {lambda}\n",
+            resource.label()
+        );
     }
     print(&out)?;
     Ok(0)

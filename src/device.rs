@@ -54,7 +54,10 @@ pub struct DeviceError {
 /// One line per engine: usable or what is missing.
 pub fn list(available: &[Availability]) -> String {
     let line = |a: &Availability| {
-        let state = a.missing.as_deref().map_or("usable".into(), |m| format!("not usable: {m}"));
+        let state = a
+            .missing
+            .as_deref()
+            .map_or("usable".into(), |m| format!("not usable: {m}"));
         format!("  {:<16} {} ({state})", a.engine.to_string(), a.description)
     };
     available.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -64,7 +67,10 @@ pub fn list(available: &[Availability]) -> String {
 pub fn available() -> Vec<Availability> {
     let mut all = vec![Availability {
         engine: Engine::Flex,
-        description: format!("CPU, pure Rust, {:?} kernels", crate::kernels::Simd::current()),
+        description: format!(
+            "CPU, pure Rust, {:?} kernels",
+            crate::kernels::Simd::current()
+        ),
         missing: not_compiled(cfg!(feature = "flex"), "flex"),
     }];
     let libtorch = not_compiled(cfg!(feature = "libtorch"), "libtorch");
@@ -132,9 +138,8 @@ pub fn parse(text: &str) -> Result<Engine, DeviceError> {
     let engine = engine.ok_or_else(|| {
         error("is unknown; expected auto, flex, libtorch:cpu, libtorch:cuda:N or cuda:N".into())
     })?;
-    let same_kind = |a: &&Availability| {
-        std::mem::discriminant(&a.engine) == std::mem::discriminant(&engine)
-    };
+    let same_kind =
+        |a: &&Availability| std::mem::discriminant(&a.engine) == std::mem::discriminant(&engine);
     match all.iter().find(same_kind).map(|a| a.missing.clone()) {
         Some(None) => Ok(engine),
         Some(Some(missing)) => Err(error(format!("cannot be used: {missing}"))),

@@ -26,9 +26,10 @@ pub(crate) fn train(
     let failed = |e: std::io::Error| CliError::Failed(format!("{}: {e}", run.runs.display()));
     let (folder, checkpoint) = match resume {
         Some((folder, checkpoint)) => (folder, Some(checkpoint)),
-        None => {
-            (RunFolder::create(&run.runs, &loaded.experiment.name).map_err(failed)?, None)
-        }
+        None => (
+            RunFolder::create(&run.runs, &loaded.experiment.name).map_err(failed)?,
+            None,
+        ),
     };
     crate::trace::to_file(&folder.trace());
     let interrupted = interrupt_flag()?;
@@ -73,10 +74,12 @@ pub(crate) fn train(
         if matches!(event.as_ref(), Event::Failed { .. }) {
             code = exit::FAILED;
         }
-        let written = printer.print(&event, &mut stdout).and_then(|()| match event.as_ref() {
-            Event::Step(_) if !output.json => Ok(()),
-            _ => stdout.flush(),
-        });
+        let written = printer
+            .print(&event, &mut stdout)
+            .and_then(|()| match event.as_ref() {
+                Event::Step(_) if !output.json => Ok(()),
+                _ => stdout.flush(),
+            });
         if let Err(error) = written {
             drop(events);
             session.stop();
@@ -164,7 +167,11 @@ impl Plain {
     }
 
     fn clear(&mut self, out: &mut dyn Write) -> std::io::Result<()> {
-        if std::mem::take(&mut self.bar) { out.write_all(b"\r\x1b[K") } else { Ok(()) }
+        if std::mem::take(&mut self.bar) {
+            out.write_all(b"\r\x1b[K")
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -172,7 +179,11 @@ impl Plain {
 pub(crate) fn duration(seconds: f64) -> String {
     let s = seconds.max(0.0) as u64;
     let (h, m, s) = (s / 3600, s / 60 % 60, s % 60);
-    if h > 0 { format!("{h}:{m:02}:{s:02}") } else { format!("{m}:{s:02}") }
+    if h > 0 {
+        format!("{h}:{m:02}:{s:02}")
+    } else {
+        format!("{m}:{s:02}")
+    }
 }
 
 impl Printer for Plain {
@@ -195,8 +206,14 @@ impl Printer for Plain {
                 writeln!(out, "[{}] {}", message.step, message.text)?;
             }
         }
-        let Event::Step(record) = event else { return Ok(()) };
-        let every = if self.terminal { BAR_EVERY } else { PLAIN_EVERY };
+        let Event::Step(record) = event else {
+            return Ok(());
+        };
+        let every = if self.terminal {
+            BAR_EVERY
+        } else {
+            PLAIN_EVERY
+        };
         if self.printed.is_some_and(|t| t.elapsed() < every) {
             return Ok(());
         }

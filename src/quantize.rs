@@ -42,7 +42,9 @@ pub(crate) fn command(
     let cases = document
         .get_mut("cases")
         .and_then(Value::as_array_mut)
-        .ok_or_else(|| CliError::Usage(format!("{name}: expected an object with `cases`, a list")))?;
+        .ok_or_else(|| {
+            CliError::Usage(format!("{name}: expected an object with `cases`, a list"))
+        })?;
     for (index, value) in cases.iter_mut().enumerate() {
         let wrong = |e: String| CliError::Usage(format!("{name}: case {index}: {e}"));
         let case = read(value, rules).map_err(wrong)?;
@@ -63,7 +65,9 @@ fn rule_set(word: &str) -> Result<Rules, String> {
     match word {
         "paper" => Ok(Rules::Paper),
         "published-code" => Ok(Rules::PublishedCode),
-        other => Err(format!("rules \"{other}\"; expected \"paper\" or \"published-code\"")),
+        other => Err(format!(
+            "rules \"{other}\"; expected \"paper\" or \"published-code\""
+        )),
     }
 }
 
@@ -90,33 +94,61 @@ fn alias(name: &str) -> &str {
 }
 
 fn read(case: &Value, rules: Option<Rules>) -> Result<Case, String> {
-    let name = case.get("quantizer").and_then(Value::as_str).ok_or("expected `quantizer`, a name")?;
+    let name = case
+        .get("quantizer")
+        .and_then(Value::as_str)
+        .ok_or("expected `quantizer`, a name")?;
     let parametrization = parametrization(name).ok_or_else(|| {
         format!(
             "unknown quantizer \"{name}\"; expected u1, u2, u3, p1, p2, p3 or uniform_d_b, \
              uniform_b_xmax, uniform_d_xmax, pow2_b_xmin, pow2_b_xmax, pow2_xmin_xmax"
         )
     })?;
-    let signed = case.get("signed").and_then(Value::as_bool).ok_or("expected `signed`, a flag")?;
-    let own = case.get("rules").map(|r| rule_set(r.as_str().unwrap_or_default())).transpose()?;
+    let signed = case
+        .get("signed")
+        .and_then(Value::as_bool)
+        .ok_or("expected `signed`, a flag")?;
+    let own = case
+        .get("rules")
+        .map(|r| rule_set(r.as_str().unwrap_or_default()))
+        .transpose()?;
     let has_bounds = case.get("bounds").is_some_and(|b| !b.is_null());
-    let default = if has_bounds { Rules::PublishedCode } else { Rules::Paper };
+    let default = if has_bounds {
+        Rules::PublishedCode
+    } else {
+        Rules::Paper
+    };
     if let Some(zero) = case.get("with_zero").and_then(Value::as_bool)
         && zero == signed
     {
-        let expected = if signed { "false: signed levels have no zero" } else { "true: unsigned levels have zero" };
+        let expected = if signed {
+            "false: signed levels have no zero"
+        } else {
+            "true: unsigned levels have zero"
+        };
         return Err(format!("`with_zero` is {zero}; expected {expected}"));
     }
-    let mut bounds = if signed { Bounds::weights() } else { Bounds::activations() };
+    let mut bounds = if signed {
+        Bounds::weights()
+    } else {
+        Bounds::activations()
+    };
     for name in ["b", "d", "q_min", "q_max"] {
-        let given = case.get("bounds").and_then(|b| b.get(name).or_else(|| b.get(alias(name))));
+        let given = case
+            .get("bounds")
+            .and_then(|b| b.get(name).or_else(|| b.get(alias(name))));
         let Some(given) = given else { continue };
-        let ends = (given.get(0).and_then(Value::as_f64), given.get(1).and_then(Value::as_f64));
+        let ends = (
+            given.get(0).and_then(Value::as_f64),
+            given.get(1).and_then(Value::as_f64),
+        );
         let (Some(low), Some(high)) = ends else {
             return Err(format!("bounds of {name}: expected [low, high]"));
         };
         if low > high || low <= 0.0 {
-            return Err(format!("bounds of {name}: [{low}, {high}]; expected 0 < low <= high"));
+            return Err(format!(
+                "bounds of {name}: [{low}, {high}]; expected 0 < low <= high"
+            ));
         }
         let range = low..=high;
         match name {
@@ -126,7 +158,10 @@ fn read(case: &Value, rules: Option<Rules>) -> Result<Case, String> {
             _ => bounds.q_max = range,
         }
     }
-    let params = case.get("params").and_then(Value::as_object).ok_or("expected `params`")?;
+    let params = case
+        .get("params")
+        .and_then(Value::as_object)
+        .ok_or("expected `params`")?;
     let names = parametrization.parameter_names().map(|n| {
         let found = [n, alias(n)].into_iter().find(|n| params.contains_key(*n));
         found.unwrap_or(n).to_owned()
@@ -136,30 +171,61 @@ fn read(case: &Value, rules: Option<Rules>) -> Result<Case, String> {
         let given = params.get(name).and_then(Value::as_f64);
         *value = given.ok_or_else(|| format!("expected the number `params.{name}`"))?;
         if *value <= 0.0 || !value.is_finite() {
-            return Err(format!("`params.{name}` is {value}; expected a positive number"));
+            return Err(format!(
+                "`params.{name}` is {value}; expected a positive number"
+            ));
         }
     }
     if signed && names[0].starts_with(['b', 'n']) && parameters[0].max(*bounds.b.start()) < 1.5 {
-        return Err(format!("a bitwidth of {} for signed values; expected at least 2", parameters[0]));
+        return Err(format!(
+            "a bitwidth of {} for signed values; expected at least 2",
+            parameters[0]
+        ));
     }
     let numbers = |key: &str| -> Result<Option<Vec<f32>>, String> {
-        let Some(list) = case.get(key) else { return Ok(None) };
-        let list = list.as_array().ok_or_else(|| format!("expected `{key}`, a list of numbers"))?;
-        let read = |(i, v): (usize, &Value)| {
-            v.as_f64().map(|v| v as f32).ok_or_else(|| format!("`{key}[{i}]` is {v}; expected a number"))
+        let Some(list) = case.get(key) else {
+            return Ok(None);
         };
-        list.iter().enumerate().map(read).collect::<Result<_, _>>().map(Some)
+        let list = list
+            .as_array()
+            .ok_or_else(|| format!("expected `{key}`, a list of numbers"))?;
+        let read = |(i, v): (usize, &Value)| {
+            v.as_f64()
+                .map(|v| v as f32)
+                .ok_or_else(|| format!("`{key}[{i}]` is {v}; expected a number"))
+        };
+        list.iter()
+            .enumerate()
+            .map(read)
+            .collect::<Result<_, _>>()
+            .map(Some)
     };
     let x = numbers("x")?.ok_or("expected `x`, a list of numbers")?;
     let grad_y = numbers("grad_y")?;
     if let Some(g) = &grad_y
         && g.len() != x.len()
     {
-        return Err(format!("`grad_y` has {} numbers; expected {}, as `x`", g.len(), x.len()));
+        return Err(format!(
+            "`grad_y` has {} numbers; expected {}, as `x`",
+            g.len(),
+            x.len()
+        ));
     }
     let rules = own.or(rules).unwrap_or(default);
-    let quantizer = Quantizer { parametrization, signed, rules, learn: Learn::Both, bounds };
-    Ok(Case { quantizer, parameters, names, x, grad_y })
+    let quantizer = Quantizer {
+        parametrization,
+        signed,
+        rules,
+        learn: Learn::Both,
+        bounds,
+    };
+    Ok(Case {
+        quantizer,
+        parameters,
+        names,
+        x,
+        grad_y,
+    })
 }
 
 fn fill(object: &mut Map<String, Value>, case: &Case) {
@@ -169,7 +235,9 @@ fn fill(object: &mut Map<String, Value>, case: &Case) {
     if let Some(grad_y) = &case.grad_y {
         let mut sums = Sums::default();
         let pairs = case.x.iter().zip(grad_y);
-        let grad_x: Vec<f32> = pairs.map(|(x, g)| grid.backward(*x, *g, &mut sums)).collect();
+        let grad_x: Vec<f32> = pairs
+            .map(|(x, g)| grid.backward(*x, *g, &mut sums))
+            .collect();
         let gradients = case.quantizer.parameter_gradients(case.parameters, sums);
         object.insert("grad_x".into(), json!(grad_x));
         let named = case.names.iter().cloned().zip(gradients.map(Value::from));
@@ -184,23 +252,33 @@ fn figure(case: &Case) -> Figure {
     let grid = case.quantizer.grid(case.parameters);
     let reach = f64::from(grid.top) * 1.5;
     let low = if grid.signed { -reach } else { -0.3 * reach };
-    let xs: Vec<f64> = (0..=1200).map(|i| low + (reach - low) * f64::from(i) / 1200.0).collect();
+    let xs: Vec<f64> = (0..=1200)
+        .map(|i| low + (reach - low) * f64::from(i) / 1200.0)
+        .collect();
     let gradient = |x: f64, index: usize| {
         let mut sums = Sums::default();
         grid.backward(x as f32, 1.0, &mut sums);
         case.quantizer.parameter_gradients(case.parameters, sums)[index]
     };
     let names = case.quantizer.parametrization.parameter_names();
-    let through = |x: f64, grid: &Grid| f64::from(grid.backward(x as f32, 1.0, &mut Sums::default()));
+    let through =
+        |x: f64, grid: &Grid| f64::from(grid.backward(x as f32, 1.0, &mut Sums::default()));
     let name = case.quantizer.parametrization;
     Figure {
         panels: vec![
-            curve(&format!("{name}: Q(x), {} bit", grid.bits), "Q(x)", &xs, |x| {
-                f64::from(grid.forward(x as f32))
-            }),
+            curve(
+                &format!("{name}: Q(x), {} bit", grid.bits),
+                "Q(x)",
+                &xs,
+                |x| f64::from(grid.forward(x as f32)),
+            ),
             curve("dQ/dx", "dQ/dx", &xs, |x| through(x, &grid)),
-            curve(&format!("dQ/d{}", names[0]), names[0], &xs, |x| gradient(x, 0)),
-            curve(&format!("dQ/d{}", names[1]), names[1], &xs, |x| gradient(x, 1)),
+            curve(&format!("dQ/d{}", names[0]), names[0], &xs, |x| {
+                gradient(x, 0)
+            }),
+            curve(&format!("dQ/d{}", names[1]), names[1], &xs, |x| {
+                gradient(x, 1)
+            }),
         ],
         columns: 2,
     }

@@ -49,8 +49,11 @@ pub fn descend_all(steps: usize) -> Vec<Descent> {
         .map(|_| -> f64 { StandardNormal.sample(&mut rng) })
         .map(|v| v as f32)
         .collect();
-    let all = Parametrization::ALL.into_iter().flat_map(|p| STARTS.map(|start| (p, start)));
-    all.map(|(p, start)| descend(p, start, &samples, steps)).collect()
+    let all = Parametrization::ALL
+        .into_iter()
+        .flat_map(|p| STARTS.map(|start| (p, start)));
+    all.map(|(p, start)| descend(p, start, &samples, steps))
+        .collect()
 }
 
 fn descend(p: Parametrization, (d, b): (f64, f64), samples: &[f32], steps: usize) -> Descent {
@@ -71,7 +74,11 @@ fn descend(p: Parametrization, (d, b): (f64, f64), samples: &[f32], steps: usize
         Parametrization::P2 => [b, 2.0],
         Parametrization::P3 => [2.0 / octaves, 2.0],
     });
-    let mut descent = Descent { parametrization: p, errors: Vec::new(), bits: Vec::new() };
+    let mut descent = Descent {
+        parametrization: p,
+        errors: Vec::new(),
+        bits: Vec::new(),
+    };
     for step in 0..steps {
         let grid = quantizer.grid(parameters);
         let start = step * BATCH % SAMPLES;
@@ -86,7 +93,10 @@ fn descend(p: Parametrization, (d, b): (f64, f64), samples: &[f32], steps: usize
         }
         parameters = quantizer.project(parameters);
         let grid = quantizer.grid(parameters);
-        let error = samples.iter().map(|x| f64::from(grid.forward(*x) - x).powi(2)).sum::<f64>();
+        let error = samples
+            .iter()
+            .map(|x| f64::from(grid.forward(*x) - x).powi(2))
+            .sum::<f64>();
         descent.errors.push(error / SAMPLES as f64 / 2.0);
         descent.bits.push(grid.bits);
     }
@@ -102,7 +112,10 @@ pub fn scenes(descents: &[Descent]) -> Figure {
             panels.push(scene(p, own, over_bits));
         }
     }
-    Figure { panels, columns: Parametrization::ALL.len() }
+    Figure {
+        panels,
+        columns: Parametrization::ALL.len(),
+    }
 }
 
 fn scene<'a>(
@@ -113,13 +126,26 @@ fn scene<'a>(
     let mut items = Vec::new();
     let mut last = 1.0f64;
     for (i, descent) in descents.enumerate() {
-        let x = |step: usize| if over_bits { descent.bits[step] } else { step as f64 };
+        let x = |step: usize| {
+            if over_bits {
+                descent.bits[step]
+            } else {
+                step as f64
+            }
+        };
         last = last.max(descent.errors.len() as f64);
         items.push(Item::Line(Line {
             label: String::new(),
             ink: Ink::Series(i),
             dash: 0,
-            segments: vec![descent.errors.iter().enumerate().map(|(s, e)| (x(s), *e)).collect()],
+            segments: vec![
+                descent
+                    .errors
+                    .iter()
+                    .enumerate()
+                    .map(|(s, e)| (x(s), *e))
+                    .collect(),
+            ],
             band: Vec::new(),
         }));
     }
@@ -127,8 +153,18 @@ fn scene<'a>(
     let label = if over_bits { "bits" } else { "step" };
     Scene {
         title: format!("{p}"),
-        x: Axis { label: label.into(), scale: Scale::Linear, range, ticks: None },
-        y: Axis { label: "error".into(), scale: Scale::Log10, range: (1e-5, 1.0), ticks: None },
+        x: Axis {
+            label: label.into(),
+            scale: Scale::Linear,
+            range,
+            ticks: None,
+        },
+        y: Axis {
+            label: "error".into(),
+            scale: Scale::Log10,
+            range: (1e-5, 1.0),
+            ticks: None,
+        },
         items,
         marks: Vec::new(),
         guides: Vec::new(),
@@ -140,7 +176,9 @@ fn scene<'a>(
 /// `bitscope toy`.
 pub(crate) fn command(output: &Path, steps: usize, json: bool) -> Result<u8, CliError> {
     if steps == 0 {
-        return Err(CliError::Usage("--steps 0; expected at least one step".into()));
+        return Err(CliError::Usage(
+            "--steps 0; expected at least one step".into(),
+        ));
     }
     let descents = descend_all(steps);
     figure::export(&scenes(&descents), output, Theme::Light, (2100, 900))
@@ -157,10 +195,17 @@ pub(crate) fn command(output: &Path, steps: usize, json: bool) -> Result<u8, Cli
             .collect();
         return print(&format!("{}\n", json!({ "runs": rows }))).map(|()| 0);
     }
-    let mut out = format!("{:<16} {:>12} {:>12} {:>5}\n", "parametrization", "last error", "spread", "bits");
+    let mut out = format!(
+        "{:<16} {:>12} {:>12} {:>5}\n",
+        "parametrization", "last error", "spread", "bits"
+    );
     for d in &descents {
         let (error, bits) = (d.errors[steps - 1], d.bits[steps - 1]);
-        out += &format!("{:<16} {error:>12.3e} {:>12.3e} {bits:>5}\n", d.parametrization.to_string(), d.spread());
+        out += &format!(
+            "{:<16} {error:>12.3e} {:>12.3e} {bits:>5}\n",
+            d.parametrization.to_string(),
+            d.spread()
+        );
     }
     print(&out)?;
     Ok(0)

@@ -13,12 +13,24 @@ static FILE: Mutex<Option<Arc<std::fs::File>>> = Mutex::new(None);
 ///
 /// Without the file there is no recording: the program does not depend on it.
 pub fn to_file(path: &Path) {
-    let Ok(file) = std::fs::File::options().create(true).append(true).open(path) else { return };
+    let Ok(file) = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+    else {
+        return;
+    };
     let file = Arc::new(file);
-    let first = FILE.lock().unwrap_or_else(PoisonError::into_inner).replace(file).is_none();
+    let first = FILE
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .replace(file)
+        .is_none();
     if first {
         let filter = EnvFilter::try_from_env("BITSCOPE_LOG").unwrap_or_else(|_| "info".into());
-        let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(|| Writer);
+        let layer = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_writer(|| Writer);
         let subscriber = tracing_subscriber::registry().with(filter).with(layer);
         // A program that embeds the library may have a subscriber of its own.
         let _ = tracing::subscriber::set_global_default(subscriber);

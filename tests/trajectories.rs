@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bitscope::experiment::load;
+use bitscope::quantizer::memory::Role;
 use bitscope::run::{LayerInfo, LayerRecord, StepRecord};
 use bitscope::training::Trainer;
-use bitscope::quantizer::memory::Role;
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -85,14 +85,26 @@ fn check(name: &str) {
     let all = reference();
     let expected = &all[name];
     let (layers, steps) = run(name);
-    println!("{name}\n{:>5} {:>14} {:>14} {:>10}", "step", "ours", "published", "difference");
+    println!(
+        "{name}\n{:>5} {:>14} {:>14} {:>10}",
+        "step", "ours", "published", "difference"
+    );
     for (i, step) in steps.iter().enumerate() {
         let theirs = &expected["iterations"][i];
         let loss = number(&theirs["loss"]);
         let difference = relative(step.loss, loss);
-        println!("{:>5} {:>14.6} {loss:>14.6} {difference:>10.1e}", i + 1, step.loss);
+        println!(
+            "{:>5} {:>14.6} {loss:>14.6} {difference:>10.1e}",
+            i + 1,
+            step.loss
+        );
         let bound = if i == 0 { 1e-4 } else { 5e-3 };
-        assert!(difference <= bound, "{name} step {}: loss {} instead of {loss}", i + 1, step.loss);
+        assert!(
+            difference <= bound,
+            "{name} step {}: loss {} instead of {loss}",
+            i + 1,
+            step.loss
+        );
     }
     let (first, theirs) = (&steps[0], &expected["iterations"][0]);
     // Exact but for the published code's own f32.
@@ -101,15 +113,24 @@ fn check(name: &str) {
         (first.activation_penalty, "activation_penalty"),
         (first.usage.weights, "weight_kbytes"),
     ] {
-        assert!(relative(ours, number(&theirs[key])) < 1e-6 || ours == number(&theirs[key]), "{name} {key}");
+        assert!(
+            relative(ours, number(&theirs[key])) < 1e-6 || ours == number(&theirs[key]),
+            "{name} {key}"
+        );
     }
     let sum = name.ends_with("sumact");
-    let activations = if sum { first.usage.activation_sum } else { first.usage.activation_max };
+    let activations = if sum {
+        first.usage.activation_sum
+    } else {
+        first.usage.activation_max
+    };
     assert_eq!(activations, number(&theirs["activation_kbytes"]), "{name}");
     assert_eq!(first.train_error, number(&theirs["train_error"]), "{name}");
     let records = first.layers.as_ref().expect("probed");
     let find = |layer: &str, role: Role| -> (&LayerInfo, &LayerRecord) {
-        let found = layers.iter().position(|l| l.name == layer && l.role == role);
+        let found = layers
+            .iter()
+            .position(|l| l.name == layer && l.role == role);
         let index = found.unwrap_or_else(|| panic!("{name}: no {layer}"));
         (&layers[index], &records[index])
     };
@@ -117,16 +138,28 @@ fn check(name: &str) {
         let (layer, role, parameter) = locate(key);
         let (info, record) = find(&layer, role);
         let names = info.parametrization.parameter_names();
-        let index = names.iter().position(|n| *n == parameter).expect("a parameter");
+        let index = names
+            .iter()
+            .position(|n| *n == parameter)
+            .expect("a parameter");
         let (ours, theirs) = (f64::from(record.gradients[index]), number(theirs));
         let difference = relative(ours, theirs);
-        assert!(difference <= 1e-3, "{name} {key}: {ours} instead of {theirs}");
+        assert!(
+            difference <= 1e-3,
+            "{name} {key}: {ours} instead of {theirs}"
+        );
     }
     if !layers.is_empty() {
-        for (key, theirs) in expected["first_grad_norm_w"].as_object().expect("an object") {
+        for (key, theirs) in expected["first_grad_norm_w"]
+            .as_object()
+            .expect("an object")
+        {
             let (layer, role, _) = locate(key);
             let ours = f64::from(find(&layer, role).1.grad_norm);
-            assert!(relative(ours, number(theirs)) <= 1e-3, "{name} {key}: {ours}");
+            assert!(
+                relative(ours, number(theirs)) <= 1e-3,
+                "{name} {key}: {ours}"
+            );
         }
     }
 }

@@ -57,7 +57,12 @@ pub fn read(folder: &Path) -> Result<(Dataset, Dataset), DataError> {
 }
 
 fn empty() -> Dataset {
-    Dataset { images: Vec::new(), labels: Vec::new(), size: SIZE, classes: 10 }
+    Dataset {
+        images: Vec::new(),
+        labels: Vec::new(),
+        size: SIZE,
+        classes: 10,
+    }
 }
 
 fn read_file(path: &Path, into: &mut Dataset) -> Result<(), DataError> {
@@ -73,7 +78,12 @@ fn read_file(path: &Path, into: &mut Dataset) -> Result<(), DataError> {
     for (index, record) in bytes.chunks_exact(RECORD).enumerate() {
         if record[0] > 9 {
             let offset = (index * RECORD) as u64;
-            return Err(DataError::content(path, offset, format!("label {}", record[0]), "0 to 9"));
+            return Err(DataError::content(
+                path,
+                offset,
+                format!("label {}", record[0]),
+                "0 to 9",
+            ));
         }
         into.labels.push(record[0]);
         into.images.extend_from_slice(&record[1..]);
@@ -110,7 +120,10 @@ fn fetch(
     partial: &Path,
     progress: &mut impl FnMut(u64, Option<u64>),
 ) -> Result<(), DataError> {
-    let failed = |reason: String| DataError::Download { url: archive.url.clone(), reason };
+    let failed = |reason: String| DataError::Download {
+        url: archive.url.clone(),
+        reason,
+    };
     let have = fs::metadata(partial).map_or(0, |m| m.len());
     let mut request = ureq::get(&archive.url);
     if have > 0 {
@@ -121,7 +134,9 @@ fn fetch(
         // Nothing left to fetch: the checksum decides whether it is complete.
         Err(ureq::Error::StatusCode(416)) => return Ok(()),
         Err(error) => {
-            return Err(failed(format!("{error}; run the command again to continue from {have} bytes")));
+            return Err(failed(format!(
+                "{error}; run the command again to continue from {have} bytes"
+            )));
         }
     };
     let resumed = response.status() == 206;
@@ -138,7 +153,8 @@ fn fetch(
         .open(partial)
         .map_err(DataError::io(partial))?;
     file.set_len(start).map_err(DataError::io(partial))?;
-    file.seek(SeekFrom::End(0)).map_err(DataError::io(partial))?;
+    file.seek(SeekFrom::End(0))
+        .map_err(DataError::io(partial))?;
     let total = length.map(|l| start + l);
     let mut done = start;
     let mut body = response.into_body();
@@ -146,12 +162,15 @@ fn fetch(
     let mut buffer = vec![0; 1 << 16];
     loop {
         let n = reader.read(&mut buffer).map_err(|e| {
-            failed(format!("the connection broke after {done} bytes ({e}); run the command again to continue"))
+            failed(format!(
+                "the connection broke after {done} bytes ({e}); run the command again to continue"
+            ))
         })?;
         if n == 0 {
             break;
         }
-        file.write_all(&buffer[..n]).map_err(DataError::io(partial))?;
+        file.write_all(&buffer[..n])
+            .map_err(DataError::io(partial))?;
         done += n as u64;
         progress(done, total);
     }
@@ -167,7 +186,11 @@ fn verify(archive: &Archive, partial: &Path) -> Result<(), DataError> {
     let mut file = File::open(partial).map_err(DataError::io(partial))?;
     let mut hasher = Sha256::new();
     let length = io::copy(&mut file, &mut hasher).map_err(DataError::io(partial))?;
-    let found: String = hasher.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    let found: String = hasher
+        .finalize()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
     if found != archive.sha256 {
         // A wrong archive must not be resumed.
         fs::remove_file(partial).map_err(DataError::io(partial))?;
@@ -175,7 +198,10 @@ fn verify(archive: &Archive, partial: &Path) -> Result<(), DataError> {
             partial,
             length,
             format!("SHA-256 {found}"),
-            format!("SHA-256 {} (the file was removed; run the command again)", archive.sha256),
+            format!(
+                "SHA-256 {} (the file was removed; run the command again)",
+                archive.sha256
+            ),
         ));
     }
     Ok(())

@@ -10,7 +10,9 @@ use super::{DataError, Dataset};
 const SIZE: u32 = 32;
 
 pub(super) fn read(root: &Path) -> Result<(Dataset, Option<Dataset>), DataError> {
-    let classes = entries(&root.join("train"))?.into_iter().filter(|p| p.is_dir());
+    let classes = entries(&root.join("train"))?
+        .into_iter()
+        .filter(|p| p.is_dir());
     let names: Vec<String> = classes
         .filter_map(|p| Some(p.file_name()?.to_string_lossy().into_owned()))
         .collect();
@@ -24,7 +26,11 @@ pub(super) fn read(root: &Path) -> Result<(Dataset, Option<Dataset>), DataError>
     }
     let train = part(&root.join("train"), &names)?;
     let test = root.join("test");
-    let test = if test.is_dir() { Some(part(&test, &names)?) } else { None };
+    let test = if test.is_dir() {
+        Some(part(&test, &names)?)
+    } else {
+        None
+    };
     Ok((train, test))
 }
 
@@ -50,7 +56,9 @@ fn part(folder: &Path, classes: &[String]) -> Result<Dataset, DataError> {
             let picture = image::open(&path).map_err(|e| {
                 DataError::content(&path, 0, e.to_string(), "a PNG or JPEG picture")
             })?;
-            let picture = picture.resize_exact(SIZE, SIZE, FilterType::Triangle).to_rgb8();
+            let picture = picture
+                .resize_exact(SIZE, SIZE, FilterType::Triangle)
+                .to_rgb8();
             for channel in 0..3 {
                 data.images.extend(picture.pixels().map(|p| p.0[channel]));
             }

@@ -46,7 +46,11 @@ impl Mask {
         let (left, top) = (x.floor(), y.floor());
         let at = |column: f32, row: f32| {
             let inside = column >= 0.0 && row >= 0.0 && column < MASK as f32 && row < MASK as f32;
-            if inside { self.0[row as usize * MASK + column as usize] } else { 0.0 }
+            if inside {
+                self.0[row as usize * MASK + column as usize]
+            } else {
+                0.0
+            }
         };
         let (u, v) = (x - left, y - top);
         (at(left, top) * (1.0 - u) + at(left + 1.0, top) * u) * (1.0 - v)
@@ -66,17 +70,20 @@ fn masks() -> Vec<Vec<Mask>> {
         dejavu::sans_mono::regular(),
         dejavu::sans_mono::bold(),
     ];
-    let fonts = faces.map(|bytes| {
-        FontRef::try_from_slice(bytes).expect("the font crate ships valid typefaces")
-    });
+    let fonts = faces
+        .map(|bytes| FontRef::try_from_slice(bytes).expect("the font crate ships valid typefaces"));
     let digits = (b'0'..=b'9').map(char::from);
-    digits.map(|digit| fonts.iter().map(|font| draw(font, digit)).collect()).collect()
+    digits
+        .map(|digit| fonts.iter().map(|font| draw(font, digit)).collect())
+        .collect()
 }
 
 fn draw(font: &FontRef<'_>, digit: char) -> Mask {
     let mut mask = vec![0.0; MASK * MASK];
     let scale = PxScale::from(MASK as f32);
-    let glyph = font.glyph_id(digit).with_scale_and_position(scale, point(0.0, 0.0));
+    let glyph = font
+        .glyph_id(digit)
+        .with_scale_and_position(scale, point(0.0, 0.0));
     if let Some(outline) = font.outline_glyph(glyph) {
         let bounds = outline.px_bounds();
         let (dx, dy) = (
@@ -103,21 +110,32 @@ struct Placement {
 }
 
 impl Placement {
-    fn random(rng: &mut Pcg64Mcg, difficulty: f32, scale: std::ops::Range<f32>, reach: f32) -> Self {
+    fn random(
+        rng: &mut Pcg64Mcg,
+        difficulty: f32,
+        scale: std::ops::Range<f32>,
+        reach: f32,
+    ) -> Self {
         let angle = rng.random_range(-1.0..1.0f32) * 0.7 * difficulty;
         Self {
             cos: angle.cos(),
             sin: angle.sin(),
             shear: rng.random_range(-1.0..1.0f32) * 0.4 * difficulty,
             inverse_scale: 1.0 / rng.random_range(scale),
-            centre: (rng.random_range(-reach..=reach), rng.random_range(-reach..=reach)),
+            centre: (
+                rng.random_range(-reach..=reach),
+                rng.random_range(-reach..=reach),
+            ),
         }
     }
 
     fn coverage(&self, mask: &Mask, x: f32, y: f32) -> f32 {
         let (x, y) = (x - self.centre.0, y - self.centre.1);
         let (x, y) = (x * self.cos + y * self.sin, y * self.cos - x * self.sin);
-        mask.sample((x + self.shear * y) * self.inverse_scale, y * self.inverse_scale)
+        mask.sample(
+            (x + self.shear * y) * self.inverse_scale,
+            y * self.inverse_scale,
+        )
     }
 }
 

@@ -72,10 +72,18 @@ impl Loader {
                         work(&data, settings, first + i as u64, threads as u64, &sender);
                     })
                     .expect("the system can start a thread");
-                Worker { batches: Some(receiver), thread: Some(thread) }
+                Worker {
+                    batches: Some(receiver),
+                    thread: Some(thread),
+                }
             })
             .collect();
-        Self { workers, next: 0, per_epoch, waited_s: 0.0 }
+        Self {
+            workers,
+            next: 0,
+            per_epoch,
+            waited_s: 0.0,
+        }
     }
 
     /// Batches of one epoch; a last partial batch is left out.
@@ -88,7 +96,9 @@ impl Loader {
         let worker = &self.workers[(self.next % self.workers.len() as u64) as usize];
         let receiver = worker.batches.as_ref().expect("present until dropped");
         let started = std::time::Instant::now();
-        let batch = receiver.recv().expect("workers run until the receiver is dropped");
+        let batch = receiver
+            .recv()
+            .expect("workers run until the receiver is dropped");
         self.waited_s += started.elapsed().as_secs_f64();
         self.next += 1;
         batch
@@ -157,12 +167,22 @@ fn assemble(data: &Dataset, indices: &[usize], augment: Augment, rng: &mut Pcg64
     for index in indices {
         let flip = augment.flip && rng.random::<bool>();
         let reach = augment.crop as i32;
-        let mut shift = || if reach > 0 { rng.random_range(-reach..=reach) as isize } else { 0 };
+        let mut shift = || {
+            if reach > 0 {
+                rng.random_range(-reach..=reach) as isize
+            } else {
+                0
+            }
+        };
         let shift = (shift(), shift());
         append(data, *index, flip, shift, &mut images);
     }
     let labels = indices.iter().map(|i| data.labels[*i]).collect();
-    Batch { images, labels, size: data.size }
+    Batch {
+        images,
+        labels,
+        size: data.size,
+    }
 }
 
 /// Appends one picture, moved by `shift` (rows, columns) into zero padding and perhaps flipped.
@@ -196,7 +216,15 @@ pub fn evaluation_batches(data: &Dataset, batch: usize) -> impl Iterator<Item = 
     (0..data.len()).step_by(batch.max(1)).map(move |start| {
         let indices: Vec<usize> = (start..(start + batch).min(data.len())).collect();
         let mut unused = Pcg64Mcg::seed_from_u64(0);
-        assemble(data, &indices, Augment { crop: 0, flip: false }, &mut unused)
+        assemble(
+            data,
+            &indices,
+            Augment {
+                crop: 0,
+                flip: false,
+            },
+            &mut unused,
+        )
     })
 }
 
@@ -206,8 +234,17 @@ mod tests {
 
     fn stream(threads: usize, first: u64, count: usize) -> Vec<Batch> {
         let data = Arc::new(super::super::generate_glyphs(100, 0.5, 1));
-        let augment = Augment { crop: 4, flip: true };
-        let settings = LoaderSettings { batch: 16, augment, seed: 7, threads, in_order: false };
+        let augment = Augment {
+            crop: 4,
+            flip: true,
+        };
+        let settings = LoaderSettings {
+            batch: 16,
+            augment,
+            seed: 7,
+            threads,
+            in_order: false,
+        };
         let mut loader = Loader::start(data, settings, first);
         (0..count).map(|_| loader.next()).collect()
     }
@@ -222,10 +259,18 @@ mod tests {
 
     #[test]
     fn an_epoch_shows_every_sample_once() {
-        let data = Dataset { images: (0..=254).collect(), labels: vec![0; 85], size: 1, classes: 1 };
+        let data = Dataset {
+            images: (0..=254).collect(),
+            labels: vec![0; 85],
+            size: 1,
+            classes: 1,
+        };
         let settings = LoaderSettings {
             batch: 17,
-            augment: Augment { crop: 0, flip: false },
+            augment: Augment {
+                crop: 0,
+                flip: false,
+            },
             seed: 1,
             threads: 2,
             in_order: false,

@@ -57,7 +57,11 @@ impl Dataset {
 
     fn select(&self, indices: &[usize]) -> Self {
         Self {
-            images: indices.iter().flat_map(|i| self.picture(*i)).copied().collect(),
+            images: indices
+                .iter()
+                .flat_map(|i| self.picture(*i))
+                .copied()
+                .collect(),
             labels: indices.iter().map(|i| self.labels[*i]).collect(),
             ..*self
         }
@@ -112,7 +116,10 @@ pub enum DataError {
 
 impl DataError {
     fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
-        move |source| Self::Io { path: path.to_owned(), source }
+        move |source| Self::Io {
+            path: path.to_owned(),
+            source,
+        }
     }
 
     fn content(
@@ -136,7 +143,10 @@ impl DataError {
 /// Where a file is missing or holds something unexpected: which, where and what was expected.
 pub fn open(experiment: &Experiment) -> Result<Splits, DataError> {
     let (train, test) = match &experiment.data {
-        DataSource::Glyphs { samples, difficulty } => {
+        DataSource::Glyphs {
+            samples,
+            difficulty,
+        } => {
             let all = samples + (samples / 4).max(500);
             let generated = glyphs::generate(all, *difficulty, experiment.seed);
             let indices: Vec<usize> = (0..all).collect();
@@ -151,7 +161,12 @@ pub fn open(experiment: &Experiment) -> Result<Splits, DataError> {
             let (data, prescribed_batch) = tensors::read(file)?;
             if prescribed_batch.is_some() {
                 let train = Arc::new(data);
-                return Ok(Splits { train, validation: None, test: None, prescribed_batch });
+                return Ok(Splits {
+                    train,
+                    validation: None,
+                    test: None,
+                    prescribed_batch,
+                });
             }
             (data, None)
         }
@@ -173,7 +188,9 @@ fn split(data: &Dataset, share: f64, seed: u64) -> (Dataset, Option<Dataset>) {
         return (data.clone(), None);
     }
     let mut indices: Vec<usize> = (0..data.len()).collect();
-    indices.shuffle(&mut rand_pcg::Pcg64Mcg::seed_from_u64(seed ^ 0x5eed_0f5e_1ec7));
+    indices.shuffle(&mut rand_pcg::Pcg64Mcg::seed_from_u64(
+        seed ^ 0x5eed_0f5e_1ec7,
+    ));
     let (validation, train) = indices.split_at(count);
     (data.select(train), Some(data.select(validation)))
 }

@@ -16,7 +16,11 @@ pub(super) fn read(path: &Path) -> Result<(Dataset, Option<usize>), DataError> {
         .map_err(|e| wrong(0, format!("{e}"), "a safetensors file"))?;
     let find = |name: &str| {
         file.tensor(name).map_err(|_| {
-            wrong(8, format!("tensors {:?}", file.names()), "a tensor of that name: images, labels")
+            wrong(
+                8,
+                format!("tensors {:?}", file.names()),
+                "a tensor of that name: images, labels",
+            )
         })
     };
     let (images, labels) = (find("images")?, find("labels")?);
@@ -24,7 +28,11 @@ pub(super) fn read(path: &Path) -> Result<(Dataset, Option<usize>), DataError> {
     let offset_of = |data: &[u8]| data.as_ptr() as usize - bytes.as_ptr() as usize;
     let at = offset_of(images.data());
     if images.dtype() != Dtype::U8 {
-        return Err(wrong(at, format!("images of type {:?}", images.dtype()), "U8"));
+        return Err(wrong(
+            at,
+            format!("images of type {:?}", images.dtype()),
+            "U8",
+        ));
     }
     let shape = images.shape();
     let (count, batch, rest) = match shape {
@@ -36,7 +44,11 @@ pub(super) fn read(path: &Path) -> Result<(Dataset, Option<usize>), DataError> {
         }
     };
     if rest[0] != 3 || rest[1] != rest[2] {
-        return Err(wrong(at, format!("images of shape {shape:?}"), "3 channels, square"));
+        return Err(wrong(
+            at,
+            format!("images of shape {shape:?}"),
+            "3 channels, square",
+        ));
     }
     let at = offset_of(labels.data());
     let values: Vec<i64> = match labels.dtype() {
@@ -53,10 +65,19 @@ pub(super) fn read(path: &Path) -> Result<(Dataset, Option<usize>), DataError> {
         return Err(wrong(at, format!("{} labels", values.len()), &expected));
     }
     if let Some(i) = values.iter().position(|v| !(0..256).contains(v)) {
-        return Err(wrong(at, format!("label {} at index {i}", values[i]), "0 to 255"));
+        return Err(wrong(
+            at,
+            format!("label {} at index {i}", values[i]),
+            "0 to 255",
+        ));
     }
     let classes = values.iter().max().map_or(0, |m| *m as usize + 1).max(10);
     let labels = values.into_iter().map(|v| v as u8).collect();
-    let data = Dataset { images: images.data().to_vec(), labels, size: rest[1], classes };
+    let data = Dataset {
+        images: images.data().to_vec(),
+        labels,
+        size: rest[1],
+        classes,
+    };
     Ok((data, batch))
 }

@@ -24,14 +24,19 @@ impl Place {
         let start = self.span.start.min(self.text.len());
         let before = &self.text[..start];
         let line_start = before.rfind('\n').map_or(0, |i| i + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        (
+            before.matches('\n').count() + 1,
+            before[line_start..].chars().count() + 1,
+        )
     }
 
     /// The line it stands on.
     pub fn line(&self) -> &str {
         let start = self.span.start.min(self.text.len());
         let from = self.text[..start].rfind('\n').map_or(0, |i| i + 1);
-        let to = self.text[start..].find('\n').map_or(self.text.len(), |i| start + i);
+        let to = self.text[start..]
+            .find('\n')
+            .map_or(self.text.len(), |i| start + i);
         &self.text[from..to]
     }
 }
@@ -51,7 +56,11 @@ impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (line, column) = self.place.line_and_column();
         let file = self.place.file.display();
-        write!(f, "{file}:{line}:{column}: {}; expected {}", self.message, self.expected)
+        write!(
+            f,
+            "{file}:{line}:{column}: {}; expected {}",
+            self.message, self.expected
+        )
     }
 }
 
@@ -62,7 +71,11 @@ pub struct Diagnostics(pub Vec<Diagnostic>);
 
 /// The diagnostics as a compiler would print them, with the line and a mark under the place.
 pub fn render(diagnostics: &Diagnostics, colour: bool) -> String {
-    let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+    let renderer = if colour {
+        Renderer::styled()
+    } else {
+        Renderer::plain()
+    };
     let one = |d: &Diagnostic| {
         let path = d.place.file.display().to_string();
         // A mark needs at least one byte and must not leave the text.
@@ -71,8 +84,19 @@ pub fn render(diagnostics: &Diagnostics, colour: bool) -> String {
         let label = format!("expected {}", d.expected);
         let snippet = Snippet::source(d.place.text.as_ref())
             .path(path.as_str())
-            .annotation(AnnotationKind::Primary.span(start..end).label(label.as_str()));
-        renderer.render(&[Level::ERROR.primary_title(d.message.as_str()).element(snippet)])
+            .annotation(
+                AnnotationKind::Primary
+                    .span(start..end)
+                    .label(label.as_str()),
+            );
+        renderer.render(&[Level::ERROR
+            .primary_title(d.message.as_str())
+            .element(snippet)])
     };
-    diagnostics.0.iter().map(one).collect::<Vec<_>>().join("\n\n")
+    diagnostics
+        .0
+        .iter()
+        .map(one)
+        .collect::<Vec<_>>()
+        .join("\n\n")
 }

@@ -14,7 +14,9 @@ pub fn set_in_text(text: &str, path: &str, value: &str) -> Result<String, toml_e
     let table = match path.split_once('.') {
         Some((section, _)) => {
             let entry = document.entry(section).or_insert(toml_edit::table());
-            entry.as_table_mut().map(|t| t as &mut dyn toml_edit::TableLike)
+            entry
+                .as_table_mut()
+                .map(|t| t as &mut dyn toml_edit::TableLike)
         }
         None => Some(document.as_table_mut() as &mut dyn toml_edit::TableLike),
     };
@@ -51,6 +53,9 @@ mod tests {
         let new = set_in_text(text, "budget.weights_kb", "60.5").expect("valid");
         assert_eq!(new, text.replace("70", "60.5"));
         let new = set_in_text(text, "schedule.kind", "\"cosine\"").expect("valid");
-        assert!(new.starts_with(text) && new.contains("[schedule]\nkind = \"cosine\""), "{new}");
+        assert!(
+            new.starts_with(text) && new.contains("[schedule]\nkind = \"cosine\""),
+            "{new}"
+        );
     }
 }

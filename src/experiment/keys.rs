@@ -8,7 +8,13 @@ const QUANTIZERS: &[&str] = &["none", "u1", "u2", "u3", "p1", "p2", "p3"];
 
 macro_rules! key {
     ($path:literal, $kind:expr, $default:expr, $class:expr, $doc:literal) => {
-        Key { path: $path, kind: $kind, default: $default, class: $class, doc: $doc }
+        Key {
+            path: $path,
+            kind: $kind,
+            default: $default,
+            class: $class,
+            doc: $doc,
+        }
     };
 }
 

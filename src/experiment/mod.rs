@@ -22,9 +22,9 @@ pub use diff::{Change, difference, strongest};
 pub use edit::set_in_file;
 pub use keys::KEYS;
 pub use resolve::{
-    AutoApply, Augment, BudgetMethod, Budgets, Clip, DataSource, Decay, Experiment, Initial,
-    LogSettings, OptimizerKind, OptimizerSettings, QuantizerSettings, ScheduleKind, ScheduleSettings, Start,
-    resolve_text,
+    Augment, AutoApply, BudgetMethod, Budgets, Clip, DataSource, Decay, Experiment, Initial,
+    LogSettings, OptimizerKind, OptimizerSettings, QuantizerSettings, ScheduleKind,
+    ScheduleSettings, Start, resolve_text,
 };
 pub use schema::{Class, Default, Key, Kind, reference_markdown};
 pub use source::{Loaded, Overrides, load, load_embedded};

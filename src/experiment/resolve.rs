@@ -285,10 +285,18 @@ pub(super) fn resolve(
     found: &Found,
     origin: &Place,
 ) -> Result<Experiment, Diagnostics> {
-    let mut resolver = Resolver { values: &values, found, origin, errors: Vec::new() };
+    let mut resolver = Resolver {
+        values: &values,
+        found,
+        origin,
+        errors: Vec::new(),
+    };
     let experiment = resolver.experiment();
     if resolver.errors.is_empty() {
-        Ok(Experiment { values: values.clone(), ..experiment })
+        Ok(Experiment {
+            values: values.clone(),
+            ..experiment
+        })
     } else {
         Err(Diagnostics(resolver.errors))
     }
@@ -373,14 +381,25 @@ impl Resolver<'_> {
 
     fn augment(&self) -> Augment {
         let word = self.word("data.augment");
-        let crop = if word.contains("crop") { self.whole("data.crop_padding") as usize } else { 0 };
-        Augment { crop, flip: word.contains("flip") }
+        let crop = if word.contains("crop") {
+            self.whole("data.crop_padding") as usize
+        } else {
+            0
+        };
+        Augment {
+            crop,
+            flip: word.contains("flip"),
+        }
     }
 
     fn start(&mut self) -> Start {
         match (self.path("init.weights"), self.path("init.run")) {
             (Some(_), Some(_)) => {
-                self.error("init.run", "both `init.weights` and `init.run`".into(), "one of the two");
+                self.error(
+                    "init.run",
+                    "both `init.weights` and `init.run`".into(),
+                    "one of the two",
+                );
                 Start::Scratch
             }
             (Some(weights), None) => Start::Weights(weights),
@@ -412,17 +431,31 @@ impl Resolver<'_> {
                 "\"both\" or \"none\", or a quantizer with b as a parameter (u1, u2, p1, p2)",
             );
         }
-        let quantizer = Quantizer { parametrization, signed, rules, learn, bounds };
+        let quantizer = Quantizer {
+            parametrization,
+            signed,
+            rules,
+            learn,
+            bounds,
+        };
         let initial = match self.word(&at("init")) {
             "data" => Initial::Data,
             _ => Initial::Fixed(self.fixed(side, &quantizer, bits)),
         };
-        Some(QuantizerSettings { quantizer, initial, bits })
+        Some(QuantizerSettings {
+            quantizer,
+            initial,
+            bits,
+        })
     }
 
     fn check_bits(&mut self, side: &str, signed: bool, bits: f64, bounds: &Bounds) {
         let least = if signed { 2.0 } else { 1.0 };
-        let kind = if signed { "signed weights" } else { "activations" };
+        let kind = if signed {
+            "signed weights"
+        } else {
+            "activations"
+        };
         if *bounds.b.start() < least {
             self.error(
                 &format!("{side}.bits_bounds"),
@@ -457,11 +490,23 @@ impl Resolver<'_> {
         };
         let parametrization = quantizer.parametrization;
         if parametrization == Parametrization::U3 && q_max < d {
-            let key = if given.is_some() { at("q_max") } else { at("d") };
-            self.error(&key, format!("q_max {q_max} is smaller than d {d}"), "q_max >= d");
+            let key = if given.is_some() {
+                at("q_max")
+            } else {
+                at("d")
+            };
+            self.error(
+                &key,
+                format!("q_max {q_max} is smaller than d {d}"),
+                "q_max >= d",
+            );
         }
         if parametrization == Parametrization::P3 && q_min > q_max {
-            self.error(&at("q_min"), format!("q_min {q_min} is larger than q_max {q_max}"), "q_min <= q_max");
+            self.error(
+                &at("q_min"),
+                format!("q_min {q_min} is larger than q_max {q_max}"),
+                "q_min <= q_max",
+            );
         }
         let parameters = match parametrization {
             Parametrization::U1 => [bits, d],
@@ -470,11 +515,18 @@ impl Resolver<'_> {
             Parametrization::P1 => [bits, q_min],
             Parametrization::P3 => [q_min, q_max],
         };
-        for (name, value) in parametrization.parameter_names().into_iter().zip(parameters) {
+        for (name, value) in parametrization
+            .parameter_names()
+            .into_iter()
+            .zip(parameters)
+        {
             let bound = quantizer.bounds.of(name);
             if name != "b" && !bound.contains(&value) {
-                let expected =
-                    format!("within `{side}.{name}_bounds`, {} to {}", bound.start(), bound.end());
+                let expected = format!(
+                    "within `{side}.{name}_bounds`, {} to {}",
+                    bound.start(),
+                    bound.end()
+                );
                 self.error(&at(name), format!("initial {name} {value}"), &expected);
             }
         }
@@ -490,20 +542,51 @@ impl Resolver<'_> {
             s.as_ref().is_some_and(|s| s.quantizer.learn == Learn::Both)
         };
         let both = [
-            ("weights_kb", Resource::Weights, "lambda_weights", learns(weights), "weights"),
-            ("activations_sum_kb", Resource::ActivationSum, "lambda_activations", learns(activations), "activations"),
-            ("activations_max_kb", Resource::ActivationMax, "lambda_activations", learns(activations), "activations"),
-            ("gbops", Resource::Bops, "lambda_gbops", learns(weights) || learns(activations), "weights"),
+            (
+                "weights_kb",
+                Resource::Weights,
+                "lambda_weights",
+                learns(weights),
+                "weights",
+            ),
+            (
+                "activations_sum_kb",
+                Resource::ActivationSum,
+                "lambda_activations",
+                learns(activations),
+                "activations",
+            ),
+            (
+                "activations_max_kb",
+                Resource::ActivationMax,
+                "lambda_activations",
+                learns(activations),
+                "activations",
+            ),
+            (
+                "gbops",
+                Resource::Bops,
+                "lambda_gbops",
+                learns(weights) || learns(activations),
+                "weights",
+            ),
         ];
         let mut limits = Vec::new();
         for (key, resource, lambda, learned, side) in both {
             let path = format!("budget.{key}");
-            let Some(limit) = self.optional(&path) else { continue };
+            let Some(limit) = self.optional(&path) else {
+                continue;
+            };
             if !learned {
                 self.error(
                     &path,
-                    format!("a budget for {} whose bitwidths are not learned", resource.label()),
-                    &format!("`{side}.quantizer` other than \"none\" with `{side}.learn = \"both\"`"),
+                    format!(
+                        "a budget for {} whose bitwidths are not learned",
+                        resource.label()
+                    ),
+                    &format!(
+                        "`{side}.quantizer` other than \"none\" with `{side}.learn = \"both\"`"
+                    ),
                 );
             }
             limits.push((resource, limit, self.number(&format!("budget.{lambda}"))));
@@ -556,8 +639,16 @@ impl Resolver<'_> {
     }
 
     fn error(&mut self, path: &str, message: String, expected: &str) {
-        let place = self.found.get(path).map_or(self.origin, |p| &p.place).clone();
-        self.errors.push(Diagnostic { place, message, expected: expected.into() });
+        let place = self
+            .found
+            .get(path)
+            .map_or(self.origin, |p| &p.place)
+            .clone();
+        self.errors.push(Diagnostic {
+            place,
+            message,
+            expected: expected.into(),
+        });
     }
 
     fn word(&self, path: &str) -> &str {
@@ -583,7 +674,10 @@ impl Resolver<'_> {
 
     fn number(&self, path: &str) -> f64 {
         self.optional(path).unwrap_or_else(|| {
-            unreachable!("the schema gives `{path}` a default: {:?}", KEYS.iter().find(|k| k.path == path))
+            unreachable!(
+                "the schema gives `{path}` a default: {:?}",
+                KEYS.iter().find(|k| k.path == path)
+            )
         })
     }
 

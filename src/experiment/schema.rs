@@ -6,7 +6,9 @@ use super::keys::KEYS;
 use super::value::Value;
 
 /// When a changed key takes effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
     /// At the next step.
@@ -72,7 +74,11 @@ impl Kind {
 }
 
 fn interval(low: f64, high: f64) -> String {
-    if high == f64::MAX { format!("from {low}") } else { format!("from {low} to {high}") }
+    if high == f64::MAX {
+        format!("from {low}")
+    } else {
+        format!("from {low} to {high}")
+    }
 }
 
 pub(super) fn quoted(words: &[&str]) -> String {
@@ -142,14 +148,25 @@ pub fn reference_markdown() -> String {
         let (table, name) = key.path.split_once('.').unwrap_or(("", key.path));
         if section != Some(table) {
             section = Some(table);
-            let title = if table.is_empty() { "Top level".into() } else { format!("`[{table}]`") };
-            let _ = writeln!(out, "\n**{title}**\n\n| key | value | default | class | meaning |");
+            let title = if table.is_empty() {
+                "Top level".into()
+            } else {
+                format!("`[{table}]`")
+            };
+            let _ = writeln!(
+                out,
+                "\n**{title}**\n\n| key | value | default | class | meaning |"
+            );
             let _ = writeln!(out, "|---|---|---|---|---|");
         }
         let default = key.default.value().map_or("-".into(), |v| format!("`{v}`"));
         let expected = key.kind.expected().replace('|', "\\|");
         let class = key.class.name();
-        let _ = writeln!(out, "| `{name}` | {expected} | {default} | {class} | {} |", key.doc);
+        let _ = writeln!(
+            out,
+            "| `{name}` | {expected} | {default} | {class} | {} |",
+            key.doc
+        );
     }
     out.trim_start().to_owned()
 }

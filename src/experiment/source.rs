@@ -31,7 +31,10 @@ pub struct Loaded {
 impl Loaded {
     /// Where the value of a key stands; the start of the file for a default.
     pub fn place(&self, path: &str) -> Place {
-        self.found.get(path).map_or(&self.origin, |p| &p.place).clone()
+        self.found
+            .get(path)
+            .map_or(&self.origin, |p| &p.place)
+            .clone()
     }
 }
 
@@ -80,7 +83,9 @@ impl Reader {
         for setting in overrides {
             self.setting(setting);
         }
-        let stem = path.file_stem().map_or("run".into(), |s| s.to_string_lossy().into_owned());
+        let stem = path
+            .file_stem()
+            .map_or("run".into(), |s| s.to_string_lossy().into_owned());
         let origin = Place {
             file: Arc::new(path.to_owned()),
             text: std::fs::read_to_string(path).unwrap_or_default().into(),
@@ -96,14 +101,12 @@ impl Reader {
         values.0.entry("name".into()).or_insert(Value::Text(stem));
         let resolved = resolve(values, &self.found, &origin);
         match resolved {
-            Ok(experiment) if self.errors.is_empty() => {
-                Ok(Loaded {
-                    experiment: Arc::new(experiment),
-                    files: self.files,
-                    found: self.found,
-                    origin,
-                })
-            }
+            Ok(experiment) if self.errors.is_empty() => Ok(Loaded {
+                experiment: Arc::new(experiment),
+                files: self.files,
+                found: self.found,
+                origin,
+            }),
             Ok(_) => Err(Diagnostics(self.errors)),
             Err(more) => {
                 self.errors.extend(more.0);
@@ -120,7 +123,11 @@ impl Reader {
             let place = from.unwrap_or_else(|| empty_place(&name));
             let expected = "a chain of files that ends".to_owned();
             let message = format!("{} extends itself", path.display());
-            self.errors.push(Diagnostic { place, message, expected });
+            self.errors.push(Diagnostic {
+                place,
+                message,
+                expected,
+            });
             return;
         }
         if !self.files.contains(&path.to_owned()) {
@@ -131,7 +138,11 @@ impl Reader {
             Err(error) => {
                 let place = from.unwrap_or_else(|| empty_place(&name));
                 let message = format!("cannot read {}: {error}", path.display());
-                self.errors.push(Diagnostic { place, message, expected: "a TOML file".into() });
+                self.errors.push(Diagnostic {
+                    place,
+                    message,
+                    expected: "a TOML file".into(),
+                });
                 return;
             }
         };
@@ -145,13 +156,21 @@ impl Reader {
                 let at = error.utf8_error().valid_up_to();
                 let message = format!("{} is not UTF-8 at byte {at}", path.display());
                 let place = from.unwrap_or_else(|| empty_place(&name));
-                self.errors.push(Diagnostic { place, message, expected: "UTF-8 text".into() });
+                self.errors.push(Diagnostic {
+                    place,
+                    message,
+                    expected: "UTF-8 text".into(),
+                });
             }
         }
     }
 
     fn text(&mut self, file: &Arc<PathBuf>, text: Arc<str>) {
-        let place = |span: Range<usize>| Place { file: file.clone(), text: text.clone(), span };
+        let place = |span: Range<usize>| Place {
+            file: file.clone(),
+            text: text.clone(),
+            span,
+        };
         let (table, errors) = DeTable::parse_recoverable(&text);
         for error in errors {
             self.errors.push(Diagnostic {
@@ -180,7 +199,12 @@ impl Reader {
                         self.key(&path, place(key.span()), place(value.span()), value);
                     }
                 }
-                _ => self.key(name.get_ref(), place(name.span()), place(value.span()), value),
+                _ => self.key(
+                    name.get_ref(),
+                    place(name.span()),
+                    place(value.span()),
+                    value,
+                ),
             }
         }
     }
@@ -192,12 +216,22 @@ impl Reader {
         };
         match convert(key, value.get_ref(), &value_at) {
             Ok(value) => {
-                self.found.insert(key.path, Placed { value, place: value_at });
+                self.found.insert(
+                    key.path,
+                    Placed {
+                        value,
+                        place: value_at,
+                    },
+                );
             }
             Err(found) => {
                 let message = format!("`{path}` is {found}");
                 let expected = key.kind.expected();
-                self.errors.push(Diagnostic { place: value_at, message, expected });
+                self.errors.push(Diagnostic {
+                    place: value_at,
+                    message,
+                    expected,
+                });
             }
         }
     }
@@ -229,12 +263,20 @@ impl Reader {
 }
 
 fn empty_place(file: &Arc<PathBuf>) -> Place {
-    Place { file: file.clone(), text: "".into(), span: 0..0 }
+    Place {
+        file: file.clone(),
+        text: "".into(),
+        span: 0..0,
+    }
 }
 
 fn wrong_type(place: Place, path: &str, value: &DeValue<'_>, expected: &str) -> Diagnostic {
     let message = format!("`{path}` is {}", describe(value));
-    Diagnostic { place, message, expected: expected.into() }
+    Diagnostic {
+        place,
+        message,
+        expected: expected.into(),
+    }
 }
 
 fn unknown_key(path: &str, place: Place) -> Diagnostic {
@@ -243,7 +285,9 @@ fn unknown_key(path: &str, place: Place) -> Diagnostic {
         .map(|key| (strsim::damerau_levenshtein(key.path, path), key.path))
         .min();
     let expected = match nearest {
-        Some((distance, nearest)) if distance <= 4 => format!("a known key; did you mean `{nearest}`?"),
+        Some((distance, nearest)) if distance <= 4 => {
+            format!("a known key; did you mean `{nearest}`?")
+        }
         _ => {
             let section = path.split_once('.').map(|(s, _)| s);
             let in_section = |k: &&Key| k.path.split_once('.').map(|(s, _)| s) == section;
@@ -257,16 +301,27 @@ fn unknown_key(path: &str, place: Place) -> Diagnostic {
             }
         }
     };
-    Diagnostic { place, message: format!("unknown key `{path}`"), expected }
+    Diagnostic {
+        place,
+        message: format!("unknown key `{path}`"),
+        expected,
+    }
 }
 
 /// The value as the key's kind, or what it is instead.
 fn convert(key: &Key, value: &DeValue<'_>, place: &Place) -> Result<Value, String> {
     let within = |v: f64, low: f64, high: f64| {
-        if v.is_finite() && v >= low && v <= high { Ok(v) } else { Err(format!("{v}")) }
+        if v.is_finite() && v >= low && v <= high {
+            Ok(v)
+        } else {
+            Err(format!("{v}"))
+        }
     };
     match key.kind {
-        Kind::Flag => value.as_bool().map(Value::Flag).ok_or_else(|| describe(value)),
+        Kind::Flag => value
+            .as_bool()
+            .map(Value::Flag)
+            .ok_or_else(|| describe(value)),
         Kind::Whole(low, high) => match whole(value) {
             Some(v) if (low..=high).contains(&v) => Ok(Value::Whole(v)),
             Some(v) => Err(format!("{v}")),
@@ -281,12 +336,17 @@ fn convert(key: &Key, value: &DeValue<'_>, place: &Place) -> Result<Value, Strin
             Some(word) => Err(format!("\"{word}\"")),
             None => Err(describe(value)),
         },
-        Kind::Text => value.as_str().map(|t| Value::Text(t.into())).ok_or_else(|| describe(value)),
+        Kind::Text => value
+            .as_str()
+            .map(|t| Value::Text(t.into()))
+            .ok_or_else(|| describe(value)),
         Kind::Path => {
             let path = value.as_str().ok_or_else(|| describe(value))?;
             // Relative to the file that says it; what the command line says, to the working folder.
             let folder = place.file.parent().unwrap_or(Path::new(""));
-            Ok(Value::Text(folder.join(path).to_string_lossy().into_owned()))
+            Ok(Value::Text(
+                folder.join(path).to_string_lossy().into_owned(),
+            ))
         }
         Kind::Numbers(low, high) | Kind::Range(low, high) => {
             let list = value.as_array().ok_or_else(|| describe(value))?;

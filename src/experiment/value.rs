@@ -63,7 +63,9 @@ impl Values {
         let mut section = "";
         for key in KEYS {
             let (table, name) = key.path.split_once('.').unwrap_or(("", key.path));
-            let Some(value) = self.get(key.path) else { continue };
+            let Some(value) = self.get(key.path) else {
+                continue;
+            };
             if table != section {
                 section = table;
                 out.push_str(&format!("\n[{table}]\n"));

@@ -66,21 +66,31 @@ impl Watcher {
         let mut folders = Folders::default();
         folders.watch(&mut debouncer, &files)?;
         let path = path.to_owned();
-        let mut state = State { path, overrides, files: files.clone(), last: contents(&files) };
-        let thread = std::thread::Builder::new().name("watcher".into()).spawn(move || {
-            loop {
-                match receiver.recv_timeout(POLL) {
-                    Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                    Ok(Wake::Changed) | Err(RecvTimeoutError::Timeout) => {}
+        let mut state = State {
+            path,
+            overrides,
+            files: files.clone(),
+            last: contents(&files),
+        };
+        let thread = std::thread::Builder::new()
+            .name("watcher".into())
+            .spawn(move || {
+                loop {
+                    match receiver.recv_timeout(POLL) {
+                        Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                        Ok(Wake::Changed) | Err(RecvTimeoutError::Timeout) => {}
+                    }
+                    if let Some(saved) = state.read() {
+                        // New files in the `extends` chain; a folder that cannot be watched is polled.
+                        let _ = folders.watch(&mut debouncer, &state.files);
+                        report(saved);
+                    }
                 }
-                if let Some(saved) = state.read() {
-                    // New files in the `extends` chain; a folder that cannot be watched is polled.
-                    let _ = folders.watch(&mut debouncer, &state.files);
-                    report(saved);
-                }
-            }
-        })?;
-        Ok(Self { stop: sender, thread: Some(thread) })
+            })?;
+        Ok(Self {
+            stop: sender,
+            thread: Some(thread),
+        })
     }
 }
 
@@ -122,7 +132,10 @@ impl Folders {
 type Contents = BTreeMap<PathBuf, Option<Vec<u8>>>;
 
 fn contents(files: &[PathBuf]) -> Contents {
-    files.iter().map(|f| (f.clone(), std::fs::read(f).ok())).collect()
+    files
+        .iter()
+        .map(|f| (f.clone(), std::fs::read(f).ok()))
+        .collect()
 }
 
 struct State {

@@ -30,7 +30,8 @@ pub enum Name {
 impl Name {
     /// As on the command line and in file names.
     pub fn label(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
+        self.to_possible_value()
+            .map_or_else(String::new, |v| v.get_name().to_owned())
     }
 }
 
@@ -120,7 +121,10 @@ pub fn build(name: Name, history: &History, view: &View) -> Figure {
 }
 
 fn has_activations(history: &History) -> bool {
-    history.layers.iter().any(|l| l.info.role == Role::Activation)
+    history
+        .layers
+        .iter()
+        .any(|l| l.info.role == Role::Activation)
 }
 
 /// One panel of a figure: loss, error and heat have one; memory (weights, activations), step size
@@ -192,7 +196,11 @@ impl Builder<'_> {
         let factor = self.x_factor();
         // Two buckets per column resolve what the plot can show.
         let most = (self.view.resolution * 2).max(16);
-        let beta = if drawn.smooth { self.view.smoothing } else { 0.0 };
+        let beta = if drawn.smooth {
+            self.view.smoothing
+        } else {
+            0.0
+        };
         let mut segments: Vec<Vec<(f64, f64)>> = vec![Vec::new()];
         let mut band = Vec::new();
         let (mut average, mut weight) = (0.0, 0.0);
@@ -207,7 +215,11 @@ impl Builder<'_> {
             let keep = beta.powi(bucket.count().min(1 << 20) as i32);
             average = average * keep + mean * (1.0 - keep);
             weight = weight * keep + (1.0 - keep);
-            let y = if beta > 0.0 && weight > 0.0 { average / weight } else { mean };
+            let y = if beta > 0.0 && weight > 0.0 {
+                average / weight
+            } else {
+                mean
+            };
             if let Some(segment) = segments.last_mut() {
                 segment.push((x, y));
             }
@@ -217,7 +229,13 @@ impl Builder<'_> {
             }
         }
         segments.retain(|s| !s.is_empty());
-        Line { label: drawn.label.into(), ink: drawn.ink, dash: drawn.dash, segments, band }
+        Line {
+            label: drawn.label.into(),
+            ink: drawn.ink,
+            dash: drawn.dash,
+            segments,
+            band,
+        }
     }
 
     /// A scene of lines over steps.
@@ -264,7 +282,11 @@ impl Builder<'_> {
         };
         for line in lines {
             let visible = |x: f64| x >= inside.0 && x <= inside.1;
-            line.segments.iter().flatten().filter(|p| visible(p.0)).for_each(|p| take(p.1));
+            line.segments
+                .iter()
+                .flatten()
+                .filter(|p| visible(p.0))
+                .for_each(|p| take(p.1));
             if self.view.smoothing == 0.0 {
                 for (_, low, high) in line.band.iter().filter(|b| visible(b.0)) {
                     take(*low);
@@ -278,7 +300,11 @@ impl Builder<'_> {
         }
         let forward = |v: f64| scale.forward(v).unwrap_or(0.0);
         let (low, high) = (forward(range.0), forward(range.1));
-        let span = if high > low { high - low } else { low.abs().max(1.0) * 0.2 };
+        let span = if high > low {
+            high - low
+        } else {
+            low.abs().max(1.0) * 0.2
+        };
         let half = span * 0.54 * self.view.y_zoom;
         let middle = (low + high) / 2.0;
         let mut range = (scale.inverse(middle - half), scale.inverse(middle + half));
@@ -286,11 +312,20 @@ impl Builder<'_> {
         if !positive && low >= 0.0 && range.0 < 0.0 {
             range.0 = 0.0;
         }
-        Axis { label: label.into(), scale, range, ticks: None }
+        Axis {
+            label: label.into(),
+            scale,
+            range,
+            ticks: None,
+        }
     }
 
     fn linear_or_log(&self) -> Scale {
-        if self.view.log_y { Scale::Log10 } else { Scale::Linear }
+        if self.view.log_y {
+            Scale::Log10
+        } else {
+            Scale::Linear
+        }
     }
 
     fn loss(&self) -> Scene {
@@ -308,20 +343,43 @@ impl Builder<'_> {
             if shown && !series.is_empty() {
                 let smooth = label != "validation";
                 let ink = Ink::Series(i);
-                lines.push(self.line(&Drawn { label, series, ink, dash, smooth, factor: 1.0 }));
+                lines.push(self.line(&Drawn {
+                    label,
+                    series,
+                    ink,
+                    dash,
+                    smooth,
+                    factor: 1.0,
+                }));
             }
         }
-        self.scene("loss".into(), "nats", self.linear_or_log(), lines, Vec::new())
+        self.scene(
+            "loss".into(),
+            "nats",
+            self.linear_or_log(),
+            lines,
+            Vec::new(),
+        )
     }
 
     fn error(&self) -> Scene {
         let h = self.history;
-        let series = [("training batch", &h.train_error, 0), ("validation", &h.validation_error, 2)];
+        let series = [
+            ("training batch", &h.train_error, 0),
+            ("validation", &h.validation_error, 2),
+        ];
         let mut lines = Vec::new();
         for (i, (label, series, dash)) in series.into_iter().enumerate() {
             if !series.is_empty() {
                 let (ink, smooth) = (Ink::Series(2 * i), i == 0);
-                lines.push(self.line(&Drawn { label, series, ink, dash, smooth, factor: 100.0 }));
+                lines.push(self.line(&Drawn {
+                    label,
+                    series,
+                    ink,
+                    dash,
+                    smooth,
+                    factor: 100.0,
+                }));
             }
         }
         self.scene("error".into(), "%", self.linear_or_log(), lines, Vec::new())
@@ -330,7 +388,10 @@ impl Builder<'_> {
     fn memory(&self, index: usize) -> Scene {
         let h = self.history;
         let (title, series): (&str, Vec<(&str, &Series, Resource)>) = if index == 0 {
-            ("memory of weights", vec![("weights", &h.weight_kb, Resource::Weights)])
+            (
+                "memory of weights",
+                vec![("weights", &h.weight_kb, Resource::Weights)],
+            )
         } else {
             let all = [
                 ("sum", &h.activation_sum_kb, Resource::ActivationSum),
@@ -347,8 +408,19 @@ impl Builder<'_> {
             if any && !limits.contains(&resource) {
                 continue;
             }
-            let ink = if index == 0 { Ink::Weights } else { Ink::Activations };
-            lines.push(self.line(&Drawn { label, series, ink, dash: i, smooth: false, factor: 1.0 }));
+            let ink = if index == 0 {
+                Ink::Weights
+            } else {
+                Ink::Activations
+            };
+            lines.push(self.line(&Drawn {
+                label,
+                series,
+                ink,
+                dash: i,
+                smooth: false,
+                factor: 1.0,
+            }));
             for budget in h.budgets.iter().filter(|b| b.resource == resource) {
                 guides.push(Guide {
                     y: budget.limit,
@@ -379,7 +451,10 @@ impl Builder<'_> {
         series: impl Fn(&LayerHistory) -> &Series,
     ) -> Scene {
         let side = if index == 0 { "weights" } else { "activations" };
-        let lines = self.layer_lines(|l| (l.info.role == Role::Activation) == (index == 1), series);
+        let lines = self.layer_lines(
+            |l| (l.info.role == Role::Activation) == (index == 1),
+            series,
+        );
         self.scene(format!("{title}, {side}"), title, scale, lines, Vec::new())
     }
 
@@ -398,7 +473,14 @@ impl Builder<'_> {
                 let ink = self.depth(i);
                 let label = layer.info.name.as_str();
                 let series = series(layer);
-                self.line(&Drawn { label, series, ink, dash: i % 4, smooth: true, factor: 1.0 })
+                self.line(&Drawn {
+                    label,
+                    series,
+                    ink,
+                    dash: i % 4,
+                    smooth: true,
+                    factor: 1.0,
+                })
             })
             .filter(|line| !line.segments.is_empty())
             .collect()
@@ -407,8 +489,7 @@ impl Builder<'_> {
     fn gradients(&self, index: usize) -> Scene {
         let first = |l: &LayerHistory| l.info.parametrization.parameter_names();
         let name = |i: usize| {
-            let mut names: Vec<&str> =
-                self.history.layers.iter().map(|l| first(l)[i]).collect();
+            let mut names: Vec<&str> = self.history.layers.iter().map(|l| first(l)[i]).collect();
             names.sort_unstable();
             names.dedup();
             names.join("/")
@@ -439,9 +520,21 @@ impl Builder<'_> {
             .filter(|(_, l)| (l.info.role == Role::Activation) == (index == 1))
             .filter_map(|(_, l)| {
                 let value = f64::from(l.bitwidth.at(at)?);
-                let ink = if index == 0 { Ink::Weights } else { Ink::Activations };
-                let suffix = if l.info.role == Role::Bias { ".bias" } else { "" };
-                Some(Bar { label: format!("{}{suffix}", l.info.name), value, ink })
+                let ink = if index == 0 {
+                    Ink::Weights
+                } else {
+                    Ink::Activations
+                };
+                let suffix = if l.info.role == Role::Bias {
+                    ".bias"
+                } else {
+                    ""
+                };
+                Some(Bar {
+                    label: format!("{}{suffix}", l.info.name),
+                    value,
+                    ink,
+                })
             })
             .collect();
         let highest = bars.iter().map(|b| b.value).fold(4.0, f64::max);
@@ -458,7 +551,11 @@ impl Builder<'_> {
                 label: "bits".into(),
                 scale: Scale::Linear,
                 range: (0.0, highest + 0.5),
-                ticks: Some((0..=highest as u32).map(|b| (b.into(), b.to_string())).collect()),
+                ticks: Some(
+                    (0..=highest as u32)
+                        .map(|b| (b.into(), b.to_string()))
+                        .collect(),
+                ),
             },
             items: vec![Item::Bars(bars)],
             marks: Vec::new(),
@@ -479,16 +576,27 @@ impl Builder<'_> {
             .collect();
         let mut values = vec![None; layers.len() * columns];
         for (row, (_, layer)) in layers.iter().enumerate() {
-            self.heat_row(&layer.bitwidth, &mut values[row * columns..(row + 1) * columns]);
+            self.heat_row(
+                &layer.bitwidth,
+                &mut values[row * columns..(row + 1) * columns],
+            );
         }
         let mark = |l: &LayerHistory| match l.info.role {
             Role::Weight => "W",
             Role::Bias => "b",
             Role::Activation => "A",
         };
-        let rows = layers.iter().map(|(_, l)| format!("{} {}", mark(l), l.info.name)).collect();
-        let lines_scene =
-            self.scene("bitwidth, layers x steps".into(), "layer", Scale::Linear, vec![], vec![]);
+        let rows = layers
+            .iter()
+            .map(|(_, l)| format!("{} {}", mark(l), l.info.name))
+            .collect();
+        let lines_scene = self.scene(
+            "bitwidth, layers x steps".into(),
+            "layer",
+            Scale::Linear,
+            vec![],
+            vec![],
+        );
         Scene {
             y: Axis {
                 label: "layer".into(),
@@ -497,7 +605,11 @@ impl Builder<'_> {
                 ticks: Some(Vec::new()),
             },
             x,
-            items: vec![Item::Heat(Heat { rows, edges, values })],
+            items: vec![Item::Heat(Heat {
+                rows,
+                edges,
+                values,
+            })],
             empty: "no quantizers in use yet".into(),
             ..lines_scene
         }
@@ -507,12 +619,18 @@ impl Builder<'_> {
     fn heat_row(&self, series: &Series, out: &mut [Option<f32>]) {
         let (from, to) = self.x_range();
         let columns = out.len() as f64;
-        let Some((first, last)) = series.extent() else { return };
+        let Some((first, last)) = series.extent() else {
+            return;
+        };
         for bucket in series.range(from.max(0.0) as u64, to.max(0.0) as u64, out.len() * 4) {
             let column = |step: u32| (f64::from(step) - from) / (to - from).max(1e-9) * columns;
             let start = column(bucket.first).floor().clamp(0.0, columns) as usize;
             let end = (column(bucket.last).floor() + 1.0).clamp(0.0, columns) as usize;
-            let value = if bucket.min == bucket.max { bucket.end } else { bucket.mean.round() };
+            let value = if bucket.min == bucket.max {
+                bucket.end
+            } else {
+                bucket.mean.round()
+            };
             for cell in &mut out[start.min(end)..end] {
                 *cell = Some(value);
             }

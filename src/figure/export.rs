@@ -48,7 +48,9 @@ pub enum ExportError {
 /// # Errors
 /// Where it is something else.
 pub fn parse_size(text: &str) -> Result<(u32, u32), String> {
-    let parsed = text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+    let parsed = text
+        .split_once('x')
+        .and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
     match parsed {
         Some((w, h)) if (200..=10_000).contains(&w) && (150..=10_000).contains(&h) => Ok((w, h)),
         _ => Err("expected WIDTHxHEIGHT from 200x150 to 10000x10000".into()),
@@ -70,14 +72,18 @@ pub fn export(
             let mut pixels = vec![0; size.0 as usize * size.1 as usize * 3];
             let backend = BitMapBackend::with_buffer(&mut pixels, size);
             paint(figure, &backend.into_drawing_area(), theme)?;
-            encode_png(&pixels, size, png::ColorType::Rgb)
-                .map_err(|source| ExportError::Io { path: path.to_owned(), source })?
+            encode_png(&pixels, size, png::ColorType::Rgb).map_err(|source| ExportError::Io {
+                path: path.to_owned(),
+                source,
+            })?
         }
         Some("svg") => paint_svg_text(figure, theme, size)?.into_bytes(),
         _ => return Err(ExportError::Extension(path.to_owned())),
     };
-    crate::run::write_atomically(path, &bytes)
-        .map_err(|source| ExportError::Io { path: path.to_owned(), source })
+    crate::run::write_atomically(path, &bytes).map_err(|source| ExportError::Io {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The figure as SVG text.
@@ -90,7 +96,11 @@ pub fn paint_svg_text(
     size: (u32, u32),
 ) -> Result<String, ExportError> {
     let mut text = String::new();
-    paint(figure, &SVGBackend::with_string(&mut text, size).into_drawing_area(), theme)?;
+    paint(
+        figure,
+        &SVGBackend::with_string(&mut text, size).into_drawing_area(),
+        theme,
+    )?;
     Ok(text)
 }
 
@@ -112,7 +122,10 @@ fn encode_png(pixels: &[u8], size: (u32, u32), colour: png::ColorType) -> io::Re
 pub fn write_png(path: &Path, pixels: &[u8], size: (u32, u32)) -> Result<(), ExportError> {
     encode_png(pixels, size, png::ColorType::Rgb)
         .and_then(|bytes| crate::run::write_atomically(path, &bytes))
-        .map_err(|source| ExportError::Io { path: path.to_owned(), source })
+        .map_err(|source| ExportError::Io {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// An ink as a colour. Series colours are those of Okabe and Ito, safe for colour-blind people;
@@ -194,7 +207,11 @@ fn paint<DB: DrawingBackend>(
     area.fill(&background).map_err(failed)?;
     let columns = figure.columns.max(1);
     let rows = figure.panels.len().div_ceil(columns).max(1);
-    for (panel, scene) in area.split_evenly((rows, columns)).into_iter().zip(&figure.panels) {
+    for (panel, scene) in area
+        .split_evenly((rows, columns))
+        .into_iter()
+        .zip(&figure.panels)
+    {
         Painter::new(&panel, scene, theme).paint()?;
     }
     area.present().map_err(failed)
@@ -233,10 +250,29 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
                 Item::Line(_) => {}
             }
         }
-        let legend = if scene.legend().is_empty() { 0 } else { em + em / 2 };
-        let right = if scene.items.iter().any(|i| matches!(i, Item::Heat(_))) { em * 5 } else { em };
-        let plot = (left, em * 2 + legend, width - right, height - bottom.min(height / 2));
-        Self { area, scene, theme, text, plot }
+        let legend = if scene.legend().is_empty() {
+            0
+        } else {
+            em + em / 2
+        };
+        let right = if scene.items.iter().any(|i| matches!(i, Item::Heat(_))) {
+            em * 5
+        } else {
+            em
+        };
+        let plot = (
+            left,
+            em * 2 + legend,
+            width - right,
+            height - bottom.min(height / 2),
+        );
+        Self {
+            area,
+            scene,
+            theme,
+            text,
+            plot,
+        }
     }
 
     fn paint(&self) -> Result<(), ExportError> {
@@ -247,7 +283,13 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
         self.title()?;
         if self.scene.is_empty() {
             let middle = ((left + right) / 2, (top + bottom) / 2);
-            return self.label(&self.scene.empty, middle, HPos::Center, VPos::Center, Ink::Muted);
+            return self.label(
+                &self.scene.empty,
+                middle,
+                HPos::Center,
+                VPos::Center,
+                Ink::Muted,
+            );
         }
         self.axes()?;
         for item in &self.scene.items {
@@ -290,19 +332,31 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
         v: VPos,
         ink: Ink,
     ) -> Result<(), ExportError> {
-        let style = ("sans-serif", self.text).into_font().color(&colour(ink, self.theme));
+        let style = ("sans-serif", self.text)
+            .into_font()
+            .color(&colour(ink, self.theme));
         let style = style.pos(Pos::new(h, v));
-        self.area.draw(&Text::new(text.to_owned(), at, style)).map_err(failed)
+        self.area
+            .draw(&Text::new(text.to_owned(), at, style))
+            .map_err(failed)
     }
 
     fn turned(&self, text: &str, at: (i32, i32), h: HPos, v: VPos) -> Result<(), ExportError> {
-        let font = ("sans-serif", self.text * 0.9).into_font().transform(FontTransform::Rotate270);
-        let style = font.color(&colour(Ink::Text, self.theme)).pos(Pos::new(h, v));
-        self.area.draw(&Text::new(text.to_owned(), at, style)).map_err(failed)
+        let font = ("sans-serif", self.text * 0.9)
+            .into_font()
+            .transform(FontTransform::Rotate270);
+        let style = font
+            .color(&colour(Ink::Text, self.theme))
+            .pos(Pos::new(h, v));
+        self.area
+            .draw(&Text::new(text.to_owned(), at, style))
+            .map_err(failed)
     }
 
     fn path(&self, points: Vec<(i32, i32)>, style: ShapeStyle) -> Result<(), ExportError> {
-        self.area.draw(&PathElement::new(points, style)).map_err(failed)
+        self.area
+            .draw(&PathElement::new(points, style))
+            .map_err(failed)
     }
 
     fn title(&self) -> Result<(), ExportError> {
@@ -311,7 +365,9 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
             .color(&colour(Ink::Text, self.theme))
             .pos(Pos::new(HPos::Left, VPos::Top));
         let at = (self.plot.0, (self.text * 0.4) as i32);
-        self.area.draw(&Text::new(self.scene.title.clone(), at, style)).map_err(failed)
+        self.area
+            .draw(&Text::new(self.scene.title.clone(), at, style))
+            .map_err(failed)
     }
 
     fn axes(&self) -> Result<(), ExportError> {
@@ -320,21 +376,48 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
         let grid = ShapeStyle::from(&colour(Ink::Muted, self.theme).mix(0.4));
         let wanted = |pixels: i32, each: f64| (f64::from(pixels) / (self.text * each)) as usize;
         for (v, text) in ticks(&self.scene.x, wanted(right - left, 7.0).max(2)) {
-            let Some(x) = self.x(v).filter(|x| (left..=right).contains(x)) else { continue };
+            let Some(x) = self.x(v).filter(|x| (left..=right).contains(x)) else {
+                continue;
+            };
             self.path(vec![(x, top), (x, bottom)], grid)?;
-            self.label(&text, (x, bottom + em / 3), HPos::Center, VPos::Top, Ink::Text)?;
+            self.label(
+                &text,
+                (x, bottom + em / 3),
+                HPos::Center,
+                VPos::Top,
+                Ink::Text,
+            )?;
         }
         for (v, text) in ticks(&self.scene.y, wanted(bottom - top, 2.6).max(2)) {
-            let Some(y) = self.y(v).filter(|y| (top..=bottom).contains(y)) else { continue };
+            let Some(y) = self.y(v).filter(|y| (top..=bottom).contains(y)) else {
+                continue;
+            };
             self.path(vec![(left, y), (right, y)], grid)?;
-            self.label(&text, (left - em / 3, y), HPos::Right, VPos::Center, Ink::Text)?;
+            self.label(
+                &text,
+                (left - em / 3, y),
+                HPos::Right,
+                VPos::Center,
+                Ink::Text,
+            )?;
         }
         let frame = vec![(left, top), (left, bottom), (right, bottom)];
         self.path(frame, self.stroke(Ink::Text, 1.0))?;
         let (_, height) = self.area.dim_in_pixel();
         let below = ((left + right) / 2, height as i32 - em / 4);
-        self.label(&self.scene.x.label, below, HPos::Center, VPos::Bottom, Ink::Text)?;
-        self.turned(&self.scene.y.label, (em / 4, (top + bottom) / 2), HPos::Center, VPos::Top)
+        self.label(
+            &self.scene.x.label,
+            below,
+            HPos::Center,
+            VPos::Bottom,
+            Ink::Text,
+        )?;
+        self.turned(
+            &self.scene.y.label,
+            (em / 4, (top + bottom) / 2),
+            HPos::Center,
+            VPos::Top,
+        )
     }
 
     fn band(&self, line: &Line) -> Result<(), ExportError> {
@@ -355,8 +438,10 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
     fn line(&self, line: &Line) -> Result<(), ExportError> {
         let style = self.stroke(line.ink, 1.6);
         for segment in &line.segments {
-            let points: Vec<(i32, i32)> =
-                segment.iter().filter_map(|(x, y)| Some((self.x(*x)?, self.y(*y)?))).collect();
+            let points: Vec<(i32, i32)> = segment
+                .iter()
+                .filter_map(|(x, y)| Some((self.x(*x)?, self.y(*y)?)))
+                .collect();
             if let [only] = points[..] {
                 let dot = Circle::new(only, self.text / 5.0, style.filled());
                 self.area.draw(&dot).map_err(failed)?;
@@ -379,11 +464,19 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
             let to = f64::from(left) + each * (i as f64 + 0.88);
             let corners = [(from as i32, y), (to as i32, bottom)];
             let fill = colour(bar.ink, self.theme).filled();
-            self.area.draw(&Rectangle::new(corners, fill)).map_err(failed)?;
+            self.area
+                .draw(&Rectangle::new(corners, fill))
+                .map_err(failed)?;
             let middle = ((from + to) / 2.0) as i32;
             if each > self.text * 0.9 {
                 let text = format!("{:.0}", bar.value);
-                self.label(&text, (middle, y - 2), HPos::Center, VPos::Bottom, Ink::Text)?;
+                self.label(
+                    &text,
+                    (middle, y - 2),
+                    HPos::Center,
+                    VPos::Bottom,
+                    Ink::Text,
+                )?;
             }
             let at = (middle, bottom + self.text as i32 / 3);
             self.turned(&bar.label, at, HPos::Right, VPos::Center)?;
@@ -407,10 +500,14 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
                     column += 1;
                 }
                 let ends = (self.x(heat.edges[start]), self.x(heat.edges[column]));
-                let (Some(bits), (Some(x0), Some(x1))) = (value, ends) else { continue };
+                let (Some(bits), (Some(x0), Some(x1))) = (value, ends) else {
+                    continue;
+                };
                 let fill = colour(Ink::Bits(bits), self.theme).filled();
                 let corners = [(x0.max(left), y0), (x1.min(right), y1)];
-                self.area.draw(&Rectangle::new(corners, fill)).map_err(failed)?;
+                self.area
+                    .draw(&Rectangle::new(corners, fill))
+                    .map_err(failed)?;
             }
             let every = (self.text * 0.9 / height).ceil().max(1.0) as usize;
             if row % every == 0 {
@@ -425,14 +522,21 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
     fn bits_scale(&self, heat: &Heat) -> Result<(), ExportError> {
         let (_, top, right, _) = self.plot;
         let em = self.text as i32;
-        let mut bits: Vec<i32> = heat.values.iter().flatten().map(|b| b.round() as i32).collect();
+        let mut bits: Vec<i32> = heat
+            .values
+            .iter()
+            .flatten()
+            .map(|b| b.round() as i32)
+            .collect();
         bits.sort_unstable();
         bits.dedup();
         for (i, b) in bits.iter().enumerate() {
             let y = top + i as i32 * (em + em / 3);
             let corners = [(right + em / 2, y), (right + em / 2 + em, y + em)];
             let fill = colour(Ink::Bits(*b as f32), self.theme).filled();
-            self.area.draw(&Rectangle::new(corners, fill)).map_err(failed)?;
+            self.area
+                .draw(&Rectangle::new(corners, fill))
+                .map_err(failed)?;
             let at = (right + 2 * em, y + em / 2);
             self.label(&format!("{b} bit"), at, HPos::Left, VPos::Center, Ink::Text)?;
         }
@@ -442,7 +546,9 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
     fn guides(&self) -> Result<(), ExportError> {
         let (left, top, right, bottom) = self.plot;
         for guide in &self.scene.guides {
-            let Some(y) = self.y(guide.y).filter(|y| (top..=bottom).contains(y)) else { continue };
+            let Some(y) = self.y(guide.y).filter(|y| (top..=bottom).contains(y)) else {
+                continue;
+            };
             for dash in dashed(&[(left, y), (right, y)], 1, self.text) {
                 self.path(dash, self.stroke(guide.ink, 1.2))?;
             }
@@ -455,7 +561,9 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
     fn marks(&self) -> Result<(), ExportError> {
         let (left, top, right, bottom) = self.plot;
         for mark in self.scene.marks.iter().filter(|m| m.letter != '·') {
-            let Some(x) = self.x(mark.x).filter(|x| (left..=right).contains(x)) else { continue };
+            let Some(x) = self.x(mark.x).filter(|x| (left..=right).contains(x)) else {
+                continue;
+            };
             for dash in dashed(&[(x, top), (x, bottom)], 2, self.text) {
                 self.path(dash, self.stroke(Ink::Muted, 1.0))?;
             }
@@ -472,7 +580,13 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
             for piece in dashed(&[(x, y), (x + 2 * em, y)], dash, self.text) {
                 self.path(piece, self.stroke(ink, 1.8))?;
             }
-            self.label(label, (x + 2 * em + em / 2, y), HPos::Left, VPos::Center, Ink::Text)?;
+            self.label(
+                label,
+                (x + 2 * em + em / 2, y),
+                HPos::Left,
+                VPos::Center,
+                Ink::Text,
+            )?;
             x += 3 * em + (label.chars().count() as f64 * self.text * 0.62) as i32 + em;
         }
         Ok(())
@@ -483,7 +597,9 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
 fn clipped(points: &[(i32, i32)], plot: (i32, i32, i32, i32)) -> Vec<Vec<(i32, i32)>> {
     let mut pieces: Vec<Vec<(i32, i32)>> = Vec::new();
     for pair in points.windows(2) {
-        let Some((a, b)) = clip_segment(pair[0], pair[1], plot) else { continue };
+        let Some((a, b)) = clip_segment(pair[0], pair[1], plot) else {
+            continue;
+        };
         match pieces.last_mut() {
             Some(piece) if piece.last() == Some(&a) => piece.push(b),
             _ => pieces.push(vec![a, b]),
@@ -544,7 +660,10 @@ fn dashed(points: &[(i32, i32)], pattern: usize, em: f64) -> Vec<Vec<(i32, i32)>
             let take = left.min(length - done);
             done += take;
             left -= take;
-            let at = ((ax + dx * done / length) as i32, (ay + dy * done / length) as i32);
+            let at = (
+                (ax + dx * done / length) as i32,
+                (ay + dy * done / length) as i32,
+            );
             if index % 2 == 0 {
                 current.push(at);
             }

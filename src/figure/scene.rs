@@ -69,7 +69,10 @@ pub struct Axis {
 impl Axis {
     /// Share of the axis at which a value stands; may lie outside 0 to 1.
     pub fn share(&self, v: f64) -> Option<f64> {
-        let (low, high) = (self.scale.forward(self.range.0)?, self.scale.forward(self.range.1)?);
+        let (low, high) = (
+            self.scale.forward(self.range.0)?,
+            self.scale.forward(self.range.1)?,
+        );
         let span = high - low;
         let at = self.scale.forward(v)?;
         Some(if span > 0.0 { (at - low) / span } else { 0.5 })

@@ -56,7 +56,11 @@ pub struct Palette {
 
 impl Default for Palette {
     fn default() -> Self {
-        Self { colours: Colours::True, theme: Theme::Dark, marker: Marker::Braille }
+        Self {
+            colours: Colours::True,
+            theme: Theme::Dark,
+            marker: Marker::Braille,
+        }
     }
 }
 
@@ -82,11 +86,20 @@ impl Palette {
                 Some(Color::Rgb(r, g, b))
             }
             Colours::Sixteen => Some(match ink {
-                Ink::Series(n) => {
-                    [Color::Blue, Color::Yellow, Color::Red, Color::Green, Color::Magenta][n % 5]
-                }
-                Ink::Depth(t) => [Color::Magenta, Color::Blue, Color::Cyan, Color::Green, Color::Yellow]
-                    [((t * 4.99) as usize).min(4)],
+                Ink::Series(n) => [
+                    Color::Blue,
+                    Color::Yellow,
+                    Color::Red,
+                    Color::Green,
+                    Color::Magenta,
+                ][n % 5],
+                Ink::Depth(t) => [
+                    Color::Magenta,
+                    Color::Blue,
+                    Color::Cyan,
+                    Color::Green,
+                    Color::Yellow,
+                ][((t * 4.99) as usize).min(4)],
                 Ink::Weights => Color::Cyan,
                 Ink::Activations => Color::Yellow,
                 Ink::Muted => Color::DarkGray,
@@ -128,7 +141,11 @@ impl<'a> Plot<'a> {
             }
             _ => label(&mut y_ticks(scene, area.height).iter().map(|t| t.1.width())) + 1,
         };
-        let below = if matches!(scene.items.first(), Some(Item::Bars(_))) { 1 } else { 2 };
+        let below = if matches!(scene.items.first(), Some(Item::Bars(_))) {
+            1
+        } else {
+            2
+        };
         let left = left.min(area.width);
         Rect {
             x: area.x + left,
@@ -143,7 +160,9 @@ impl<'a> Plot<'a> {
         let plot = Self::plot_area(scene, area);
         let inside = column >= plot.x && column < plot.x + plot.width;
         inside.then(|| {
-            scene.x.value((f64::from(column - plot.x) + 0.5) / f64::from(plot.width.max(1)))
+            scene
+                .x
+                .value((f64::from(column - plot.x) + 0.5) / f64::from(plot.width.max(1)))
         })
     }
 }
@@ -168,7 +187,13 @@ impl Widget for &Plot<'_> {
             let width = scene.empty.width().min(usize::from(plot.width)) as u16;
             let x = plot.x + (plot.width - width) / 2;
             let style = self.palette.style(Ink::Muted);
-            buffer.set_stringn(x, plot.y + plot.height / 2, &scene.empty, width.into(), style);
+            buffer.set_stringn(
+                x,
+                plot.y + plot.height / 2,
+                &scene.empty,
+                width.into(),
+                style,
+            );
             return;
         }
         self.ticks(area, plot, buffer);
@@ -191,7 +216,9 @@ impl Plot<'_> {
     fn header(&self, area: Rect, buffer: &mut Buffer) {
         let bold = self.palette.style(Ink::Text).add_modifier(Modifier::BOLD);
         let unit = &self.scene.y.label;
-        let title = if matches!(self.scene.items.first(), Some(Item::Heat(_))) || self.scene.title.contains(unit.as_str()) {
+        let title = if matches!(self.scene.items.first(), Some(Item::Heat(_)))
+            || self.scene.title.contains(unit.as_str())
+        {
             self.scene.title.clone()
         } else {
             format!("{} [{unit}]", self.scene.title)
@@ -220,7 +247,9 @@ impl Plot<'_> {
         let style = self.palette.style(Ink::Muted);
         if !matches!(self.scene.items.first(), Some(Item::Heat(_))) {
             for (v, text) in y_ticks(self.scene, area.height) {
-                let Some(row) = row_of(&self.scene.y, v, plot) else { continue };
+                let Some(row) = row_of(&self.scene.y, v, plot) else {
+                    continue;
+                };
                 let width = text.width() as u16;
                 let x = (plot.x - 1).saturating_sub(width).max(area.x);
                 buffer.set_stringn(x, row, &text, width.into(), style);
@@ -237,7 +266,9 @@ impl Plot<'_> {
         let wanted = (usize::from(plot.width) / 14).clamp(2, 12);
         let mut free_from = area.x;
         for (v, text) in ticks(&self.scene.x, wanted) {
-            let Some(column) = column_of(&self.scene.x, v, plot) else { continue };
+            let Some(column) = column_of(&self.scene.x, v, plot) else {
+                continue;
+            };
             buffer[(column, axis)].set_char('┴').set_style(style);
             let width = text.width() as u16;
             let start = column.saturating_sub(width / 2).max(area.x);
@@ -262,7 +293,11 @@ impl Plot<'_> {
             let v = (1.0 - self.scene.y.share(y)?) * canvas.height as f64;
             Some((u, v))
         };
-        let faded = if line.segments.iter().any(|s| s.len() > 1) { Ink::Muted } else { line.ink };
+        let faded = if line.segments.iter().any(|s| s.len() > 1) {
+            Ink::Muted
+        } else {
+            line.ink
+        };
         for (x, low, high) in &line.band {
             let ends = (to_dot(canvas, *x, *low), to_dot(canvas, *x, *high));
             if let (Some(a), Some(b)) = ends {
@@ -271,14 +306,20 @@ impl Plot<'_> {
         }
         for segment in &line.segments {
             let mut phase = 0;
-            let points: Vec<(f64, f64)> =
-                segment.iter().filter_map(|(x, y)| to_dot(canvas, *x, *y)).collect();
+            let points: Vec<(f64, f64)> = segment
+                .iter()
+                .filter_map(|(x, y)| to_dot(canvas, *x, *y))
+                .collect();
             if let [only] = points[..] {
                 canvas.line(only, only, line.ink, 0, None);
             }
             for pair in points.windows(2) {
                 // Colour tells series apart; without it the dash does.
-                let dash = if self.palette.colours == Colours::None { line.dash } else { 0 };
+                let dash = if self.palette.colours == Colours::None {
+                    line.dash
+                } else {
+                    0
+                };
                 canvas.line(pair[0], pair[1], line.ink, dash, Some(&mut phase));
             }
         }
@@ -287,12 +328,20 @@ impl Plot<'_> {
 
     fn guides(&self, plot: Rect, canvas: &mut Canvas<'_>, buffer: &mut Buffer) {
         for guide in &self.scene.guides {
-            let Some(share) = self.scene.y.share(guide.y) else { continue };
+            let Some(share) = self.scene.y.share(guide.y) else {
+                continue;
+            };
             if !(0.0..=1.0).contains(&share) {
                 continue;
             }
             let v = (1.0 - share) * canvas.height as f64;
-            canvas.line((0.0, v), (canvas.width as f64, v), guide.ink, 1, Some(&mut 0));
+            canvas.line(
+                (0.0, v),
+                (canvas.width as f64, v),
+                guide.ink,
+                1,
+                Some(&mut 0),
+            );
             if let Some(row) = row_of(&self.scene.y, guide.y, plot) {
                 let width = guide.label.width() as u16;
                 let above = if row > plot.y { row - 1 } else { row + 1 };
@@ -308,7 +357,9 @@ impl Plot<'_> {
     fn bars(&self, bars: &[Bar], plot: Rect, area: Rect, buffer: &mut Buffer) {
         const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
         let each = (f64::from(plot.width) / bars.len().max(1) as f64).min(9.0);
-        let width = (each.floor() as u16).saturating_sub(u16::from(each >= 3.0)).max(1);
+        let width = (each.floor() as u16)
+            .saturating_sub(u16::from(each >= 3.0))
+            .max(1);
         for (i, bar) in bars.iter().enumerate() {
             let x = plot.x + (i as f64 * each) as u16;
             if x + width > plot.x + plot.width {
@@ -355,7 +406,11 @@ impl Plot<'_> {
         }
         // More layers than rows: each row shows the layer that it starts at.
         let shown = rows.min(plot.height.into());
-        let tall = if rows <= plot.height.into() { usize::from(plot.height) / rows } else { 1 };
+        let tall = if rows <= plot.height.into() {
+            usize::from(plot.height) / rows
+        } else {
+            1
+        };
         let tall = tall.clamp(1, 3);
         for r in 0..shown {
             let row = if shown < rows { r * rows / shown } else { r };
@@ -376,20 +431,18 @@ impl Plot<'_> {
     }
 
     /// The bitwidth as colour, and as a digit every few cells: readable without colour too.
-    fn heat_cell(
-        &self,
-        bits: f32,
-        middle: bool,
-        cell: &mut ratatui::buffer::Cell,
-        column: u16,
-    ) {
+    fn heat_cell(&self, bits: f32, middle: bool, cell: &mut ratatui::buffer::Cell, column: u16) {
         let digit = char::from_digit((bits.round() as u32).min(35), 36).unwrap_or('?');
         match self.palette.colour(Ink::Bits(bits)) {
             Some(colour) => {
                 let dark = bits < 4.5;
                 let ink = if dark { Color::White } else { Color::Black };
                 cell.set_bg(colour).set_fg(ink);
-                cell.set_char(if middle && column % 8 == 3 { digit } else { ' ' });
+                cell.set_char(if middle && column % 8 == 3 {
+                    digit
+                } else {
+                    ' '
+                });
             }
             None => {
                 cell.set_char(digit);
@@ -399,11 +452,15 @@ impl Plot<'_> {
 
     fn marks(&self, plot: Rect, buffer: &mut Buffer) {
         for mark in &self.scene.marks {
-            let Some(column) = column_of(&self.scene.x, mark.x, plot) else { continue };
+            let Some(column) = column_of(&self.scene.x, mark.x, plot) else {
+                continue;
+            };
             let style = self.palette.style(Ink::Text);
             let axis = plot.y + plot.height;
             if axis < buffer.area.bottom() {
-                buffer[(column, axis)].set_char(mark.letter).set_style(style);
+                buffer[(column, axis)]
+                    .set_char(mark.letter)
+                    .set_style(style);
             }
             if mark.letter == '·' {
                 continue;
@@ -419,7 +476,9 @@ impl Plot<'_> {
 
     fn cursor(&self, plot: Rect, buffer: &mut Buffer) {
         let Some(at) = self.scene.cursor else { return };
-        let Some(column) = column_of(&self.scene.x, at, plot) else { return };
+        let Some(column) = column_of(&self.scene.x, at, plot) else {
+            return;
+        };
         for row in plot.y..plot.y + plot.height {
             let cell = &mut buffer[(column, row)];
             if cell.symbol() == " " || cell.symbol() == "┊" {
@@ -437,7 +496,9 @@ fn shorten(name: &str, width: usize) -> &str {
     if count <= width {
         return name;
     }
-    name.char_indices().nth(count - width).map_or("", |(i, _)| &name[i..])
+    name.char_indices()
+        .nth(count - width)
+        .map_or("", |(i, _)| &name[i..])
 }
 
 fn letter(series: usize) -> char {
@@ -546,14 +607,21 @@ impl<'a> Canvas<'a> {
         ];
         let width = usize::from(self.area.width);
         for (i, (mask, ink)) in self.masks.iter().zip(&self.inks).enumerate() {
-            let (Some((ink, series)), true) = (ink, *mask != 0) else { continue };
+            let (Some((ink, series)), true) = (ink, *mask != 0) else {
+                continue;
+            };
             let symbol = match self.palette.marker {
                 Marker::Braille => char::from_u32(0x2800 + u32::from(*mask)).unwrap_or(' '),
                 Marker::Block => QUADRANTS[usize::from(*mask)],
                 Marker::Ascii => letter(*series),
             };
-            let position = (self.area.x + (i % width) as u16, self.area.y + (i / width) as u16);
-            buffer[position].set_char(symbol).set_style(self.palette.style(*ink));
+            let position = (
+                self.area.x + (i % width) as u16,
+                self.area.y + (i / width) as u16,
+            );
+            buffer[position]
+                .set_char(symbol)
+                .set_style(self.palette.style(*ink));
         }
     }
 }
@@ -566,7 +634,12 @@ mod tests {
     use super::*;
 
     fn scene(points: Vec<(f64, f64)>, x: (f64, f64), y: (f64, f64)) -> Scene {
-        let axis = |range| Axis { label: "u".into(), scale: Scale::Linear, range, ticks: None };
+        let axis = |range| Axis {
+            label: "u".into(),
+            scale: Scale::Linear,
+            range,
+            ticks: None,
+        };
         Scene {
             title: "t".into(),
             x: axis(x),
@@ -589,7 +662,12 @@ mod tests {
         let area = Rect::new(0, 0, width, height);
         let mut buffer = Buffer::empty(area);
         (&Plot::new(scene, &Palette::default())).render(area, &mut buffer);
-        let row = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>() + "\n";
+        let row = |y| {
+            (0..width)
+                .map(|x| buffer[(x, y)].symbol())
+                .collect::<String>()
+                + "\n"
+        };
         (0..height).map(row).collect()
     }
 
@@ -627,7 +705,10 @@ mod tests {
 
     #[test]
     fn a_diagonal_looks_like_one() {
-        let scene = Scene { cursor: None, ..scene(vec![(0.0, 0.0), (10.0, 1.0)], (0.0, 10.0), (0.0, 1.0)) };
+        let scene = Scene {
+            cursor: None,
+            ..scene(vec![(0.0, 0.0), (10.0, 1.0)], (0.0, 10.0), (0.0, 1.0))
+        };
         insta::assert_snapshot!(text(&scene, 30, 8));
     }
 }

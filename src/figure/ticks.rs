@@ -14,17 +14,21 @@ pub fn ticks(axis: &Axis, wanted: usize) -> Vec<(f64, String)> {
     }
     match axis.scale {
         Scale::Linear => linear(low, high, wanted),
-        Scale::Log2 => powers(low.log2(), high.log2(), wanted, |e| (e.exp2(), power_of_two(e))),
-        Scale::Log10 => {
-            powers(low.log10(), high.log10(), wanted, |e| (10f64.powf(e), number(10f64.powf(e), 0)))
-        }
+        Scale::Log2 => powers(low.log2(), high.log2(), wanted, |e| {
+            (e.exp2(), power_of_two(e))
+        }),
+        Scale::Log10 => powers(low.log10(), high.log10(), wanted, |e| {
+            (10f64.powf(e), number(10f64.powf(e), 0))
+        }),
     }
 }
 
 /// The nearest of 1, 2, 5 times a power of ten at or above `v`.
 fn nice(v: f64) -> f64 {
     let power = 10f64.powf(v.log10().floor());
-    let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|f| f * power >= v * (1.0 - 1e-9));
+    let factor = [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .find(|f| f * power >= v * (1.0 - 1e-9));
     factor.unwrap_or(10.0) * power
 }
 
@@ -58,7 +62,9 @@ fn powers(
     let stride = ((high - low) / wanted as f64).ceil().max(1.0);
     let first = (low / stride - 1e-9).ceil() * stride;
     let count = ((high - first + 1e-9) / stride).floor() as i64;
-    (0..=count.clamp(-1, 1000)).map(|i| tick(first + i as f64 * stride)).collect()
+    (0..=count.clamp(-1, 1000))
+        .map(|i| tick(first + i as f64 * stride))
+        .collect()
 }
 
 fn power_of_two(exponent: f64) -> String {
@@ -100,7 +106,12 @@ mod tests {
     use super::*;
 
     fn axis(scale: Scale, range: (f64, f64)) -> Axis {
-        Axis { label: String::new(), scale, range, ticks: None }
+        Axis {
+            label: String::new(),
+            scale,
+            range,
+            ticks: None,
+        }
     }
 
     proptest! {
@@ -130,11 +141,23 @@ mod tests {
     #[test]
     fn people_would_choose_these() {
         let texts = |scale, range, wanted| -> Vec<String> {
-            ticks(&axis(scale, range), wanted).into_iter().map(|t| t.1).collect()
+            ticks(&axis(scale, range), wanted)
+                .into_iter()
+                .map(|t| t.1)
+                .collect()
         };
-        assert_eq!(texts(Scale::Linear, (0.0, 1.0), 5), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+        assert_eq!(
+            texts(Scale::Linear, (0.0, 1.0), 5),
+            ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]
+        );
         assert_eq!(texts(Scale::Linear, (-3.0, 14.0), 4), ["0", "5", "10"]);
-        assert_eq!(texts(Scale::Log2, (0.0625, 1.0), 5), ["2⁻⁴", "2⁻³", "2⁻²", "2⁻¹", "2⁰"]);
-        assert_eq!(texts(Scale::Linear, (0.0, 60_000.0), 3), ["0", "20k", "40k", "60k"]);
+        assert_eq!(
+            texts(Scale::Log2, (0.0625, 1.0), 5),
+            ["2⁻⁴", "2⁻³", "2⁻²", "2⁻¹", "2⁰"]
+        );
+        assert_eq!(
+            texts(Scale::Linear, (0.0, 60_000.0), 3),
+            ["0", "20k", "40k", "60k"]
+        );
     }
 }

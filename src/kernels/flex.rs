@@ -7,7 +7,7 @@ use burn::backend::{DType, Flex, TensorMetadata};
 use burn::tensor::{Shape, TensorData};
 use burn_flex::FlexTensor;
 
-use super::conv::Geometry;
+use super::conv::{self, Extents, Geometry};
 use super::norm::{self, Activation, Extent, Inputs};
 use super::ops::{Engine, NormGradients, NormSpec, NormTensors, kernels_of_engine};
 use super::quantize;
@@ -46,6 +46,48 @@ fn written<R>(length: usize, write: impl FnOnce(&mut [MaybeUninit<f32>]) -> R) -
 }
 
 impl Engine for Flex {
+    fn convolution_forward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        geometry: Geometry,
+    ) -> FloatTensor<Self> {
+        let e = extents(&x, &weight, geometry);
+        let [height, width] = e.output_size();
+        let shape = [e.images, e.output, height, width];
+        let mut y = vec![0.0; shape.iter().product()];
+        conv::forward(
+            &e,
+            Contiguous::new(&x).slice(),
+            Contiguous::new(&weight).slice(),
+            &mut y,
+        );
+        tensor(y, shape)
+    }
+
+    fn convolution_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        g: FloatTensor<Self>,
+        geometry: Geometry,
+        wants_x: bool,
+    ) -> (Option<FloatTensor<Self>>, FloatTensor<Self>) {
+        let e = extents(&x, &weight, geometry);
+        let upstream = Contiguous::new(&g);
+        let gx = wants_x.then(|| {
+            let mut gx = vec![0.0; x.shape().num_elements()];
+            let weight = Contiguous::new(&weight);
+            conv::input_gradient(&e, weight.slice(), upstream.slice(), &mut gx);
+            tensor(gx, x.shape())
+        });
+        let gw = conv::weight_gradient(
+            Simd::current(),
+            &e,
+            Contiguous::new(&x).slice(),
+            upstream.slice(),
+        );
+        (gx, tensor(gw, weight.shape()))
+    }
+
     fn fake_quantize_forward(x: FloatTensor<Self>, grid: &Grid) -> FloatTensor<Self> {
         let input = Contiguous::new(&x);
         let x_slice = input.slice();
@@ -82,7 +124,10 @@ impl Engine for Flex {
             norm::forward(simd, &slices, &statistics, y);
         });
         let channels = slices.extent.channels;
-        (tensor(y, inputs.x.shape()), tensor(statistics, [2, channels]))
+        (
+            tensor(y, inputs.x.shape()),
+            tensor(statistics, [2, channels]),
+        )
     }
 
     fn norm_activation_backward(
@@ -116,8 +161,25 @@ impl Engine for Flex {
     }
 }
 
+/// Extents of a convolution of these shapes.
+fn extents(x: &FlexTensor, weight: &FlexTensor, geometry: Geometry) -> Extents {
+    let [images, input, height, width] = x.shape().dims();
+    let [output, _, kernel_height, kernel_width] = weight.shape().dims();
+    Extents {
+        images,
+        input,
+        size: [height, width],
+        output,
+        kernel: [kernel_height, kernel_width],
+        geometry,
+    }
+}
+
 fn sums_tensor(sums: crate::quantizer::Sums) -> FlexTensor {
-    tensor(sums.to_array().map(|v| v as f32).to_vec(), [crate::quantizer::Sums::LEN])
+    tensor(
+        sums.to_array().map(|v| v as f32).to_vec(),
+        [crate::quantizer::Sums::LEN],
+    )
 }
 
 /// The fused norm's inputs, contiguous.
@@ -142,7 +204,11 @@ impl NormSlices {
             beta: Contiguous::new(&inputs.beta),
             epsilon: inputs.epsilon,
             activation: inputs.activation,
-            extent: Extent { images, channels, pixels: height * width },
+            extent: Extent {
+                images,
+                channels,
+                pixels: height * width,
+            },
         }
     }
 

@@ -18,14 +18,16 @@ mod flex;
 pub mod norm;
 pub mod ops;
 pub mod quantize;
+mod memory;
 mod simd;
 
-use burn::tensor::Tensor;
 use burn::backend::{Dispatch, DispatchTensor};
+use burn::tensor::Tensor;
 
 pub use conv::Geometry;
 pub use norm::{Activation, Moments};
 use ops::{Kernels, NormSpec};
+pub use memory::keep_blocks;
 pub use simd::Simd;
 
 use crate::quantizer::Grid;

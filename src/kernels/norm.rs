@@ -97,8 +97,9 @@ fn row(tensor: &[f32], e: Extent, image: usize, channel: usize) -> &[f32] {
 
 /// The rows of a tensor by channel, so that channels can be written in parallel.
 fn rows_by_channel<T>(tensor: &mut [T], e: Extent) -> Vec<Vec<&mut [T]>> {
-    let mut rows: Vec<Vec<&mut [T]>> =
-        (0..e.channels).map(|_| Vec::with_capacity(e.images)).collect();
+    let mut rows: Vec<Vec<&mut [T]>> = (0..e.channels)
+        .map(|_| Vec::with_capacity(e.images))
+        .collect();
     for (i, row) in tensor.chunks_mut(e.pixels.max(1)).enumerate() {
         rows[i % e.channels].push(row);
     }
@@ -160,7 +161,11 @@ fn sequential_statistics(x: &[f32], e: Extent) -> Vec<f32> {
 
 /// Writes the output for the given statistics.
 pub fn forward(simd: Simd, inputs: &Inputs, statistics: &[f32], y: &mut [MaybeUninit<f32>]) {
-    assert_eq!(inputs.x.len(), y.len(), "input and output have the same length");
+    assert_eq!(
+        inputs.x.len(),
+        y.len(),
+        "input and output have the same length"
+    );
     rows_by_channel(y, inputs.extent)
         .into_par_iter()
         .enumerate()
@@ -220,8 +225,15 @@ pub fn backward(
                     Some(gr) => gr,
                     None => gx_rows[image],
                 };
-                let (s, p, q) =
-                    pre_activation_row(simd, &channel, &inputs.activation, x, residual, upstream, out);
+                let (s, p, q) = pre_activation_row(
+                    simd,
+                    &channel,
+                    &inputs.activation,
+                    x,
+                    residual,
+                    upstream,
+                    out,
+                );
                 sum += s;
                 product += p;
                 sums.add(q);
@@ -294,6 +306,41 @@ fn row_moments_body(x: &[f32], shift: f32) -> (f64, f64) {
     (total(&sum), total(&squares))
 }
 
+/// A row loop with the body written out in place: closures would not be compiled for the
+/// instruction set of the function around them.
+macro_rules! for_row {
+    ($x:ident, $residual:ident, |$i:ident, $lane:ident, $r:ident| $body:expr) => {{
+        let whole = $x.len() / LANES * LANES;
+        if $residual.is_empty() {
+            let $r = 0.0f32;
+            for start in (0..whole).step_by(LANES) {
+                for $lane in 0..LANES {
+                    let $i = start + $lane;
+                    $body
+                }
+            }
+            for $i in whole..$x.len() {
+                let $lane = $i - whole;
+                $body
+            }
+        } else {
+            let residual = &$residual[..$x.len()];
+            for start in (0..whole).step_by(LANES) {
+                for $lane in 0..LANES {
+                    let $i = start + $lane;
+                    let $r = residual[$i];
+                    $body
+                }
+            }
+            for $i in whole..$x.len() {
+                let $lane = $i - whole;
+                let $r = residual[$i];
+                $body
+            }
+        }
+    }};
+}
+
 #[inline(always)]
 fn forward_row_body(
     channel: &Channel,
@@ -302,33 +349,24 @@ fn forward_row_body(
     residual: &[f32],
     y: &mut [MaybeUninit<f32>],
 ) {
+    let y = &mut y[..x.len()];
+    let channel = *channel;
+    macro_rules! map {
+        (|$z:ident| $f:expr) => {
+            for_row!(x, residual, |i, _lane, r| {
+                let $z = channel.apply(x[i]) + r;
+                y[i].write($f);
+            })
+        };
+    }
     match activation {
-        Activation::Identity => map_row(channel, x, residual, y, |z| z),
-        Activation::Relu => map_row(channel, x, residual, y, |z| z.max(0.0)),
+        Activation::Identity => map!(|z| z),
+        Activation::Relu => map!(|z| z.max(0.0)),
         Activation::Quantize(grid) if grid.family == Family::Uniform => {
             let lane = UniformLane::new(grid);
-            map_row(channel, x, residual, y, |z| lane.quantize(z));
+            map!(|z| lane.quantize(z));
         }
-        Activation::Quantize(grid) => map_row(channel, x, residual, y, |z| grid.forward(z)),
-    }
-}
-
-#[inline(always)]
-fn map_row(
-    channel: &Channel,
-    x: &[f32],
-    residual: &[f32],
-    y: &mut [MaybeUninit<f32>],
-    f: impl Fn(f32) -> f32,
-) {
-    if residual.is_empty() {
-        for (y, x) in y.iter_mut().zip(x) {
-            y.write(f(channel.apply(*x)));
-        }
-    } else {
-        for ((y, x), r) in y.iter_mut().zip(x).zip(residual) {
-            y.write(f(channel.apply(*x) + r));
-        }
+        Activation::Quantize(grid) => map!(|z| grid.forward(z)),
     }
 }
 
@@ -343,67 +381,36 @@ fn pre_activation_row_body(
     g: &[f32],
     out: &mut [f32],
 ) -> (f64, f64, Sums) {
-    let mut sums = LaneSums::default();
+    let (g, out) = (&g[..x.len()], &mut out[..x.len()]);
+    let channel = *channel;
+    let mut lanes = LaneSums::default();
     let mut exact = Sums::default();
-    let (s, p) = match activation {
-        Activation::Identity => reduce_row(channel, x, residual, g, out, |_, g, _| g),
-        Activation::Relu => {
-            reduce_row(channel, x, residual, g, out, |z, g, _| if z > 0.0 { g } else { 0.0 })
-        }
-        Activation::Quantize(grid) if grid.family == Family::Uniform => {
-            let lane = UniformLane::new(grid);
-            reduce_row(channel, x, residual, g, out, |z, g, j| lane.backward(z, g, &mut sums, j))
-        }
-        Activation::Quantize(grid) => reduce_row(channel, x, residual, g, out, |z, g, _| {
-            grid.backward(z, g, &mut exact)
-        }),
-    };
-    let mut all = sums.total();
-    all.add(exact);
-    (s, p, all)
-}
-
-#[inline(always)]
-fn reduce_row(
-    channel: &Channel,
-    x: &[f32],
-    residual: &[f32],
-    g: &[f32],
-    out: &mut [f32],
-    mut f: impl FnMut(f32, f32, usize) -> f32,
-) -> (f64, f64) {
     let (mut sum, mut product) = ([0f32; LANES], [0f32; LANES]);
-    let length = x.len();
-    let (x, g, out) = (&x[..length], &g[..length], &mut out[..length]);
-    let mut at = |i: usize, j: usize, r: f32| {
-        let normalised = (x[i] - channel.mean) * channel.inverse;
-        let gz = f(channel.apply(x[i]) + r, g[i], j);
-        sum[j] += gz;
-        product[j] += gz * normalised;
-        out[i] = gz;
-    };
-    let whole = length / LANES * LANES;
-    if residual.is_empty() {
-        for start in (0..whole).step_by(LANES) {
-            for j in 0..LANES {
-                at(start + j, j, 0.0);
-            }
-        }
-        for i in whole..length {
-            at(i, i - whole, 0.0);
-        }
-    } else {
-        let residual = &residual[..length];
-        for start in (0..whole).step_by(LANES) {
-            for j in 0..LANES {
-                at(start + j, j, residual[start + j]);
-            }
-        }
-        for i in whole..length {
-            at(i, i - whole, residual[i]);
-        }
+    macro_rules! reduce {
+        (|$z:ident, $g:ident, $lane:ident| $f:expr) => {
+            for_row!(x, residual, |i, $lane, r| {
+                let normalised = (x[i] - channel.mean) * channel.inverse;
+                let $z = channel.apply(x[i]) + r;
+                let $g = g[i];
+                let gz = $f;
+                sum[$lane] += gz;
+                product[$lane] += gz * normalised;
+                out[i] = gz;
+            })
+        };
     }
-    (total(&sum), total(&product))
+    match activation {
+        Activation::Identity => reduce!(|_z, g, lane| g),
+        Activation::Relu => reduce!(|z, g, lane| if z > 0.0 { g } else { 0.0 }),
+        Activation::Quantize(grid) if grid.family == Family::Uniform => {
+            let uniform = UniformLane::new(grid);
+            reduce!(|z, g, lane| uniform.backward(z, g, &mut lanes, lane));
+        }
+        Activation::Quantize(grid) => reduce!(|z, g, lane| grid.backward(z, g, &mut exact)),
+    }
+    let mut all = lanes.total();
+    all.add(exact);
+    (total(&sum), total(&product), all)
 }
 
 /// `gx = gamma / sqrt(var + eps) * (gz - mean(gz) - xhat * mean(gz * xhat))`, in place of `gz`.

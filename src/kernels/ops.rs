@@ -3,11 +3,11 @@
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{AutodiffBackend, Backend, backend_extension};
+use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
-use burn_autodiff::Autodiff;
 
 use super::conv::Geometry;
 use super::norm::{Activation, Moments};
@@ -58,7 +58,10 @@ pub trait Engine: Backend {
         let gx = wants_x.then(|| {
             Self::conv2d_x_backward(x.clone(), weight.clone(), g.clone(), geometry.options())
         });
-        (gx, Self::conv2d_weight_backward(x, weight, g, geometry.options()))
+        (
+            gx,
+            Self::conv2d_weight_backward(x, weight, g, geometry.options()),
+        )
     }
 }
 
@@ -167,9 +170,21 @@ macro_rules! kernels_of_engine {
             ) -> (FloatTensor<Self>, FloatTensor<Self>) {
                 let residual = spec.has_residual.then_some(residual);
                 let statistics = spec.has_statistics.then_some(statistics);
-                let NormSpec { epsilon, activation, moments, .. } = spec;
-                let inputs =
-                    NormTensors { x, residual, gamma, beta, epsilon, activation, moments };
+                let NormSpec {
+                    epsilon,
+                    activation,
+                    moments,
+                    ..
+                } = spec;
+                let inputs = NormTensors {
+                    x,
+                    residual,
+                    gamma,
+                    beta,
+                    epsilon,
+                    activation,
+                    moments,
+                };
                 <Self as Engine>::norm_activation_forward(&inputs, statistics)
             }
 
@@ -235,7 +250,11 @@ impl<B: Engine, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         }
         let nodes = [x_node, gamma_node, beta_node, sums_node, residual_node];
         let state = (inputs, statistics.clone());
-        let output = match NormActivation.prepare::<C>(nodes).compute_bound().stateful() {
+        let output = match NormActivation
+            .prepare::<C>(nodes)
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prep) => prep.finish(state, output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         };
@@ -299,7 +318,13 @@ impl<B: Engine> Backward<B, 5> for NormActivation {
         let g = gradients.consume::<B>(&ops.node);
         let (inputs, statistics) = ops.state;
         let all = B::norm_activation_backward(&inputs, statistics, g);
-        let computed = [Some(all.x), Some(all.gamma), Some(all.beta), Some(all.sums), all.residual];
+        let computed = [
+            Some(all.x),
+            Some(all.gamma),
+            Some(all.beta),
+            Some(all.sums),
+            all.residual,
+        ];
         for (parent, gradient) in ops.parents.into_iter().zip(computed) {
             if let (Some(node), Some(gradient)) = (parent, gradient) {
                 gradients.register::<B>(node.id, gradient);

@@ -37,7 +37,10 @@ pub fn backward(
     g: &[f32],
     gx: &mut [MaybeUninit<f32>],
 ) -> Sums {
-    assert!(x.len() == g.len() && x.len() == gx.len(), "one length for all three");
+    assert!(
+        x.len() == g.len() && x.len() == gx.len(),
+        "one length for all three"
+    );
     let parts: Vec<Sums> = x
         .par_chunks(CHUNK)
         .zip(g.par_chunks(CHUNK))
@@ -95,7 +98,11 @@ fn backward_body(grid: &Grid, x: &[f32], g: &[f32], gx: &mut [MaybeUninit<f32>])
         }
     }
     let rest = gx_lanes.into_remainder().iter_mut();
-    for (j, ((gx, x), g)) in rest.zip(x_lanes.remainder()).zip(g_lanes.remainder()).enumerate() {
+    for (j, ((gx, x), g)) in rest
+        .zip(x_lanes.remainder())
+        .zip(g_lanes.remainder())
+        .enumerate()
+    {
         gx.write(lane.backward(*x, *g, &mut sums, j));
     }
     sums.total()
@@ -149,7 +156,11 @@ impl UniformLane {
         let rounded = round_half_away(scaled);
         let error = g * rounded - g * scaled;
         let outside = above | below;
-        sums.inner[j] += if outside { error * self.clipped_share } else { error };
+        sums.inner[j] += if outside {
+            error * self.clipped_share
+        } else {
+            error
+        };
         sums.outer[j] += if above { g } else { 0.0 };
         sums.outer[j] += if below { g * self.below_sign } else { 0.0 };
         let beyond = (x > self.high) | ((x < self.low) & (self.below_sign != 0.0));
@@ -205,7 +216,8 @@ mod tests {
         let mut gx = vec![MaybeUninit::new(f32::NAN); x.len()];
         let sums = backward(simd, grid, x, g, &mut gx);
         // SAFETY: both buffers were created initialised.
-        let read = |v: Vec<MaybeUninit<f32>>| v.iter().map(|v| unsafe { v.assume_init() }).collect();
+        let read =
+            |v: Vec<MaybeUninit<f32>>| v.iter().map(|v| unsafe { v.assume_init() }).collect();
         (read(y), read(gx), sums)
     }
 
@@ -265,7 +277,8 @@ mod tests {
         let g: Vec<f32> = (0..100_003).map(|i| (i as f32 * 0.11).cos()).collect();
         let with = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-            pool.expect("a pool").install(|| run(Simd::current(), &grid, &x, &g))
+            pool.expect("a pool")
+                .install(|| run(Simd::current(), &grid, &x, &g))
         };
         let one = with(1);
         for threads in [2, 4] {

@@ -57,9 +57,16 @@ impl Simd {
 
 /// Compiles one body for each instruction set and picks one by the first argument, a [`Simd`].
 ///
-/// The body is an `#[inline(always)]` function, so it is compiled anew inside each wrapper.
+/// The body is an `#[inline(always)]` function, so it is compiled anew inside each wrapper. A
+/// second body, for the portable path, is for those that want fused multiply-adds: where the
+/// processor has none, `mul_add` would be a call.
 macro_rules! multiversion {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
+        $crate::kernels::simd::multiversion! {
+            $(#[$meta])* $vis fn $name($($arg: $ty),*) $(-> $ret)? = $body, $body
+        }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path, $portable:path) => {
         $(#[$meta])*
         $vis fn $name(simd: $crate::kernels::Simd, $($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
@@ -78,7 +85,7 @@ macro_rules! multiversion {
                 }
             }
             let _ = simd;
-            $body($($arg),*)
+            $portable($($arg),*)
         }
     };
 }

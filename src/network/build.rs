@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use super::parameter::{leaf, Kind, Parameter, Running, Slot};
+use super::parameter::{Kind, Parameter, Running, Slot, leaf};
 use super::{Around, Block, Classifier, Module, Network, StoredTensor, Unit, UnitActivation};
 use super::{Model, Shortcut};
 use crate::kernels::{Geometry, Moments};
@@ -152,7 +152,10 @@ impl<R: Rng> Builder<'_, R> {
         let after = (self.channels, self.size, self.input);
         let around = match (shortcut, same_shape) {
             (Shortcut::A | Shortcut::B, true) => Around::Identity,
-            (Shortcut::A, false) => Around::Subsample { stride, extra: output - channels },
+            (Shortcut::A, false) => Around::Subsample {
+                stride,
+                extra: output - channels,
+            },
             (Shortcut::B, false) | (Shortcut::C, _) => {
                 (self.channels, self.size, self.input) = (channels, size, input);
                 Around::Projection(Box::new(self.unit(UnitPlan {
@@ -165,12 +168,26 @@ impl<R: Rng> Builder<'_, R> {
             }
         };
         (self.channels, self.size, self.input) = after;
-        self.network.modules.push(Module::Block(Box::new(Block { first, second, around })));
+        self.network.modules.push(Module::Block(Box::new(Block {
+            first,
+            second,
+            around,
+        })));
     }
 
     fn unit(&mut self, plan: UnitPlan) -> Unit {
-        let UnitPlan { name, output, kernel, stride, relu } = plan;
-        let geometry = Geometry { stride, padding: kernel / 2, groups: 1 };
+        let UnitPlan {
+            name,
+            output,
+            kernel,
+            stride,
+            relu,
+        } = plan;
+        let geometry = Geometry {
+            stride,
+            padding: kernel / 2,
+            groups: 1,
+        };
         let weight_shape = [output, self.channels, kernel, kernel];
         let elements: usize = weight_shape.iter().product();
         let fan_in = self.channels * kernel * kernel;
@@ -197,7 +214,16 @@ impl<R: Rng> Builder<'_, R> {
                 UnitActivation::Relu(slot)
             }
         };
-        Unit { weight, weight_shape, weight_slot, geometry, gamma, beta, running, activation }
+        Unit {
+            weight,
+            weight_shape,
+            weight_slot,
+            geometry,
+            gamma,
+            beta,
+            running,
+            activation,
+        }
     }
 
     fn classifier(&mut self, classes: usize) {
@@ -216,14 +242,22 @@ impl<R: Rng> Builder<'_, R> {
             weight: Some(stored),
             activation: self.input,
         });
-        self.network.classifier = Classifier { weight, shape, weight_slot, bias, bias_slot };
+        self.network.classifier = Classifier {
+            weight,
+            shape,
+            weight_slot,
+            bias,
+            bias_slot,
+        };
     }
 
     fn normal(&mut self, name: String, shape: &[usize], fan_in: usize) -> usize {
         let deviation = (2.0 / fan_in as f64).sqrt();
         let elements: usize = shape.iter().product();
         let draw = |rng: &mut R| -> f64 { StandardNormal.sample(rng) };
-        let values = (0..elements).map(|_| (draw(self.rng) * deviation) as f32).collect();
+        let values = (0..elements)
+            .map(|_| (draw(self.rng) * deviation) as f32)
+            .collect();
         self.parameter(name, Kind::Weight, shape.to_vec(), values)
     }
 
@@ -239,7 +273,12 @@ impl<R: Rng> Builder<'_, R> {
         values: Vec<f32>,
     ) -> usize {
         let value = leaf(values, &self.network.device);
-        self.network.parameters.push(Parameter { name, kind, shape, value });
+        self.network.parameters.push(Parameter {
+            name,
+            kind,
+            shape,
+            value,
+        });
         self.network.parameters.len() - 1
     }
 
@@ -247,7 +286,10 @@ impl<R: Rng> Builder<'_, R> {
         let values = [vec![0f32; channels], vec![1f32; channels]].concat();
         let data = TensorData::new(values, [2, channels]);
         let statistics = Tensor::<2>::from_data(data, &self.network.device.clone().inner());
-        self.network.running.push(Running { name: name.to_owned(), statistics });
+        self.network.running.push(Running {
+            name: name.to_owned(),
+            statistics,
+        });
         self.network.running.len() - 1
     }
 
@@ -268,7 +310,11 @@ impl<R: Rng> Builder<'_, R> {
     }
 
     fn store(&mut self, role: Role, elements: usize, slot: Option<usize>) -> usize {
-        self.network.stored.push(StoredTensor { role, elements, slot });
+        self.network.stored.push(StoredTensor {
+            role,
+            elements,
+            slot,
+        });
         self.network.stored.len() - 1
     }
 }

@@ -34,7 +34,12 @@ impl Network {
     ///
     /// In [`Mode::Evaluate`] the images must live on the device without autodiff.
     pub fn forward(&mut self, images: Tensor<4>, mode: Mode) -> Tensor<2> {
-        Forward { network: self, mode, watch: None }.run(images)
+        Forward {
+            network: self,
+            mode,
+            watch: None,
+        }
+        .run(images)
     }
 
     /// Forward pass for evaluation that shows each unit's output to `watch`.
@@ -43,7 +48,12 @@ impl Network {
         images: Tensor<4>,
         mut watch: impl FnMut(&str, &Tensor<4>),
     ) -> Tensor<2> {
-        Forward { network: self, mode: Mode::Evaluate, watch: Some(&mut watch) }.run(images)
+        Forward {
+            network: self,
+            mode: Mode::Evaluate,
+            watch: Some(&mut watch),
+        }
+        .run(images)
     }
 
     /// The layer whose parameters or output first hold a non-finite value for these images.
@@ -87,7 +97,9 @@ impl Forward<'_> {
     }
 
     fn unit(&mut self, unit: &Unit, x: Tensor<4>, residual: Option<Tensor<4>>) -> Tensor<4> {
-        let weight = self.weight(unit.weight, unit.weight_slot).reshape(unit.weight_shape);
+        let weight = self
+            .weight(unit.weight, unit.weight_slot)
+            .reshape(unit.weight_shape);
         let x = kernels::convolution(x, weight, unit.geometry);
         let activation = match unit.activation {
             UnitActivation::Identity => Activation::Identity,
@@ -131,7 +143,10 @@ impl Forward<'_> {
     fn classify(&self, x: Tensor<4>) -> Tensor<2> {
         let c = &self.network.classifier;
         let [n, channels, h, w] = x.dims();
-        let pooled = x.reshape([n, channels, h * w]).mean_dim(2).reshape([n, channels]);
+        let pooled = x
+            .reshape([n, channels, h * w])
+            .mean_dim(2)
+            .reshape([n, channels]);
         let weight = self.weight(c.weight, c.weight_slot).reshape(c.shape);
         let bias = self.weight(c.bias, c.bias_slot).reshape([1, c.shape[0]]);
         pooled.matmul(weight.transpose()) + bias

@@ -14,16 +14,16 @@ mod model;
 mod parameter;
 pub mod weights;
 
-pub use build::{QuantizerPlan, Quantization};
+pub use build::{Quantization, QuantizerPlan};
 pub use forward::{Forward, Mode};
 pub use model::{Model, Shortcut};
-pub use parameter::{Kind, Parameter, Running, Slot};
 pub(crate) use parameter::read as read_tensor;
+pub use parameter::{Kind, Parameter, Running, Slot};
 
 use burn::tensor::Device;
 
 use crate::kernels::{Geometry, Moments};
-use crate::quantizer::memory::{Multiplication, Role, Stored, FLOAT_BITS, Usage};
+use crate::quantizer::memory::{FLOAT_BITS, Multiplication, Role, Stored, Usage};
 
 /// Added to the variance in every batch norm.
 pub const NORM_EPSILON: f32 = 1e-5;
@@ -89,7 +89,10 @@ struct Block {
 enum Around {
     Identity,
     /// Type A: every `stride`-th pixel, zeros for the `extra` channels.
-    Subsample { stride: usize, extra: usize },
+    Subsample {
+        stride: usize,
+        extra: usize,
+    },
     /// Types B and C: 1x1 convolution and batch norm.
     Projection(Box<Unit>),
 }
@@ -110,7 +113,10 @@ impl Network {
 
     /// Bits of every stored tensor now.
     pub fn stored(&self) -> Vec<Stored> {
-        self.stored.iter().map(|s| self.resolve(s, |slot| slot.grid().bits)).collect()
+        self.stored
+            .iter()
+            .map(|s| self.resolve(s, |slot| slot.grid().bits))
+            .collect()
     }
 
     /// The smallest usage that the bitwidth clamps allow.
@@ -125,7 +131,11 @@ impl Network {
             Some(slot) if self.quantized => bits(&self.slots[slot]),
             _ => FLOAT_BITS,
         };
-        Stored { role: s.role, elements: s.elements, bits }
+        Stored {
+            role: s.role,
+            elements: s.elements,
+            bits,
+        }
     }
 
     /// The slot behind every stored tensor, in the order of [`Self::stored`].

@@ -30,8 +30,14 @@ pub enum Model {
 
 impl Model {
     /// Names in experiment files.
-    pub const NAMES: [&'static str; 6] =
-        ["glyphnet", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"];
+    pub const NAMES: [&'static str; 6] = [
+        "glyphnet",
+        "resnet20",
+        "resnet32",
+        "resnet44",
+        "resnet56",
+        "resnet110",
+    ];
 
     /// The model of that name.
     pub fn from_name(name: &str, shortcut: Shortcut) -> Option<Self> {
@@ -39,6 +45,8 @@ impl Model {
             return Some(Self::Glyphnet);
         }
         let depth = name.strip_prefix("resnet")?.parse().ok()?;
-        Self::NAMES.contains(&name).then_some(Self::ResNet { depth, shortcut })
+        Self::NAMES
+            .contains(&name)
+            .then_some(Self::ResNet { depth, shortcut })
     }
 }

@@ -96,7 +96,14 @@ impl Slot {
         device: &Device,
     ) -> Self {
         let sums = leaf(vec![0.0; Sums::LEN], device);
-        Self { name, role, elements, quantizer, parameters, sums }
+        Self {
+            name,
+            role,
+            elements,
+            quantizer,
+            parameters,
+            sums,
+        }
     }
 
     /// The levels in use now.

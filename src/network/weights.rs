@@ -68,9 +68,11 @@ pub struct Report {
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} tensors loaded", self.loaded)?;
-        for (what, names) in
-            [("missing", &self.missing), ("extra", &self.extra), ("other shape", &self.reshaped)]
-        {
+        for (what, names) in [
+            ("missing", &self.missing),
+            ("extra", &self.extra),
+            ("other shape", &self.reshaped),
+        ] {
             if !names.is_empty() {
                 write!(f, "\n{what}: {}", names.join(", "))?;
             }
@@ -84,9 +86,15 @@ impl std::fmt::Display for Report {
 /// # Errors
 /// Where the file cannot be read or is no safetensors file.
 pub fn read_file(path: &Path) -> Result<Tensors, WeightsError> {
-    let io = |source| WeightsError::Io { path: path.to_owned(), source };
+    let io = |source| WeightsError::Io {
+        path: path.to_owned(),
+        source,
+    };
     let bytes = std::fs::read(path).map_err(io)?;
-    let format = |found: String| WeightsError::Format { path: path.to_owned(), found };
+    let format = |found: String| WeightsError::Format {
+        path: path.to_owned(),
+        found,
+    };
     let file = SafeTensors::deserialize(&bytes).map_err(|e| format(e.to_string()))?;
     let mut tensors = Tensors::new();
     for (name, view) in file.tensors() {
@@ -140,8 +148,14 @@ impl Network {
         for r in &self.running {
             let values = read(r.statistics.clone());
             let (mean, variance) = values.split_at(values.len() / 2);
-            tensors.insert(format!("{}.mean", r.name), (vec![mean.len()], mean.to_vec()));
-            tensors.insert(format!("{}.var", r.name), (vec![mean.len()], variance.to_vec()));
+            tensors.insert(
+                format!("{}.mean", r.name),
+                (vec![mean.len()], mean.to_vec()),
+            );
+            tensors.insert(
+                format!("{}.var", r.name),
+                (vec![mean.len()], variance.to_vec()),
+            );
         }
         tensors
     }
@@ -162,21 +176,33 @@ impl Network {
             match tensors.get(name) {
                 None => report.missing.push(name.clone()),
                 Some((found, _)) if squeezed(found) != squeezed(shape) => {
-                    report.reshaped.push(format!("{name} {found:?}, expected {shape:?}"));
+                    report
+                        .reshaped
+                        .push(format!("{name} {found:?}, expected {shape:?}"));
                 }
                 Some(_) => report.loaded += 1,
             }
         }
-        report.extra = tensors.keys().filter(|n| !current.contains_key(*n)).cloned().collect();
+        report.extra = tensors
+            .keys()
+            .filter(|n| !current.contains_key(*n))
+            .cloned()
+            .collect();
         if !(report.missing.is_empty() && report.extra.is_empty() && report.reshaped.is_empty()) {
-            return Err(WeightsError::Misfit { path: path.to_owned(), report });
+            return Err(WeightsError::Misfit {
+                path: path.to_owned(),
+                report,
+            });
         }
         let mut take = |name: &str| tensors.remove(name).expect("checked above").1;
         for p in &mut self.parameters {
             p.value = leaf(take(&p.name), &self.device);
         }
         for r in &mut self.running {
-            let values = [take(&format!("{}.mean", r.name)), take(&format!("{}.var", r.name))];
+            let values = [
+                take(&format!("{}.mean", r.name)),
+                take(&format!("{}.var", r.name)),
+            ];
             let channels = values[0].len();
             let data = TensorData::new(values.concat(), [2, channels]);
             r.statistics = Tensor::from_data(data, &self.device.clone().inner());
@@ -190,7 +216,11 @@ impl Network {
             p.kind == Kind::Weight && p.name.strip_suffix(".weight") == Some(name)
         };
         let values = self.parameters.iter().find(of_layer)?.to_vec();
-        Some(values.iter().fold(0.0, |m: f64, v| m.max(f64::from(v.abs()))))
+        Some(
+            values
+                .iter()
+                .fold(0.0, |m: f64, v| m.max(f64::from(v.abs()))),
+        )
     }
 }
 
@@ -203,7 +233,9 @@ fn translate(
     name: String,
     (shape, values): (Vec<usize>, Vec<f32>),
 ) -> (String, (Vec<usize>, Vec<f32>)) {
-    let Some((layer, entry)) = layer_of(&name) else { return (name, (shape, values)) };
+    let Some((layer, entry)) = layer_of(&name) else {
+        return (name, (shape, values));
+    };
     let entry = match entry {
         "quantized_conv/W" => "weight",
         "quantized_affine/W" => {
@@ -232,7 +264,9 @@ fn layer_of(name: &str) -> Option<(String, &str)> {
 }
 
 fn transpose(shape: &[usize], values: &[f32]) -> (Vec<usize>, Vec<f32>) {
-    let [rows, columns] = shape else { return (shape.to_vec(), values.to_vec()) };
+    let [rows, columns] = shape else {
+        return (shape.to_vec(), values.to_vec());
+    };
     let transposed = (0..*columns)
         .flat_map(|c| (0..*rows).map(move |r| values[r * columns + c]))
         .collect();

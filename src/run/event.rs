@@ -282,7 +282,10 @@ impl Event {
 
     /// Whether no event follows.
     pub fn is_last(&self) -> bool {
-        matches!(self, Self::Finished { .. } | Self::Stopped { .. } | Self::Failed { .. })
+        matches!(
+            self,
+            Self::Finished { .. } | Self::Stopped { .. } | Self::Failed { .. }
+        )
     }
 
     /// One JSON object with an `event` field; `layers` names the quantizers of the run.
@@ -331,7 +334,11 @@ fn step_json(r: &StepRecord, layers: &[LayerInfo]) -> Value {
         },
     });
     if let Some(records) = &r.layers {
-        let all: Vec<Value> = layers.iter().zip(records).map(|(i, l)| layer_json(i, l)).collect();
+        let all: Vec<Value> = layers
+            .iter()
+            .zip(records)
+            .map(|(i, l)| layer_json(i, l))
+            .collect();
         object["layers"] = all.into();
     }
     object
@@ -342,7 +349,12 @@ fn layer_json(info: &LayerInfo, l: &LayerRecord) -> Value {
         "name": info.name, "role": info.role, "parametrization": info.parametrization,
         "d": l.d, "q_max": l.q_max, "bitwidth": l.bitwidth, "clipped": l.clipped, "zeros": l.zeros,
     });
-    for (name, gradient) in info.parametrization.parameter_names().into_iter().zip(l.gradients) {
+    for (name, gradient) in info
+        .parametrization
+        .parameter_names()
+        .into_iter()
+        .zip(l.gradients)
+    {
         object[format!("grad_{name}")] = gradient.into();
     }
     if info.role != Role::Activation {

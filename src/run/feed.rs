@@ -29,7 +29,11 @@ struct State {
 impl Feed {
     /// Adds an event; drops it (and remembers that) where the screen is too far behind.
     pub fn push(&self, event: Arc<Event>) {
-        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self
+            .shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if state.waiting.len() < CAPACITY || event.is_last() {
             state.waiting.push(event);
         } else {
@@ -42,13 +46,24 @@ impl Feed {
     /// Takes everything that waits. `true` says that events were dropped before these: the log has
     /// them.
     pub fn take(&self) -> (Vec<Arc<Event>>, bool) {
-        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        (std::mem::take(&mut state.waiting), std::mem::take(&mut state.lost))
+        let mut state = self
+            .shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        (
+            std::mem::take(&mut state.waiting),
+            std::mem::take(&mut state.lost),
+        )
     }
 
     /// The same, after waiting for at least one event for at most `timeout`.
     pub fn wait(&self, timeout: Duration) -> Vec<Arc<Event>> {
-        let state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self
+            .shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let (mut state, _) = self
             .shared
             .arrived

@@ -74,11 +74,21 @@ impl RunFolder {
     pub fn create(root: &Path, name: &str) -> io::Result<Self> {
         let plain: String = name
             .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' })
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || "-_.".contains(c) {
+                    c
+                } else {
+                    '-'
+                }
+            })
             .collect();
         let stamp = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
         for attempt in 0..1000 {
-            let suffix = if attempt == 0 { String::new() } else { format!("-{attempt}") };
+            let suffix = if attempt == 0 {
+                String::new()
+            } else {
+                format!("-{attempt}")
+            };
             let path = root.join(format!("{plain}-{stamp}{suffix}"));
             std::fs::create_dir_all(root)?;
             match std::fs::create_dir(&path) {
@@ -91,7 +101,10 @@ impl RunFolder {
                 Err(e) => return Err(e),
             }
         }
-        Err(io::Error::new(io::ErrorKind::AlreadyExists, "a thousand runs in one second"))
+        Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "a thousand runs in one second",
+        ))
     }
 
     /// An existing run folder.
@@ -114,7 +127,9 @@ impl RunFolder {
 
     /// Its last component: how the run is called in lists.
     pub fn label(&self) -> String {
-        self.0.file_name().map_or("run".into(), |n| n.to_string_lossy().into_owned())
+        self.0
+            .file_name()
+            .map_or("run".into(), |n| n.to_string_lossy().into_owned())
     }
 
     /// The resolved experiment.
@@ -164,10 +179,18 @@ impl RunFolder {
     pub fn newest_checkpoint(&self) -> Option<PathBuf> {
         let entries = std::fs::read_dir(self.checkpoints()).ok()?;
         let step = |path: &Path| -> Option<u64> {
-            path.file_name()?.to_str()?.strip_prefix("step-")?.strip_suffix(".safetensors")?.parse().ok()
+            path.file_name()?
+                .to_str()?
+                .strip_prefix("step-")?
+                .strip_suffix(".safetensors")?
+                .parse()
+                .ok()
         };
         let paths = entries.filter_map(|e| Some(e.ok()?.path()));
-        paths.filter_map(|p| Some((step(&p)?, p))).max().map(|(_, p)| p)
+        paths
+            .filter_map(|p| Some((step(&p)?, p)))
+            .max()
+            .map(|(_, p)| p)
     }
 
     /// The best checkpoint, if one was ever best.
@@ -194,7 +217,9 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// All runs under `root` with their manifests, newest first. Folders without one are left out.
 pub fn list_runs(root: &Path) -> Vec<(RunFolder, Manifest)> {
-    let Ok(entries) = std::fs::read_dir(root) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(root) else {
+        return Vec::new();
+    };
     let mut runs: Vec<(RunFolder, Manifest)> = entries
         .filter_map(|e| {
             let folder = RunFolder::open(&e.ok()?.path()).ok()?;

@@ -219,7 +219,8 @@ impl History {
     pub fn best(&self) -> Option<(u64, f64)> {
         let met = |e: &&Evaluation| e.split == Split::Validation && e.budget_met;
         let best = self.evaluations.iter().filter(met);
-        best.min_by(|a, b| a.error.total_cmp(&b.error)).map(|e| (e.step, e.error))
+        best.min_by(|a, b| a.error.total_cmp(&b.error))
+            .map(|e| (e.step, e.error))
     }
 
     /// Takes an event in.
@@ -264,7 +265,14 @@ impl History {
                 self.say(*step, Severity::Info, text.into());
             }
             Event::Step(record) => self.push_step(record),
-            Event::Evaluation { step, split, error, loss, budget_met, best } => {
+            Event::Evaluation {
+                step,
+                split,
+                error,
+                loss,
+                budget_met,
+                best,
+            } => {
                 let evaluation = Evaluation {
                     step: *step,
                     split: *split,
@@ -290,7 +298,12 @@ impl History {
                 self.mark(*step, MarkKind::Checkpoint, format!("checkpoint{star}"));
                 self.say(*step, Severity::Info, format!("checkpoint {file}{star}"));
             }
-            Event::Applied { step, changes, budgets, total_steps } => {
+            Event::Applied {
+                step,
+                changes,
+                budgets,
+                total_steps,
+            } => {
                 self.budgets.clone_from(budgets);
                 self.total_steps = *total_steps;
                 let text = changes.join(", ");
@@ -316,7 +329,9 @@ impl History {
                 self.say(*step, Severity::Warning, message.clone());
             }
             Event::Finished { step, test_error } => {
-                let test = test_error.map_or(String::new(), |e| format!(", test error {:.2} %", e * 100.0));
+                let test = test_error.map_or(String::new(), |e| {
+                    format!(", test error {:.2} %", e * 100.0)
+                });
                 self.say(*step, Severity::Info, format!("finished{test}"));
             }
             Event::Stopped { step } => self.say(*step, Severity::Info, "stopped".into()),
@@ -334,7 +349,11 @@ impl History {
         if self.messages.len() == MESSAGES {
             self.messages.pop_front();
         }
-        self.messages.push_back(Message { step, severity, text });
+        self.messages.push_back(Message {
+            step,
+            severity,
+            text,
+        });
     }
 
     fn mark(&mut self, step: u64, kind: MarkKind, label: String) {

@@ -42,7 +42,10 @@ pub enum LogError {
 
 impl LogError {
     fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
-        move |source| Self::Io { path: path.to_owned(), source }
+        move |source| Self::Io {
+            path: path.to_owned(),
+            source,
+        }
     }
 }
 
@@ -55,7 +58,9 @@ pub fn read_log(path: &Path) -> Result<(Vec<Event>, u64), LogError> {
     let mut file = File::open(path).map_err(LogError::io(path))?;
     file.read_to_end(&mut bytes).map_err(LogError::io(path))?;
     if !bytes.starts_with(HEADER) {
-        return Err(LogError::Header { path: path.to_owned() });
+        return Err(LogError::Header {
+            path: path.to_owned(),
+        });
     }
     let mut events = Vec::new();
     let mut at = HEADER.len();
@@ -68,7 +73,9 @@ pub fn read_log(path: &Path) -> Result<(Vec<Event>, u64), LogError> {
 
 fn record(bytes: &[u8]) -> Option<(Event, usize)> {
     let word = |from: usize| -> Option<u32> {
-        Some(u32::from_le_bytes(bytes.get(from..from + 4)?.try_into().ok()?))
+        Some(u32::from_le_bytes(
+            bytes.get(from..from + 4)?.try_into().ok()?,
+        ))
     };
     let (length, checksum) = (word(0)?, word(4)?);
     if length > LONGEST {
@@ -123,7 +130,11 @@ impl LogWriter {
             .name("log".into())
             .spawn(move || write_all(&receiver, file, &path, &state))
             .expect("the system can start a thread");
-        Ok(Self { sender: Some(sender), thread: Some(thread), shared })
+        Ok(Self {
+            sender: Some(sender),
+            thread: Some(thread),
+            shared,
+        })
     }
 
     /// Appends an event.
@@ -179,7 +190,9 @@ fn write_all(receiver: &Receiver<Arc<Event>>, file: File, path: &Path, shared: &
                 };
                 let mut head = (payload.len() as u32).to_le_bytes().to_vec();
                 head.extend(crc32fast::hash(&payload).to_le_bytes());
-                shared.bytes.fetch_add(8 + payload.len() as u64, Ordering::Relaxed);
+                shared
+                    .bytes
+                    .fetch_add(8 + payload.len() as u64, Ordering::Relaxed);
                 let result = out.write_all(&head).and_then(|()| out.write_all(&payload));
                 if result.is_err() || shared.failed.load(Ordering::Relaxed) {
                     note(result, 1);
@@ -205,7 +218,12 @@ mod tests {
     use super::*;
 
     fn events(n: u64) -> Vec<Event> {
-        (0..n).map(|step| Event::Warning { step, message: "m".repeat(step as usize % 50) }).collect()
+        (0..n)
+            .map(|step| Event::Warning {
+                step,
+                message: "m".repeat(step as usize % 50),
+            })
+            .collect()
     }
 
     #[test]
@@ -217,7 +235,10 @@ mod tests {
         all.iter().for_each(|e| writer.push(Arc::new(e.clone())));
         drop(writer);
         let bytes = std::fs::read(&path).expect("written");
-        assert_eq!(read_log(&path).expect("sound"), (all.clone(), bytes.len() as u64));
+        assert_eq!(
+            read_log(&path).expect("sound"),
+            (all.clone(), bytes.len() as u64)
+        );
         for cut in [1, 7, 20, 300] {
             std::fs::write(&path, &bytes[..bytes.len() - cut]).expect("cut");
             let (kept, _) = read_log(&path).expect("readable");
@@ -242,6 +263,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("events.log");
         std::fs::write(&path, "something else").expect("written");
-        assert!(matches!(LogWriter::open(&path), Err(LogError::Header { .. })));
+        assert!(matches!(
+            LogWriter::open(&path),
+            Err(LogError::Header { .. })
+        ));
     }
 }

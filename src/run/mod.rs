@@ -13,9 +13,7 @@ mod history;
 mod log;
 mod series;
 
-pub use event::{
-    Budget, Command, Event, LayerInfo, LayerRecord, Phase, Split, StepRecord, Times,
-};
+pub use event::{Budget, Command, Event, LayerInfo, LayerRecord, Phase, Split, StepRecord, Times};
 pub use feed::Feed;
 pub(crate) use folder::write_atomically;
 pub use folder::{Manifest, RunFolder, Status, list_runs};

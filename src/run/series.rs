@@ -36,7 +36,15 @@ const BREAK: u32 = 1 << 31;
 impl Bucket {
     fn point(step: u32, value: f32, breaks: bool) -> Self {
         let count = 1 | if breaks { BREAK } else { 0 };
-        Self { first: step, last: step, min: value, max: value, mean: value, end: value, count }
+        Self {
+            first: step,
+            last: step,
+            min: value,
+            max: value,
+            mean: value,
+            end: value,
+            count,
+        }
     }
 
     /// Number of points.
@@ -80,7 +88,7 @@ impl Level {
                 self.filled += 1;
             }
             _ => {
-                self.buckets.push_back(bucket);
+                self.append(bucket);
                 self.filled = 1;
             }
         }
@@ -150,9 +158,15 @@ impl Series {
     /// The value at the newest point whose step is at most `step`.
     pub fn at(&self, step: u64) -> Option<f32> {
         self.levels.iter().find_map(|level| {
-            let after = level.buckets.partition_point(|b| u64::from(b.first) <= step);
+            let after = level
+                .buckets
+                .partition_point(|b| u64::from(b.first) <= step);
             let bucket = level.buckets.get(after.checked_sub(1)?)?;
-            Some(if u64::from(bucket.last) <= step { bucket.end } else { bucket.mean })
+            Some(if u64::from(bucket.last) <= step {
+                bucket.end
+            } else {
+                bucket.mean
+            })
         })
     }
 
@@ -167,7 +181,10 @@ impl Series {
     pub fn range(&self, from: u64, to: u64, most: usize) -> impl Iterator<Item = &Bucket> + '_ {
         let mut chosen = None;
         for level in &self.levels {
-            let covers = level.buckets.front().is_some_and(|b| u64::from(b.first) <= from);
+            let covers = level
+                .buckets
+                .front()
+                .is_some_and(|b| u64::from(b.first) <= from);
             let start = level.buckets.partition_point(|b| u64::from(b.last) < from);
             let end = level.buckets.partition_point(|b| u64::from(b.first) <= to);
             let start = start.saturating_sub(1);
@@ -218,13 +235,25 @@ impl Series {
 impl Level {
     /// Adds a point to a level whose buckets hold `FACTOR^i` points.
     fn push_point(&mut self, point: Bucket, i: usize) {
-        let full = self.buckets.back().is_none_or(|b| b.count() as usize >= FACTOR.pow(i as u32));
+        let full = self
+            .buckets
+            .back()
+            .is_none_or(|b| b.count() as usize >= FACTOR.pow(i as u32));
         if full || point.breaks() || self.filled == 0 {
-            self.buckets.push_back(point);
+            self.append(point);
             self.filled = 1;
         } else if let Some(newest) = self.buckets.back_mut() {
             newest.absorb(&point);
         }
+    }
+
+    /// Appends a bucket; capacity doubles up to what a level keeps and no further.
+    fn append(&mut self, bucket: Bucket) {
+        let length = self.buckets.len();
+        if length == self.buckets.capacity() {
+            self.buckets.reserve_exact(length.clamp(16, (KEEP + 1).saturating_sub(length).max(16)));
+        }
+        self.buckets.push_back(bucket);
     }
 
     /// A level above this one that holds all of it.
@@ -277,7 +306,10 @@ mod tests {
     #[test]
     fn non_finite_values_break_the_line_and_are_not_stored() {
         let mut series = Series::default();
-        for (step, value) in [1.0, 2.0, f32::NAN, f32::INFINITY, 3.0].into_iter().enumerate() {
+        for (step, value) in [1.0, 2.0, f32::NAN, f32::INFINITY, 3.0]
+            .into_iter()
+            .enumerate()
+        {
             series.push(step as u64, value);
         }
         let breaks: Vec<bool> = series.range(0, 10, 100).map(Bucket::breaks).collect();

@@ -47,7 +47,9 @@ pub struct Terms {
 impl Constraints {
     /// At the start of a run.
     pub fn new() -> Self {
-        Self { multipliers: Vec::new() }
+        Self {
+            multipliers: Vec::new(),
+        }
     }
 
     /// Penalties and their gradients at the network's current bitwidths; moves the multipliers.
@@ -79,7 +81,10 @@ impl Constraints {
             terms.loss += loss;
             if slope > 0.0 {
                 let of = bitwidth_slopes(*resource, &stored, network.multiplications());
-                slopes.iter_mut().zip(of).for_each(|(sum, s)| *sum += slope * s);
+                slopes
+                    .iter_mut()
+                    .zip(of)
+                    .for_each(|(sum, s)| *sum += slope * s);
             }
         }
         self.pull(network, &stored, &slopes, &mut terms.gradients);
@@ -107,7 +112,13 @@ impl Constraints {
     fn multiplier(&mut self, resource: Resource) -> &mut Multiplier {
         let position = self.multipliers.iter().position(|(r, _)| *r == resource);
         let position = position.unwrap_or_else(|| {
-            self.multipliers.push((resource, Multiplier { factor: 1.0, mu: 0.0 }));
+            self.multipliers.push((
+                resource,
+                Multiplier {
+                    factor: 1.0,
+                    mu: 0.0,
+                },
+            ));
             self.multipliers.len() - 1
         });
         &mut self.multipliers[position].1
@@ -156,13 +167,21 @@ const MULTIPLIER_RATE: f64 = 0.01;
 /// Whether every budget is met.
 pub(super) fn met(budgets: &Budgets, usage: &Usage) -> bool {
     // kB are sums of exact multiples of 1/8192; the margin covers their summation.
-    budgets.limits.iter().all(|(resource, limit, _)| usage.amount(*resource) <= limit + 1e-9)
+    budgets
+        .limits
+        .iter()
+        .all(|(resource, limit, _)| usage.amount(*resource) <= limit + 1e-9)
 }
 
 /// The constraints as events carry them.
 pub(super) fn listed(budgets: &Budgets) -> Vec<Budget> {
     let limits = budgets.limits.iter();
-    limits.map(|(resource, limit, _)| Budget { resource: *resource, limit: *limit }).collect()
+    limits
+        .map(|(resource, limit, _)| Budget {
+            resource: *resource,
+            limit: *limit,
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -171,7 +190,10 @@ mod tests {
 
     /// Minimises distance-to-8 cost plus constraint over a scalar resource by gradient descent.
     fn settle(method: BudgetMethod, lambda: f64) -> f64 {
-        let mut multiplier = Multiplier { factor: 1.0, mu: 0.0 };
+        let mut multiplier = Multiplier {
+            factor: 1.0,
+            mu: 0.0,
+        };
         let mut u: f64 = 8.0;
         for _ in 0..20_000 {
             let (_, slope) = multiplier.apply(method, lambda, u - 4.0);
@@ -193,10 +215,19 @@ mod tests {
     fn penalty_and_lagrangian_gradients_are_their_losses_derivatives() {
         for method in [BudgetMethod::Penalty, BudgetMethod::Lagrangian] {
             for excess in [-3.0, 0.5, 61.03] {
-                let at = |e: f64| Multiplier { factor: 1.0, mu: 0.3 }.apply(method, 0.1, e);
+                let at = |e: f64| {
+                    Multiplier {
+                        factor: 1.0,
+                        mu: 0.3,
+                    }
+                    .apply(method, 0.1, e)
+                };
                 let h = 1e-5;
                 let difference = (at(excess + h).0 - at(excess - h).0) / (2.0 * h);
-                assert!((difference - at(excess).1).abs() < 1e-5, "{method:?} {excess}");
+                assert!(
+                    (difference - at(excess).1).abs() < 1e-5,
+                    "{method:?} {excess}"
+                );
             }
         }
     }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::budget::Constraints;
 use super::optimizer::{Optimizer, ScalarState};
-use crate::network::weights::{Tensors, WeightsError, read_file, write_file};
 use crate::network::Network;
+use crate::network::weights::{Tensors, WeightsError, read_file, write_file};
 
 /// Everything besides tensors that a run needs to go on bit for bit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,12 +68,19 @@ pub(super) fn write(
         for (prefix, moment) in MOMENTS.iter().zip(moments) {
             let Some(moment) = moment else { continue };
             let values = crate::network::read_tensor(moment.clone());
-            tensors.insert(format!("{prefix}{}", parameter.name), (vec![values.len()], values));
+            tensors.insert(
+                format!("{prefix}{}", parameter.name),
+                (vec![values.len()], values),
+            );
         }
     }
     let text = serde_json::to_string(state).map_err(std::io::Error::other)?;
     let temporary = path.with_extension("tmp");
-    write_file(&temporary, &tensors, HashMap::from([(STATE.to_owned(), text)]))?;
+    write_file(
+        &temporary,
+        &tensors,
+        HashMap::from([(STATE.to_owned(), text)]),
+    )?;
     std::fs::File::open(&temporary)?.sync_all()?;
     std::fs::rename(&temporary, path)
 }
@@ -84,7 +91,10 @@ pub(super) fn read(
     network: &mut Network,
     optimizer: &mut Optimizer,
 ) -> Result<State, CheckpointError> {
-    let bad = |reason: String| CheckpointError::State { path: path.to_owned(), reason };
+    let bad = |reason: String| CheckpointError::State {
+        path: path.to_owned(),
+        reason,
+    };
     let bytes = std::fs::read(path).map_err(|e| bad(e.to_string()))?;
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
     let text = metadata.metadata().as_ref().and_then(|m| m.get(STATE));
@@ -92,7 +102,9 @@ pub(super) fn read(
     let state: State = serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
     if state.slots.len() != network.slots.len() {
         let (found, expected) = (state.slots.len(), network.slots.len());
-        return Err(bad(format!("{found} quantizers where the network has {expected}")));
+        return Err(bad(format!(
+            "{found} quantizers where the network has {expected}"
+        )));
     }
     let (moments, weights) = split(read_file(path)?);
     network.load_weights(path, weights)?;
@@ -103,9 +115,11 @@ pub(super) fn read(
     let device = network.device().clone().inner();
     for (parameter, kept) in network.parameters.iter().zip(&mut optimizer.tensors) {
         for (prefix, kept) in MOMENTS.iter().zip(kept) {
-            *kept = moments.get(&format!("{prefix}{}", parameter.name)).map(|(shape, values)| {
-                Tensor::from_data(TensorData::new(values.clone(), shape.clone()), &device)
-            });
+            *kept = moments
+                .get(&format!("{prefix}{}", parameter.name))
+                .map(|(shape, values)| {
+                    Tensor::from_data(TensorData::new(values.clone(), shape.clone()), &device)
+                });
         }
     }
     optimizer.slots.clone_from(&state.slot_moments);
@@ -122,5 +136,7 @@ pub fn read_weights(path: &Path) -> Result<Tensors, CheckpointError> {
 }
 
 fn split(tensors: Tensors) -> (Tensors, Tensors) {
-    tensors.into_iter().partition(|(name, _)| MOMENTS.iter().any(|m| name.starts_with(m)))
+    tensors
+        .into_iter()
+        .partition(|(name, _)| MOMENTS.iter().any(|m| name.starts_with(m)))
 }

@@ -53,7 +53,11 @@ impl Optimizer {
     ) {
         let settings = &experiment.optimizer;
         self.updates += 1;
-        let all = network.parameters.iter_mut().zip(&mut self.tensors).zip(gradients);
+        let all = network
+            .parameters
+            .iter_mut()
+            .zip(&mut self.tensors)
+            .zip(gradients);
         for ((parameter, state), gradient) in all {
             let Some(gradient) = gradient else { continue };
             let is_weight = parameter.kind == Kind::Weight;
@@ -91,7 +95,11 @@ impl Optimizer {
         mut gradients: Vec<[f64; 2]>,
     ) -> Vec<[f64; 2]> {
         let settings = &experiment.optimizer;
-        let all = network.slots.iter_mut().zip(&mut self.slots).zip(&mut gradients);
+        let all = network
+            .slots
+            .iter_mut()
+            .zip(&mut self.slots)
+            .zip(&mut gradients);
         for ((slot, state), gradient) in all {
             let lr = lr
                 * match slot.role {

@@ -30,7 +30,11 @@ pub fn resolved_budgets(experiment: &Experiment) -> Budgeted {
             Some((name, stored.elements, stored.bits, stored.kilobytes()))
         })
         .collect();
-    Budgeted { initial: network.usage(), least: network.least_usage(), layers }
+    Budgeted {
+        initial: network.usage(),
+        least: network.least_usage(),
+        layers,
+    }
 }
 
 /// Budgets out of reach: one message per budget with the key that sets it, what is wrong and what
@@ -54,7 +58,10 @@ pub fn preflight(experiment: &Experiment) -> Vec<(&'static str, String, String)>
             let unit = resource.unit();
             problems.push((
                 key,
-                format!("a budget of {limit} {unit} for {} is out of reach", resource.label()),
+                format!(
+                    "a budget of {limit} {unit} for {} is out of reach",
+                    resource.label()
+                ),
                 format!("at least {reachable:.2} {unit}, what the smallest bitwidths take"),
             ));
         }
@@ -71,5 +78,9 @@ fn outline(experiment: &Experiment) -> Network {
 }
 
 fn default_engine() -> Engine {
-    if cfg!(feature = "flex") { Engine::Flex } else { Engine::LibTorchCpu }
+    if cfg!(feature = "flex") {
+        Engine::Flex
+    } else {
+        Engine::LibTorchCpu
+    }
 }

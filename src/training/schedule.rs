@@ -15,7 +15,11 @@ pub fn learning_rate(experiment: &Experiment, epoch: f64) -> f64 {
         return base * (0.55 + 0.45 * (PI * t).cos());
     }
     let epoch = epoch - float;
-    let warm = if schedule.warmup > 0.0 { (epoch / schedule.warmup).min(1.0) } else { 1.0 };
+    let warm = if schedule.warmup > 0.0 {
+        (epoch / schedule.warmup).min(1.0)
+    } else {
+        1.0
+    };
     let shape = match schedule.kind {
         ScheduleKind::Constant => 1.0,
         ScheduleKind::Step => {

@@ -13,9 +13,7 @@ use crate::dataset::DataError;
 use crate::device::DeviceError;
 use crate::experiment::{Experiment, difference};
 use crate::network::weights::WeightsError;
-use crate::run::{
-    Command, Event, LogError, LogWriter, Manifest, Phase, RunFolder, Split, Status,
-};
+use crate::run::{Command, Event, LogError, LogWriter, Manifest, Phase, RunFolder, Split, Status};
 
 /// Why training cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +71,10 @@ impl Session {
             .name("training".into())
             .spawn(move || run(setup, receiver, emit))
             .expect("the system can start a thread");
-        Self { commands, thread: Some(thread) }
+        Self {
+            commands,
+            thread: Some(thread),
+        }
     }
 
     /// Sends a command; it is taken up between steps. A run that has ended takes none.
@@ -113,11 +114,19 @@ fn run(setup: Setup, commands: Receiver<Command>, emit: impl Fn(Arc<Event>)) {
     let log = match LogWriter::open(&folder.log()) {
         Ok(log) => Some(log),
         Err(error) => {
-            emit(Arc::new(Event::Warning { step: 0, message: format!("not recorded: {error}") }));
+            emit(Arc::new(Event::Warning {
+                step: 0,
+                message: format!("not recorded: {error}"),
+            }));
             None
         }
     };
-    let mut recorder = Recorder { log, emit, step: 0, trouble: false };
+    let mut recorder = Recorder {
+        log,
+        emit,
+        step: 0,
+        trouble: false,
+    };
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         Run::prepare(&setup, &mut recorder).map(|mut run| run.go(&commands, &mut recorder))
     }));
@@ -209,7 +218,11 @@ impl<'a> Run<'a> {
         let experiment = &setup.experiment;
         let engine = crate::device::parse(&experiment.device)?;
         let device = crate::device::burn_device(engine);
-        let resumed = setup.folder.manifest().ok().filter(|_| setup.resume.is_some());
+        let resumed = setup
+            .folder
+            .manifest()
+            .ok()
+            .filter(|_| setup.resume.is_some());
         let manifest = resumed.unwrap_or_else(|| Manifest {
             version: env!("CARGO_PKG_VERSION").into(),
             name: experiment.name.clone(),
@@ -225,7 +238,11 @@ impl<'a> Run<'a> {
             reason: None,
             parent: setup.fork.as_ref().map(|(_, label)| label.clone()),
         });
-        let manifest = Manifest { status: Status::Running, reason: None, ..manifest };
+        let manifest = Manifest {
+            status: Status::Running,
+            reason: None,
+            ..manifest
+        };
         let toml = experiment.values.to_toml();
         if setup.resume.is_none() {
             std::fs::write(setup.folder.experiment(), &toml)?;
@@ -248,7 +265,10 @@ impl<'a> Run<'a> {
             total_steps: trainer.total_steps(),
             step: trainer.steps(),
         });
-        recorder.emit(Event::Phase { step: trainer.steps(), phase: trainer.phase() });
+        recorder.emit(Event::Phase {
+            step: trainer.steps(),
+            phase: trainer.phase(),
+        });
         Ok(Self {
             setup,
             manifest,
@@ -269,24 +289,32 @@ impl<'a> Run<'a> {
             if self.stopping {
                 break;
             }
-            let limit = self.setup.max_steps.is_some_and(|m| self.trainer.steps() - began >= m);
+            let limit = self
+                .setup
+                .max_steps
+                .is_some_and(|m| self.trainer.steps() - began >= m);
             if self.trainer.is_done() || limit {
                 return self.finish(commands, out);
             }
             if self.trainer.enter_phase() {
-                out.emit(Event::Phase { step: self.trainer.steps(), phase: Phase::Quantized });
+                out.emit(Event::Phase {
+                    step: self.trainer.steps(),
+                    phase: Phase::Quantized,
+                });
             }
             self.one_step(out);
             self.periodic(commands, out);
         }
         self.checkpoint(out, false);
         self.write_manifest(Status::Stopped, out);
-        out.emit(Event::Stopped { step: self.trainer.steps() });
+        out.emit(Event::Stopped {
+            step: self.trainer.steps(),
+        });
     }
 
     fn one_step<E: Fn(Arc<Event>)>(&mut self, out: &mut Recorder<E>) {
-        let probe = (self.trainer.steps() + 1)
-            .is_multiple_of(self.trainer.experiment().log.probe_every);
+        let probe =
+            (self.trainer.steps() + 1).is_multiple_of(self.trainer.experiment().log.probe_every);
         let record = self.trainer.step(probe);
         let finite = record.cross_entropy.is_finite();
         let step = record.step;
@@ -311,11 +339,7 @@ impl<'a> Run<'a> {
     }
 
     /// Evaluations and checkpoints at their cadence.
-    fn periodic<E: Fn(Arc<Event>)>(
-        &mut self,
-        commands: &Receiver<Command>,
-        out: &mut Recorder<E>,
-    ) {
+    fn periodic<E: Fn(Arc<Event>)>(&mut self, commands: &Receiver<Command>, out: &mut Recorder<E>) {
         let log = self.trainer.experiment().log.clone();
         let due = |last: f64, every: f64, now: f64| {
             ((now + 1e-9) / every).floor() > ((last + 1e-9) / every).floor()
@@ -332,11 +356,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn evaluate<E: Fn(Arc<Event>)>(
-        &mut self,
-        commands: &Receiver<Command>,
-        out: &mut Recorder<E>,
-    ) {
+    fn evaluate<E: Fn(Arc<Event>)>(&mut self, commands: &Receiver<Command>, out: &mut Recorder<E>) {
         // A stop is heard between batches; other commands wait for the end of the evaluation.
         let mut waiting = Vec::new();
         let mut stop = false;
@@ -371,8 +391,11 @@ impl<'a> Run<'a> {
         if !best && self.saved_at == Some(step) {
             return;
         }
-        let name =
-            if best { "best.safetensors".into() } else { format!("step-{step}.safetensors") };
+        let name = if best {
+            "best.safetensors".into()
+        } else {
+            format!("step-{step}.safetensors")
+        };
         let older = self.setup.folder.newest_checkpoint();
         let path = self.setup.folder.checkpoints().join(&name);
         match self.trainer.save(&path) {
@@ -381,7 +404,11 @@ impl<'a> Run<'a> {
                     self.saved_at = Some(step);
                     self.thin_out(older);
                 }
-                out.emit(Event::Checkpoint { step, file: format!("checkpoints/{name}"), best });
+                out.emit(Event::Checkpoint {
+                    step,
+                    file: format!("checkpoints/{name}"),
+                    best,
+                });
             }
             Err(error) => {
                 let message = format!("no checkpoint written: {}: {error}", path.display());
@@ -393,11 +420,17 @@ impl<'a> Run<'a> {
     /// Keeps checkpoints at powers of two of their number apart: scrubbing back stays possible
     /// while a long run does not fill the disk. The newest always stays.
     fn thin_out(&self, older: Option<PathBuf>) {
-        let Ok(entries) = std::fs::read_dir(self.setup.folder.checkpoints()) else { return };
+        let Ok(entries) = std::fs::read_dir(self.setup.folder.checkpoints()) else {
+            return;
+        };
         let steps = entries.filter_map(|e| {
             let path = e.ok()?.path();
             let name = path.file_name()?.to_str()?;
-            let step: u64 = name.strip_prefix("step-")?.strip_suffix(".safetensors")?.parse().ok()?;
+            let step: u64 = name
+                .strip_prefix("step-")?
+                .strip_suffix(".safetensors")?
+                .parse()
+                .ok()?;
             Some((step, path))
         });
         let mut steps: Vec<_> = steps.collect();
@@ -515,7 +548,10 @@ impl<'a> Run<'a> {
         let toml = experiment.values.to_toml();
         if let Err(error) = std::fs::write(self.setup.folder.experiment(), toml) {
             let message = format!("the resolved experiment is not being written: {error}");
-            out.emit(Event::Warning { step: self.trainer.steps(), message });
+            out.emit(Event::Warning {
+                step: self.trainer.steps(),
+                message,
+            });
         }
         out.emit(Event::Applied {
             step: self.trainer.steps(),

@@ -68,8 +68,14 @@ impl Trainer {
         let autodiff = device.clone().autodiff();
         let (classes, size) = (splits.train.classes, splits.train.size);
         let quantization = experiment.quantization();
-        let mut network =
-            Network::build(experiment.model, classes, size, &quantization, &autodiff, &mut rng);
+        let mut network = Network::build(
+            experiment.model,
+            classes,
+            size,
+            &quantization,
+            &autodiff,
+            &mut rng,
+        );
         match &experiment.start {
             Start::Scratch => {}
             Start::Weights(path) => {
@@ -79,8 +85,11 @@ impl Trainer {
             }
             Start::Run(folder) => {
                 let folder = crate::run::RunFolder::open(folder)?;
-                let path = folder.best_checkpoint().or_else(|| folder.newest_checkpoint());
-                let path = path.ok_or_else(|| TrainError::NoCheckpoint(folder.path().to_owned()))?;
+                let path = folder
+                    .best_checkpoint()
+                    .or_else(|| folder.newest_checkpoint());
+                let path =
+                    path.ok_or_else(|| TrainError::NoCheckpoint(folder.path().to_owned()))?;
                 network.load_weights(&path, checkpoint::read_weights(&path)?)?;
             }
         }
@@ -139,7 +148,10 @@ impl Trainer {
     /// Steps of the whole run at the current settings.
     pub fn total_steps(&self) -> u64 {
         let left = self.experiment.float_epochs + self.experiment.epochs - self.epoch;
-        self.step + (left * self.steps_per_epoch() as f64 - 1e-6).ceil().max(0.0) as u64
+        self.step
+            + (left * self.steps_per_epoch() as f64 - 1e-6)
+                .ceil()
+                .max(0.0) as u64
     }
 
     /// Whether the run has come to its end.
@@ -149,7 +161,11 @@ impl Trainer {
 
     /// Phase of the next step.
     pub fn phase(&self) -> Phase {
-        if self.network.quantized { Phase::Quantized } else { Phase::Float }
+        if self.network.quantized {
+            Phase::Quantized
+        } else {
+            Phase::Float
+        }
     }
 
     fn has_quantizers(&self) -> bool {
@@ -284,10 +300,18 @@ impl Trainer {
         let forward_done = Instant::now();
 
         let mut gradients = loss.backward();
-        let weight_gradients: Vec<Option<Tensor<1>>> =
-            self.network.parameters.iter().map(|p| p.value.grad_remove(&mut gradients)).collect();
-        let slot_sums: Vec<Option<Tensor<1>>> =
-            self.network.slots.iter().map(|s| s.sums.grad_remove(&mut gradients)).collect();
+        let weight_gradients: Vec<Option<Tensor<1>>> = self
+            .network
+            .parameters
+            .iter()
+            .map(|p| p.value.grad_remove(&mut gradients))
+            .collect();
+        let slot_sums: Vec<Option<Tensor<1>>> = self
+            .network
+            .slots
+            .iter()
+            .map(|s| s.sums.grad_remove(&mut gradients))
+            .collect();
         let backward_done = Instant::now();
 
         let read = self.read(logits.inner(), &slot_sums, &weight_gradients, probe);
@@ -295,7 +319,9 @@ impl Trainer {
         let telemetry_done = Instant::now();
 
         let before: Vec<_> = self.network.slots.iter().map(|s| s.parameters).collect();
-        let terms = self.constraints.terms(&self.experiment.budgets, &self.network);
+        let terms = self
+            .constraints
+            .terms(&self.experiment.budgets, &self.network);
         let slot_gradients = self
             .network
             .slots
@@ -311,7 +337,8 @@ impl Trainer {
         let finite = cross_entropy.is_finite();
         let mut seen = vec![[0.0; 2]; before.len()];
         if finite {
-            self.optimizer.update(&mut self.network, &self.experiment, lr, weight_gradients);
+            self.optimizer
+                .update(&mut self.network, &self.experiment, lr, weight_gradients);
             if self.network.quantized {
                 seen = self.optimizer.update_slots(
                     &mut self.network,
@@ -367,11 +394,19 @@ impl Trainer {
         let mut parts: Vec<Tensor<1>> = vec![logits.reshape([count])];
         parts.extend(slot_sums.iter().flatten().cloned());
         let square = |t: Tensor<1>| (t.clone() * t).sum();
-        let weights: Vec<usize> = if probe { self.slot_parameters.iter().flatten().copied().collect() } else { Vec::new() };
+        let weights: Vec<usize> = if probe {
+            self.slot_parameters.iter().flatten().copied().collect()
+        } else {
+            Vec::new()
+        };
         for parameter in &weights {
             let value = self.network.parameters[*parameter].value.clone().inner();
             let zeros = || Tensor::zeros([1], &self.device);
-            parts.push(weight_gradients[*parameter].clone().map_or_else(zeros, square));
+            parts.push(
+                weight_gradients[*parameter]
+                    .clone()
+                    .map_or_else(zeros, square),
+            );
             parts.push(square(value));
         }
         let values = read_tensor(Tensor::cat(parts, 0));
@@ -380,13 +415,20 @@ impl Trainer {
         let mut take = || rest.next().expect("one number per part that was sent");
         let sums = slot_sums
             .iter()
-            .map(|s| s.as_ref().map(|_| Sums::from_array([(); Sums::LEN].map(|()| take()))))
+            .map(|s| {
+                s.as_ref()
+                    .map(|_| Sums::from_array([(); Sums::LEN].map(|()| take())))
+            })
             .collect();
         let mut norms = vec![[f64::NAN; 2]; self.network.parameters.len()];
         for parameter in &weights {
             norms[*parameter] = [take().sqrt(), take().sqrt()];
         }
-        Read { logits: logits.to_vec(), sums, norms }
+        Read {
+            logits: logits.to_vec(),
+            sums,
+            norms,
+        }
     }
 
     fn records(&self, read: &Read, gradients: &[[f64; 2]], count: usize) -> Vec<LayerRecord> {
@@ -408,7 +450,11 @@ impl Trainer {
                     };
                 }
                 let (d, q_max) = slot.quantizer.raw_step_and_range(slot.parameters);
-                let samples = if slot.role == Role::Activation { count } else { 1 };
+                let samples = if slot.role == Role::Activation {
+                    count
+                } else {
+                    1
+                };
                 let elements = (slot.elements * samples) as f64;
                 let sums = read.sums[i].unwrap_or_default();
                 LayerRecord {
@@ -465,7 +511,10 @@ impl Trainer {
             error += e * n;
         }
         let n = data.len() as f64;
-        Some(Evaluated { error: error / n, loss: loss / n })
+        Some(Evaluated {
+            error: error / n,
+            loss: loss / n,
+        })
     }
 
     /// Records a validation error; `true` if it is the best among steps that met the budget.
@@ -522,8 +571,11 @@ impl Trainer {
         self.next_batch = state.next_batch;
         self.constraints = state.constraints;
         self.best_error = state.best_error;
-        self.loader =
-            Loader::start(self.splits.train.clone(), self.loader_settings, self.next_batch);
+        self.loader = Loader::start(
+            self.splits.train.clone(),
+            self.loader_settings,
+            self.next_batch,
+        );
         Ok(())
     }
 
@@ -533,7 +585,8 @@ impl Trainer {
     /// # Errors
     /// Where the file is damaged or of another network.
     pub fn fork_from(&mut self, path: &Path) -> Result<(), CheckpointError> {
-        self.network.load_weights(path, checkpoint::read_weights(path)?)?;
+        self.network
+            .load_weights(path, checkpoint::read_weights(path)?)?;
         if self.has_quantizers() {
             // Weights were trained: a float phase has happened already.
             self.initialise_quantizers();
@@ -564,9 +617,10 @@ fn loader_settings(experiment: &Experiment, splits: &Splits) -> LoaderSettings {
 
 fn slot_parameters(network: &Network) -> Vec<Option<usize>> {
     let find = |name: &str, kind: Kind, suffix: &str| {
-        network.parameters.iter().position(|p| {
-            p.kind == kind && p.name.strip_suffix(suffix) == Some(name)
-        })
+        network
+            .parameters
+            .iter()
+            .position(|p| p.kind == kind && p.name.strip_suffix(suffix) == Some(name))
     };
     let slots = network.slots.iter();
     slots

@@ -90,8 +90,15 @@ pub(super) struct Pending {
 pub(super) enum Effect {
     Quit,
     Send(Command),
-    NewRun { loaded: Box<Loaded>, fork: bool },
-    ExportFigure { name: String, figure: Figure, theme: Theme },
+    NewRun {
+        loaded: Box<Loaded>,
+        fork: bool,
+    },
+    ExportFigure {
+        name: String,
+        figure: Figure,
+        theme: Theme,
+    },
     ExportScreen,
     Suspend,
 }
@@ -188,7 +195,8 @@ impl App {
     }
 
     fn say(&mut self, severity: Severity, text: String) {
-        self.history.say(self.history.step(), severity, text.clone());
+        self.history
+            .say(self.history.step(), severity, text.clone());
         self.message = Some((severity, text));
     }
 
@@ -197,7 +205,9 @@ impl App {
         let loaded = match saved {
             Saved::Missing(path) => {
                 let path = path.display();
-                self.warn(format!("{path} is gone; the run goes on with what it last said"));
+                self.warn(format!(
+                    "{path} is gone; the run goes on with what it last said"
+                ));
                 return Vec::new();
             }
             Saved::Broken(diagnostics) => return self.broken(diagnostics),
@@ -223,9 +233,17 @@ impl App {
             AutoApply::Fresh => true,
         };
         if automatic {
-            return self.apply(Pending { loaded, changes, class });
+            return self.apply(Pending {
+                loaded,
+                changes,
+                class,
+            });
         }
-        self.overlay = Some(Overlay::ConfirmNewRun(Box::new(Pending { loaded, changes, class })));
+        self.overlay = Some(Overlay::ConfirmNewRun(Box::new(Pending {
+            loaded,
+            changes,
+            class,
+        })));
         Vec::new()
     }
 
@@ -243,7 +261,11 @@ impl App {
 
     /// Takes a changed experiment over: live at once, otherwise as a new run.
     fn apply(&mut self, pending: Pending) -> Vec<Effect> {
-        let Pending { loaded, changes, class } = pending;
+        let Pending {
+            loaded,
+            changes,
+            class,
+        } = pending;
         self.undo.push(self.current.clone());
         let text: Vec<String> = changes.iter().map(ToString::to_string).collect();
         self.tell(format!("{}: {}", class.name(), text.join(", ")));
@@ -253,7 +275,10 @@ impl App {
             self.current = loaded.clone();
             return vec![Effect::Send(Command::Apply(loaded.experiment))];
         }
-        vec![Effect::NewRun { loaded: Box::new(loaded), fork: class <= Class::Fork }]
+        vec![Effect::NewRun {
+            loaded: Box::new(loaded),
+            fork: class <= Class::Fork,
+        }]
     }
 
     /// Goes back to the experiment before the last change, in the file too.
@@ -268,7 +293,10 @@ impl App {
             // The file is rewritten; the watcher reads it back, so file and run cannot disagree.
             for change in &changes {
                 let Some(value) = &change.new else {
-                    self.warn(format!("{} was not set before; edit the file to undo it", change.path));
+                    self.warn(format!(
+                        "{} was not set before; edit the file to undo it",
+                        change.path
+                    ));
                     return Vec::new();
                 };
                 if let Err(error) = set_in_file(file, &change.path, &value.to_string()) {
@@ -278,7 +306,11 @@ impl App {
             }
             return Vec::new();
         }
-        let effects = self.apply(Pending { loaded: before, changes, class });
+        let effects = self.apply(Pending {
+            loaded: before,
+            changes,
+            class,
+        });
         self.undo.pop();
         effects
     }
@@ -421,7 +453,12 @@ impl App {
         match self.page {
             Page::Runs => self.runs.len(),
             Page::Log => self.history.messages.len(),
-            _ => self.history.layers.iter().filter(|l| self.view.shows(l)).count(),
+            _ => self
+                .history
+                .layers
+                .iter()
+                .filter(|l| self.view.shows(l))
+                .count(),
         }
     }
 
@@ -439,7 +476,12 @@ impl App {
             self.view.filter.clear();
             return;
         }
-        let layer = self.history.layers.iter().filter(|l| self.view.shows(l)).nth(self.selected);
+        let layer = self
+            .history
+            .layers
+            .iter()
+            .filter(|l| self.view.shows(l))
+            .nth(self.selected);
         if let Some(layer) = layer {
             self.view.filter = layer.info.name.clone();
             self.selected = 0;
@@ -452,7 +494,11 @@ impl App {
     fn zoom(&mut self, factor: f64) {
         let all = self.history.step().max(1) as f64;
         let span = self.span.unwrap_or(all) * factor;
-        self.span = if span >= all { None } else { Some(span.max(4.0)) };
+        self.span = if span >= all {
+            None
+        } else {
+            Some(span.max(4.0))
+        };
         if self.span.is_none() {
             self.anchor = None;
         }
@@ -462,7 +508,11 @@ impl App {
         let all = self.history.step().max(1) as f64;
         let Some(span) = self.span else { return };
         let end = self.anchor.unwrap_or(all) + share * span;
-        self.anchor = if end >= all { None } else { Some(end.max(span)) };
+        self.anchor = if end >= all {
+            None
+        } else {
+            Some(end.max(span))
+        };
     }
 
     fn move_cursor(&mut self, direction: f64) {
@@ -486,7 +536,12 @@ impl App {
 
     /// The view for a plot with so many columns.
     pub(super) fn view_for(&self, columns: u16) -> View {
-        let layers = self.history.layers.iter().enumerate().filter(|(_, l)| self.view.shows(l));
+        let layers = self
+            .history
+            .layers
+            .iter()
+            .enumerate()
+            .filter(|(_, l)| self.view.shows(l));
         let selected = layers.map(|(i, _)| i).nth(self.selected);
         View {
             x_range: Some(self.visible()),
@@ -501,7 +556,10 @@ impl App {
         if names.is_empty() {
             self.tell("this page has no plots".into());
         }
-        let view = View { cursor: None, ..self.view_for(700) };
+        let view = View {
+            cursor: None,
+            ..self.view_for(700)
+        };
         let theme = Theme::Light;
         names
             .iter()
@@ -524,8 +582,19 @@ fn palette_of_terminal() -> Palette {
         (_, true) => Colours::True,
         _ => Colours::Sixteen,
     };
-    let utf8 = ["LC_ALL", "LC_CTYPE", "LANG"].iter().map(|n| variable(n)).find(|v| !v.is_empty());
+    let utf8 = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .iter()
+        .map(|n| variable(n))
+        .find(|v| !v.is_empty());
     let ascii = matches!(utf8.as_deref(), Some("C" | "POSIX"));
-    let marker = if ascii { Marker::Ascii } else { Marker::Braille };
-    Palette { colours, theme: Theme::Dark, marker }
+    let marker = if ascii {
+        Marker::Ascii
+    } else {
+        Marker::Braille
+    };
+    Palette {
+        colours,
+        theme: Theme::Dark,
+        marker,
+    }
 }

@@ -21,17 +21,18 @@ pub(super) fn write(buffer: &Buffer, path: &Path, theme: Theme) -> Result<(), Ex
         Theme::Light => (255, 255, 255),
         Theme::Dark => (18, 18, 22),
     };
-    let fonts = [dejavu::sans_mono::regular(), dejavu::sans_mono::bold()].map(|bytes| {
-        FontRef::try_from_slice(bytes).expect("the font crate ships valid typefaces")
-    });
+    let fonts = [dejavu::sans_mono::regular(), dejavu::sans_mono::bold()]
+        .map(|bytes| FontRef::try_from_slice(bytes).expect("the font crate ships valid typefaces"));
     let mut picture = Picture {
         pixels: vec![0; columns * CELL.0 * rows * CELL.1 * 3],
         width: columns * CELL.0,
     };
     for (i, cell) in buffer.content.iter().enumerate() {
         let at = (i % columns * CELL.0, i / columns * CELL.1);
-        let (mut ink, mut paper) =
-            (colour(cell.fg, rgb(Ink::Text, theme)), colour(cell.bg, background));
+        let (mut ink, mut paper) = (
+            colour(cell.fg, rgb(Ink::Text, theme)),
+            colour(cell.bg, background),
+        );
         if cell.modifier.contains(Modifier::REVERSED) {
             std::mem::swap(&mut ink, &mut paper);
         }
@@ -91,7 +92,9 @@ impl Picture {
     }
 
     fn symbol(&mut self, cell: &Cell, at: (usize, usize), font: &FontRef<'_>, ink: Rgb) {
-        let Some(c) = cell.symbol().chars().next().filter(|c| *c != ' ') else { return };
+        let Some(c) = cell.symbol().chars().next().filter(|c| *c != ' ') else {
+            return;
+        };
         match c {
             '\u{2800}'..='\u{28ff}' => self.braille(c as u32 - 0x2800, at, ink),
             '▁'..='█' => {
@@ -106,8 +109,14 @@ impl Picture {
     /// Eight dots; fonts draw them too small to read as a line.
     fn braille(&mut self, mask: u32, at: (usize, usize), ink: Rgb) {
         const DOTS: [(usize, usize, u32); 8] = [
-            (0, 0, 0x01), (0, 1, 0x02), (0, 2, 0x04), (1, 0, 0x08),
-            (1, 1, 0x10), (1, 2, 0x20), (0, 3, 0x40), (1, 3, 0x80),
+            (0, 0, 0x01),
+            (0, 1, 0x02),
+            (0, 2, 0x04),
+            (1, 0, 0x08),
+            (1, 1, 0x10),
+            (1, 2, 0x20),
+            (0, 3, 0x40),
+            (1, 3, 0x80),
         ];
         for (x, y, bit) in DOTS {
             if mask & bit != 0 {
@@ -119,8 +128,12 @@ impl Picture {
     fn glyph(&mut self, c: char, at: (usize, usize), font: &FontRef<'_>, ink: Rgb) {
         let scaled = font.as_scaled(PxScale::from(TEXT));
         let baseline = scaled.ascent() + (CELL.1 as f32 - scaled.height()) / 2.0;
-        let glyph = font.glyph_id(c).with_scale_and_position(TEXT, point(0.0, baseline));
-        let Some(outline) = font.outline_glyph(glyph) else { return };
+        let glyph = font
+            .glyph_id(c)
+            .with_scale_and_position(TEXT, point(0.0, baseline));
+        let Some(outline) = font.outline_glyph(glyph) else {
+            return;
+        };
         let bounds = outline.px_bounds();
         outline.draw(|x, y, coverage| {
             let x = bounds.min.x + x as f32;

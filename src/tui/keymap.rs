@@ -60,7 +60,14 @@ const NONE: KeyModifiers = KeyModifiers::NONE;
 
 macro_rules! bind {
     ($code:expr, $action:expr, $group:literal, $help:literal, $bar:literal) => {
-        Binding { code: $code, modifiers: NONE, action: $action, group: $group, help: $help, bar: $bar }
+        Binding {
+            code: $code,
+            modifiers: NONE,
+            action: $action,
+            group: $group,
+            help: $help,
+            bar: $bar,
+        }
     };
 }
 
@@ -120,7 +127,10 @@ pub(super) const KEYMAP: &[Binding] = &[
 /// What a key does.
 pub(super) fn action(key: KeyEvent) -> Option<Action> {
     let modifiers = key.modifiers - KeyModifiers::SHIFT;
-    KEYMAP.iter().find(|b| b.code == key.code && b.modifiers == modifiers).map(|b| b.action)
+    KEYMAP
+        .iter()
+        .find(|b| b.code == key.code && b.modifiers == modifiers)
+        .map(|b| b.action)
 }
 
 impl Binding {
@@ -136,7 +146,11 @@ impl Binding {
             BackTab => "Shift-Tab".into(),
             other => other.to_string(),
         };
-        if self.modifiers == KeyModifiers::CONTROL { format!("Ctrl-{}", name.to_uppercase()) } else { name }
+        if self.modifiers == KeyModifiers::CONTROL {
+            format!("Ctrl-{}", name.to_uppercase())
+        } else {
+            name
+        }
     }
 }
 
@@ -165,7 +179,11 @@ mod tests {
     fn no_key_means_two_things() {
         for (i, a) in KEYMAP.iter().enumerate() {
             for b in &KEYMAP[i + 1..] {
-                assert!(a.code != b.code || a.modifiers != b.modifiers, "{}", a.key());
+                assert!(
+                    a.code != b.code || a.modifiers != b.modifiers,
+                    "{}",
+                    a.key()
+                );
             }
         }
     }
@@ -173,6 +191,10 @@ mod tests {
     #[test]
     fn the_readme_lists_the_keys() {
         let readme = include_str!("../../README.md");
-        assert!(readme.contains(&markdown()), "README.md should contain:\n{}", markdown());
+        assert!(
+            readme.contains(&markdown()),
+            "README.md should contain:\n{}",
+            markdown()
+        );
     }
 }

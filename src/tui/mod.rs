@@ -69,9 +69,10 @@ impl Workbench {
         let failed = |e: io::Error| CliError::Failed(format!("{}: {e}", run.runs.display()));
         let (folder, checkpoint) = match resume {
             Some((folder, checkpoint)) => (folder, Some(checkpoint)),
-            None => {
-                (RunFolder::create(&run.runs, &loaded.experiment.name).map_err(failed)?, None)
-            }
+            None => (
+                RunFolder::create(&run.runs, &loaded.experiment.name).map_err(failed)?,
+                None,
+            ),
         };
         crate::trace::to_file(&folder.trace());
         let (sender, saved) = mpsc::channel();
@@ -81,7 +82,12 @@ impl Workbench {
                 let _ = sender.send(s);
             })
         });
-        let mut app = App::new(&loaded, run.experiment.clone(), folder.clone(), run.runs.clone());
+        let mut app = App::new(
+            &loaded,
+            run.experiment.clone(),
+            folder.clone(),
+            run.runs.clone(),
+        );
         let watcher = match watcher {
             Some(Err(error)) => {
                 app.warn(format!("the experiment file is not being watched: {error}"));
@@ -203,7 +209,11 @@ impl Workbench {
                 }
             }
             Effect::NewRun { loaded, fork } => self.new_run(*loaded, fork),
-            Effect::ExportFigure { name, figure, theme } => self.export_figure(name, figure, theme),
+            Effect::ExportFigure {
+                name,
+                figure,
+                theme,
+            } => self.export_figure(name, figure, theme),
             Effect::ExportScreen => self.export_screen(screen)?,
             Effect::Suspend => screen.suspend()?,
         }
@@ -220,7 +230,8 @@ impl Workbench {
         let folder = match RunFolder::create(&self.run.runs, &loaded.experiment.name) {
             Ok(folder) => folder,
             Err(error) => {
-                self.app.warn(format!("no new run: {}: {error}", self.run.runs.display()));
+                self.app
+                    .warn(format!("no new run: {}: {error}", self.run.runs.display()));
                 return;
             }
         };
@@ -262,7 +273,10 @@ impl Workbench {
             // A workbench that is closing no longer listens.
             let _ = done.send(text);
         };
-        if let Err(error) = std::thread::Builder::new().name("export".into()).spawn(work) {
+        if let Err(error) = std::thread::Builder::new()
+            .name("export".into())
+            .spawn(work)
+        {
             self.app.warn(format!("not exported: {error}"));
         }
     }

@@ -4,14 +4,14 @@ use std::io::{self, Stdout, stdout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::cursor::{Hide, Show};
 use ratatui::crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use ratatui::{Frame, Terminal};
-use ratatui::backend::CrosstermBackend;
-use ratatui::crossterm::cursor::{Hide, Show};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 
 /// Whether the terminal is in our hands: the panic hook asks.
@@ -102,7 +102,10 @@ impl Signals {
         }
         let resumed = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(SIGCONT, resumed.clone())?;
-        Ok(Self { termination, resumed })
+        Ok(Self {
+            termination,
+            resumed,
+        })
     }
 
     pub(super) fn termination(&self) -> Option<usize> {

@@ -46,9 +46,28 @@ pub(super) fn draw(app: &mut App, frame: &mut Frame<'_>) {
         Page::Overview => overview(app, body, buffer),
         Page::Layers => layers::draw(app, body, buffer),
         Page::Bitwidths => bitwidths(app, body, buffer),
-        Page::Ranges => grid(app, &[(Name::StepSize, 0), (Name::StepSize, 1), (Name::Range, 0), (Name::Range, 1)], body, buffer),
+        Page::Ranges => grid(
+            app,
+            &[
+                (Name::StepSize, 0),
+                (Name::StepSize, 1),
+                (Name::Range, 0),
+                (Name::Range, 1),
+            ],
+            body,
+            buffer,
+        ),
         Page::Gradients => {
-            grid(app, &[(Name::Gradients, 0), (Name::Gradients, 1), (Name::Gradients, 2)], body, buffer);
+            grid(
+                app,
+                &[
+                    (Name::Gradients, 0),
+                    (Name::Gradients, 1),
+                    (Name::Gradients, 2),
+                ],
+                body,
+                buffer,
+            );
         }
         Page::Runs => runs::draw(app, body, buffer),
         Page::Log => log(app, body, buffer),
@@ -70,7 +89,9 @@ fn bar_style(app: &App) -> Style {
     match app.palette.colours {
         Colours::None => Style::new().add_modifier(Modifier::REVERSED),
         Colours::Sixteen => Style::new().bg(Color::Blue).fg(Color::White),
-        Colours::True => Style::new().bg(Color::Rgb(38, 44, 60)).fg(Color::Rgb(220, 224, 235)),
+        Colours::True => Style::new()
+            .bg(Color::Rgb(38, 44, 60))
+            .fg(Color::Rgb(220, 224, 235)),
     }
 }
 
@@ -106,7 +127,12 @@ fn status(app: &App, area: Rect, buffer: &mut Buffer) {
     if let Some(r) = &h.newest {
         let left = h.total_steps.saturating_sub(r.step) as f64 * f64::from(r.times.total());
         text += &format!("  step {}/{}  epoch {:.2}", r.step, h.total_steps, r.epoch);
-        text += &format!("  {:.0} samples/s  left {}  {}", r.samples_per_s, duration(left), h.device);
+        text += &format!(
+            "  {:.0} samples/s  left {}  {}",
+            r.samples_per_s,
+            duration(left),
+            h.device
+        );
     }
     buffer.set_stringn(area.x, area.y, text, area.width.into(), bar_style(app));
 }
@@ -116,7 +142,11 @@ fn tab_bar(app: &App, area: Rect, buffer: &mut Buffer) {
     let mut x = area.x;
     for (i, page) in Page::ALL.into_iter().enumerate() {
         let current = page == app.page;
-        let title = if wide || current { page.title() } else { &page.title()[..4.min(page.title().len())] };
+        let title = if wide || current {
+            page.title()
+        } else {
+            &page.title()[..4.min(page.title().len())]
+        };
         let text = format!(" {} {} ", i + 1, title);
         let style = if current {
             bold(app).add_modifier(Modifier::REVERSED)
@@ -151,7 +181,15 @@ fn bottom_line(app: &App, area: Rect, buffer: &mut Buffer) {
         let style = severity_style(app, severity);
         let (x, _) = buffer.set_stringn(area.x, area.y, text, area.width.into(), style);
         if x + 12 < area.x + area.width {
-            key_bar(app, Rect { x: x + 2, width: area.x + area.width - x - 2, ..area }, buffer);
+            key_bar(
+                app,
+                Rect {
+                    x: x + 2,
+                    width: area.x + area.width - x - 2,
+                    ..area
+                },
+                buffer,
+            );
         }
         return;
     }
@@ -192,14 +230,21 @@ fn overview(app: &App, area: Rect, buffer: &mut Buffer) {
     .areas(area);
     grid(
         app,
-        &[(Name::Loss, 0), (Name::Error, 0), (Name::Memory, 0), (Name::Memory, 1)],
+        &[
+            (Name::Loss, 0),
+            (Name::Error, 0),
+            (Name::Memory, 0),
+            (Name::Memory, 1),
+        ],
         plots,
         buffer,
     );
     figures(app, numbers, buffer);
     // Both kinds side by side: the strip of all bitwidths.
     let layers = &app.history.layers;
-    let activations = layers.iter().any(|l| l.bitwidth.newest().is_some() && l.info.role == crate::quantizer::memory::Role::Activation);
+    let activations = layers.iter().any(|l| {
+        l.bitwidth.newest().is_some() && l.info.role == crate::quantizer::memory::Role::Activation
+    });
     if activations {
         let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(bits);
         plot(app, Name::Bitwidth, 0, left, buffer);
@@ -222,14 +267,31 @@ fn figures(app: &App, area: Rect, buffer: &mut Buffer) {
         format!("step {at}"),
         format!("loss {}", value(&h.loss, 4)),
         format!("ce {}", value(&h.cross_entropy, 4)),
-        format!("error {} %", h.train_error.at(at).map_or("-".into(), |v| format!("{:.1}", v * 100.0))),
-        format!("val {} %", h.validation_error.at(at).map_or("-".into(), |v| format!("{:.2}", v * 100.0))),
+        format!(
+            "error {} %",
+            h.train_error
+                .at(at)
+                .map_or("-".into(), |v| format!("{:.1}", v * 100.0))
+        ),
+        format!(
+            "val {} %",
+            h.validation_error
+                .at(at)
+                .map_or("-".into(), |v| format!("{:.2}", v * 100.0))
+        ),
         format!("W {} kB", value(&h.weight_kb, 2)),
         format!("A {} kB", value(&h.activation_max_kb, 2)),
-        format!("lr {}", h.lr.at(at).map_or("-".into(), |v| number(v.into(), 4))),
+        format!(
+            "lr {}",
+            h.lr.at(at).map_or("-".into(), |v| number(v.into(), 4))
+        ),
     ];
     if !h.budgets.is_empty() {
-        parts.push(if r.budget_met { "budget met".into() } else { "over budget".into() });
+        parts.push(if r.budget_met {
+            "budget met".into()
+        } else {
+            "over budget".into()
+        });
     }
     if let Some((step, error)) = h.best() {
         parts.push(format!("best {:.2} % at {step}", error * 100.0));
@@ -241,7 +303,9 @@ fn figures(app: &App, area: Rect, buffer: &mut Buffer) {
 fn bitwidths(app: &App, area: Rect, buffer: &mut Buffer) {
     let bars = (area.height / 3).clamp(6, 14);
     let [top, heat] = Layout::vertical([Constraint::Length(bars), Constraint::Min(4)]).areas(area);
-    let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).spacing(1).areas(top);
+    let [left, right] = Layout::horizontal([Constraint::Fill(1); 2])
+        .spacing(1)
+        .areas(top);
     plot(app, Name::Bitwidth, 0, left, buffer);
     plot(app, Name::Bitwidth, 1, right, buffer);
     plot(app, Name::BitwidthHeat, 0, heat, buffer);
@@ -249,11 +313,17 @@ fn bitwidths(app: &App, area: Rect, buffer: &mut Buffer) {
 
 /// Plots in a grid: two columns where there is room, else one.
 fn grid(app: &App, plots: &[(Name, usize)], area: Rect, buffer: &mut Buffer) {
-    let columns = if area.width >= 70 && plots.len() > 1 { 2 } else { 1 };
+    let columns = if area.width >= 70 && plots.len() > 1 {
+        2
+    } else {
+        1
+    };
     let rows = plots.len().div_ceil(columns);
     let rows = Layout::vertical(vec![Constraint::Fill(1); rows]).split(area);
     for (row, plots) in rows.iter().zip(plots.chunks(columns)) {
-        let cells = Layout::horizontal(vec![Constraint::Fill(1); plots.len()]).spacing(1).split(*row);
+        let cells = Layout::horizontal(vec![Constraint::Fill(1); plots.len()])
+            .spacing(1)
+            .split(*row);
         for (cell, (name, index)) in cells.iter().zip(plots) {
             plot(app, *name, *index, *cell, buffer);
         }
@@ -271,10 +341,16 @@ fn log(app: &mut App, area: Rect, buffer: &mut Buffer) {
     // The selection is the distance from the newest line, so that the page follows.
     let bottom = count.saturating_sub(app.selected.min(count.saturating_sub(height)));
     let start = bottom.saturating_sub(height);
-    for (row, message) in app.history.messages.iter().skip(start).take(bottom - start).enumerate() {
+    for (row, message) in app
+        .history
+        .messages
+        .iter()
+        .skip(start)
+        .take(bottom - start)
+        .enumerate()
+    {
         let y = area.y + row as u16;
-        let (x, _) =
-            buffer.set_stringn(area.x, y, format!("{:>8} ", message.step), 9, muted(app));
+        let (x, _) = buffer.set_stringn(area.x, y, format!("{:>8} ", message.step), 9, muted(app));
         let style = severity_style(app, message.severity);
         let width = usize::from(area.width).saturating_sub(9);
         buffer.set_stringn(x, y, &message.text, width, style);

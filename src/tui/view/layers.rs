@@ -21,29 +21,82 @@ struct Column {
 }
 
 const COLUMNS: &[Column] = &[
-    Column { title: "bits", width: 5, from: 0, text: |_, r| real(r.bitwidth, 0) },
-    Column { title: "d", width: 9, from: 0, text: |_, r| real(r.d, 5) },
-    Column { title: "q_max", width: 9, from: 0, text: |_, r| real(r.q_max, 4) },
-    Column { title: "kB", width: 8, from: 0, text: |l, r| {
-        if r.bitwidth.is_finite() {
-            format!("{:.2}", kilobytes(l.info.elements, r.bitwidth.into()))
-        } else {
-            "-".into()
-        }
-    } },
-    Column { title: "grad 1", width: 9, from: 100, text: |_, r| small(r.gradients[0]) },
-    Column { title: "grad 2", width: 9, from: 100, text: |_, r| small(r.gradients[1]) },
-    Column { title: "|gW|", width: 9, from: 90, text: |_, r| small(r.grad_norm) },
-    Column { title: "clip %", width: 7, from: 0, text: |_, r| real(r.clipped * 100.0, 2) },
-    Column { title: "zero %", width: 7, from: 78, text: |_, r| real(r.zeros * 100.0, 1) },
+    Column {
+        title: "bits",
+        width: 5,
+        from: 0,
+        text: |_, r| real(r.bitwidth, 0),
+    },
+    Column {
+        title: "d",
+        width: 9,
+        from: 0,
+        text: |_, r| real(r.d, 5),
+    },
+    Column {
+        title: "q_max",
+        width: 9,
+        from: 0,
+        text: |_, r| real(r.q_max, 4),
+    },
+    Column {
+        title: "kB",
+        width: 8,
+        from: 0,
+        text: |l, r| {
+            if r.bitwidth.is_finite() {
+                format!("{:.2}", kilobytes(l.info.elements, r.bitwidth.into()))
+            } else {
+                "-".into()
+            }
+        },
+    },
+    Column {
+        title: "grad 1",
+        width: 9,
+        from: 100,
+        text: |_, r| small(r.gradients[0]),
+    },
+    Column {
+        title: "grad 2",
+        width: 9,
+        from: 100,
+        text: |_, r| small(r.gradients[1]),
+    },
+    Column {
+        title: "|gW|",
+        width: 9,
+        from: 90,
+        text: |_, r| small(r.grad_norm),
+    },
+    Column {
+        title: "clip %",
+        width: 7,
+        from: 0,
+        text: |_, r| real(r.clipped * 100.0, 2),
+    },
+    Column {
+        title: "zero %",
+        width: 7,
+        from: 78,
+        text: |_, r| real(r.zeros * 100.0, 1),
+    },
 ];
 
 fn real(v: f32, digits: usize) -> String {
-    if v.is_finite() { format!("{v:.digits$}") } else { "-".into() }
+    if v.is_finite() {
+        format!("{v:.digits$}")
+    } else {
+        "-".into()
+    }
 }
 
 fn small(v: f32) -> String {
-    if v.is_finite() { format!("{v:.1e}") } else { "-".into() }
+    if v.is_finite() {
+        format!("{v:.1e}")
+    } else {
+        "-".into()
+    }
 }
 
 /// What is remarkable about a quantizer now.
@@ -72,15 +125,25 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
     let columns: Vec<&Column> = COLUMNS.iter().filter(|c| area.width >= c.from).collect();
     let fixed: u16 = columns.iter().map(|c| c.width).sum::<u16>() + 16;
     let name_width = area.width.saturating_sub(fixed + 3).clamp(10, 28);
-    let layers: Vec<&LayerHistory> =
-        app.history.layers.iter().filter(|l| app.view.shows(l)).collect();
+    let layers: Vec<&LayerHistory> = app
+        .history
+        .layers
+        .iter()
+        .filter(|l| app.view.shows(l))
+        .collect();
     let rows = usize::from(area.height.saturating_sub(1));
     app.selected = app.selected.min(layers.len().saturating_sub(1));
-    app.scroll = app.scroll.clamp((app.selected + 1).saturating_sub(rows), app.selected);
+    app.scroll = app
+        .scroll
+        .clamp((app.selected + 1).saturating_sub(rows), app.selected);
     let mut x = area.x + 2 + name_width;
     buffer.set_stringn(area.x + 2, area.y, "layer", name_width.into(), bold(app));
     for column in &columns {
-        let title = format!("{:>width$}", column.title, width = usize::from(column.width));
+        let title = format!(
+            "{:>width$}",
+            column.title,
+            width = usize::from(column.width)
+        );
         (x, _) = buffer.set_stringn(x, area.y, title, column.width.into(), bold(app));
     }
     if layers.is_empty() {
@@ -118,14 +181,26 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
             }
         }
         if i == app.selected {
-            let row = Rect { x: area.x, y, width: area.width, height: 1 };
-            buffer.set_style(row, ratatui::style::Style::new().add_modifier(Modifier::REVERSED));
+            let row = Rect {
+                x: area.x,
+                y,
+                width: area.width,
+                height: 1,
+            };
+            buffer.set_style(
+                row,
+                ratatui::style::Style::new().add_modifier(Modifier::REVERSED),
+            );
         }
     }
     let total: usize = layers.iter().map(|l| l.info.elements).sum();
     let below = area.y + 1 + layers.len() as u16;
     if below < area.y + area.height {
-        let text = format!("{} quantizers, {} elements", layers.len(), number(total as f64, 0));
+        let text = format!(
+            "{} quantizers, {} elements",
+            layers.len(),
+            number(total as f64, 0)
+        );
         buffer.set_stringn(area.x + 2, below, text, area.width.into(), muted(app));
     }
 }

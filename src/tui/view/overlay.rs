@@ -15,7 +15,10 @@ pub(super) fn draw(app: &App, body: Rect, buffer: &mut Buffer) {
     let Some(overlay) = &app.overlay else { return };
     let (title, lines) = match overlay {
         Overlay::Help => (" keys (any key closes) ", help(app, body)),
-        Overlay::Diagnostic => (" experiment file (any key closes; the run goes on) ", diagnostic(app)),
+        Overlay::Diagnostic => (
+            " experiment file (any key closes; the run goes on) ",
+            diagnostic(app),
+        ),
         Overlay::ConfirmQuit => (
             " quit? ",
             vec![
@@ -31,12 +34,17 @@ pub(super) fn draw(app: &App, body: Rect, buffer: &mut Buffer) {
                 Class::Fork => "a new run from the newest checkpoint",
                 _ => "a new run, since this one has ended",
             };
-            let mut lines = vec![Line::raw(format!("The saved experiment needs {start}:")), Line::raw("")];
+            let mut lines = vec![
+                Line::raw(format!("The saved experiment needs {start}:")),
+                Line::raw(""),
+            ];
             for change in &pending.changes {
                 lines.push(Line::raw(format!("  {change}  ({})", change.class.name())));
             }
             lines.push(Line::raw(""));
-            lines.push(Line::raw("The current run stops with a checkpoint. y start it    n keep the run"));
+            lines.push(Line::raw(
+                "The current run stops with a checkpoint. y start it    n keep the run",
+            ));
             (" experiment changed ", lines)
         }
     };
@@ -50,8 +58,12 @@ pub(super) fn draw(app: &App, body: Rect, buffer: &mut Buffer) {
         height,
     };
     Clear.render(area, buffer);
-    let block = Block::bordered().title(Span::styled(title, bold(app))).border_style(muted(app));
-    let paragraph = Paragraph::new(lines).block(block).wrap(Wrap { trim: false });
+    let block = Block::bordered()
+        .title(Span::styled(title, bold(app)))
+        .border_style(muted(app));
+    let paragraph = Paragraph::new(lines)
+        .block(block)
+        .wrap(Wrap { trim: false });
     paragraph.render(area, buffer);
 }
 
@@ -64,12 +76,19 @@ fn help(app: &App, body: Rect) -> Vec<Line<'static>> {
             continue;
         }
         done.push(binding.action);
-        let keys: Vec<String> =
-            KEYMAP.iter().filter(|b| b.action == binding.action).map(|b| b.key()).collect();
+        let keys: Vec<String> = KEYMAP
+            .iter()
+            .filter(|b| b.action == binding.action)
+            .map(|b| b.key())
+            .collect();
         entries.push((keys.join(" "), binding.help, binding.group));
     }
     let room = usize::from(body.height.saturating_sub(2)).max(1);
-    let columns = if entries.len() > room && body.width >= 110 { 2 } else { 1 };
+    let columns = if entries.len() > room && body.width >= 110 {
+        2
+    } else {
+        1
+    };
     let rows = entries.len().div_ceil(columns);
     let span = |entry: &(String, &str, &str)| {
         vec![
@@ -92,5 +111,8 @@ fn diagnostic(app: &App) -> Vec<Line<'static>> {
     let Some(diagnostics) = &app.diagnostics else {
         return vec![Line::raw("the experiment file is valid")];
     };
-    render(diagnostics, false).lines().map(|l| Line::raw(l.to_owned())).collect()
+    render(diagnostics, false)
+        .lines()
+        .map(|l| Line::raw(l.to_owned()))
+        .collect()
 }

@@ -10,8 +10,7 @@ use crate::experiment::{difference, resolve_text};
 use crate::figure::Ink;
 
 pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
-    let [list, below] =
-        Layout::vertical([Constraint::Fill(2), Constraint::Fill(1)]).areas(area);
+    let [list, below] = Layout::vertical([Constraint::Fill(2), Constraint::Fill(1)]).areas(area);
     let title = format!(
         "{:<38} {:<9} {:>8} {:>7} {:>7} {:>9}",
         "run", "status", "step", "val %", "test %", "weight kB"
@@ -19,7 +18,9 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
     buffer.set_stringn(list.x, list.y, title, list.width.into(), bold(app));
     let rows = usize::from(list.height.saturating_sub(1));
     app.selected = app.selected.min(app.runs.len().saturating_sub(1));
-    app.scroll = app.scroll.clamp((app.selected + 1).saturating_sub(rows), app.selected);
+    app.scroll = app
+        .scroll
+        .clamp((app.selected + 1).saturating_sub(rows), app.selected);
     let percent = |v: Option<f64>| v.map_or("-".to_owned(), |e| format!("{:.2}", e * 100.0));
     for (i, (folder, m)) in app.runs.iter().enumerate().skip(app.scroll).take(rows) {
         let y = list.y + 1 + (i - app.scroll) as u16;
@@ -67,11 +68,20 @@ fn compare(app: &App, area: Rect, buffer: &mut Buffer) {
         }
         Err(error) => lines.push(format!("its experiment cannot be read: {error}")),
     }
-    let title = format!("{} against the current experiment (current → that run)", folder.label());
+    let title = format!(
+        "{} against the current experiment (current → that run)",
+        folder.label()
+    );
     buffer.set_stringn(area.x, area.y, title, area.width.into(), bold(app));
     let room = usize::from(area.height.saturating_sub(1));
     for (i, line) in lines.iter().take(room).enumerate() {
         let y = area.y + 1 + i as u16;
-        buffer.set_stringn(area.x + 2, y, line, area.width.saturating_sub(2).into(), Style::new());
+        buffer.set_stringn(
+            area.x + 2,
+            y,
+            line,
+            area.width.saturating_sub(2).into(),
+            Style::new(),
+        );
     }
 }
