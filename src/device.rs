@@ -73,27 +73,23 @@ pub fn available() -> Vec<Availability> {
         ),
         missing: not_compiled(cfg!(feature = "flex"), "flex"),
     }];
-    let libtorch = not_compiled(cfg!(feature = "libtorch"), "libtorch");
-    all.push(Availability {
-        engine: Engine::LibTorchCpu,
-        description: "CPU, LibTorch".into(),
-        missing: libtorch.clone(),
-    });
-    all.push(Availability {
-        engine: Engine::LibTorchCuda(0),
-        description: "CUDA, LibTorch".into(),
-        missing: libtorch.or_else(no_cuda),
-    });
+    for (engine, description) in [
+        (Engine::LibTorchCpu, "CPU, LibTorch"),
+        (Engine::LibTorchCuda(0), "CUDA, LibTorch"),
+        (Engine::Cuda(0), "CUDA, CubeCL"),
+    ] {
+        let missing = Some("not part of this version".to_owned());
+        all.push(Availability {
+            engine,
+            description: description.into(),
+            missing,
+        });
+    }
     all
 }
 
 fn not_compiled(compiled: bool, feature: &str) -> Option<String> {
     (!compiled).then(|| format!("not compiled in; build with --features {feature}"))
-}
-
-fn no_cuda() -> Option<String> {
-    let driver = std::path::Path::new("/proc/driver/nvidia/version").exists();
-    (!driver).then(|| "no NVIDIA driver (/proc/driver/nvidia/version does not exist)".into())
 }
 
 /// The engine of that name.
@@ -155,10 +151,6 @@ pub fn burn_device(engine: Engine) -> Device {
     match engine {
         #[cfg(feature = "flex")]
         Engine::Flex => Device::flex(),
-        #[cfg(feature = "libtorch")]
-        Engine::LibTorchCpu => Device::libtorch(),
-        #[cfg(feature = "libtorch")]
-        Engine::LibTorchCuda(n) => Device::libtorch_cuda(n),
         #[allow(unreachable_patterns, reason = "depends on the features")]
         other => panic!("{other} is not compiled in"),
     }

@@ -325,7 +325,11 @@ fn dot_products<const FUSED: bool>(a: &[f32], b: &[f32], length: usize) -> [[f32
 fn fused<const FUSED: bool>(a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
     let mut out = [0f32; LANES];
     for l in 0..LANES {
-        out[l] = if FUSED { a[l].mul_add(b[l], c[l]) } else { a[l] * b[l] + c[l] };
+        out[l] = if FUSED {
+            a[l].mul_add(b[l], c[l])
+        } else {
+            a[l] * b[l] + c[l]
+        };
     }
     out
 }

@@ -15,19 +15,19 @@
 pub mod conv;
 #[cfg(feature = "flex")]
 mod flex;
+mod memory;
 pub mod norm;
 pub mod ops;
 pub mod quantize;
-mod memory;
 mod simd;
 
 use burn::backend::{Dispatch, DispatchTensor};
 use burn::tensor::Tensor;
 
 pub use conv::Geometry;
+pub use memory::keep_blocks;
 pub use norm::{Activation, Moments};
 use ops::{Kernels, NormSpec};
-pub use memory::keep_blocks;
 pub use simd::Simd;
 
 use crate::quantizer::Grid;

@@ -116,7 +116,6 @@ pub struct NormGradients<B: Backend> {
 /// The same operations as they enter a graph. Called through burn's run-time dispatch.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
-    LibTorch: cfg(feature = "libtorch"),
     Autodiff
 )]
 pub trait Kernels: Backend {

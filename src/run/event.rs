@@ -24,9 +24,6 @@ pub enum Command {
     Stop,
     /// Take over live (and, at the next epoch, epoch) settings.
     Apply(Arc<Experiment>),
-    /// A test hook: panic in the training thread.
-    #[doc(hidden)]
-    Panic,
 }
 
 /// Phase of a run.

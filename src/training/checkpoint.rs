@@ -74,7 +74,9 @@ pub(super) fn write(
             );
         }
     }
-    let text = serde_json::to_string(state).map_err(std::io::Error::other)?;
+    // Numbers must come back bit for bit, which decimal text does not promise.
+    let bytes = postcard::to_stdvec(state).map_err(std::io::Error::other)?;
+    let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
     let temporary = path.with_extension("tmp");
     write_file(
         &temporary,
@@ -99,7 +101,12 @@ pub(super) fn read(
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
     let text = metadata.metadata().as_ref().and_then(|m| m.get(STATE));
     let text = text.ok_or_else(|| bad("no state in it".into()))?;
-    let state: State = serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
+    let bytes: Option<Vec<u8>> = (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok())
+        .collect();
+    let bytes = bytes.ok_or_else(|| bad("damaged state".into()))?;
+    let state: State = postcard::from_bytes(&bytes).map_err(|e| bad(e.to_string()))?;
     if state.slots.len() != network.slots.len() {
         let (found, expected) = (state.slots.len(), network.slots.len());
         return Err(bad(format!(

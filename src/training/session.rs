@@ -301,6 +301,11 @@ impl<'a> Run<'a> {
                     step: self.trainer.steps(),
                     phase: Phase::Quantized,
                 });
+                // What quantizing alone costs, before anything is learned.
+                self.evaluate(commands, out);
+                if self.stopping {
+                    break;
+                }
             }
             self.one_step(out);
             self.periodic(commands, out);
@@ -316,6 +321,9 @@ impl<'a> Run<'a> {
         let probe =
             (self.trainer.steps() + 1).is_multiple_of(self.trainer.experiment().log.probe_every);
         let record = self.trainer.step(probe);
+        if panic_step() == Some(record.step) {
+            panic!("asked to by BITSCOPE_PANIC_AT_STEP");
+        }
         let finite = record.cross_entropy.is_finite();
         let step = record.step;
         self.manifest.weight_kb = record.usage.weights;
@@ -538,7 +546,6 @@ impl<'a> Run<'a> {
             }
             Command::Stop => self.stopping = true,
             Command::Apply(experiment) => self.apply(experiment, out),
-            Command::Panic => panic!("asked to"),
         }
     }
 
@@ -560,6 +567,11 @@ impl<'a> Run<'a> {
             total_steps: self.trainer.total_steps(),
         });
     }
+}
+
+/// The step at which a test wants to see the training thread panic.
+fn panic_step() -> Option<u64> {
+    std::env::var("BITSCOPE_PANIC_AT_STEP").ok()?.parse().ok()
 }
 
 /// Checkpoints kept before the older half is thinned out.

@@ -326,6 +326,15 @@ impl App {
         };
         match &self.overlay {
             Some(Overlay::ConfirmQuit | Overlay::ConfirmNewRun(_)) => self.answer(key.code),
+            Some(Overlay::Help) if matches!(action, Action::Down | Action::Up) => {
+                let down = action == Action::Down;
+                self.scroll = if down {
+                    self.scroll + 1
+                } else {
+                    self.scroll.saturating_sub(1)
+                };
+                Vec::new()
+            }
             Some(Overlay::Help | Overlay::Diagnostic) if action != Action::Quit => {
                 self.overlay = None;
                 Vec::new()
@@ -427,7 +436,10 @@ impl App {
                     self.tell("the experiment file is valid".into());
                 }
             }
-            Action::Help => self.overlay = Some(Overlay::Help),
+            Action::Help => {
+                self.scroll = 0;
+                self.overlay = Some(Overlay::Help);
+            }
             Action::Back => {
                 self.view.filter.clear();
                 self.overlay = None;

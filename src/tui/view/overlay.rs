@@ -14,7 +14,10 @@ use crate::experiment::{Class, render};
 pub(super) fn draw(app: &App, body: Rect, buffer: &mut Buffer) {
     let Some(overlay) = &app.overlay else { return };
     let (title, lines) = match overlay {
-        Overlay::Help => (" keys (any key closes) ", help(app, body)),
+        Overlay::Help => (
+            " keys (j and k scroll, any other key closes) ",
+            help(app, body),
+        ),
         Overlay::Diagnostic => (
             " experiment file (any key closes; the run goes on) ",
             diagnostic(app),
@@ -83,20 +86,17 @@ fn help(app: &App, body: Rect) -> Vec<Line<'static>> {
             .collect();
         entries.push((keys.join(" "), binding.help, binding.group));
     }
-    let room = usize::from(body.height.saturating_sub(2)).max(1);
-    let columns = if entries.len() > room && body.width >= 110 {
-        2
-    } else {
-        1
-    };
+    let columns = if body.width >= 150 { 2 } else { 1 };
     let rows = entries.len().div_ceil(columns);
     let span = |entry: &(String, &str, &str)| {
         vec![
-            Span::styled(format!("{:>14}  ", entry.0), bold(app)),
-            Span::styled(format!("{:<52}", entry.1), Style::new()),
+            Span::styled(format!("{:>12}  ", entry.0), bold(app)),
+            Span::styled(format!("{:<58}", entry.1), Style::new()),
         ]
     };
-    (0..rows)
+    let room = usize::from(body.height.saturating_sub(2)).max(1);
+    let first = app.scroll.min(rows.saturating_sub(room));
+    (first..rows)
         .map(|row| {
             let mut spans = span(&entries[row]);
             if let Some(entry) = entries.get(row + rows) {

@@ -1,0 +1,209 @@
+//! The command line as a user meets it.
+
+mod common;
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use common::{SMALL, program, write};
+use serde_json::Value;
+
+fn bitscope(folder: &std::path::Path, arguments: &[&str]) -> Output {
+    Command::new(program())
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .expect("runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn json_lines_runs_resume_and_plots() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    write(at, "e.toml", SMALL);
+    let out = bitscope(
+        at,
+        &[
+            "train",
+            "e.toml",
+            "--steps",
+            "40",
+            "--json",
+            "--set",
+            "optimizer.lr=0.02",
+        ],
+    );
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let events: Vec<Value> = text(&out.stdout)
+        .lines()
+        .map(|l| serde_json::from_str(l).expect("JSON"))
+        .collect();
+    let named = |name: &str| {
+        events
+            .iter()
+            .filter(|e| e["event"] == name)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(named("step").len(), 40);
+    assert_eq!(named("step")[0]["lr"], 0.02);
+    let evaluation = named("evaluation")[0];
+    assert!(evaluation["split"] == "validation" && evaluation["error"].is_number());
+    let run = named("started")[0]["name"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
+    let listed = text(&bitscope(at, &["runs"]).stdout);
+    assert!(
+        listed.contains(&run) && listed.contains("stopped"),
+        "{listed}"
+    );
+    let out = bitscope(at, &["resume", &run, "--json", "--steps", "3"]);
+    assert!(
+        text(&out.stdout).contains("\"step\":43"),
+        "{}",
+        text(&out.stderr)
+    );
+    for figure in [
+        "loss",
+        "error",
+        "bitwidth",
+        "bitwidth-heat",
+        "step-size",
+        "range",
+        "gradients",
+        "memory",
+    ] {
+        for (extension, start) in [("png", &b"\x89PNG"[..]), ("svg", b"<svg")] {
+            let file = format!("{figure}.{extension}");
+            let out = bitscope(at, &["plot", &run, figure, "-o", &file]);
+            assert!(out.status.success(), "{figure}: {}", text(&out.stderr));
+            let bytes = std::fs::read(at.join(&file)).expect("written");
+            assert!(bytes.starts_with(start) && bytes.len() > 2000, "{file}");
+        }
+    }
+}
+
+#[test]
+fn wrong_usage_is_2_and_says_where() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    write(at, "bad.toml", "[optimizer]\nlr = 1\nlearning_rate = 2\n");
+    let out = bitscope(at, &["check", "bad.toml"]);
+    let error = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(
+        error.contains("bad.toml:3:1") && error.contains("learning_rate = 2"),
+        "{error}"
+    );
+    write(at, "gpu.toml", "device = \"libtorch:cuda:7\"\n");
+    let out = bitscope(at, &["train", "gpu.toml"]);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(text(&out.stderr).contains("flex"), "{}", text(&out.stderr));
+    write(
+        at,
+        "tight.toml",
+        "[weights]\nquantizer = \"u3\"\n[budget]\nweights_kb = 0.5\n",
+    );
+    let out = bitscope(at, &["check", "tight.toml"]);
+    assert!(
+        text(&out.stderr).contains("tight.toml:4:14"),
+        "{}",
+        text(&out.stderr)
+    );
+    for arguments in [
+        &["frobnicate"][..],
+        &["resume", "nothing"],
+        &["plot", "nothing", "loss", "-o", "x.png"],
+    ] {
+        assert_eq!(
+            bitscope(at, arguments).status.code(),
+            Some(2),
+            "{arguments:?}"
+        );
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_program_quietly() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "e.toml", SMALL);
+    let mut child = Command::new(program())
+        .args(["train", "e.toml", "--json"])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let mut line = String::new();
+    let mut reader = std::io::BufReader::new(child.stdout.take().expect("piped"));
+    std::io::BufRead::read_line(&mut reader, &mut line).expect("a line");
+    drop(reader);
+    let out = child.wait_with_output().expect("ended");
+    assert_eq!(
+        (out.status.code(), text(&out.stderr)),
+        (Some(0), String::new())
+    );
+}
+
+#[test]
+fn quantize_agrees_with_the_published_code() {
+    let golden = include_str!("data/reference/quantizer-golden.json");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut child = Command::new(program())
+        .args(["quantize", "--plot", "figure.png"])
+        .current_dir(folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let mut stdin = child.stdin.take().expect("piped");
+    let writer = std::thread::spawn(move || stdin.write_all(golden.as_bytes()));
+    let out = child.wait_with_output().expect("ended");
+    writer.join().expect("no panic").expect("written");
+    assert!(out.status.success());
+    let ours: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    let theirs: Value = serde_json::from_str(golden).expect("JSON");
+    let close = |a: f64, b: f64| (a - b).abs() <= 1e-6_f64.max(1e-5 * b.abs());
+    let cases = theirs["cases"].as_array().expect("cases");
+    for (i, case) in cases.iter().enumerate() {
+        let own = &ours["cases"][i];
+        for key in ["y", "grad_x"] {
+            for (j, expected) in case[key].as_array().expect("a list").iter().enumerate() {
+                let (a, b) = (
+                    own[key][j].as_f64().expect("a number"),
+                    expected.as_f64().unwrap_or(0.0),
+                );
+                assert!(close(a, b), "case {i} {key}[{j}]: {a} {b}");
+            }
+        }
+        for (name, expected) in case["grad_params"].as_object().expect("an object") {
+            let (a, b) = (
+                own["grad_params"][name].as_f64().expect("a number"),
+                expected.as_f64().expect("a number"),
+            );
+            assert!(close(a, b), "case {i} {name}: {a} {b}");
+        }
+        assert!(own["bitwidth"].is_number() && own["levels"].is_number());
+    }
+    assert!(
+        std::fs::read(folder.path().join("figure.png"))
+            .expect("drawn")
+            .starts_with(b"\x89PNG")
+    );
+    let bad = write(
+        folder.path(),
+        "bad.json",
+        r#"{"cases":[{"quantizer":"u9","signed":true}]}"#,
+    );
+    let out = Command::new(program())
+        .arg("quantize")
+        .arg(bad)
+        .output()
+        .expect("runs");
+    assert_eq!(out.status.code(), Some(2));
+    assert!(text(&out.stderr).contains("case 0: unknown quantizer \"u9\"; expected u1"));
+}

@@ -1,0 +1,308 @@
+//! Training: exact memory, resuming bit for bit, non-finite values, events on disk.
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+
+use bitscope::experiment::{Experiment, load_embedded};
+use bitscope::network::{Model, Network, Shortcut};
+use bitscope::run::{Command, Event, RunFolder, Status, read_log};
+use bitscope::training::{Session, Setup, Trainer};
+use common::SMALL;
+use rand::SeedableRng;
+
+fn experiment(set: &[&str]) -> Arc<Experiment> {
+    let set = set.iter().map(|s| (*s).to_owned()).collect();
+    load_embedded("small.toml", SMALL, &set)
+        .expect("valid")
+        .experiment
+}
+
+fn trainer(set: &[&str]) -> Trainer {
+    let experiment = experiment(set);
+    let splits = bitscope::dataset::open(&experiment).expect("data");
+    let engine = bitscope::device::parse("flex").expect("compiled in");
+    Trainer::new(experiment, splits, bitscope::device::burn_device(engine)).expect("built")
+}
+
+#[test]
+fn resnet20_takes_the_papers_kilobytes() {
+    let usage = |bits: f64| {
+        let set = [
+            "weights.init=fixed".to_owned(),
+            "activations.init=fixed".to_owned(),
+            format!("weights.bits={bits}"),
+            format!("activations.bits={bits}"),
+        ];
+        let e = experiment(&set.iter().map(String::as_str).collect::<Vec<_>>());
+        let engine = bitscope::device::parse("flex").expect("compiled in");
+        let device = bitscope::device::burn_device(engine).autodiff();
+        let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(1);
+        let model = Model::ResNet {
+            depth: 20,
+            shortcut: Shortcut::A,
+        };
+        let mut network = Network::build(model, 10, 32, &e.quantization(), &device, &mut rng);
+        assert_eq!(network.stored_weights(), 268_346);
+        let quantized = network.usage();
+        network.quantized = false;
+        (quantized, network.usage())
+    };
+    let (four, float) = usage(4.0);
+    let (two, _) = usage(2.0);
+    let round = |v: f64| (v * 100.0).round() / 100.0;
+    assert_eq!(
+        [float.weights, four.weights, two.weights].map(round),
+        [1048.23, 131.03, 65.51]
+    );
+    assert_eq!([float.activation_sum, four.activation_sum], [736.0, 92.0]);
+    assert_eq!([float.activation_max, four.activation_max], [64.0, 8.0]);
+}
+
+#[test]
+fn other_depths_and_shortcuts_have_the_sizes_of_the_literature() {
+    let weights = |depth, shortcut| {
+        let e = experiment(&[]);
+        let engine = bitscope::device::parse("flex").expect("compiled in");
+        let device = bitscope::device::burn_device(engine).autodiff();
+        let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(1);
+        let model = Model::ResNet { depth, shortcut };
+        Network::build(model, 10, 32, &e.quantization(), &device, &mut rng).stored_weights()
+    };
+    // He et al., table 6: 0.27, 0.46, 0.66, 0.85, 1.7 million parameters.
+    for (depth, millions) in [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)] {
+        let found = weights(depth, Shortcut::A) as f64 / 1e6;
+        assert!((found - millions).abs() < 0.03, "ResNet-{depth}: {found}");
+    }
+    assert_eq!(
+        weights(20, Shortcut::B) - weights(20, Shortcut::A),
+        16 * 32 + 32 * 64
+    );
+    assert!(weights(20, Shortcut::C) > weights(20, Shortcut::B));
+}
+
+#[test]
+fn a_resumed_run_goes_on_bit_for_bit() {
+    let set = [
+        "data.augment=crop-flip",
+        "optimizer.kind=adam",
+        "optimizer.lr=0.001",
+    ];
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("c.safetensors");
+    let losses =
+        |t: &mut Trainer, n: usize| -> Vec<f64> { (0..n).map(|_| t.step(false).loss).collect() };
+    let mut whole = trainer(&set);
+    losses(&mut whole, 7);
+    whole.save(&path).expect("saved");
+    let expected = losses(&mut whole, 7);
+    let mut resumed = trainer(&set);
+    resumed.restore(&path).expect("restored");
+    assert_eq!(losses(&mut resumed, 7), expected);
+    let parameters = |t: &Trainer| {
+        t.network()
+            .slots
+            .iter()
+            .map(|s| s.parameters)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(parameters(&resumed), parameters(&whole));
+}
+
+#[test]
+fn a_checkpoint_of_another_network_is_refused_with_names() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("c.safetensors");
+    trainer(&["weights.quantizer=none", "activations.quantizer=none"])
+        .save(&path)
+        .expect("saved");
+    let error = trainer(&[])
+        .restore(&path)
+        .expect_err("refused")
+        .to_string();
+    assert!(
+        error.contains("0 quantizers where the network has 9"),
+        "{error}"
+    );
+}
+
+/// Runs a session to its end; returns every event.
+fn session(
+    set: &[&str],
+    max_steps: u64,
+    during: impl Fn(&Event) -> Option<Command>,
+) -> (RunFolder, Vec<Event>, tempfile::TempDir) {
+    let root = tempfile::tempdir().expect("a folder");
+    let folder = RunFolder::create(root.path(), "test").expect("created");
+    let setup = Setup {
+        experiment: experiment(set),
+        folder: folder.clone(),
+        resume: None,
+        fork: None,
+        max_steps: Some(max_steps),
+    };
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let session = Session::start(setup, move |event| drop(sender.send(event)));
+    for event in &receiver {
+        if let Some(command) = during(&event) {
+            session.send(command);
+        }
+        let last = event.is_last();
+        events
+            .lock()
+            .expect("not poisoned")
+            .push(event.as_ref().clone());
+        if last {
+            break;
+        }
+    }
+    drop(session);
+    let events = events.lock().expect("not poisoned").clone();
+    (folder, events, root)
+}
+
+#[test]
+fn the_log_holds_what_was_said() {
+    let (folder, events, _root) = session(&[], 45, |_| None);
+    let (logged, _) = read_log(&folder.log()).expect("readable");
+    // NaN is not equal to itself; the text form is.
+    assert_eq!(format!("{logged:?}"), format!("{events:?}"));
+    assert_eq!(
+        events
+            .iter()
+            .filter(|e| matches!(e, Event::Step(_)))
+            .count(),
+        45
+    );
+    assert_eq!(
+        folder.manifest().expect("a manifest").status,
+        Status::Stopped
+    );
+    assert!(folder.newest_checkpoint().is_some());
+    let json = events[2].to_json(match &events[0] {
+        Event::Started { layers, .. } => layers,
+        other => panic!("{other:?} came first"),
+    });
+    for key in [
+        "step",
+        "epoch",
+        "loss",
+        "cross_entropy",
+        "weight_penalty",
+        "activation_penalty",
+        "lr",
+        "weight_kb",
+        "activation_kb",
+        "samples_per_s",
+    ] {
+        assert!(json[key].is_number(), "{key}: {json}");
+    }
+    for key in [
+        "name",
+        "role",
+        "d",
+        "q_max",
+        "bitwidth",
+        "grad_d",
+        "grad_q_max",
+        "clipped",
+        "grad_norm",
+    ] {
+        assert!(!json["layers"][0][key].is_null(), "{key}: {json}");
+    }
+}
+
+#[test]
+fn a_diverging_run_pauses_and_names_the_layer() {
+    let stop = |event: &Event| matches!(event, Event::NonFinite { .. }).then_some(Command::Stop);
+    let set = [
+        "optimizer.lr=1e3",
+        "weights.quantizer=none",
+        "activations.quantizer=none",
+        "optimizer.weight_decay=1",
+    ];
+    let (folder, events, _root) = session(&set, 400, stop);
+    let found = events.iter().find_map(|e| match e {
+        Event::NonFinite { layer, .. } => Some(layer.clone()),
+        _ => None,
+    });
+    let layer = found.expect("it diverges").expect("a layer is named");
+    assert!(
+        layer.starts_with("conv") || layer.starts_with("classifier"),
+        "{layer}"
+    );
+    assert!(matches!(events.last(), Some(Event::Stopped { .. })));
+    assert_eq!(
+        folder.manifest().expect("a manifest").status,
+        Status::Stopped
+    );
+}
+
+#[test]
+fn commands_are_acknowledged_with_their_step() {
+    let (_, events, _root) = session(&[], 10, |event| match event {
+        Event::Step(r) if r.step == 3 => Some(Command::Pause),
+        Event::Paused { .. } => Some(Command::Step(2)),
+        _ => None,
+    });
+    let pauses: Vec<u64> = events
+        .iter()
+        .filter_map(|e| match e {
+            Event::Paused { step } => Some(*step),
+            _ => None,
+        })
+        .collect();
+    assert!(
+        pauses.len() >= 3 && pauses.windows(2).all(|w| w[1] == w[0] + 2),
+        "{pauses:?}"
+    );
+    let (_, events, _root) = session(&[], 10, |event| match event {
+        Event::Step(r) if r.step == 2 => Some(Command::Apply(experiment(&["optimizer.lr=0.002"]))),
+        _ => None,
+    });
+    let applied = events.iter().find_map(|e| match e {
+        Event::Applied { changes, .. } => Some(changes.clone()),
+        _ => None,
+    });
+    assert_eq!(
+        applied.expect("acknowledged"),
+        ["optimizer.lr 0.01 → 0.002"]
+    );
+    assert!(
+        events
+            .iter()
+            .any(|e| matches!(e, Event::Step(r) if r.lr == 0.002))
+    );
+}
+
+#[test]
+fn a_missing_file_fails_the_run_with_its_name() {
+    let set = ["data.source=cifar10", "data.path=/nowhere/cifar"];
+    let (_, events, _root) = session(&set, 10, |_| None);
+    let Some(Event::Failed { message, .. }) = events.last() else {
+        panic!("{events:?}")
+    };
+    assert!(
+        message.contains("/nowhere/cifar/data_batch_1.bin"),
+        "{message}"
+    );
+}
+
+#[test]
+fn the_toys_u1_oscillates_and_u3_does_not() {
+    use bitscope::quantizer::Parametrization;
+    let descents = bitscope::toy::descend_all(3000);
+    let spread = |p: Parametrization| {
+        descents
+            .iter()
+            .filter(|d| d.parametrization == p)
+            .map(|d| d.spread())
+            .fold(0.0, f64::max)
+    };
+    let (u1, u3) = (spread(Parametrization::U1), spread(Parametrization::U3));
+    assert!(
+        u1 > 5.0 * u3,
+        "spread of the last 300 errors: U1 {u1:e}, U3 {u3:e}"
+    );
+}

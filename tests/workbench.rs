@@ -1,0 +1,242 @@
+//! The real program on a pseudo-terminal.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use common::{SMALL, program, write};
+use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program, its terminal, and everything it wrote.
+struct Terminal {
+    child: Box<dyn Child + Send + Sync>,
+    master: Box<dyn MasterPty + Send>,
+    keys: Box<dyn Write + Send>,
+    output: Receiver<Vec<u8>>,
+    parser: vt100::Parser,
+    raw: Vec<u8>,
+}
+
+fn size(columns: u16, rows: u16) -> PtySize {
+    PtySize {
+        rows,
+        cols: columns,
+        pixel_width: 0,
+        pixel_height: 0,
+    }
+}
+
+impl Terminal {
+    fn start(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let pair = native_pty_system()
+            .openpty(size(120, 40))
+            .expect("a terminal");
+        let mut command = CommandBuilder::new(program());
+        command.args(arguments);
+        command.cwd(folder);
+        command.env("TERM", "xterm-256color");
+        command.env("LANG", "C.UTF-8");
+        command.env_remove("NO_COLOR");
+        for (name, value) in variables {
+            command.env(name, value);
+        }
+        let child = pair.slave.spawn_command(command).expect("started");
+        drop(pair.slave);
+        let mut reader = pair.master.try_clone_reader().expect("a reader");
+        let keys = pair.master.take_writer().expect("a writer");
+        let (sender, output) = channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(n) = reader.read(&mut buffer) {
+                if n == 0 || sender.send(buffer[..n].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        let parser = vt100::Parser::new(40, 120, 0);
+        Self {
+            child,
+            master: pair.master,
+            keys,
+            output,
+            parser,
+            raw: Vec::new(),
+        }
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).expect("typed");
+        self.keys.flush().expect("typed");
+    }
+
+    fn screen(&self) -> String {
+        self.parser.screen().contents()
+    }
+
+    /// Reads until the screen shows what is wanted.
+    fn until(&mut self, what: &str, seen: impl Fn(&str) -> bool) {
+        let start = Instant::now();
+        while !seen(&self.screen()) {
+            match self.output.recv_timeout(Duration::from_millis(100)) {
+                Ok(bytes) => {
+                    self.parser.process(&bytes);
+                    self.raw.extend(bytes);
+                }
+                Err(_) => assert!(
+                    start.elapsed() < PATIENCE,
+                    "never saw {what}; the screen:\n{}",
+                    self.screen()
+                ),
+            }
+        }
+    }
+
+    fn see(&mut self, text: &str) {
+        self.until(text, |screen| screen.contains(text));
+    }
+
+    /// Waits for the end; returns the exit code. The terminal must have been restored.
+    fn end(mut self) -> u32 {
+        let start = Instant::now();
+        let status = loop {
+            while let Ok(bytes) = self.output.recv_timeout(Duration::from_millis(20)) {
+                self.raw.extend(bytes);
+            }
+            match self.child.try_wait().expect("a status") {
+                Some(status) => break status,
+                None => assert!(start.elapsed() < PATIENCE, "never ended"),
+            }
+        };
+        while let Ok(bytes) = self.output.recv_timeout(Duration::from_millis(200)) {
+            self.raw.extend(bytes);
+        }
+        let raw = String::from_utf8_lossy(&self.raw).into_owned();
+        let last = |sequence: &str| raw.rfind(sequence);
+        assert!(
+            last("\x1b[?1049l") > last("\x1b[?1049h"),
+            "the alternate screen was left"
+        );
+        assert!(
+            last("\x1b[?25h") > last("\x1b[?25l"),
+            "the cursor is visible again"
+        );
+        status.exit_code()
+    }
+}
+
+#[test]
+fn pages_reload_export_quit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "e.toml", SMALL);
+    let mut terminal = Terminal::start(folder.path(), &["e.toml"], &[]);
+    terminal.see("bitscope");
+    terminal.see("samples/s");
+    for (key, text) in [
+        ("2", "q_max"),
+        ("3", "layers x steps"),
+        ("4", "step size d, weights"),
+        ("5", "gradient norm of W"),
+        ("6", "against the current experiment"),
+        ("7", "quantizers in use"),
+        ("?", "write a checkpoint now"),
+        ("\x1b", "samples/s"),
+        ("1", "memory of weights"),
+    ] {
+        terminal.press(key);
+        terminal.see(text);
+    }
+    // Edit the file: the value changes on the screen.
+    terminal.until("the first rate", |s| s.contains("lr 0.0100"));
+    write(
+        folder.path(),
+        "e.toml",
+        &SMALL.replace("lr = 0.01", "lr = 0.005"),
+    );
+    terminal.until("the new rate", |s| s.contains("lr 0.0050"));
+    // Break it: the diagnostic shows its line, the run goes on.
+    write(folder.path(), "e.toml", "[optimizer]\nlr = \"x\"\n");
+    terminal.see("e.toml:2:6");
+    terminal.press("\x1b");
+    terminal.see("experiment file broken");
+    write(
+        folder.path(),
+        "e.toml",
+        &SMALL.replace("lr = 0.01", "lr = 0.002"),
+    );
+    terminal.until("the third rate", |s| {
+        s.contains("lr 0.0020") && !s.contains("broken")
+    });
+    // A change that needs a new run asks first; no keeps the run.
+    write(folder.path(), "e.toml", &SMALL.replace("\"u3\"", "\"u2\""));
+    terminal.see("needs a new run");
+    terminal.press("n");
+    terminal.until("the question gone", |s| !s.contains("needs a new run"));
+    terminal.press("x");
+    terminal.see("exported ");
+    terminal.press("X");
+    terminal.see("screen-");
+    terminal.master.resize(size(40, 10)).expect("resized");
+    terminal.parser.screen_mut().set_size(10, 40);
+    terminal.see("too small");
+    terminal.master.resize(size(120, 40)).expect("resized");
+    terminal.parser.screen_mut().set_size(40, 120);
+    terminal.see("memory of weights");
+    terminal.press("q");
+    terminal.see("quit?");
+    terminal.press("y");
+    assert_eq!(terminal.end(), 0);
+    let run = std::fs::read_dir(folder.path().join("runs"))
+        .expect("runs")
+        .next()
+        .expect("one");
+    let figures = run.expect("one").path().join("figures");
+    let pictures: Vec<_> = std::fs::read_dir(figures).expect("figures").collect();
+    assert!(pictures.len() >= 3, "{pictures:?}");
+    for picture in pictures {
+        let bytes = std::fs::read(picture.expect("one").path()).expect("readable");
+        assert!(bytes.starts_with(b"\x89PNG"));
+    }
+}
+
+#[test]
+fn a_panic_in_training_leaves_the_screen_up_and_the_checkpoint_standing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "e.toml", SMALL);
+    let mut terminal = Terminal::start(
+        folder.path(),
+        &["e.toml"],
+        &[("BITSCOPE_PANIC_AT_STEP", "60")],
+    );
+    terminal.see("FAILED");
+    terminal.press("7");
+    terminal.see("asked to by BITSCOPE_PANIC_AT_STEP");
+    terminal.press("2");
+    terminal.see("q_max");
+    terminal.press("q");
+    assert_eq!(terminal.end(), 0);
+    let runs = bitscope::run::list_runs(&folder.path().join("runs"));
+    assert_eq!(runs[0].1.status, bitscope::run::Status::Failed);
+    assert!(runs[0].0.newest_checkpoint().is_some());
+}
+
+#[cfg(unix)]
+#[test]
+fn termination_restores_the_terminal() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "e.toml", SMALL);
+    for signal in ["TERM", "HUP"] {
+        let mut terminal = Terminal::start(folder.path(), &["e.toml"], &[("NO_COLOR", "1")]);
+        terminal.see("samples/s");
+        let pid = terminal.child.process_id().expect("running").to_string();
+        let killed = std::process::Command::new("kill")
+            .args(["-s", signal, &pid])
+            .status();
+        assert!(killed.expect("sent").success());
+        assert_eq!(terminal.end(), 130);
+    }
+}
