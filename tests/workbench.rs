@@ -144,12 +144,14 @@ fn pages_reload_export_quit() {
         ("6", "against the current experiment"),
         ("7", "quantizers in use"),
         ("?", "write a checkpoint now"),
-        ("\x1b", "samples/s"),
-        ("1", "memory of weights"),
     ] {
         terminal.press(key);
         terminal.see(text);
     }
+    terminal.press("\x1b");
+    terminal.until("the help gone", |s| !s.contains("write a checkpoint now"));
+    terminal.press("1");
+    terminal.see("memory of weights");
     // Edit the file: the value changes on the screen.
     terminal.until("the first rate", |s| s.contains("lr 0.0100"));
     write(

@@ -451,7 +451,15 @@ impl Plot<'_> {
     }
 
     fn marks(&self, plot: Rect, buffer: &mut Buffer) {
-        for mark in &self.scene.marks {
+        // Checkpoints that would fill the axis say nothing.
+        let small = self.scene.marks.iter().filter(|m| m.letter == '·').count();
+        let crowded = small > usize::from(plot.width) / 4;
+        for mark in self
+            .scene
+            .marks
+            .iter()
+            .filter(|m| !(crowded && m.letter == '·'))
+        {
             let Some(column) = column_of(&self.scene.x, mark.x, plot) else {
                 continue;
             };

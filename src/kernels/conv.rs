@@ -17,6 +17,10 @@ pub struct Geometry {
     pub padding: usize,
     /// Groups of channels that do not mix.
     pub groups: usize,
+    /// Adds up the taps of an output one after the other (channel, row, column), as the published
+    /// code does: slower, but roundings agree with its own, and with them which side of a
+    /// nonlinearity an activation falls on.
+    pub in_order: bool,
 }
 
 impl Geometry {
@@ -95,8 +99,12 @@ pub fn forward(e: &Extents, x: &[f32], weight: &[f32], y: &mut [f32]) {
                 let columns = unfold(e, e.group(x, group), columns);
                 let y = &mut y[group * outputs * pixels..(group + 1) * outputs * pixels];
                 let weight = &weight[group * outputs * taps..(group + 1) * outputs * taps];
-                let weight = Matrix::new(weight, outputs, taps);
-                multiply(y, false, weight, Matrix::new(columns, taps, pixels));
+                if e.geometry.in_order {
+                    multiply_in_order(Simd::current(), y, weight, columns, pixels);
+                } else {
+                    let weight = Matrix::new(weight, outputs, taps);
+                    multiply(y, false, weight, Matrix::new(columns, taps, pixels));
+                }
             }
         });
 }
@@ -115,6 +123,7 @@ pub fn input_gradient(e: &Extents, weight: &[f32], g: &[f32], gx: &mut [f32]) {
             output: e.input,
             geometry: Geometry {
                 padding: height - 1 - padding,
+                in_order: false,
                 ..e.geometry
             },
             ..*e
@@ -232,6 +241,26 @@ fn beside(from: &[f32], to: &mut [f32], pixels: usize, image: usize, count: usiz
     let rows = to.chunks_exact_mut(count * pixels);
     for (from, to) in from.chunks_exact(pixels).zip(rows) {
         to[image * pixels..(image + 1) * pixels].copy_from_slice(from);
+    }
+}
+
+multiversion! {
+    /// `out = a b` for row-major `a` `[rows, taps]` and `b` `[taps, pixels]`, tap after tap.
+    fn multiply_in_order(out: &mut [f32], a: &[f32], b: &[f32], pixels: usize)
+        = multiply_in_order_body
+}
+
+#[inline(always)]
+fn multiply_in_order_body(out: &mut [f32], a: &[f32], b: &[f32], pixels: usize) {
+    let taps = b.len() / pixels.max(1);
+    for (row, a) in out.chunks_exact_mut(pixels).zip(a.chunks_exact(taps)) {
+        row.fill(0.0);
+        for (weight, b) in a.iter().zip(b.chunks_exact(pixels)) {
+            for (sum, value) in row.iter_mut().zip(b) {
+                // Rounded after the product and after the sum, as there: not fused.
+                *sum += weight * value;
+            }
+        }
     }
 }
 
@@ -593,12 +622,12 @@ mod tests {
         fn all_three_equal_the_reference(
             images in 1usize..11, groups in 1usize..4, input in 1usize..4, output in 1usize..4,
             size in (1usize..9, 1usize..9), kernel in (1usize..4, 1usize..4),
-            stride in 1usize..4, padding in 0usize..3,
+            stride in 1usize..4, padding in 0usize..3, in_order in any::<bool>(),
         ) {
             let size = [size.0.max(kernel.0), size.1.max(kernel.1)];
             let e = Extents {
                 images, input: input * groups, size, output: output * groups,
-                kernel: [kernel.0, kernel.1], geometry: Geometry { stride, padding, groups },
+                kernel: [kernel.0, kernel.1], geometry: Geometry { stride, padding, groups, in_order },
             };
             let x = values(images * e.image(), 0.0);
             let w = values(e.output * e.taps(), 1.0);
@@ -628,6 +657,7 @@ mod tests {
             stride: 1,
             padding: 1,
             groups: 1,
+            in_order: false,
         };
         let e = Extents {
             images: 37,

@@ -187,6 +187,7 @@ impl<R: Rng> Builder<'_, R> {
             stride,
             padding: kernel / 2,
             groups: 1,
+            in_order: self.quantization.rules == Rules::PublishedCode,
         };
         let weight_shape = [output, self.channels, kernel, kernel];
         let elements: usize = weight_shape.iter().product();

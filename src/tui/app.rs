@@ -1,6 +1,7 @@
 //! What the workbench knows, and how it changes.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
 
@@ -121,8 +122,9 @@ pub(super) struct App {
     /// What the file asks for now, where it can be read.
     pub diagnostics: Option<Diagnostics>,
     pub experiment: Current,
-    /// Newest message, for the bottom line.
-    pub message: Option<(Severity, String)>,
+    /// Newest message of the program itself and when it came: it stays on the bottom line for a
+    /// while, whatever the run says.
+    pub message: Option<(Instant, Severity, String)>,
     /// Experiments before each applied change, for undo.
     undo: Vec<Loaded>,
     current: Loaded,
@@ -197,7 +199,7 @@ impl App {
     fn say(&mut self, severity: Severity, text: String) {
         self.history
             .say(self.history.step(), severity, text.clone());
-        self.message = Some((severity, text));
+        self.message = Some((Instant::now(), severity, text));
     }
 
     /// A save of the experiment file.

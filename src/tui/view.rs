@@ -4,6 +4,8 @@ mod layers;
 mod overlay;
 mod runs;
 
+use std::time::Duration;
+
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -196,8 +198,16 @@ fn bottom_line(app: &App, area: Rect, buffer: &mut Buffer) {
     key_bar(app, area, buffer);
 }
 
-/// The newest thing said, by the program or by the run.
+/// How long a message of the program itself stays.
+const STAYS: Duration = Duration::from_secs(6);
+
+/// What the program said a moment ago, or else the newest thing that the run said.
 fn newest_message(app: &App) -> Option<(Severity, &str)> {
+    if let Some((when, severity, text)) = &app.message
+        && when.elapsed() < STAYS
+    {
+        return Some((*severity, text));
+    }
     let message = app.history.messages.back()?;
     Some((message.severity, message.text.as_str()))
 }
