@@ -48,7 +48,7 @@ pub struct Loader {
     workers: Vec<Worker>,
     next: u64,
     per_epoch: u64,
-    /// Seconds that [`Self::next`] waited in total: what the device lost to the loader.
+    /// Seconds that [`Self::next_batch`] waited in total: what the device lost to the loader.
     pub waited_s: f64,
 }
 
@@ -92,7 +92,7 @@ impl Loader {
     }
 
     /// The next batch.
-    pub fn next(&mut self) -> Batch {
+    pub fn next_batch(&mut self) -> Batch {
         let worker = &self.workers[(self.next % self.workers.len() as u64) as usize];
         let receiver = worker.batches.as_ref().expect("present until dropped");
         let started = std::time::Instant::now();
@@ -246,7 +246,7 @@ mod tests {
             in_order: false,
         };
         let mut loader = Loader::start(data, settings, first);
-        (0..count).map(|_| loader.next()).collect()
+        (0..count).map(|_| loader.next_batch()).collect()
     }
 
     #[test]
@@ -277,7 +277,7 @@ mod tests {
         };
         let mut loader = Loader::start(Arc::new(data), settings, 0);
         assert_eq!(loader.per_epoch(), 5);
-        let mut seen: Vec<f32> = (0..5).flat_map(|_| loader.next().images).collect();
+        let mut seen: Vec<f32> = (0..5).flat_map(|_| loader.next_batch().images).collect();
         seen.sort_by(f32::total_cmp);
         let expected: Vec<f32> = (0..=254).map(normalise).collect();
         assert_eq!(seen, expected);

@@ -18,7 +18,7 @@ pub fn ticks(axis: &Axis, wanted: usize) -> Vec<(f64, String)> {
             (e.exp2(), power_of_two(e))
         }),
         Scale::Log10 => powers(low.log10(), high.log10(), wanted, |e| {
-            (10f64.powf(e), number(10f64.powf(e), 0))
+            (10f64.powf(e), number(10f64.powf(e), (-e).max(0.0) as usize))
         }),
     }
 }

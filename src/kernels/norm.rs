@@ -216,14 +216,14 @@ pub fn backward(
             let channel = inputs.channel(statistics, c);
             let mut sums = Sums::default();
             let (mut sum, mut product) = (0.0, 0.0);
-            for image in 0..e.images {
+            for (image, gx_row) in gx_rows.iter_mut().enumerate() {
                 let x = row(inputs.x, e, image, c);
                 let upstream = row(g, e, image, c);
                 let residual = inputs.residual_row(image, c);
                 // The gradient before the activation is the residual's own gradient.
                 let out: &mut [f32] = match gr_rows.get_mut(image) {
                     Some(gr) => gr,
-                    None => gx_rows[image],
+                    None => gx_row,
                 };
                 let (s, p, q) = pre_activation_row(
                     simd,

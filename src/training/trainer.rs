@@ -284,7 +284,7 @@ impl Trainer {
         let started = Instant::now();
         let lr = learning_rate(&self.experiment, self.epoch);
         self.refresh_loader();
-        let batch = self.loader.next();
+        let batch = self.loader.next_batch();
         self.next_batch += 1;
         let autodiff = self.network.device().clone();
         let count = batch.labels.len();

@@ -228,7 +228,7 @@ impl App {
             self.tell("experiment file saved, nothing changed".into());
             return Vec::new();
         };
-        let over = matches!(self.history.end, Some(_));
+        let over = self.history.end.is_some();
         let automatic = match loaded.experiment.auto_apply {
             AutoApply::Live => class <= Class::Epoch && !over,
             AutoApply::Fork => class <= Class::Fork,
