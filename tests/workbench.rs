@@ -181,7 +181,16 @@ fn pages_reload_export_quit() {
     terminal.press("x");
     terminal.see("exported ");
     terminal.press("X");
-    terminal.see("screen-");
+    let exported = |start: &str| {
+        let runs = std::fs::read_dir(folder.path().join("runs"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let figures = runs.filter_map(|run| std::fs::read_dir(run.path().join("figures")).ok());
+        let mut files = figures.flatten().flatten();
+        files.any(|f| f.file_name().to_string_lossy().starts_with(start))
+    };
+    terminal.until("the picture of the screen", |_| exported("screen-"));
     terminal.master.resize(size(40, 10)).expect("resized");
     terminal.parser.screen_mut().set_size(10, 40);
     terminal.see("too small");
