@@ -46,6 +46,36 @@ pub(crate) struct Run {
     /// Where runs are recorded
     #[arg(long, value_name = "DIR", default_value = "runs")]
     pub runs: PathBuf,
+    #[command(flatten)]
+    pub screen: Screen,
+}
+
+#[derive(Debug, Args, Clone, Copy)]
+pub(crate) struct Screen {
+    /// Frames per second at most (10 suits slow connections)
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u8).range(1..=120))]
+    pub fps: u8,
+}
+
+impl Run {
+    /// The folder to record in, and the checkpoint to go on from: a new folder, or the resumed
+    /// run's own. Traces go there from here on.
+    pub(crate) fn folder(
+        &self,
+        loaded: &Loaded,
+        resume: Option<(RunFolder, PathBuf)>,
+    ) -> Result<(RunFolder, Option<PathBuf>), CliError> {
+        let (folder, checkpoint) = match resume {
+            Some((folder, checkpoint)) => (folder, Some(checkpoint)),
+            None => {
+                let folder = RunFolder::create(&self.runs, &loaded.experiment.name)
+                    .map_err(|e| CliError::Failed(format!("{}: {e}", self.runs.display())))?;
+                (folder, None)
+            }
+        };
+        crate::trace::to_file(&folder.trace());
+        Ok((folder, checkpoint))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -73,6 +103,8 @@ enum Command {
         /// Where runs are recorded
         #[arg(long, value_name = "DIR", default_value = "runs")]
         runs: PathBuf,
+        #[command(flatten)]
+        screen: Screen,
     },
     /// Check an experiment file and show its budgets per layer
     Check {
@@ -137,6 +169,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Time training steps, or the frames of the screen
+    Bench(crate::bench::Bench),
     /// Print the reference of the experiment file as Markdown
     Keys,
 }
@@ -279,7 +313,18 @@ fn run(command: Command) -> Result<u8, CliError> {
             set,
             steps,
             runs,
-        } => resume(&find_run(&run, &runs)?, output, set, steps, runs),
+            screen,
+        } => {
+            let folder = find_run(&run, &runs)?;
+            let run = Run {
+                experiment: Some(folder.experiment()),
+                set,
+                steps,
+                runs,
+                screen,
+            };
+            resume(&folder, output, &run)
+        }
         Command::Check { experiment, set } => check(experiment.as_deref(), &set),
         Command::Devices => {
             print(&format!("{}\n", device::list(&device::available())))?;
@@ -316,6 +361,7 @@ fn run(command: Command) -> Result<u8, CliError> {
             steps,
             json,
         } => crate::toy::command(&output, steps, json),
+        Command::Bench(bench) => crate::bench::command(&bench),
         Command::Keys => {
             print(&experiment::reference_markdown())?;
             Ok(0)
@@ -339,32 +385,20 @@ fn find_run(run: &Path, runs: &Path) -> Result<RunFolder, CliError> {
     RunFolder::open(&path).map_err(|e| CliError::Usage(e.to_string()))
 }
 
-fn resume(
-    folder: &RunFolder,
-    output: Output,
-    set: Vec<String>,
-    steps: Option<u64>,
-    runs: PathBuf,
-) -> Result<u8, CliError> {
+fn resume(folder: &RunFolder, output: Output, run: &Run) -> Result<u8, CliError> {
     let checkpoint = folder.newest_checkpoint().ok_or_else(|| {
         CliError::Usage(format!(
             "{}: the run has no checkpoint yet",
             folder.path().display()
         ))
     })?;
-    let run = Run {
-        experiment: Some(folder.experiment()),
-        set,
-        steps,
-        runs,
-    };
     let loaded = load(run.experiment.as_deref(), &run.set)?;
     let resumed = Some((folder.clone(), checkpoint));
     let screen = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
     if output.json || output.plain || !screen {
-        headless::train(&loaded, &run, output, resumed)
+        headless::train(&loaded, run, output, resumed)
     } else {
-        crate::tui::run(loaded, &run, resumed)
+        crate::tui::run(loaded, run, resumed)
     }
 }
 

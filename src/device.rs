@@ -107,7 +107,6 @@ pub fn parse(text: &str) -> Result<Engine, DeviceError> {
         available: all.clone(),
     };
     if text == "auto" {
-        let best = all.iter().rev().find(|a| a.missing.is_none());
         let order = |e: Engine| match e {
             Engine::LibTorchCuda(_) => 3,
             Engine::Cuda(_) => 2,
@@ -117,7 +116,6 @@ pub fn parse(text: &str) -> Result<Engine, DeviceError> {
         let usable = all.iter().filter(|a| a.missing.is_none());
         return usable
             .max_by_key(|a| order(a.engine))
-            .or(best)
             .map(|a| a.engine)
             .ok_or_else(|| error("finds no engine compiled in".into()));
     }

@@ -23,15 +23,7 @@ pub(crate) fn train(
     output: Output,
     resume: Option<(RunFolder, PathBuf)>,
 ) -> Result<u8, CliError> {
-    let failed = |e: std::io::Error| CliError::Failed(format!("{}: {e}", run.runs.display()));
-    let (folder, checkpoint) = match resume {
-        Some((folder, checkpoint)) => (folder, Some(checkpoint)),
-        None => (
-            RunFolder::create(&run.runs, &loaded.experiment.name).map_err(failed)?,
-            None,
-        ),
-    };
-    crate::trace::to_file(&folder.trace());
+    let (folder, checkpoint) = run.folder(loaded, resume)?;
     let interrupted = interrupt_flag()?;
     let setup = Setup {
         experiment: loaded.experiment.clone(),

@@ -19,6 +19,7 @@
 
 #![warn(missing_docs)]
 
+mod bench;
 pub mod cli;
 pub mod dataset;
 pub mod device;

@@ -44,6 +44,14 @@ impl Descent {
 
 /// Descends from every start under every parametrization.
 pub fn descend_all(steps: usize) -> Vec<Descent> {
+    descents(steps).collect()
+}
+
+/// Number of descents.
+pub const DESCENTS: usize = Parametrization::ALL.len() * STARTS.len();
+
+/// The descents one by one, as they are computed.
+pub fn descents(steps: usize) -> impl Iterator<Item = Descent> {
     let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(1);
     let samples: Vec<f32> = (0..SAMPLES)
         .map(|_| -> f64 { StandardNormal.sample(&mut rng) })
@@ -52,8 +60,7 @@ pub fn descend_all(steps: usize) -> Vec<Descent> {
     let all = Parametrization::ALL
         .into_iter()
         .flat_map(|p| STARTS.map(|start| (p, start)));
-    all.map(|(p, start)| descend(p, start, &samples, steps))
-        .collect()
+    all.map(move |(p, start)| descend(p, start, &samples, steps))
 }
 
 fn descend(p: Parametrization, (d, b): (f64, f64), samples: &[f32], steps: usize) -> Descent {

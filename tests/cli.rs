@@ -207,3 +207,40 @@ fn quantize_agrees_with_the_published_code() {
     assert_eq!(out.status.code(), Some(2));
     assert!(text(&out.stderr).contains("case 0: unknown quantizer \"u9\"; expected u1"));
 }
+
+/// A full disk, as the limit on the size of a file shows it: writes fail, training does not.
+#[test]
+#[cfg(unix)]
+fn a_full_disk_costs_the_record_and_not_the_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    write(at, "e.toml", SMALL);
+    let command = format!(
+        "trap '' XFSZ; ulimit -f 8; exec '{}' train e.toml --steps 80 --json",
+        program()
+    );
+    let out = Command::new("bash")
+        .args(["-c", &command])
+        .current_dir(at)
+        .output()
+        .expect("runs");
+    let text = text(&out.stdout);
+    assert!(out.status.success(), "{text}");
+    let events: Vec<Value> = text
+        .lines()
+        .map(|l| serde_json::from_str(l).expect("JSON"))
+        .collect();
+    let steps = events.iter().filter(|e| e["event"] == "step").count();
+    assert_eq!(steps, 80);
+    let warned = |words: &str| {
+        let all = events.iter().filter(|e| e["event"] == "warning");
+        all.filter_map(|e| e["message"].as_str())
+            .any(|m| m.contains(words))
+    };
+    assert!(warned("the event log is not being written"), "{text}");
+    assert!(warned("no checkpoint written"), "{text}");
+    assert_eq!(events.last().expect("some")["event"], "stopped");
+    // What was written before the disk was full can still be read.
+    let listed = bitscope(at, &["runs"]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("small-"));
+}

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 use super::scene::{Axis, Bar, Figure, Guide, Heat, Ink, Item, Line, Scale, Scene, VerticalMark};
 use crate::quantizer::memory::{Resource, Role};
-use crate::run::{History, LayerHistory, MarkKind, Series};
+use crate::run::{Bucket, History, LayerHistory, MarkKind, Series};
 
 /// The figures that can be drawn of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
@@ -148,6 +148,24 @@ struct Builder<'a> {
     view: &'a View,
 }
 
+/// Merges buckets that fall into the same column of `width` steps, counted from `from`.
+fn columns(
+    buckets: impl Iterator<Item = Bucket>,
+    from: f64,
+    width: f64,
+) -> impl Iterator<Item = Bucket> {
+    let column = move |b: &Bucket| ((f64::from(b.last) - from) / width).floor();
+    let mut buckets = buckets.peekable();
+    std::iter::from_fn(move || {
+        let mut merged = buckets.next()?;
+        let own = column(&merged);
+        while let Some(next) = buckets.next_if(|b| !b.breaks() && column(b) == own) {
+            merged.absorb(&next);
+        }
+        Some(merged)
+    })
+}
+
 /// A series to be drawn.
 struct Drawn<'a> {
     label: &'a str,
@@ -204,19 +222,22 @@ impl Builder<'_> {
         let mut segments: Vec<Vec<(f64, f64)>> = vec![Vec::new()];
         let mut band = Vec::new();
         let (mut average, mut weight) = (0.0, 0.0);
-        for bucket in drawn.series.range(from_step, to_step, most) {
+        let buckets = drawn.series.range(from_step, to_step, most).copied();
+        // Half a column of the terminal: finer detail would be painted over itself.
+        let width = (to - from) / self.view.resolution.max(1) as f64;
+        for bucket in columns(buckets, from, width) {
             if bucket.breaks() {
                 segments.push(Vec::new());
                 (average, weight) = (0.0, 0.0);
             }
             let x = (f64::from(bucket.first) + f64::from(bucket.last)) / 2.0 * factor;
             let mean = f64::from(bucket.mean) * drawn.factor;
-            // Debiased: divided by the weight collected so far, a start does not lean to zero.
-            let keep = beta.powi(bucket.count().min(1 << 20) as i32);
-            average = average * keep + mean * (1.0 - keep);
-            weight = weight * keep + (1.0 - keep);
-            let y = if beta > 0.0 && weight > 0.0 {
-                average / weight
+            let y = if beta > 0.0 {
+                // Debiased: divided by the weight collected so far, a start does not lean to zero.
+                let keep = beta.powi(bucket.count().min(1 << 20) as i32);
+                average = average * keep + mean * (1.0 - keep);
+                weight = weight * keep + (1.0 - keep);
+                if weight > 0.0 { average / weight } else { mean }
             } else {
                 mean
             };
@@ -305,9 +326,16 @@ impl Builder<'_> {
         } else {
             low.abs().max(1.0) * 0.2
         };
-        let half = span * 0.54 * self.view.y_zoom;
+        let half = span * 0.52 * self.view.y_zoom;
         let middle = (low + high) / 2.0;
-        let mut range = (scale.inverse(middle - half), scale.inverse(middle + half));
+        // Outwards to a grid of about a twentieth of the span: the axis moves rarely, not with
+        // every new extreme.
+        let lot = (span * self.view.y_zoom).log2().floor().exp2() / 16.0;
+        let (bottom, top) = (
+            ((middle - half) / lot).floor() * lot,
+            ((middle + half) / lot).ceil() * lot,
+        );
+        let mut range = (scale.inverse(bottom), scale.inverse(top));
         // Quantities that cannot be negative do not show negative ground.
         if !positive && low >= 0.0 && range.0 < 0.0 {
             range.0 = 0.0;

@@ -69,13 +69,18 @@ pub struct Axis {
 impl Axis {
     /// Share of the axis at which a value stands; may lie outside 0 to 1.
     pub fn share(&self, v: f64) -> Option<f64> {
-        let (low, high) = (
-            self.scale.forward(self.range.0)?,
-            self.scale.forward(self.range.1)?,
-        );
-        let span = high - low;
-        let at = self.scale.forward(v)?;
-        Some(if span > 0.0 { (at - low) / span } else { 0.5 })
+        self.mapping()?.share(v)
+    }
+
+    /// [`Axis::share`] for many values; `None` where an end of the range has no position.
+    pub fn mapping(&self) -> Option<Mapping> {
+        let low = self.scale.forward(self.range.0)?;
+        let span = self.scale.forward(self.range.1)? - low;
+        Some(Mapping {
+            scale: self.scale,
+            low,
+            span,
+        })
     }
 
     /// The value at a share of the axis.
@@ -83,6 +88,34 @@ impl Axis {
         let low = self.scale.forward(self.range.0).unwrap_or(0.0);
         let high = self.scale.forward(self.range.1).unwrap_or(1.0);
         self.scale.inverse(low + share * (high - low))
+    }
+}
+
+/// An axis with its ends computed.
+#[derive(Debug, Clone, Copy)]
+pub struct Mapping {
+    scale: Scale,
+    low: f64,
+    span: f64,
+}
+
+impl Mapping {
+    /// Share of the axis at which a value stands; may lie outside 0 to 1.
+    pub fn share(&self, v: f64) -> Option<f64> {
+        // Single precision places a dot, and its logarithm costs a third.
+        let at = match self.scale {
+            Scale::Linear => v,
+            Scale::Log10 => f64::from((v as f32).log2()) * std::f64::consts::LOG10_2,
+            Scale::Log2 => f64::from((v as f32).log2()),
+        };
+        if !at.is_finite() {
+            return None;
+        }
+        Some(if self.span > 0.0 {
+            (at - self.low) / self.span
+        } else {
+            0.5
+        })
     }
 }
 

@@ -288,9 +288,12 @@ impl Plot<'_> {
     }
 
     fn line(&self, line: &Line, canvas: &mut Canvas<'_>) {
+        let (Some(across), Some(up)) = (self.scene.x.mapping(), self.scene.y.mapping()) else {
+            return;
+        };
         let to_dot = |canvas: &Canvas<'_>, x: f64, y: f64| -> Option<(f64, f64)> {
-            let u = self.scene.x.share(x)? * canvas.width as f64;
-            let v = (1.0 - self.scene.y.share(y)?) * canvas.height as f64;
+            let u = across.share(x)? * canvas.width as f64;
+            let v = (1.0 - up.share(y)?) * canvas.height as f64;
             Some((u, v))
         };
         let faded = if line.segments.iter().any(|s| s.len() > 1) {
@@ -301,7 +304,7 @@ impl Plot<'_> {
         for (x, low, high) in &line.band {
             let ends = (to_dot(canvas, *x, *low), to_dot(canvas, *x, *high));
             if let (Some(a), Some(b)) = ends {
-                canvas.line(a, b, faded, 0, None);
+                canvas.vertical(a.0, a.1, b.1, faded);
             }
         }
         for segment in &line.segments {
@@ -538,8 +541,8 @@ struct Canvas<'a> {
     width: usize,
     height: usize,
     masks: Vec<u8>,
-    inks: Vec<Option<(Ink, usize)>>,
-    series: usize,
+    inks: Vec<Option<(Ink, u16)>>,
+    series: u16,
 }
 
 impl<'a> Canvas<'a> {
@@ -564,13 +567,45 @@ impl<'a> Canvas<'a> {
         let (across, down) = self.palette.marker.dots();
         let (x, y) = (x as usize, y as usize);
         let cell = y / down * usize::from(self.area.width) + x / across;
-        const BRAILLE: [[u8; 2]; 4] = [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]];
-        self.masks[cell] |= match self.palette.marker {
-            Marker::Braille => BRAILLE[y % down][x % across],
-            Marker::Block => 1 << (y % down * 2 + x % across),
-            Marker::Ascii => 1,
-        };
+        self.masks[cell] |= self.bit(x % across, y % down);
         self.inks[cell] = Some((ink, self.series));
+    }
+
+    /// A vertical line in dots, whole cells at a time.
+    fn vertical(&mut self, x: f64, y0: f64, y1: f64, ink: Ink) {
+        let (across, down) = self.palette.marker.dots();
+        if !(x >= 0.0 && x <= self.width as f64) || self.width == 0 || self.height == 0 {
+            return;
+        }
+        let x = (x as usize).min(self.width - 1);
+        let (top, bottom) = (y0.min(y1), y0.max(y1));
+        if bottom < 0.0 || top > self.height as f64 {
+            return;
+        }
+        let clamp = |y: f64| (y.max(0.0) as usize).min(self.height - 1);
+        let (top, bottom) = (clamp(top), clamp(bottom));
+        let whole = (0..down).fold(0, |mask, y| mask | self.bit(x % across, y));
+        for row in top / down..=bottom / down {
+            let (first, last) = (row * down, row * down + down - 1);
+            let cell = row * usize::from(self.area.width) + x / across;
+            self.masks[cell] |= if top <= first && bottom >= last {
+                whole
+            } else {
+                let inside = top.max(first)..=bottom.min(last);
+                inside.fold(0, |mask, y| mask | self.bit(x % across, y % down))
+            };
+            self.inks[cell] = Some((ink, self.series));
+        }
+    }
+
+    /// The bit of a dot inside its cell.
+    fn bit(&self, x: usize, y: usize) -> u8 {
+        const BRAILLE: [[u8; 2]; 4] = [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]];
+        match self.palette.marker {
+            Marker::Braille => BRAILLE[y][x],
+            Marker::Block => 1 << (y * 2 + x),
+            Marker::Ascii => 1,
+        }
     }
 
     /// A line between two points in dots. `phase` carries a dash pattern on from line to line.
@@ -621,7 +656,7 @@ impl<'a> Canvas<'a> {
             let symbol = match self.palette.marker {
                 Marker::Braille => char::from_u32(0x2800 + u32::from(*mask)).unwrap_or(' '),
                 Marker::Block => QUADRANTS[usize::from(*mask)],
-                Marker::Ascii => letter(*series),
+                Marker::Ascii => letter(usize::from(*series)),
             };
             let position = (
                 self.area.x + (i % width) as u16,

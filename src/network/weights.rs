@@ -272,3 +272,94 @@ fn transpose(shape: &[usize], values: &[f32]) -> (Vec<usize>, Vec<f32>) {
         .collect();
     (vec![*columns, *rows], transposed)
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+    use crate::experiment::load_embedded;
+    use crate::network::Model;
+
+    fn network() -> Network {
+        let text = "[weights]\nquantizer = \"u3\"\n";
+        let loaded = load_embedded("e.toml", text, &Vec::new()).expect("valid");
+        let quantization = loaded.experiment.quantization();
+        let engine = crate::device::parse("flex").expect("compiled in");
+        let device = crate::device::burn_device(engine).autodiff();
+        let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(1);
+        let model = Model::ResNet {
+            depth: 20,
+            shortcut: crate::network::Shortcut::A,
+        };
+        Network::build(model, 10, 32, &quantization, &device, &mut rng)
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named_and_nothing_is_changed() {
+        let mut network = network();
+        let before = network.weights();
+        let mut tensors = before.clone();
+        let stem = tensors.remove("stem.weight").expect("there");
+        tensors.insert("conv2/quantized_conv/W".into(), stem);
+        tensors.insert("classifier.bias".into(), (vec![12], vec![0.5; 12]));
+        tensors.insert("fc/bn/Asize".into(), (vec![1], vec![1.0]));
+        let error = network
+            .load_weights(Path::new("w.safetensors"), tensors)
+            .expect_err("does not fit");
+        let count = before.len() - 2;
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "w.safetensors: the tensors do not fit the network\n{count} tensors loaded\n\
+                 missing: stem.weight\nextra: conv2/quantized_conv/W\n\
+                 other shape: classifier.bias [12], expected [10]"
+            )
+        );
+        assert_eq!(network.weights(), before);
+    }
+
+    #[test]
+    fn the_published_codes_names_and_layouts_are_understood() {
+        let mut network = network();
+        let own = network.weights();
+        let mut published = Tensors::new();
+        for (name, (shape, values)) in &own {
+            let (layer, entry) = name.rsplit_once('.').expect("layer and entry");
+            let prefix = match layer.split('.').collect::<Vec<_>>()[..] {
+                ["stem"] => "conv1".to_owned(),
+                ["classifier"] => "fc".to_owned(),
+                [s, b, c] => format!("res{}/layer{}/basicblock{}", &s[1..], &b[1..], &c[4..]),
+                _ => panic!("{layer}"),
+            };
+            let double = |v: &[f32]| v.iter().map(|v| 2.0 * v).collect::<Vec<f32>>();
+            let (entry, tensor) = match (layer, entry) {
+                ("classifier", "weight") => {
+                    let (shape, values) = transpose(shape, values);
+                    ("quantized_affine/W".to_owned(), (shape, double(&values)))
+                }
+                ("classifier", "bias") => (
+                    "quantized_affine/b".to_owned(),
+                    (shape.clone(), double(values)),
+                ),
+                (_, "weight") => (
+                    "quantized_conv/W".to_owned(),
+                    (shape.clone(), double(values)),
+                ),
+                (_, norm) => (
+                    format!("bn/{norm}"),
+                    (vec![1, values.len(), 1, 1], double(values)),
+                ),
+            };
+            published.insert(format!("{prefix}/{entry}"), tensor);
+        }
+        let report = network
+            .load_weights(Path::new("published.safetensors"), published)
+            .expect("fits");
+        assert_eq!(report.loaded, own.len());
+        for (name, (_, values)) in network.weights() {
+            let doubled: Vec<f32> = own[&name].1.iter().map(|v| 2.0 * v).collect();
+            assert_eq!(values, doubled, "{name}");
+        }
+    }
+}

@@ -164,6 +164,123 @@ proptest! {
     }
 }
 
+/// What a clipped element becomes without hardware rounding: smooth in both parameters. Above the
+/// range for every parametrization, below the least magnitude for powers of two.
+fn clipped_value(p: Parametrization, signed: bool, [first, second]: [f64; 2], above: bool) -> f64 {
+    let codes = |b: f64| (if signed { b - 1.0 } else { b }).exp2();
+    let octaves = |b: f64| ((b - 1.0).exp2() - 1.0).exp2();
+    match (p, above) {
+        (Parametrization::U1, _) => (codes(first) - 1.0) * second,
+        (Parametrization::P1, true) => second * octaves(first),
+        (Parametrization::P1, false) => second,
+        (Parametrization::P2, false) => second / octaves(first),
+        (Parametrization::P3, false) => first,
+        (
+            Parametrization::U2 | Parametrization::U3 | Parametrization::P2 | Parametrization::P3,
+            _,
+        ) => second,
+    }
+}
+
+/// Bitwidth before the ceiling.
+fn smooth_bitwidth(p: Parametrization, signed: bool, [first, second]: [f64; 2]) -> f64 {
+    match p {
+        Parametrization::U3 => (second / first + 1.0).log2() + f64::from(u8::from(signed)),
+        Parametrization::P3 => ((second / first).log2() + 1.0).log2() + 1.0,
+        _ => first,
+    }
+}
+
+/// Central difference along parameter `i`.
+fn difference(f: impl Fn([f64; 2]) -> f64, at: [f64; 2], i: usize) -> f64 {
+    let h = 1e-5 * at[i];
+    let moved = |by: f64| {
+        let mut to = at;
+        to[i] += by;
+        f(to)
+    };
+    (moved(h) - moved(-h)) / (2.0 * h)
+}
+
+/// Where hardware rounding changes nothing (whole b, powers of two) straight-through gradients of
+/// clipped elements and of the bitwidth are the derivatives of smooth functions.
+#[test]
+fn gradients_are_finite_differences_where_the_function_is_smooth() {
+    for p in Parametrization::ALL {
+        for (signed, rules) in [true, false]
+            .into_iter()
+            .flat_map(|s| [Rules::Paper, Rules::PublishedCode].map(|r| (s, r)))
+        {
+            let q = quantizer(p, signed, rules);
+            let at = match p {
+                Parametrization::U1 => [4.0, 0.125],
+                // q_max = n d with d = 1/8.
+                Parametrization::U2 => [4.0, if signed { 0.875 } else { 1.875 }],
+                Parametrization::U3 => [0.125, 2.0],
+                Parametrization::P1 => [3.0, 0.125],
+                Parametrization::P2 => [3.0, 2.0],
+                Parametrization::P3 => [0.125, 2.0],
+            };
+            for (x, above) in [(1e3f32, true), (0.1, false)] {
+                let rounded = !above && p.family() == Family::Uniform;
+                let pruned = !above && !signed && 0.1 < q.grid(at).zero_threshold();
+                if rounded || pruned {
+                    continue;
+                }
+                let mut sums = Sums::default();
+                q.grid(at).backward(x, 1.0, &mut sums);
+                let ours = q.parameter_gradients(at, sums);
+                for i in 0..2 {
+                    let expected = difference(|v| clipped_value(p, signed, v, above), at, i);
+                    assert!(
+                        (ours[i] - expected).abs() < 1e-6 * (1.0 + expected.abs()),
+                        "{p} signed {signed} {rules:?} x {x}: {} and {expected}",
+                        ours[i]
+                    );
+                }
+            }
+            let ours = q.bitwidth_gradients(at);
+            for i in 0..2 {
+                let expected = difference(|v| smooth_bitwidth(p, signed, v), at, i);
+                assert!(
+                    (ours[i] - expected).abs() < 1e-6 * (1.0 + expected.abs()),
+                    "bitwidth of {p}: {} and {expected}",
+                    ours[i]
+                );
+            }
+        }
+    }
+}
+
+/// Inside the range rounding is passed straight through, as the paper's equations (5) say:
+/// dQ/dd = (Q(x) - x) / d, and what follows from it by the chain rule for U1 and U2.
+#[test]
+fn gradients_inside_the_range_follow_the_equations() {
+    let (x, d) = (0.2f32, 0.125);
+    let error = (0.25 - 0.2f64) / d;
+    for (p, at, expected) in [
+        (Parametrization::U1, [4.0, d], [0.0, error]),
+        (
+            Parametrization::U2,
+            [4.0, 7.0 * d],
+            // d = q_max / n, n = 2^(b-1) - 1.
+            [-error * d / 7.0 * 8.0 * std::f64::consts::LN_2, error / 7.0],
+        ),
+        (Parametrization::U3, [d, 7.0 * d], [error, 0.0]),
+    ] {
+        let q = quantizer(p, true, Rules::Paper);
+        let mut sums = Sums::default();
+        assert_eq!(q.grid(at).backward(x, 1.0, &mut sums), 1.0);
+        let ours = q.parameter_gradients(at, sums);
+        for i in 0..2 {
+            assert!(
+                (ours[i] - expected[i]).abs() < 1e-6,
+                "{p}: {ours:?} and {expected:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn published_u2_leaks_levels_and_the_paper_does_not() {
     // b = 4 allows 7 positive levels; a d rounded down under a raw q_max leaves 10.

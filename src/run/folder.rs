@@ -107,6 +107,11 @@ impl RunFolder {
         ))
     }
 
+    /// A folder that is never written to, for benchmarks and tests of the screen.
+    pub(crate) fn unrecorded() -> Self {
+        Self(PathBuf::from("unrecorded"))
+    }
+
     /// An existing run folder.
     ///
     /// # Errors

@@ -57,7 +57,8 @@ impl Bucket {
         self.count & BREAK != 0
     }
 
-    fn absorb(&mut self, other: &Self) {
+    /// Takes in the bucket that follows.
+    pub fn absorb(&mut self, other: &Self) {
         let (n, m) = (self.count() as f32, other.count() as f32);
         self.last = other.last;
         self.min = self.min.min(other.min);

@@ -7,11 +7,14 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent};
 
 use super::Current;
 use super::keymap::{Action, action};
+use super::toy::Toy;
 use crate::experiment::{
-    AutoApply, Change, Class, Diagnostics, Loaded, Saved, difference, set_in_file, strongest,
+    AutoApply, Change, Class, Diagnostics, Experiment, Loaded, Saved, difference, resolve_text,
+    set_in_file, strongest,
 };
 use crate::figure::terminal::{Colours, Marker, Palette};
 use crate::figure::{Figure, Name, Theme, View, XUnit, build};
+use crate::quantizer::Parametrization;
 use crate::run::{Command, History, Manifest, RunFolder, Severity, list_runs, read_log};
 
 /// A page.
@@ -24,10 +27,11 @@ pub(super) enum Page {
     Gradients,
     Runs,
     Log,
+    Toy,
 }
 
 impl Page {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Overview,
         Self::Layers,
         Self::Bitwidths,
@@ -35,6 +39,7 @@ impl Page {
         Self::Gradients,
         Self::Runs,
         Self::Log,
+        Self::Toy,
     ];
 
     pub(super) fn title(self) -> &'static str {
@@ -46,6 +51,7 @@ impl Page {
             Self::Gradients => "gradients",
             Self::Runs => "runs",
             Self::Log => "log",
+            Self::Toy => "toy",
         }
     }
 
@@ -61,7 +67,7 @@ impl Page {
             Self::Layers | Self::Bitwidths => &[Name::Bitwidth, Name::BitwidthHeat],
             Self::Ranges => &[Name::StepSize, Name::Range],
             Self::Gradients => &[Name::Gradients],
-            Self::Runs | Self::Log => &[],
+            Self::Runs | Self::Log | Self::Toy => &[],
         }
     }
 }
@@ -118,6 +124,9 @@ pub(super) struct App {
     pub folder: RunFolder,
     pub runs_root: PathBuf,
     pub runs: Vec<(RunFolder, Manifest)>,
+    /// How the selected run differs from the current one, line by line.
+    pub compared: Vec<String>,
+    pub toy: Toy,
     pub file: Option<PathBuf>,
     /// What the file asks for now, where it can be read.
     pub diagnostics: Option<Diagnostics>,
@@ -153,6 +162,8 @@ impl App {
             folder,
             runs_root,
             runs: Vec::new(),
+            compared: Vec::new(),
+            toy: Toy::default(),
             file,
             diagnostics: None,
             experiment: loaded.experiment.clone(),
@@ -162,11 +173,6 @@ impl App {
             span: None,
             anchor: None,
         }
-    }
-
-    /// Whether frames change without events. They do not: everything on the screen is a fact.
-    pub(super) fn animates(&self) -> bool {
-        false
     }
 
     /// Switches to a new run.
@@ -457,9 +463,28 @@ impl App {
         self.page = page;
         self.selected = 0;
         self.scroll = 0;
-        if page == Page::Runs {
-            self.runs = list_runs(&self.runs_root);
+        match page {
+            Page::Runs => {
+                self.runs = list_runs(&self.runs_root);
+                self.compare();
+            }
+            Page::Toy => {
+                if let Err(error) = self.toy.start() {
+                    self.warn(format!("the toy cannot be computed: {error}"));
+                }
+            }
+            _ => {}
         }
+    }
+
+    /// Reads how the selected run's experiment differs: once per selection, not per frame.
+    fn compare(&mut self) {
+        self.compared = self
+            .runs
+            .get(self.selected)
+            .map_or_else(Vec::new, |(folder, manifest)| {
+                comparison(&self.experiment, folder, manifest)
+            });
     }
 
     /// Rows that the selection moves over on this page.
@@ -467,6 +492,7 @@ impl App {
         match self.page {
             Page::Runs => self.runs.len(),
             Page::Log => self.history.messages.len(),
+            Page::Toy => Parametrization::ALL.len(),
             _ => self
                 .history
                 .layers
@@ -479,11 +505,14 @@ impl App {
     fn move_selection(&mut self, by: isize) {
         let last = self.rows().saturating_sub(1);
         self.selected = self.selected.min(last).saturating_add_signed(by).min(last);
+        if self.page == Page::Runs {
+            self.compare();
+        }
     }
 
     /// Narrows every plot to the selected layer, or widens it again.
     fn open_layer(&mut self) {
-        if matches!(self.page, Page::Runs | Page::Log) {
+        if matches!(self.page, Page::Runs | Page::Log | Page::Toy) {
             return;
         }
         if !self.view.filter.is_empty() {
@@ -536,13 +565,14 @@ impl App {
         self.view.cursor = Some(at.clamp(from, to));
     }
 
-    /// Visible steps.
+    /// Visible steps. The end runs a little ahead of the newest step and moves in lots: between
+    /// two moves a frame only adds to the last, which is calm to look at and little to send.
     pub(super) fn visible(&self) -> (f64, f64) {
         let all = self.history.step().max(1) as f64;
         match self.span {
-            None => (0.0, all),
+            None => (0.0, ahead(all, all)),
             Some(span) => {
-                let end = self.anchor.unwrap_or(all);
+                let end = self.anchor.unwrap_or_else(|| ahead(all, span));
                 ((end - span).max(0.0), end)
             }
         }
@@ -584,6 +614,41 @@ impl App {
             })
             .collect()
     }
+}
+
+/// The newest step rounded up to a sixteenth to a thirty-second of the span.
+fn ahead(newest: f64, span: f64) -> f64 {
+    let lot = (span.max(1.0).log2().floor() - 4.0).max(0.0).exp2();
+    (newest / lot).ceil() * lot
+}
+
+/// The selected run's experiment against the current one, key by key.
+fn comparison(current: &Experiment, folder: &RunFolder, manifest: &Manifest) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(reason) = &manifest.reason {
+        lines.push(format!("failed: {reason}"));
+    }
+    if let Some(parent) = &manifest.parent {
+        lines.push(format!("forked from {parent}"));
+    }
+    let text = match std::fs::read_to_string(folder.experiment()) {
+        Ok(text) => text,
+        Err(error) => {
+            lines.push(format!("its experiment cannot be read: {error}"));
+            return lines;
+        }
+    };
+    match resolve_text("experiment.toml", &text) {
+        Ok(other) => {
+            let changes = difference(&current.values, &other.values);
+            if changes.is_empty() {
+                lines.push("the same experiment as the current one".into());
+            }
+            lines.extend(changes.iter().map(|c| format!("{c}  ({})", c.class.name())));
+        }
+        Err(error) => lines.push(format!("its experiment cannot be read: {error}")),
+    }
+    lines
 }
 
 /// What the terminal can show, by its environment.

@@ -84,6 +84,7 @@ pub(super) const KEYMAP: &[Binding] = &[
     bind!(Char('5'), GoTo(Page::Gradients), "pages", "gradient norms over steps", ""),
     bind!(Char('6'), GoTo(Page::Runs), "pages", "recorded runs, and how their experiments differ", ""),
     bind!(Char('7'), GoTo(Page::Log), "pages", "log: everything that was said", ""),
+    bind!(Char('T'), GoTo(Page::Toy), "pages", "toy: how the parametrizations converge", ""),
     bind!(Tab, NextPage, "pages", "next page", "page"),
     bind!(BackTab, PreviousPage, "pages", "previous page", ""),
     bind!(Char(' '), Pause, "training", "pause or resume", "pause"),

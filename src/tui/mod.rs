@@ -7,9 +7,11 @@
 //! [`History`]: crate::run::History
 
 mod app;
+mod bench;
 mod capture;
 mod keymap;
 mod terminal;
+mod toy;
 mod view;
 
 use std::io;
@@ -21,15 +23,13 @@ use std::time::{Duration, Instant};
 use ratatui::crossterm::event::{self, Event as Input, KeyEventKind};
 
 use app::{App, Effect};
+pub(crate) use bench::bench_frames;
 use terminal::{Screen, Signals};
 
 use crate::cli::{CliError, Run, exit};
 use crate::experiment::{Loaded, Saved, Watcher};
 use crate::run::{Command, Feed, RunFolder};
 use crate::training::{Session, Setup};
-
-/// Time between frames: thirty a second.
-const FRAME: Duration = Duration::from_millis(33);
 
 /// Opens the workbench and trains.
 pub(crate) fn run(
@@ -66,15 +66,7 @@ impl Workbench {
         run: &Run,
         resume: Option<(RunFolder, PathBuf)>,
     ) -> Result<Self, CliError> {
-        let failed = |e: io::Error| CliError::Failed(format!("{}: {e}", run.runs.display()));
-        let (folder, checkpoint) = match resume {
-            Some((folder, checkpoint)) => (folder, Some(checkpoint)),
-            None => (
-                RunFolder::create(&run.runs, &loaded.experiment.name).map_err(failed)?,
-                None,
-            ),
-        };
-        crate::trace::to_file(&folder.trace());
+        let (folder, checkpoint) = run.folder(&loaded, resume)?;
         let (sender, saved) = mpsc::channel();
         let watcher = run.experiment.as_ref().map(|path| {
             // A closed receiver means that the workbench is going away.
@@ -126,6 +118,7 @@ impl Workbench {
     }
 
     fn main_loop(&mut self, screen: &mut Screen, signals: &Signals) -> io::Result<u8> {
+        let period = Duration::from_secs(1) / u32::from(self.run.screen.fps);
         let mut next_frame = Instant::now();
         let mut dirty = true;
         loop {
@@ -149,15 +142,15 @@ impl Workbench {
                         }
                     }
                     dirty = true;
-                    if !event::poll(Duration::ZERO)? || Instant::now() > next_frame + FRAME {
+                    if !event::poll(Duration::ZERO)? || Instant::now() > next_frame + period {
                         break;
                     }
                 }
             }
             dirty |= self.receive(screen)?;
             if Instant::now() >= next_frame {
-                next_frame = Instant::now() + FRAME;
-                if std::mem::take(&mut dirty) || self.app.animates() {
+                next_frame = Instant::now() + period;
+                if std::mem::take(&mut dirty) {
                     screen.draw(|frame| view::draw(&mut self.app, frame))?;
                 }
             }
@@ -187,6 +180,7 @@ impl Workbench {
                 self.app.history.push(event);
             }
         }
+        changed |= self.app.toy.receive();
         while let Ok(text) = self.exported.1.try_recv() {
             self.app.tell(text);
             changed = true;

@@ -3,6 +3,7 @@
 mod layers;
 mod overlay;
 mod runs;
+mod toy;
 
 use std::time::Duration;
 
@@ -73,6 +74,7 @@ pub(super) fn draw(app: &mut App, frame: &mut Frame<'_>) {
         }
         Page::Runs => runs::draw(app, body, buffer),
         Page::Log => log(app, body, buffer),
+        Page::Toy => toy::draw(app, body, buffer),
     }
     bottom_line(app, bottom, buffer);
     overlay::draw(app, body, buffer);

@@ -6,7 +6,6 @@ use ratatui::style::{Modifier, Style};
 
 use super::super::app::App;
 use super::{bold, muted};
-use crate::experiment::{difference, resolve_text};
 use crate::figure::Ink;
 
 pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
@@ -45,43 +44,20 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
 
 /// The selected run's experiment against the current one, key by key.
 fn compare(app: &App, area: Rect, buffer: &mut Buffer) {
-    let Some((folder, manifest)) = app.runs.get(app.selected) else {
+    let Some((folder, _)) = app.runs.get(app.selected) else {
         let text = format!("no runs in {} yet", app.runs_root.display());
         buffer.set_stringn(area.x, area.y, text, area.width.into(), muted(app));
         return;
     };
-    let mut lines = Vec::new();
-    if let Some(reason) = &manifest.reason {
-        lines.push(format!("failed: {reason}"));
-    }
-    if let Some(parent) = &manifest.parent {
-        lines.push(format!("forked from {parent}"));
-    }
-    let text = std::fs::read_to_string(folder.experiment()).unwrap_or_default();
-    match resolve_text("experiment.toml", &text) {
-        Ok(other) => {
-            let changes = difference(&app.experiment.values, &other.values);
-            if changes.is_empty() {
-                lines.push("the same experiment as the current one".into());
-            }
-            lines.extend(changes.iter().map(|c| format!("{c}  ({})", c.class.name())));
-        }
-        Err(error) => lines.push(format!("its experiment cannot be read: {error}")),
-    }
     let title = format!(
         "{} against the current experiment (current → that run)",
         folder.label()
     );
     buffer.set_stringn(area.x, area.y, title, area.width.into(), bold(app));
     let room = usize::from(area.height.saturating_sub(1));
-    for (i, line) in lines.iter().take(room).enumerate() {
+    for (i, line) in app.compared.iter().take(room).enumerate() {
         let y = area.y + 1 + i as u16;
-        buffer.set_stringn(
-            area.x + 2,
-            y,
-            line,
-            area.width.saturating_sub(2).into(),
-            Style::new(),
-        );
+        let width = area.width.saturating_sub(2).into();
+        buffer.set_stringn(area.x + 2, y, line, width, Style::new());
     }
 }

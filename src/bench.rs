@@ -1,0 +1,143 @@
+//! `bitscope bench`: seconds per training step, and milliseconds per frame of the screen.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::cli::{CliError, print};
+use crate::experiment::{Experiment, load_embedded};
+use crate::run::{StepRecord, Times};
+use crate::training::Trainer;
+
+/// What is measured.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Bench {
+    /// Engine and device, as `bitscope devices` lists them
+    #[arg(long, default_value = "auto")]
+    engine: String,
+    /// Quantizer of weights and activations: none, u1, u2, u3, p1, p2 or p3
+    #[arg(long, default_value = "u3")]
+    quantizer: String,
+    /// Network
+    #[arg(long, default_value = "resnet20")]
+    model: String,
+    /// Samples per step
+    #[arg(long, default_value_t = 128)]
+    batch: usize,
+    /// Steps that are timed
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+    /// Steps before them
+    #[arg(long, default_value_t = 3)]
+    warmup: u32,
+    /// Time the frames of every page instead: 40 layers, a million steps, 200x60 cells
+    #[arg(long)]
+    frames: bool,
+    /// One JSON object instead of lines
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the benchmark.
+pub(crate) fn command(bench: &Bench) -> Result<u8, CliError> {
+    let result = if bench.frames {
+        crate::tui::bench_frames()
+    } else {
+        steps(bench)?
+    };
+    if bench.json {
+        print(&format!("{result}\n"))?;
+    } else {
+        let text: String = flat("", &result)
+            .into_iter()
+            .map(|(name, value)| format!("{name:<28} {value}\n"))
+            .collect();
+        print(&text)?;
+    }
+    Ok(0)
+}
+
+/// Nested objects as dotted names.
+fn flat(prefix: &str, value: &Value) -> Vec<(String, String)> {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .flat_map(|(name, value)| {
+                let dot = if prefix.is_empty() { "" } else { "." };
+                flat(&format!("{prefix}{dot}{name}"), value)
+            })
+            .collect(),
+        other => vec![(prefix.to_owned(), other.to_string())],
+    }
+}
+
+/// Whole training steps as a run takes them: loader with crop and flip, forward, backward,
+/// telemetry of every layer, update.
+fn steps(bench: &Bench) -> Result<Value, CliError> {
+    let experiment = experiment(bench)?;
+    let failed = |e: &dyn std::fmt::Display| CliError::Failed(e.to_string());
+    let engine =
+        crate::device::parse(&experiment.device).map_err(|e| CliError::Usage(e.to_string()))?;
+    let device = crate::device::burn_device(engine);
+    let splits = crate::dataset::open(&experiment).map_err(|e| failed(&e))?;
+    let mut trainer = Trainer::new(experiment.clone(), splits, device).map_err(|e| failed(&e))?;
+    for _ in 0..bench.warmup {
+        trainer.step(true);
+    }
+    let records: Vec<StepRecord> = (0..bench.steps).map(|_| trainer.step(true)).collect();
+    let mut seconds: Vec<f64> = records.iter().map(|r| r.times.total().into()).collect();
+    seconds.sort_by(f64::total_cmp);
+    let median = seconds[seconds.len() / 2];
+    let total: f64 = seconds.iter().sum();
+    let share = |of: fn(&Times) -> f32| {
+        let sum: f64 = records.iter().map(|r| f64::from(of(&r.times))).sum();
+        sum / total
+    };
+    Ok(json!({
+        "engine": engine.to_string(),
+        "kernels": format!("{:?}", crate::kernels::Simd::current()).to_lowercase(),
+        "quantizer": bench.quantizer,
+        "model": bench.model,
+        "batch": bench.batch,
+        "loss": records.last().map(|r| r.loss),
+        "median_s": median,
+        "min_s": seconds[0],
+        "max_s": seconds[seconds.len() - 1],
+        "samples_per_s": bench.batch as f64 / median,
+        "shares": {
+            "data": share(|t| t.data),
+            "forward": share(|t| t.forward),
+            "backward": share(|t| t.backward),
+            "update": share(|t| t.update),
+            "telemetry": share(|t| t.telemetry),
+        },
+        "peak_resident_mb": peak_resident(),
+    }))
+}
+
+fn experiment(bench: &Bench) -> Result<std::sync::Arc<Experiment>, CliError> {
+    let settings = [
+        ("device", format!("\"{}\"", bench.engine)),
+        ("model.name", format!("\"{}\"", bench.model)),
+        ("data.samples", (4 * bench.batch).max(1024).to_string()),
+        ("data.augment", "\"crop-flip\"".into()),
+        ("train.batch", bench.batch.to_string()),
+        ("weights.quantizer", format!("\"{}\"", bench.quantizer)),
+        ("activations.quantizer", format!("\"{}\"", bench.quantizer)),
+        ("optimizer.lr", "0.01".into()),
+    ];
+    let set: Vec<String> = settings
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    Ok(load_embedded("bench", "", &set)?.experiment)
+}
+
+/// Largest resident set of this process so far, MB, where the system says it.
+fn peak_resident() -> Option<f64> {
+    let status = std::fs::read_to_string(PathBuf::from("/proc/self/status")).ok()?;
+    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
+    let kilobytes: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kilobytes / 1024.0)
+}
