@@ -1,7 +1,5 @@
 //! The operations on burn's pure-Rust CPU engine: plain slices in, plain slices out.
 
-use std::mem::MaybeUninit;
-
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{DType, Flex, TensorMetadata};
 use burn::tensor::{Shape, TensorData};
@@ -10,8 +8,8 @@ use burn_flex::FlexTensor;
 use super::conv::{self, Extents, Geometry};
 use super::norm::{self, Activation, Extent, Inputs};
 use super::ops::{Engine, NormGradients, NormSpec, NormTensors, kernels_of_engine};
-use super::quantize;
-use super::simd::Simd;
+use super::parallel::{Cpu, Pool};
+use super::{quantize, written};
 use crate::quantizer::Grid;
 
 kernels_of_engine!(Flex);
@@ -35,14 +33,9 @@ fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape.into()))
 }
 
-/// A vector whose elements `write` initialises, all of them.
-fn written<R>(length: usize, write: impl FnOnce(&mut [MaybeUninit<f32>]) -> R) -> (Vec<f32>, R) {
-    let mut values = Vec::with_capacity(length);
-    let result = write(&mut values.spare_capacity_mut()[..length]);
-    // SAFETY: capacity is at least `length`, and every kernel in this room writes each element of
-    // its output slice exactly once (their tests fill outputs with NaN and compare all of them).
-    unsafe { values.set_len(length) };
-    (values, result)
+/// rayon's pool: burn's own operations on this engine run there too.
+fn cpu() -> Cpu {
+    Cpu::current(Pool::Rayon)
 }
 
 impl Engine for Flex {
@@ -53,15 +46,13 @@ impl Engine for Flex {
     ) -> FloatTensor<Self> {
         let e = extents(&x, &weight, geometry);
         let [height, width] = e.output_size();
-        let shape = [e.images, e.output, height, width];
-        let mut y = vec![0.0; shape.iter().product()];
-        conv::forward(
+        let y = conv::forward(
+            cpu(),
             &e,
             Contiguous::new(&x).slice(),
             Contiguous::new(&weight).slice(),
-            &mut y,
         );
-        tensor(y, shape)
+        tensor(y, [e.images, e.output, height, width])
     }
 
     fn convolution_backward(
@@ -74,17 +65,11 @@ impl Engine for Flex {
         let e = extents(&x, &weight, geometry);
         let upstream = Contiguous::new(&g);
         let gx = wants_x.then(|| {
-            let mut gx = vec![0.0; x.shape().num_elements()];
             let weight = Contiguous::new(&weight);
-            conv::input_gradient(&e, weight.slice(), upstream.slice(), &mut gx);
+            let gx = conv::input_gradient(cpu(), &e, weight.slice(), upstream.slice());
             tensor(gx, x.shape())
         });
-        let gw = conv::weight_gradient(
-            Simd::current(),
-            &e,
-            Contiguous::new(&x).slice(),
-            upstream.slice(),
-        );
+        let gw = conv::weight_gradient(cpu(), &e, Contiguous::new(&x).slice(), upstream.slice());
         (gx, tensor(gw, weight.shape()))
     }
 
@@ -92,7 +77,7 @@ impl Engine for Flex {
         let input = Contiguous::new(&x);
         let x_slice = input.slice();
         let (y, ()) = written(x_slice.len(), |y| {
-            quantize::forward(Simd::current(), grid, x_slice, y);
+            quantize::forward(cpu(), grid, x_slice, y);
         });
         tensor(y, x.shape())
     }
@@ -104,7 +89,7 @@ impl Engine for Flex {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (input, upstream) = (Contiguous::new(&x), Contiguous::new(&g));
         let (gx, sums) = written(input.slice().len(), |gx| {
-            quantize::backward(Simd::current(), grid, input.slice(), upstream.slice(), gx)
+            quantize::backward(cpu(), grid, input.slice(), upstream.slice(), gx)
         });
         (tensor(gx, x.shape()), sums_tensor(sums))
     }
@@ -113,15 +98,15 @@ impl Engine for Flex {
         inputs: &NormTensors<Self>,
         statistics: Option<FloatTensor<Self>>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let simd = Simd::current();
+        let cpu = cpu();
         let slices = NormSlices::new(inputs);
         let slices = slices.inputs();
         let statistics = match statistics {
             Some(s) => Contiguous::new(&s).slice().to_vec(),
-            None => norm::statistics(simd, slices.x, slices.extent, inputs.moments),
+            None => norm::statistics(cpu, slices.x, slices.extent, inputs.moments),
         };
         let (y, ()) = written(slices.x.len(), |y| {
-            norm::forward(simd, &slices, &statistics, y);
+            norm::forward(cpu, &slices, &statistics, y);
         });
         let channels = slices.extent.channels;
         (
@@ -139,16 +124,12 @@ impl Engine for Flex {
         let slices = all.inputs();
         let (statistics, upstream) = (Contiguous::new(&statistics), Contiguous::new(&g));
         let length = slices.x.len();
-        let mut gx = vec![0.0; length];
-        let mut gr = vec![0.0; if slices.residual.is_some() { length } else { 0 }];
-        let gradients = norm::backward(
-            Simd::current(),
-            &slices,
-            statistics.slice(),
-            upstream.slice(),
-            &mut gx,
-            &mut gr,
-        );
+        let residual = slices.residual.map_or(0, <[f32]>::len);
+        let (gx, (gr, gradients)) = written(length, |gx| {
+            written(residual, |gr| {
+                norm::backward(cpu(), &slices, statistics.slice(), upstream.slice(), gx, gr)
+            })
+        });
         let shape = inputs.x.shape();
         let channels = slices.extent.channels;
         NormGradients {

@@ -13,13 +13,17 @@
 //! that the tests compare against. All `unsafe` of the project lives in this room.
 
 pub mod conv;
+mod direct;
 #[cfg(feature = "flex")]
 mod flex;
 mod memory;
 pub mod norm;
 pub mod ops;
+pub mod parallel;
 pub mod quantize;
 mod simd;
+
+use std::mem::MaybeUninit;
 
 use burn::backend::{Dispatch, DispatchTensor};
 use burn::tensor::Tensor;
@@ -100,4 +104,14 @@ pub fn convolution(x: Tensor<4>, weight: Tensor<4>, geometry: Geometry) -> Tenso
         weight.into_dispatch(),
         geometry,
     ))
+}
+
+/// A vector whose elements `write` initialises, all of them.
+fn written<R>(length: usize, write: impl FnOnce(&mut [MaybeUninit<f32>]) -> R) -> (Vec<f32>, R) {
+    let mut values = Vec::with_capacity(length);
+    let result = write(&mut values.spare_capacity_mut()[..length]);
+    // SAFETY: capacity is at least `length`, and every kernel in this room writes each element of
+    // its output slice (their tests compare all of them with a reference).
+    unsafe { values.set_len(length) };
+    (values, result)
 }

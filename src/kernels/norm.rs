@@ -4,12 +4,12 @@
 //! stay in cache between the two passes. Sums are taken per row in lanes and added up in f64 in
 //! row order, so they do not depend on the number of threads.
 
+use std::hint::black_box;
 use std::mem::MaybeUninit;
 
-use rayon::prelude::*;
-
+use super::parallel::Cpu;
 use super::quantize::{LaneSums, UniformLane};
-use super::simd::{Simd, multiversion};
+use super::simd::multiversion;
 use crate::quantizer::{Family, Grid, Sums};
 
 /// What follows the normalisation.
@@ -119,64 +119,53 @@ pub enum Moments {
 }
 
 /// Mean and biased variance per channel: `[mean; c] ++ [var; c]`.
-pub fn statistics(simd: Simd, x: &[f32], e: Extent, moments: Moments) -> Vec<f32> {
+pub fn statistics(cpu: Cpu, x: &[f32], e: Extent, moments: Moments) -> Vec<f32> {
     let count = (e.images * e.pixels) as f64;
-    if moments == Moments::Sequential {
-        return sequential_statistics(x, e);
-    }
-    let moments: Vec<(f32, f32)> = (0..e.channels)
-        .into_par_iter()
-        .map(|c| {
-            // Deviations from the first element: no cancellation for channels far from zero.
-            let shift = row(x, e, 0, c)[0];
-            let (mut sum, mut squares) = (0.0, 0.0);
-            for image in 0..e.images {
-                let (s, q) = row_moments(simd, row(x, e, image, c), shift);
-                sum += s;
-                squares += q;
-            }
-            let mean = sum / count;
-            let variance = (squares / count - mean * mean).max(0.0);
-            ((f64::from(shift) + mean) as f32, variance as f32)
-        })
-        .collect();
+    let exact = |c: usize| {
+        // Deviations from the first element: no cancellation for channels far from zero.
+        let shift = row(x, e, 0, c)[0];
+        let (mut sum, mut squares) = (0.0, 0.0);
+        for image in 0..e.images {
+            let (s, q) = row_moments(cpu.simd, row(x, e, image, c), shift);
+            sum += s;
+            squares += q;
+        }
+        let mean = sum / count;
+        let variance = (squares / count - mean * mean).max(0.0);
+        ((f64::from(shift) + mean) as f32, variance as f32)
+    };
+    let moments: Vec<(f32, f32)> = cpu.map((0..e.channels).collect(), |_, c| match moments {
+        Moments::Exact => exact(c),
+        Moments::Sequential => sequential_statistics(x, e, c),
+    });
     let means = moments.iter().map(|m| m.0);
     means.chain(moments.iter().map(|m| m.1)).collect()
 }
 
-fn sequential_statistics(x: &[f32], e: Extent) -> Vec<f32> {
+/// Mean and biased variance of one channel, in the order of the published code.
+fn sequential_statistics(x: &[f32], e: Extent, c: usize) -> (f32, f32) {
     let count = (e.images * e.pixels) as f32;
-    let moments: Vec<(f32, f32)> = (0..e.channels)
-        .into_par_iter()
-        .map(|c| {
-            let all = (0..e.images).flat_map(|image| row(x, e, image, c));
-            let (sum, squares) = all.fold((0.0, 0.0), |(s, q), x| (s + x, q + x * x));
-            let mean = sum / count;
-            (mean, squares / count - mean * mean)
-        })
-        .collect();
-    let means = moments.iter().map(|m| m.0);
-    means.chain(moments.iter().map(|m| m.1)).collect()
+    let all = (0..e.images).flat_map(|image| row(x, e, image, c));
+    let (sum, squares) = all.fold((0.0, 0.0), |(s, q), x| (s + x, q + x * x));
+    let mean = sum / count;
+    (mean, squares / count - mean * mean)
 }
 
 /// Writes the output for the given statistics.
-pub fn forward(simd: Simd, inputs: &Inputs, statistics: &[f32], y: &mut [MaybeUninit<f32>]) {
+pub fn forward(cpu: Cpu, inputs: &Inputs, statistics: &[f32], y: &mut [MaybeUninit<f32>]) {
     assert_eq!(
         inputs.x.len(),
         y.len(),
         "input and output have the same length"
     );
-    rows_by_channel(y, inputs.extent)
-        .into_par_iter()
-        .enumerate()
-        .for_each(|(c, rows)| {
-            let channel = inputs.channel(statistics, c);
-            for (image, y) in rows.into_iter().enumerate() {
-                let x = row(inputs.x, inputs.extent, image, c);
-                let residual = inputs.residual_row(image, c);
-                forward_row(simd, &channel, &inputs.activation, x, residual, y);
-            }
-        });
+    cpu.map(rows_by_channel(y, inputs.extent), |c, rows| {
+        let channel = inputs.channel(statistics, c);
+        for (image, y) in rows.into_iter().enumerate() {
+            let x = row(inputs.x, inputs.extent, image, c);
+            let residual = inputs.residual_row(image, c);
+            forward_row(cpu.simd, &channel, &inputs.activation, x, residual, y);
+        }
+    });
 }
 
 /// What the backward pass yields besides the tensors it writes.
@@ -190,67 +179,30 @@ pub struct Gradients {
     pub sums: Sums,
 }
 
-/// Writes the gradient of `x` to `gx` and, where there is a residual, its gradient to `gr`.
-///
-/// `gr` is empty without a residual; then `gx` also serves as the scratch between the two passes.
+/// Writes the gradient of `x` to `gx` and, where there is a residual, its gradient to `gr`, which is
+/// empty otherwise.
 pub fn backward(
-    simd: Simd,
+    cpu: Cpu,
     inputs: &Inputs,
     statistics: &[f32],
     g: &[f32],
-    gx: &mut [f32],
-    gr: &mut [f32],
+    gx: &mut [MaybeUninit<f32>],
+    gr: &mut [MaybeUninit<f32>],
 ) -> Gradients {
     let e = inputs.extent;
-    let count = (e.images * e.pixels) as f64;
+    assert!(
+        inputs.x.len() == gx.len() && g.len() == gx.len(),
+        "one length for input and gradients"
+    );
     let gr_rows = if gr.is_empty() {
         (0..e.channels).map(|_| Vec::new()).collect()
     } else {
         rows_by_channel(gr, e)
     };
-    let parts: Vec<(f64, f64, Sums)> = rows_by_channel(gx, e)
-        .into_par_iter()
-        .zip(gr_rows)
-        .enumerate()
-        .map(|(c, (mut gx_rows, mut gr_rows))| {
-            let channel = inputs.channel(statistics, c);
-            let mut sums = Sums::default();
-            let (mut sum, mut product) = (0.0, 0.0);
-            for (image, gx_row) in gx_rows.iter_mut().enumerate() {
-                let x = row(inputs.x, e, image, c);
-                let upstream = row(g, e, image, c);
-                let residual = inputs.residual_row(image, c);
-                // The gradient before the activation is the residual's own gradient.
-                let out: &mut [f32] = match gr_rows.get_mut(image) {
-                    Some(gr) => gr,
-                    None => gx_row,
-                };
-                let (s, p, q) = pre_activation_row(
-                    simd,
-                    &channel,
-                    &inputs.activation,
-                    x,
-                    residual,
-                    upstream,
-                    out,
-                );
-                sum += s;
-                product += p;
-                sums.add(q);
-            }
-            let scale = channel.gamma * channel.inverse;
-            let mean_g = (sum / count) as f32;
-            let mean_product = (product / count) as f32;
-            for (image, gx) in gx_rows.into_iter().enumerate() {
-                let x = row(inputs.x, e, image, c);
-                if let Some(gr) = gr_rows.get(image) {
-                    gx.copy_from_slice(gr);
-                }
-                input_gradient_row(simd, &channel, scale, mean_g, mean_product, x, gx);
-            }
-            (sum, product, sums)
-        })
-        .collect();
+    let channels: Vec<_> = rows_by_channel(gx, e).into_iter().zip(gr_rows).collect();
+    let parts = cpu.map(channels, |c, (gx, gr)| {
+        backward_channel(cpu, inputs, statistics, g, c, gx, gr)
+    });
     let mut sums = Sums::default();
     for part in &parts {
         sums.add(part.2);
@@ -260,6 +212,71 @@ pub fn backward(
         beta: parts.iter().map(|p| p.0 as f32).collect(),
         sums,
     }
+}
+
+/// One channel: the gradient before the activation (the residual's own) in a first pass over its
+/// rows, the input's in a second. Returns the sums behind beta, gamma and the quantizer.
+fn backward_channel(
+    cpu: Cpu,
+    inputs: &Inputs,
+    statistics: &[f32],
+    g: &[f32],
+    c: usize,
+    gx: Vec<&mut [MaybeUninit<f32>]>,
+    gr: Vec<&mut [MaybeUninit<f32>]>,
+) -> (f64, f64, Sums) {
+    let e = inputs.extent;
+    let count = (e.images * e.pixels) as f64;
+    let channel = inputs.channel(statistics, c);
+    let mut sums = Sums::default();
+    let (mut sum, mut product) = (0.0, 0.0);
+    // Without a residual the input's rows hold what lies between the two passes.
+    let (between, fresh) = if gr.is_empty() { (gx, gr) } else { (gr, gx) };
+    let mut between_rows = Vec::with_capacity(between.len());
+    for (image, out) in between.into_iter().enumerate() {
+        let x = row(inputs.x, e, image, c);
+        let upstream = row(g, e, image, c);
+        let residual = inputs.residual_row(image, c);
+        let (s, p, q) = pre_activation_row(
+            cpu.simd,
+            &channel,
+            &inputs.activation,
+            x,
+            residual,
+            upstream,
+            out,
+        );
+        sum += s;
+        product += p;
+        sums.add(q);
+        // SAFETY: the call above wrote every element of the row.
+        between_rows.push(unsafe { out.assume_init_mut() });
+    }
+    let means = Means {
+        scale: channel.gamma * channel.inverse,
+        gradient: (sum / count) as f32,
+        product: (product / count) as f32,
+    };
+    let mut fresh = fresh.into_iter();
+    for (image, between) in between_rows.into_iter().enumerate() {
+        let x = row(inputs.x, e, image, c);
+        match fresh.next() {
+            Some(gx) => input_gradient_row(cpu.simd, &channel, means, x, between, gx),
+            None => input_gradient_in_place(cpu.simd, &channel, means, x, between),
+        }
+    }
+    (sum, product, sums)
+}
+
+/// Means over a channel that the input's gradient takes away, and its scale.
+#[derive(Debug, Clone, Copy)]
+struct Means {
+    /// gamma / sqrt(var + eps)
+    scale: f32,
+    /// mean(gz)
+    gradient: f32,
+    /// mean(gz * xhat)
+    product: f32,
 }
 
 multiversion! {
@@ -273,12 +290,18 @@ multiversion! {
 
 multiversion! {
     fn pre_activation_row(channel: &Channel, activation: &Activation, x: &[f32], residual: &[f32],
-        g: &[f32], out: &mut [f32]) -> (f64, f64, Sums) = pre_activation_row_body
+        g: &[f32], out: &mut [MaybeUninit<f32>]) -> (f64, f64, Sums) = pre_activation_row_body
 }
 
 multiversion! {
-    fn input_gradient_row(channel: &Channel, scale: f32, mean_g: f32, mean_product: f32,
-        x: &[f32], gx: &mut [f32]) = input_gradient_row_body
+    fn input_gradient_row(channel: &Channel, means: Means, x: &[f32], gz: &[f32],
+        gx: &mut [MaybeUninit<f32>]) = input_gradient_row_body
+}
+
+multiversion! {
+    /// [`input_gradient_row`] where the gradient lies where its source lay.
+    fn input_gradient_in_place(channel: &Channel, means: Means, x: &[f32], gz: &mut [f32])
+        = input_gradient_in_place_body
 }
 
 const LANES: usize = LaneSums::LANES;
@@ -303,43 +326,11 @@ fn row_moments_body(x: &[f32], shift: f32) -> (f64, f64) {
         sum[j] += deviation;
         squares[j] += deviation * deviation;
     }
-    (total(&sum), total(&squares))
+    (total(black_box(&sum)), total(black_box(&squares)))
 }
 
-/// A row loop with the body written out in place: closures would not be compiled for the
-/// instruction set of the function around them.
-macro_rules! for_row {
-    ($x:ident, $residual:ident, |$i:ident, $lane:ident, $r:ident| $body:expr) => {{
-        let whole = $x.len() / LANES * LANES;
-        if $residual.is_empty() {
-            let $r = 0.0f32;
-            for start in (0..whole).step_by(LANES) {
-                for $lane in 0..LANES {
-                    let $i = start + $lane;
-                    $body
-                }
-            }
-            for $i in whole..$x.len() {
-                let $lane = $i - whole;
-                $body
-            }
-        } else {
-            let residual = &$residual[..$x.len()];
-            for start in (0..whole).step_by(LANES) {
-                for $lane in 0..LANES {
-                    let $i = start + $lane;
-                    let $r = residual[$i];
-                    $body
-                }
-            }
-            for $i in whole..$x.len() {
-                let $lane = $i - whole;
-                let $r = residual[$i];
-                $body
-            }
-        }
-    }};
-}
+/// No residual.
+const ZEROS: [f32; LANES] = [0.0; LANES];
 
 #[inline(always)]
 fn forward_row_body(
@@ -351,13 +342,27 @@ fn forward_row_body(
 ) {
     let y = &mut y[..x.len()];
     let channel = *channel;
+    let (xs, _) = x.as_chunks::<LANES>();
+    let (rs, _) = residual.as_chunks::<LANES>();
+    let whole = xs.len() * LANES;
+    // The bodies are written out in place: closures would not be compiled for the instruction set
+    // of the function around them.
     macro_rules! map {
-        (|$z:ident| $f:expr) => {
-            for_row!(x, residual, |i, _lane, r| {
-                let $z = channel.apply(x[i]) + r;
-                y[i].write($f);
-            })
-        };
+        (|$z:ident| $f:expr) => {{
+            let (ys, rest) = y.as_chunks_mut::<LANES>();
+            for (k, (x, y)) in xs.iter().zip(ys).enumerate() {
+                let r = rs.get(k).unwrap_or(&ZEROS);
+                for l in 0..LANES {
+                    let $z = channel.apply(x[l]) + r[l];
+                    y[l].write($f);
+                }
+            }
+            for (i, y) in rest.iter_mut().enumerate() {
+                let r = residual.get(whole + i).unwrap_or(&0.0);
+                let $z = channel.apply(x[whole + i]) + r;
+                y.write($f);
+            }
+        }};
     }
     match activation {
         Activation::Identity => map!(|z| z),
@@ -379,25 +384,43 @@ fn pre_activation_row_body(
     x: &[f32],
     residual: &[f32],
     g: &[f32],
-    out: &mut [f32],
+    out: &mut [MaybeUninit<f32>],
 ) -> (f64, f64, Sums) {
     let (g, out) = (&g[..x.len()], &mut out[..x.len()]);
     let channel = *channel;
     let mut lanes = LaneSums::default();
     let mut exact = Sums::default();
     let (mut sum, mut product) = ([0f32; LANES], [0f32; LANES]);
+    let (xs, _) = x.as_chunks::<LANES>();
+    let (rs, _) = residual.as_chunks::<LANES>();
+    let (gs, _) = g.as_chunks::<LANES>();
+    let whole = xs.len() * LANES;
     macro_rules! reduce {
-        (|$z:ident, $g:ident, $lane:ident| $f:expr) => {
-            for_row!(x, residual, |i, $lane, r| {
+        (|$z:ident, $g:ident, $lane:ident| $f:expr) => {{
+            let (outs, rest) = out.as_chunks_mut::<LANES>();
+            for (k, ((x, g), out)) in xs.iter().zip(gs).zip(outs).enumerate() {
+                let r = rs.get(k).unwrap_or(&ZEROS);
+                for $lane in 0..LANES {
+                    let normalised = (x[$lane] - channel.mean) * channel.inverse;
+                    let $z = channel.apply(x[$lane]) + r[$lane];
+                    let $g = g[$lane];
+                    let gz = $f;
+                    sum[$lane] += gz;
+                    product[$lane] += gz * normalised;
+                    out[$lane].write(gz);
+                }
+            }
+            for ($lane, out) in rest.iter_mut().enumerate() {
+                let i = whole + $lane;
                 let normalised = (x[i] - channel.mean) * channel.inverse;
-                let $z = channel.apply(x[i]) + r;
+                let $z = channel.apply(x[i]) + residual.get(i).unwrap_or(&0.0);
                 let $g = g[i];
                 let gz = $f;
                 sum[$lane] += gz;
                 product[$lane] += gz * normalised;
-                out[i] = gz;
-            })
-        };
+                out.write(gz);
+            }
+        }};
     }
     match activation {
         Activation::Identity => reduce!(|_z, g, lane| g),
@@ -408,23 +431,253 @@ fn pre_activation_row_body(
         }
         Activation::Quantize(grid) => reduce!(|z, g, lane| grid.backward(z, g, &mut exact)),
     }
-    let mut all = lanes.total();
+    // Laid down in memory before they are summed: the compiler keeps what it can see being taken
+    // apart as single numbers.
+    let mut all = black_box(&lanes).total();
     all.add(exact);
-    (total(&sum), total(&product), all)
+    (total(black_box(&sum)), total(black_box(&product)), all)
 }
 
-/// `gx = gamma / sqrt(var + eps) * (gz - mean(gz) - xhat * mean(gz * xhat))`, in place of `gz`.
+/// `gamma / sqrt(var + eps) * (gz - mean(gz) - xhat * mean(gz * xhat))`
+#[inline(always)]
+fn input_gradient(channel: &Channel, means: Means, x: f32, gz: f32) -> f32 {
+    let normalised = (x - channel.mean) * channel.inverse;
+    means.scale * (gz - means.gradient - normalised * means.product)
+}
+
 #[inline(always)]
 fn input_gradient_row_body(
     channel: &Channel,
-    scale: f32,
-    mean_g: f32,
-    mean_product: f32,
+    means: Means,
     x: &[f32],
-    gx: &mut [f32],
+    gz: &[f32],
+    gx: &mut [MaybeUninit<f32>],
 ) {
-    for (gx, x) in gx.iter_mut().zip(x) {
-        let normalised = (x - channel.mean) * channel.inverse;
-        *gx = scale * (*gx - mean_g - normalised * mean_product);
+    for ((gx, x), gz) in gx.iter_mut().zip(x).zip(gz) {
+        gx.write(input_gradient(channel, means, *x, *gz));
+    }
+}
+
+#[inline(always)]
+fn input_gradient_in_place_body(channel: &Channel, means: Means, x: &[f32], gz: &mut [f32]) {
+    for (gz, x) in gz.iter_mut().zip(x) {
+        *gz = input_gradient(channel, means, *x, *gz);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::parallel::Pool;
+    use super::super::{Simd, written};
+    use super::*;
+    use crate::quantizer::{Bounds, Learn, Parametrization, Quantizer, Rules};
+
+    fn grid(p: Parametrization) -> Grid {
+        let quantizer = Quantizer {
+            parametrization: p,
+            signed: false,
+            rules: Rules::Paper,
+            learn: Learn::Both,
+            bounds: Bounds::activations(),
+        };
+        quantizer.grid(match p.family() {
+            Family::Uniform => [0.25, 1.75],
+            Family::PowerOfTwo => [0.125, 2.0],
+        })
+    }
+
+    /// What goes in, and the plain reference in f64 of what comes out.
+    struct Case {
+        extent: Extent,
+        activation: Activation,
+        x: Vec<f32>,
+        residual: Option<Vec<f32>>,
+        gamma: Vec<f32>,
+        beta: Vec<f32>,
+        g: Vec<f32>,
+    }
+
+    impl Case {
+        fn inputs(&self) -> Inputs<'_> {
+            Inputs {
+                x: &self.x,
+                residual: self.residual.as_deref(),
+                gamma: &self.gamma,
+                beta: &self.beta,
+                epsilon: 1e-5,
+                activation: self.activation,
+                extent: self.extent,
+            }
+        }
+
+        /// Runs forward and backward: output, gradients of input and residual, the rest.
+        fn run(&self, cpu: Cpu) -> (Vec<f32>, Vec<f32>, Vec<f32>, Gradients) {
+            let inputs = self.inputs();
+            let s = statistics(cpu, &self.x, self.extent, Moments::Exact);
+            let (y, ()) = written(self.x.len(), |y| forward(cpu, &inputs, &s, y));
+            let length = self.residual.as_ref().map_or(0, Vec::len);
+            let (gx, (gr, gradients)) = written(self.x.len(), |gx| {
+                written(length, |gr| backward(cpu, &inputs, &s, &self.g, gx, gr))
+            });
+            (y, gx, gr, gradients)
+        }
+
+        fn reference(&self) -> (Vec<f64>, Vec<f64>, Vec<f64>, Vec<f64>, Vec<f64>, Sums) {
+            let e = self.extent;
+            let n = self.x.len();
+            let (mut y, mut gx, mut gz) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
+            let (mut gamma, mut beta) = (Vec::new(), Vec::new());
+            let mut sums = Sums::default();
+            for c in 0..e.channels {
+                let own: Vec<usize> = (0..n).filter(|i| i / e.pixels % e.channels == c).collect();
+                let count = own.len() as f64;
+                let x = |i: usize| f64::from(self.x[i]);
+                let mean = own.iter().map(|i| x(*i)).sum::<f64>() / count;
+                let variance = own.iter().map(|i| (x(*i) - mean).powi(2)).sum::<f64>() / count;
+                let deviation = (variance + 1e-5).sqrt();
+                let normal = |i: usize| (x(i) - mean) / deviation;
+                let (scale, shift) = (f64::from(self.gamma[c]), f64::from(self.beta[c]));
+                for i in &own {
+                    let added = self.residual.as_ref().map_or(0.0, |r| f64::from(r[*i]));
+                    let z = normal(*i) * scale + shift + added;
+                    let g = self.g[*i];
+                    (y[*i], gz[*i]) = match &self.activation {
+                        Activation::Identity => (z, f64::from(g)),
+                        Activation::Relu => (z.max(0.0), if z > 0.0 { g.into() } else { 0.0 }),
+                        Activation::Quantize(grid) => (
+                            f64::from(grid.forward(z as f32)),
+                            f64::from(grid.backward(z as f32, g, &mut sums)),
+                        ),
+                    };
+                }
+                let sum: f64 = own.iter().map(|i| gz[*i]).sum();
+                let product: f64 = own.iter().map(|i| gz[*i] * normal(*i)).sum();
+                for i in &own {
+                    gx[*i] =
+                        scale / deviation * (gz[*i] - sum / count - normal(*i) * product / count);
+                }
+                gamma.push(product);
+                beta.push(sum);
+            }
+            (y, gx, gz, gamma, beta, sums)
+        }
+
+        /// Whether some activation lies so close to a threshold that f32 may round it the other way.
+        fn ambiguous(&self) -> bool {
+            let e = self.extent;
+            let plain = Case {
+                activation: Activation::Identity,
+                x: self.x.clone(),
+                residual: self.residual.clone(),
+                gamma: self.gamma.clone(),
+                beta: self.beta.clone(),
+                g: self.g.clone(),
+                extent: e,
+            };
+            let near = |z: f64, t: f64| (z - t).abs() < 1e-4 * (1.0 + z.abs());
+            plain.reference().0.iter().any(|z| match &self.activation {
+                Activation::Identity => false,
+                Activation::Relu => near(*z, 0.0),
+                Activation::Quantize(grid) => match grid.family {
+                    Family::Uniform => {
+                        near(*z, 0.0)
+                            || near(*z, grid.q_max.into())
+                            || (z / f64::from(grid.step))
+                                .rem_euclid(1.0)
+                                .clamp(0.499, 0.501)
+                                == (z / f64::from(grid.step)).rem_euclid(1.0)
+                    }
+                    Family::PowerOfTwo => {
+                        let half = (z.abs().log2() - 0.5).rem_euclid(1.0);
+                        let whole = z.abs().log2().rem_euclid(1.0);
+                        near(*z, 0.0)
+                            || !(1e-3..0.999).contains(&half)
+                            || !(1e-3..0.999).contains(&whole)
+                    }
+                },
+            })
+        }
+    }
+
+    fn wave(n: usize, seed: f32) -> Vec<f32> {
+        (0..n)
+            .map(|i| (i as f32 * 0.713 + seed).sin() * 1.5)
+            .collect()
+    }
+
+    fn close(ours: &[f32], expected: &[f64]) -> bool {
+        ours.len() == expected.len()
+            && ours
+                .iter()
+                .zip(expected)
+                .all(|(a, b)| (f64::from(*a) - b).abs() < 1e-4 * (1.0 + b.abs()))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn both_passes_equal_the_reference(
+            images in 1usize..5, channels in 1usize..5, pixels in 2usize..40, kind in 0usize..4,
+            with_residual in any::<bool>(), seed in 0.0f32..6.0,
+        ) {
+            let n = images * channels * pixels;
+            let case = Case {
+                extent: Extent { images, channels, pixels },
+                activation: [
+                    Activation::Identity,
+                    Activation::Relu,
+                    Activation::Quantize(grid(Parametrization::U3)),
+                    Activation::Quantize(grid(Parametrization::P3)),
+                ][kind],
+                x: wave(n, seed),
+                residual: with_residual.then(|| wave(n, seed + 1.0)),
+                gamma: (0..channels).map(|c| 0.7 + 0.2 * c as f32).collect(),
+                beta: (0..channels).map(|c| 0.3 - 0.1 * c as f32).collect(),
+                g: wave(n, seed + 2.0),
+            };
+            prop_assume!(!case.ambiguous());
+            let (y, gx, gz, gamma, beta, sums) = case.reference();
+            for simd in Simd::available() {
+                let (our_y, our_gx, our_gr, ours) = case.run(Cpu { simd, pool: Pool::Rayon });
+                prop_assert!(close(&our_y, &y));
+                prop_assert!(close(&our_gx, &gx));
+                prop_assert!(case.residual.is_none() || close(&our_gr, &gz));
+                prop_assert!(close(&ours.gamma, &gamma) && close(&ours.beta, &beta));
+                for (a, b) in ours.sums.to_array().into_iter().zip(sums.to_array()) {
+                    prop_assert!((a - b).abs() < 1e-3 * (1.0 + b.abs()), "{} and {}", a, b);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn results_do_not_depend_on_the_number_of_threads() {
+        let extent = Extent {
+            images: 9,
+            channels: 7,
+            pixels: 45,
+        };
+        let n = extent.images * extent.channels * extent.pixels;
+        let case = Case {
+            extent,
+            activation: Activation::Quantize(grid(Parametrization::U3)),
+            x: wave(n, 0.0),
+            residual: Some(wave(n, 1.0)),
+            gamma: vec![0.9; 7],
+            beta: vec![0.1; 7],
+            g: wave(n, 2.0),
+        };
+        let with = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            pool.expect("a pool")
+                .install(|| case.run(Cpu::current(Pool::Rayon)))
+        };
+        let one = with(1);
+        for threads in [2, 4] {
+            assert_eq!(with(threads), one);
+        }
     }
 }

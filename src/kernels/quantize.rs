@@ -6,9 +6,8 @@
 
 use std::mem::MaybeUninit;
 
-use rayon::prelude::*;
-
-use super::simd::{Simd, multiversion};
+use super::parallel::Cpu;
+use super::simd::multiversion;
 use crate::quantizer::{Family, Grid, Rules, Sums};
 
 /// Elements per chunk: the unit of work and of summation.
@@ -19,34 +18,29 @@ const LANES: usize = 16;
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn forward(simd: Simd, grid: &Grid, x: &[f32], y: &mut [MaybeUninit<f32>]) {
+pub fn forward(cpu: Cpu, grid: &Grid, x: &[f32], y: &mut [MaybeUninit<f32>]) {
     assert_eq!(x.len(), y.len(), "input and output have the same length");
-    x.par_chunks(CHUNK)
-        .zip(y.par_chunks_mut(CHUNK))
-        .for_each(|(x, y)| forward_chunk(simd, grid, x, y));
+    let chunks = x.chunks(CHUNK).zip(y.chunks_mut(CHUNK)).collect();
+    cpu.map(chunks, |_, (x, y)| forward_chunk(cpu.simd, grid, x, y));
 }
 
 /// Writes dL/dx for upstream gradients `g` and returns the sums behind the parameter gradients.
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn backward(
-    simd: Simd,
-    grid: &Grid,
-    x: &[f32],
-    g: &[f32],
-    gx: &mut [MaybeUninit<f32>],
-) -> Sums {
+pub fn backward(cpu: Cpu, grid: &Grid, x: &[f32], g: &[f32], gx: &mut [MaybeUninit<f32>]) -> Sums {
     assert!(
         x.len() == g.len() && x.len() == gx.len(),
         "one length for all three"
     );
-    let parts: Vec<Sums> = x
-        .par_chunks(CHUNK)
-        .zip(g.par_chunks(CHUNK))
-        .zip(gx.par_chunks_mut(CHUNK))
-        .map(|((x, g), gx)| backward_chunk(simd, grid, x, g, gx))
+    let chunks = x
+        .chunks(CHUNK)
+        .zip(g.chunks(CHUNK))
+        .zip(gx.chunks_mut(CHUNK))
         .collect();
+    let parts = cpu.map(chunks, |_, ((x, g), gx)| {
+        backward_chunk(cpu.simd, grid, x, g, gx)
+    });
     let mut total = Sums::default();
     for part in parts {
         total.add(part);
@@ -207,14 +201,16 @@ impl LaneSums {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::Simd;
+    use super::super::parallel::Pool;
     use super::*;
     use crate::quantizer::{Bounds, Learn, Parametrization, Quantizer};
 
-    fn run(simd: Simd, grid: &Grid, x: &[f32], g: &[f32]) -> (Vec<f32>, Vec<f32>, Sums) {
+    fn run(cpu: Cpu, grid: &Grid, x: &[f32], g: &[f32]) -> (Vec<f32>, Vec<f32>, Sums) {
         let mut y = vec![MaybeUninit::new(f32::NAN); x.len()];
-        forward(simd, grid, x, &mut y);
+        forward(cpu, grid, x, &mut y);
         let mut gx = vec![MaybeUninit::new(f32::NAN); x.len()];
-        let sums = backward(simd, grid, x, g, &mut gx);
+        let sums = backward(cpu, grid, x, g, &mut gx);
         // SAFETY: both buffers were created initialised.
         let read =
             |v: Vec<MaybeUninit<f32>>| v.iter().map(|v| unsafe { v.assume_init() }).collect();
@@ -249,7 +245,8 @@ mod tests {
             let g: Vec<f32> = values.iter().map(|v| v.1).collect();
             let mut expected = Sums::default();
             for simd in Simd::available() {
-                let (y, gx, sums) = run(simd, &grid, &x, &g);
+                let cpu = Cpu { simd, pool: Pool::Rayon };
+                let (y, gx, sums) = run(cpu, &grid, &x, &g);
                 expected = Sums::default();
                 for i in 0..x.len() {
                     prop_assert_eq!(y[i], grid.forward(x[i]));
@@ -278,7 +275,7 @@ mod tests {
         let with = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             pool.expect("a pool")
-                .install(|| run(Simd::current(), &grid, &x, &g))
+                .install(|| run(Cpu::current(Pool::Rayon), &grid, &x, &g))
         };
         let one = with(1);
         for threads in [2, 4] {

@@ -59,22 +59,28 @@ impl Simd {
 ///
 /// The body is an `#[inline(always)]` function, so it is compiled anew inside each wrapper. A
 /// second body, for the portable path, is for those that want fused multiply-adds: where the
-/// processor has none, `mul_add` would be a call.
+/// processor has none, `mul_add` would be a call. Three bodies are for loops that depend on how
+/// many registers there are and how wide.
 macro_rules! multiversion {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
         $crate::kernels::simd::multiversion! {
-            $(#[$meta])* $vis fn $name($($arg: $ty),*) $(-> $ret)? = $body, $body
+            $(#[$meta])* $vis fn $name($($arg: $ty),*) $(-> $ret)? = $body, $body, $body
         }
     };
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path, $portable:path) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $fused:path, $portable:path) => {
+        $crate::kernels::simd::multiversion! {
+            $(#[$meta])* $vis fn $name($($arg: $ty),*) $(-> $ret)? = $fused, $fused, $portable
+        }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $avx512:path, $avx2:path, $portable:path) => {
         $(#[$meta])*
         $vis fn $name(simd: $crate::kernels::Simd, $($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,fma")]
-                fn avx2($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
+                fn avx2($($arg: $ty),*) $(-> $ret)? { $avx2($($arg),*) }
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-                fn avx512($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
+                fn avx512($($arg: $ty),*) $(-> $ret)? { $avx512($($arg),*) }
                 match simd {
                     // SAFETY: `Simd` values above `Portable` are only made by `Simd::current` and
                     // `Simd::available`, which detected these features on this processor.

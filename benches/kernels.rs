@@ -1,0 +1,230 @@
+//! The CPU kernels one by one on the shapes of ResNet-20, against the peak of a plain loop of
+//! fused multiply-adds on the same threads: `cargo bench --bench kernels`.
+//!
+//! One JSON object per line. Times are medians; work is counted as two operations per
+//! multiply-accumulate.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use bitscope::kernels::conv::{self, Extents, Geometry};
+use bitscope::kernels::norm::{self, Activation, Extent, Inputs, Moments};
+use bitscope::kernels::parallel::{Cpu, Pool};
+use bitscope::kernels::{Simd, quantize};
+use bitscope::quantizer::{Bounds, Learn, Parametrization, Quantizer, Rules};
+use serde_json::json;
+
+const IMAGES: usize = 128;
+const ROUNDS: usize = 9;
+
+fn main() {
+    let peak = peak();
+    println!("{}", json!({ "kernel": "peak", "gflops": peak / 1e9 }));
+    for (channels, size) in [(16, 32), (32, 16), (64, 8)] {
+        convolution(channels, size, peak);
+    }
+    elementwise(16, 32);
+}
+
+fn median(mut work: impl FnMut()) -> f64 {
+    work();
+    let mut times: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let started = Instant::now();
+            work();
+            started.elapsed().as_secs_f64()
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[ROUNDS / 2]
+}
+
+fn values(n: usize) -> Vec<f32> {
+    (0..n).map(|i| (i as f32 * 0.37).sin()).collect()
+}
+
+fn convolution(channels: usize, size: usize, peak: f64) {
+    let e = Extents {
+        images: IMAGES,
+        input: channels,
+        size: [size, size],
+        output: channels,
+        kernel: [3, 3],
+        geometry: Geometry {
+            stride: 1,
+            padding: 1,
+            groups: 1,
+            in_order: false,
+        },
+    };
+    let n = IMAGES * channels * size * size;
+    let (x, g, w) = (values(n), values(n), values(channels * channels * 9));
+    let operations = 2.0 * (n * channels * 9) as f64;
+    for simd in Simd::available() {
+        let cpu = Cpu {
+            simd,
+            pool: Pool::Rayon,
+        };
+        let report = |kernel: &str, seconds: f64| {
+            let line = json!({
+                "kernel": kernel, "simd": format!("{simd:?}"), "channels": channels, "size": size,
+                "ms": seconds * 1e3, "gflops": operations / seconds / 1e9,
+                "share_of_peak": operations / seconds / peak,
+            });
+            println!("{line}");
+        };
+        report(
+            "forward",
+            median(|| drop(black_box(conv::forward(cpu, &e, &x, &w)))),
+        );
+        report(
+            "input gradient",
+            median(|| drop(black_box(conv::input_gradient(cpu, &e, &w, &g)))),
+        );
+        report(
+            "weight gradient",
+            median(|| drop(black_box(conv::weight_gradient(cpu, &e, &x, &g)))),
+        );
+    }
+}
+
+fn elementwise(channels: usize, size: usize) {
+    let n = IMAGES * channels * size * size;
+    let (x, g) = (values(n), values(n));
+    let (gamma, beta) = (vec![1.0; channels], vec![0.0; channels]);
+    let quantizer = Quantizer {
+        parametrization: Parametrization::U3,
+        signed: false,
+        rules: Rules::Paper,
+        learn: Learn::Both,
+        bounds: Bounds::activations(),
+    };
+    let grid = quantizer.grid([0.125, 1.0]);
+    let mut out = Vec::with_capacity(n);
+    let mut other = Vec::with_capacity(n);
+    for simd in Simd::available() {
+        let cpu = Cpu {
+            simd,
+            pool: Pool::Rayon,
+        };
+        let report = |kernel: &str, seconds: f64, bytes: usize| {
+            let line = json!({
+                "kernel": kernel, "simd": format!("{simd:?}"), "channels": channels, "size": size,
+                "ms": seconds * 1e3, "gbytes_per_s": bytes as f64 / seconds / 1e9,
+            });
+            println!("{line}");
+        };
+        let y = &mut out.spare_capacity_mut()[..n];
+        let z = &mut other.spare_capacity_mut()[..n];
+        let seconds = median(|| quantize::forward(cpu, &grid, &x, y));
+        report("quantize", seconds, 8 * n);
+        let seconds = median(|| _ = black_box(quantize::backward(cpu, &grid, &x, &g, y)));
+        report("quantize backward", seconds, 12 * n);
+        let inputs = Inputs {
+            x: &x,
+            residual: Some(&g),
+            gamma: &gamma,
+            beta: &beta,
+            epsilon: 1e-5,
+            activation: Activation::Quantize(grid),
+            extent: Extent {
+                images: IMAGES,
+                channels,
+                pixels: size * size,
+            },
+        };
+        let mut statistics = Vec::new();
+        let seconds =
+            median(|| statistics = norm::statistics(cpu, &x, inputs.extent, Moments::Exact));
+        report("norm statistics", seconds, 4 * n);
+        let seconds = median(|| norm::forward(cpu, &inputs, &statistics, y));
+        report("norm forward", seconds, 12 * n);
+        let seconds = median(|| {
+            drop(black_box(norm::backward(
+                cpu,
+                &inputs,
+                &statistics,
+                &g,
+                y,
+                z,
+            )))
+        });
+        report("norm backward", seconds, 20 * n);
+    }
+}
+
+/// Operations per second of all threads in a loop of fused multiply-adds on registers.
+fn peak() -> f64 {
+    const STEPS: usize = 20_000_000;
+    let threads = rayon::current_num_threads();
+    let seconds = median(|| {
+        rayon::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|_| {
+                    black_box(multiply_adds(STEPS));
+                });
+            }
+        });
+    });
+    let lanes = match Simd::current() {
+        Simd::Avx512 => 16,
+        Simd::Avx2 => 8,
+        Simd::Portable => 4,
+    };
+    (threads * STEPS * CHAINS * lanes * 2) as f64 / seconds
+}
+
+/// Independent chains: enough to hide the latency of both units.
+const CHAINS: usize = 12;
+
+fn multiply_adds(steps: usize) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2(steps: usize) -> f32 {
+            chains::<8>(steps)
+        }
+        #[target_feature(enable = "avx512f,avx2,fma")]
+        fn avx512(steps: usize) -> f32 {
+            chains::<16>(steps)
+        }
+        match Simd::current() {
+            // SAFETY: `Simd::current` detected these features on this processor.
+            Simd::Avx512 => return unsafe { avx512(steps) },
+            // SAFETY: as above.
+            Simd::Avx2 => return unsafe { avx2(steps) },
+            Simd::Portable => {}
+        }
+    }
+    plain(steps)
+}
+
+#[inline(always)]
+fn chains<const L: usize>(steps: usize) -> f32 {
+    let (a, b) = (black_box([1.000_000_1f32; L]), black_box([1e-9f32; L]));
+    macro_rules! run {
+        ($($c:ident),*) => {{
+            $(let mut $c = black_box([1f32; L]);)*
+            for _ in 0..steps {
+                $(for l in 0..L { $c[l] = $c[l].mul_add(a[l], b[l]); })*
+            }
+            let mut sum = 0.0;
+            $(sum += $c.iter().sum::<f32>();)*
+            sum
+        }};
+    }
+    run!(c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11)
+}
+
+fn plain(steps: usize) -> f32 {
+    let (a, b) = (black_box([1.000_000_1f32; 4]), black_box([1e-9f32; 4]));
+    let mut c = black_box([[1f32; 4]; CHAINS]);
+    for _ in 0..steps {
+        for c in &mut c {
+            for l in 0..4 {
+                c[l] = c[l] * a[l] + b[l];
+            }
+        }
+    }
+    c.iter().flatten().sum()
+}
