@@ -60,6 +60,7 @@ fn convolution(channels: usize, size: usize, peak: f64) {
     let n = IMAGES * channels * size * size;
     let (x, g, w) = (values(n), values(n), values(channels * channels * 9));
     let operations = 2.0 * (n * channels * 9) as f64;
+    let mut out = Vec::with_capacity(n);
     for simd in Simd::available() {
         let cpu = Cpu {
             simd,

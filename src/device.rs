@@ -73,19 +73,51 @@ pub fn available() -> Vec<Availability> {
         ),
         missing: not_compiled(cfg!(feature = "flex"), "flex"),
     }];
-    for (engine, description) in [
-        (Engine::LibTorchCpu, "CPU, LibTorch"),
-        (Engine::LibTorchCuda(0), "CUDA, LibTorch"),
-        (Engine::Cuda(0), "CUDA, CubeCL"),
-    ] {
-        let missing = Some("not part of this version".to_owned());
+    all.push(Availability {
+        engine: Engine::LibTorchCpu,
+        description: "CPU, LibTorch".into(),
+        missing: not_compiled(cfg!(feature = "libtorch"), "libtorch"),
+    });
+    for index in 0..libtorch_cuda_devices().max(1) {
         all.push(Availability {
-            engine,
-            description: description.into(),
-            missing,
+            engine: Engine::LibTorchCuda(index),
+            description: "CUDA, LibTorch".into(),
+            missing: missing_libtorch_cuda(),
         });
     }
+    all.push(Availability {
+        engine: Engine::Cuda(0),
+        description: "CUDA, CubeCL".into(),
+        missing: missing_cuda(),
+    });
     all
+}
+
+#[cfg(feature = "libtorch")]
+fn libtorch_cuda_devices() -> usize {
+    crate::kernels::libtorch::cuda_devices()
+}
+
+#[cfg(not(feature = "libtorch"))]
+fn libtorch_cuda_devices() -> usize {
+    0
+}
+
+fn missing_libtorch_cuda() -> Option<String> {
+    not_compiled(cfg!(feature = "libtorch"), "libtorch").or_else(|| {
+        (libtorch_cuda_devices() == 0).then(|| {
+            "LibTorch finds no CUDA device (no card, no driver, or a CPU-only LibTorch)".into()
+        })
+    })
+}
+
+/// What burn-cuda needs: the driver, and the run-time compiler of the CUDA toolkit.
+fn missing_cuda() -> Option<String> {
+    not_compiled(cfg!(feature = "cuda"), "cuda").or_else(|| {
+        let driver = std::path::Path::new("/proc/driver/nvidia/version");
+        (cfg!(target_os = "linux") && !driver.exists())
+            .then(|| "no NVIDIA driver is loaded (/proc/driver/nvidia/version is missing)".into())
+    })
 }
 
 fn not_compiled(compiled: bool, feature: &str) -> Option<String> {
@@ -134,7 +166,14 @@ pub fn parse(text: &str) -> Result<Engine, DeviceError> {
     })?;
     let same_kind =
         |a: &&Availability| std::mem::discriminant(&a.engine) == std::mem::discriminant(&engine);
-    match all.iter().find(same_kind).map(|a| a.missing.clone()) {
+    let listed = all.iter().find(|a| a.engine == engine);
+    match listed
+        .or_else(|| all.iter().find(same_kind))
+        .map(|a| a.missing.clone())
+    {
+        Some(None) if listed.is_none() && matches!(engine, Engine::LibTorchCuda(_)) => {
+            Err(error("is not there: fewer devices answer".into()))
+        }
         Some(None) => Ok(engine),
         Some(Some(missing)) => Err(error(format!("cannot be used: {missing}"))),
         None => Err(error("is not supported by this build".into())),
@@ -145,10 +184,20 @@ pub fn parse(text: &str) -> Result<Engine, DeviceError> {
 ///
 /// # Panics
 /// For an engine that is not compiled in; [`parse`] does not return those.
+#[cfg_attr(
+    feature = "libtorch",
+    allow(deprecated, reason = "burn points users of burn-tch elsewhere; here it is asked for by name")
+)]
 pub fn burn_device(engine: Engine) -> Device {
     match engine {
         #[cfg(feature = "flex")]
         Engine::Flex => Device::flex(),
+        #[cfg(feature = "libtorch")]
+        Engine::LibTorchCpu => Device::libtorch(),
+        #[cfg(feature = "libtorch")]
+        Engine::LibTorchCuda(index) => Device::libtorch_cuda(index),
+        #[cfg(feature = "cuda")]
+        Engine::Cuda(index) => Device::cuda(index),
         #[allow(unreachable_patterns, reason = "depends on the features")]
         other => panic!("{other} is not compiled in"),
     }

@@ -24,7 +24,7 @@ pub use keys::KEYS;
 pub use resolve::{
     Augment, AutoApply, BudgetMethod, Budgets, Clip, DataSource, Decay, Experiment, Initial,
     LogSettings, OptimizerKind, OptimizerSettings, QuantizerSettings, ScheduleKind,
-    ScheduleSettings, Start, resolve_text,
+    ScheduleSettings, Start, Thresholds, resolve_text,
 };
 pub use schema::{Class, Default, Key, Kind, reference_markdown};
 pub use source::{Loaded, Overrides, load, load_embedded};

@@ -55,6 +55,8 @@ pub struct Experiment {
     pub schedule: ScheduleSettings,
     /// What is recorded and when.
     pub log: LogSettings,
+    /// Limits of the detectors.
+    pub verdicts: Thresholds,
 }
 
 /// Strongest class of change that applies by itself.
@@ -237,6 +239,43 @@ pub struct LogSettings {
     pub checkpoint_every: f64,
 }
 
+/// Limits of the detectors, as the keys of `[verdicts]` say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Thresholds {
+    /// Records.
+    pub hold: u32,
+    /// Steps.
+    pub frozen_steps: u64,
+    /// Relative distance.
+    pub clamp_margin: f64,
+    /// Share.
+    pub clipped: f64,
+    /// Steps.
+    pub unreached_steps: u64,
+    /// Share.
+    pub zeros: f64,
+    /// Turns.
+    pub oscillations: u64,
+    /// Steps.
+    pub window: u64,
+    /// Gradient over parameter.
+    pub vanishing: f64,
+    /// Gradient over parameter.
+    pub exploding: f64,
+    /// Penalty over cross entropy.
+    pub drowning: f64,
+}
+
+impl Default for Thresholds {
+    /// The schema's defaults.
+    fn default() -> Self {
+        resolve_text("defaults", "").map_or_else(
+            |error| unreachable!("an empty experiment is valid: {error}"),
+            |experiment| experiment.verdicts,
+        )
+    }
+}
+
 impl Experiment {
     /// How the network is quantized. Parameters from data are filled in later.
     pub fn quantization(&self) -> Quantization {
@@ -353,6 +392,19 @@ impl Resolver<'_> {
                 probe_every: self.whole("log.probe_every") as u64,
                 evaluate_every: self.number("log.evaluate_every"),
                 checkpoint_every: self.number("log.checkpoint_every"),
+            },
+            verdicts: Thresholds {
+                hold: self.whole("verdicts.hold") as u32,
+                frozen_steps: self.whole("verdicts.frozen_steps") as u64,
+                clamp_margin: self.number("verdicts.clamp_margin"),
+                clipped: self.number("verdicts.clipped"),
+                unreached_steps: self.whole("verdicts.unreached_steps") as u64,
+                zeros: self.number("verdicts.zeros"),
+                oscillations: self.whole("verdicts.oscillations") as u64,
+                window: self.whole("verdicts.window") as u64,
+                vanishing: self.number("verdicts.vanishing"),
+                exploding: self.number("verdicts.exploding"),
+                drowning: self.number("verdicts.drowning"),
             },
         }
     }

@@ -2,9 +2,12 @@
 
 use clap::ValueEnum;
 
-use super::scene::{Axis, Bar, Figure, Guide, Heat, Ink, Item, Line, Scale, Scene, VerticalMark};
+use super::scene::{
+    Area, Axis, Bar, Figure, Guide, Heat, Ink, Item, Label, Line, Scale, Scene, VerticalMark,
+};
 use crate::quantizer::memory::{Resource, Role};
-use crate::run::{Bucket, History, LayerHistory, MarkKind, Series};
+use crate::quantizer::{Family, Parametrization};
+use crate::run::{Bucket, History, LayerHistory, LayerInfo, LayerRecord, MarkKind, Series};
 
 /// The figures that can be drawn of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
@@ -25,6 +28,14 @@ pub enum Name {
     Gradients,
     /// Memory against the budget over steps.
     Memory,
+    /// Trajectories in (log2 d, log2 q_max) over the diagonals of equal bitwidth.
+    Plane,
+    /// kB per layer, stacked, over steps.
+    Ledger,
+    /// What the penalties add to the loss, and their share of the quantizers' gradient.
+    Pull,
+    /// Milliseconds of a step by phase, stacked, over steps.
+    Phases,
 }
 
 impl Name {
@@ -111,7 +122,8 @@ pub fn build(name: Name, history: &History, view: &View) -> Figure {
             panel(name, 2, history, view),
         ],
         Name::Memory => vec![panel(name, 0, history, view), panel(name, 1, history, view)],
-        Name::StepSize | Name::Range | Name::Bitwidth => {
+        Name::Pull => vec![panel(name, 0, history, view), panel(name, 1, history, view)],
+        Name::StepSize | Name::Range | Name::Bitwidth | Name::Plane | Name::Ledger => {
             let count = if has_activations(history) { 2 } else { 1 };
             (0..count).map(|i| panel(name, i, history, view)).collect()
         }
@@ -127,8 +139,8 @@ fn has_activations(history: &History) -> bool {
         .any(|l| l.info.role == Role::Activation)
 }
 
-/// One panel of a figure: loss, error and heat have one; memory (weights, activations), step size
-/// and range (weights, activations) two; gradients (weights, first and second parameter) three.
+/// One panel of a figure: loss, error, heat and phases have one; memory, step size, range, plane and
+/// ledger (weights, activations) and pull (loss, gradient) two; gradients (weights, first and second parameter) three.
 pub fn panel(name: Name, index: usize, history: &History, view: &View) -> Scene {
     let builder = Builder { history, view };
     match name {
@@ -140,6 +152,10 @@ pub fn panel(name: Name, index: usize, history: &History, view: &View) -> Scene 
         Name::StepSize => builder.layers("step size d", index, Scale::Log2, |l| &l.d),
         Name::Range => builder.layers("range q_max", index, Scale::Log2, |l| &l.q_max),
         Name::Gradients => builder.gradients(index),
+        Name::Plane => builder.plane(index),
+        Name::Ledger => builder.ledger(index),
+        Name::Pull => builder.pull(index),
+        Name::Phases => builder.phases(),
     }
 }
 
@@ -643,6 +659,286 @@ impl Builder<'_> {
         }
     }
 
+    /// Steps of the columns that a stack is drawn in.
+    fn stack_steps(&self) -> Vec<u64> {
+        let (from, to) = self.x_range();
+        let columns = self.view.resolution.clamp(1, 1000);
+        let last = self.history.step() as f64;
+        let at = |c: usize| from + (to - from) * c as f64 / columns as f64;
+        let mut steps: Vec<u64> = (0..=columns)
+            .map(at)
+            .filter(|s| *s <= last)
+            .map(|s| s as u64)
+            .collect();
+        steps.dedup();
+        steps
+    }
+
+    /// A scene of bands on top of one another; `value` is NaN where a series has none yet.
+    fn stack(
+        &self,
+        title: String,
+        unit: &str,
+        bands: Vec<(String, Ink)>,
+        value: impl Fn(usize, u64) -> f64,
+        guides: Vec<Guide>,
+    ) -> Scene {
+        let steps = self.stack_steps();
+        let factor = self.x_factor();
+        let mut heights = vec![0.0; steps.len()];
+        let mut areas = Vec::with_capacity(bands.len());
+        for (band, (label, ink)) in bands.into_iter().enumerate() {
+            let mut points = Vec::with_capacity(steps.len());
+            for (height, step) in heights.iter_mut().zip(&steps) {
+                let amount = value(band, *step);
+                if amount.is_finite() && amount > 0.0 {
+                    points.push((*step as f64 * factor, *height, *height + amount));
+                    *height += amount;
+                }
+            }
+            areas.push(Area { label, ink, points });
+        }
+        let highest = guides
+            .iter()
+            .map(|g| g.y)
+            .chain(heights)
+            .fold(0.0, f64::max);
+        let base = self.scene(title, unit, Scale::Linear, Vec::new(), guides);
+        Scene {
+            y: Axis {
+                range: (0.0, if highest > 0.0 { highest * 1.05 } else { 1.0 }),
+                ..base.y.clone()
+            },
+            items: areas.into_iter().map(Item::Area).collect(),
+            empty: "no quantizers in use yet".into(),
+            ..base
+        }
+    }
+
+    /// kB per layer, stacked: panel 0 weights and biases, panel 1 activations.
+    fn ledger(&self, index: usize) -> Scene {
+        let mut layers = self.visible_layers();
+        layers.retain(|(_, l)| (l.info.role == Role::Activation) == (index == 1));
+        let (side, resource) = if index == 0 {
+            ("weights", Resource::Weights)
+        } else {
+            ("activations, one sample", Resource::ActivationSum)
+        };
+        // With a filter the stack is a part, which the whole's budget says nothing about.
+        let budgets = self.history.budgets.iter();
+        let guides = budgets
+            .filter(|b| b.resource == resource && self.view.filter.is_empty())
+            .map(|b| Guide {
+                y: b.limit,
+                label: format!("budget {}", super::ticks::number(b.limit, 1)),
+                ink: Ink::Budget,
+            });
+        let bands = layers
+            .iter()
+            .map(|(i, l)| (l.info.name.clone(), self.depth(*i)))
+            .collect();
+        let value = |band: usize, step: u64| {
+            let layer = layers[band].1;
+            layer.bitwidth.at(step).map_or(f64::NAN, |bits| {
+                crate::quantizer::memory::kilobytes(layer.info.elements, bits.into())
+            })
+        };
+        self.stack(
+            format!("kB per layer, {side}"),
+            "kB",
+            bands,
+            value,
+            guides.collect(),
+        )
+    }
+
+    /// Milliseconds of a step by phase, stacked.
+    fn phases(&self) -> Scene {
+        let bands = crate::run::PHASES
+            .iter()
+            .enumerate()
+            .map(|(i, name)| ((*name).to_owned(), Ink::Series(i)))
+            .collect();
+        let value = |band: usize, step: u64| {
+            let seconds = self.history.times[band].at(step);
+            seconds.map_or(f64::NAN, |s| f64::from(s) * 1e3)
+        };
+        let scene = self.stack("time of a step".into(), "ms", bands, value, Vec::new());
+        Scene {
+            empty: "no data yet".into(),
+            ..scene
+        }
+    }
+
+    /// Panel 0: cross entropy and what the penalties add; panel 1: their share of the gradient.
+    fn pull(&self, index: usize) -> Scene {
+        let h = self.history;
+        let line = |label, series, ink, dash, factor| {
+            self.line(&Drawn {
+                label,
+                series,
+                ink,
+                dash,
+                smooth: true,
+                factor,
+            })
+        };
+        let (title, unit, lines) = if index == 0 {
+            let lines = vec![
+                line("cross entropy", &h.cross_entropy, Ink::Series(0), 0, 1.0),
+                line("penalties", &h.penalty, Ink::Budget, 1, 1.0),
+            ];
+            ("what the loss is made of", "nats", lines)
+        } else {
+            let lines = vec![line("penalties", &h.pull, Ink::Budget, 0, 100.0)];
+            ("penalties' share of the quantizers' gradient", "%", lines)
+        };
+        let lines = lines.into_iter().filter(|l| !l.segments.is_empty());
+        let scale = if index == 0 {
+            self.linear_or_log()
+        } else {
+            Scale::Linear
+        };
+        self.scene(title.into(), unit, scale, lines.collect(), Vec::new())
+    }
+
+    /// Trajectories of (step size, range): panel 0 weights and biases, panel 1 activations.
+    fn plane(&self, index: usize) -> Scene {
+        let mut layers = self.visible_layers();
+        layers.retain(|(_, l)| (l.info.role == Role::Activation) == (index == 1));
+        layers.sort_by_key(|(i, _)| Some(*i) == self.view.selected);
+        let uniform = layers
+            .first()
+            .is_none_or(|(_, l)| l.info.parametrization.family() == Family::Uniform);
+        let paths: Vec<(usize, Vec<Vec<(f64, f64)>>)> = layers
+            .iter()
+            .map(|(i, layer)| (*i, self.trajectory(layer)))
+            .collect();
+        let points = || paths.iter().flat_map(|p| p.1.iter().flatten());
+        let range = |of: fn(&(f64, f64)) -> f64| {
+            let (low, high) = points()
+                .map(of)
+                .fold((f64::MAX, 0.0f64), |r, v| (r.0.min(v), r.1.max(v)));
+            if low > high {
+                (0.125, 1.0)
+            } else {
+                // An octave of ground on either side, whole octaves.
+                (
+                    (low.log2().floor() - 1.0).exp2(),
+                    (high.log2().ceil() + 1.0).exp2(),
+                )
+            }
+        };
+        let (x, y) = (range(|p| p.0), range(|p| p.1));
+        let mut items = Vec::new();
+        if !paths.iter().all(|p| p.1.is_empty()) {
+            items.extend(diagonals(uniform, index == 0, x, y));
+            if let [(_, layer)] = layers[..] {
+                items.push(Item::Line(clamp_box(layer.info.clamps)));
+            }
+        }
+        for (i, segments) in paths {
+            let layer = &self.history.layers[i];
+            let now = segments.last().and_then(|s| s.last()).copied();
+            let ink = self.depth(i);
+            if segments.is_empty() {
+                continue;
+            }
+            items.push(Item::Line(Line {
+                label: layer.info.name.clone(),
+                ink,
+                dash: 0,
+                segments,
+                band: Vec::new(),
+            }));
+            let Some(at) = now else { continue };
+            if let Some(arrow) = self.arrow(layer, at, x, y) {
+                items.push(Item::Line(Line {
+                    label: String::new(),
+                    ink: Ink::Text,
+                    dash: 0,
+                    segments: arrow,
+                    band: Vec::new(),
+                }));
+            }
+            items.push(Item::Label(Label {
+                at,
+                text: "●".into(),
+                ink,
+            }));
+        }
+        let side = if index == 0 { "weights" } else { "activations" };
+        let axis = |label: &str, range| Axis {
+            label: label.into(),
+            scale: Scale::Log2,
+            range,
+            ticks: None,
+        };
+        let step = if uniform { "step size d" } else { "q_min" };
+        Scene {
+            title: format!("plane of {step} and range, {side}"),
+            x: axis(step, x),
+            y: axis("range q_max", y),
+            items,
+            marks: Vec::new(),
+            guides: Vec::new(),
+            cursor: None,
+            empty: "no quantizers in use yet".into(),
+        }
+    }
+
+    /// Where a quantizer has been: up to the cursor, or up to now.
+    fn trajectory(&self, layer: &LayerHistory) -> Vec<Vec<(f64, f64)>> {
+        let (from, to) = self.x_range();
+        let to = self.view.cursor.unwrap_or(to).max(0.0) as u64;
+        let most = (self.view.resolution * 2).max(64);
+        let steps = layer.d.range(from.max(0.0) as u64, to, most);
+        let ranges = layer.q_max.range(from.max(0.0) as u64, to, most);
+        let mut segments: Vec<Vec<(f64, f64)>> = Vec::new();
+        // Both are recorded at the same steps, so their buckets match.
+        for (d, q) in steps.zip(ranges).filter(|(d, _)| u64::from(d.first) <= to) {
+            if segments.is_empty() || d.breaks() {
+                segments.push(Vec::new());
+            }
+            if let Some(segment) = segments.last_mut() {
+                segment.push((d.end.into(), q.end.into()));
+            }
+        }
+        segments
+    }
+
+    /// The negative gradient at the newest record, as seen in the plane: an arrow a tenth of it long.
+    fn arrow(
+        &self,
+        layer: &LayerHistory,
+        at: (f64, f64),
+        x: (f64, f64),
+        y: (f64, f64),
+    ) -> Option<Vec<Vec<(f64, f64)>>> {
+        let newest = layer
+            .newest
+            .as_ref()
+            .filter(|_| self.view.cursor.is_none())?;
+        let signed = layer.info.role != Role::Activation;
+        let (u, v) = log_descent(&layer.info, newest, signed)?;
+        let spans = ((x.1 / x.0).log2(), (y.1 / y.0).log2());
+        // Lengths as seen: each axis has its own scale.
+        let length = ((u / spans.0).powi(2) + (v / spans.1).powi(2)).sqrt();
+        if !(length.is_finite() && length > 0.0) {
+            return None;
+        }
+        let (u, v) = (u / length * 0.1, v / length * 0.1);
+        let to = |along: f64, aside: f64| {
+            let (dx, dy) = (
+                u * along - v * spans.0 / spans.1 * aside,
+                v * along + u * spans.1 / spans.0 * aside,
+            );
+            (at.0 * dx.exp2(), at.1 * dy.exp2())
+        };
+        let tip = to(1.0, 0.0);
+        Some(vec![vec![at, tip], vec![to(0.7, 0.2), tip, to(0.7, -0.2)]])
+    }
+
     /// The newest bitwidth of each column; columns between two records hold the earlier one.
     fn heat_row(&self, series: &Series, out: &mut [Option<f32>]) {
         let (from, to) = self.x_range();
@@ -674,4 +970,75 @@ impl Builder<'_> {
             }
         }
     }
+}
+
+/// Lines of equal bitwidth with their numbers: below each, that many bits suffice.
+fn diagonals(uniform: bool, signed: bool, x: (f64, f64), y: (f64, f64)) -> Vec<Item> {
+    let mut items = Vec::new();
+    for bits in 1..=8 {
+        let bits = f64::from(bits);
+        let ratio = match (uniform, signed) {
+            (true, true) => (bits - 1.0).exp2() - 1.0,
+            (true, false) => bits.exp2() - 1.0,
+            (false, _) => ((bits - 1.0).exp2() - 1.0).exp2(),
+        };
+        if ratio <= 0.0 || !ratio.is_finite() {
+            continue;
+        }
+        let (left, right) = (x.0.max(y.0 / ratio), x.1.min(y.1 / ratio));
+        if left >= right {
+            continue;
+        }
+        items.push(Item::Line(Line {
+            label: String::new(),
+            ink: Ink::Muted,
+            dash: 2,
+            segments: vec![vec![(left, left * ratio), (right, right * ratio)]],
+            band: Vec::new(),
+        }));
+        // Inside, near the upper end: numbers at the very edge would fall off.
+        let place = (left.log2() * 0.12 + right.log2() * 0.88).exp2();
+        items.push(Item::Label(Label {
+            at: (place, place * ratio),
+            text: format!("{bits} bit"),
+            ink: Ink::Muted,
+        }));
+    }
+    items
+}
+
+fn clamp_box([d, q_max]: [[f64; 2]; 2]) -> Line {
+    let corners = vec![
+        (d[0], q_max[0]),
+        (d[1], q_max[0]),
+        (d[1], q_max[1]),
+        (d[0], q_max[1]),
+        (d[0], q_max[0]),
+    ];
+    Line {
+        label: "clamps".into(),
+        ink: Ink::Budget,
+        dash: 1,
+        segments: vec![corners],
+        band: Vec::new(),
+    }
+}
+
+/// Direction of the negative gradient in (log2 d or q_min, log2 q_max), straight through rounding.
+fn log_descent(info: &LayerInfo, r: &LayerRecord, signed: bool) -> Option<(f64, f64)> {
+    let [first, second] = r.gradients.map(|g| -f64::from(g));
+    let (d, q, b) = (f64::from(r.d), f64::from(r.q_max), f64::from(r.bitwidth));
+    let codes = (if signed { b - 1.0 } else { b }).exp2();
+    // d(log2 n)/db with n = codes - 1, and d(log2 ratio)/db with ratio = 2^(2^(b-1) - 1).
+    let uniform = codes / (codes - 1.0).max(1.0);
+    let octaves = (b - 1.0).exp2() * std::f64::consts::LN_2;
+    let log = |change: f64, of: f64| change / (of * std::f64::consts::LN_2);
+    let (u, v) = match info.parametrization {
+        Parametrization::U3 | Parametrization::P3 => (log(first, d), log(second, q)),
+        Parametrization::U1 => (log(second, d), log(second, d) + uniform * first),
+        Parametrization::U2 => (log(second, q) - uniform * first, log(second, q)),
+        Parametrization::P1 => (log(second, d), log(second, d) + octaves * first),
+        Parametrization::P2 => (log(second, q) - octaves * first, log(second, q)),
+    };
+    (u.is_finite() && v.is_finite()).then_some((u, v))
 }

@@ -247,7 +247,7 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
                     let length = longest(&mut heat.rows.iter().map(|r| r.chars().count()));
                     left = (length * text * 0.5) as i32 + em * 2;
                 }
-                Item::Line(_) => {}
+                Item::Line(_) | Item::Area(_) | Item::Label(_) => {}
             }
         }
         let legend = if scene.legend().is_empty() {
@@ -295,18 +295,57 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
         for item in &self.scene.items {
             match item {
                 Item::Line(line) => self.band(line)?,
+                Item::Area(area) => self.filled(area)?,
+                Item::Label(_) => {}
                 Item::Bars(bars) => self.bars(bars)?,
                 Item::Heat(heat) => self.heat(heat)?,
             }
         }
         for item in &self.scene.items {
-            if let Item::Line(line) = item {
-                self.line(line)?;
+            match item {
+                Item::Line(line) => self.line(line)?,
+                Item::Label(label) => {
+                    let (x, y) = (self.x(label.at.0), self.y(label.at.1));
+                    if let (Some(x), Some(y)) = (x, y)
+                        && self.inside(x, y)
+                    {
+                        self.label(&label.text, (x, y), HPos::Left, VPos::Center, label.ink)?;
+                    }
+                }
+                _ => {}
             }
         }
         self.guides()?;
         self.marks()?;
         self.legend()
+    }
+
+    fn inside(&self, x: i32, y: i32) -> bool {
+        let (left, top, right, bottom) = self.plot;
+        (left..=right).contains(&x) && (top..=bottom).contains(&y)
+    }
+
+    /// A band as rectangles, each up to the next point.
+    fn filled(&self, area: &super::scene::Area) -> Result<(), ExportError> {
+        let (left, top, right, bottom) = self.plot;
+        let style = ShapeStyle::from(&colour(area.ink, self.theme)).filled();
+        let last = area.points.len().saturating_sub(1);
+        for (i, (x, low, high)) in area.points.iter().enumerate() {
+            let (Some(from), Some(low), Some(high)) = (self.x(*x), self.y(*low), self.y(*high))
+            else {
+                continue;
+            };
+            let to = area.points.get(i + 1).and_then(|next| self.x(next.0));
+            let to = to.unwrap_or(if i == last { from + 1 } else { from });
+            let (from, to) = (from.clamp(left, right), to.clamp(left, right));
+            let (high, low) = (high.clamp(top, bottom), low.clamp(top, bottom));
+            if to > from && low > high {
+                self.area
+                    .draw(&Rectangle::new([(from, high), (to, low)], style))
+                    .map_err(failed)?;
+            }
+        }
+        Ok(())
     }
 
     fn x(&self, v: f64) -> Option<i32> {

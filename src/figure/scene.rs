@@ -156,11 +156,37 @@ pub struct Heat {
     pub values: Vec<Option<f32>>,
 }
 
+/// A filled band.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Area {
+    /// Name in the legend.
+    pub label: String,
+    /// Colour.
+    pub ink: Ink,
+    /// x, low and high, by ascending x; each holds up to the next.
+    pub points: Vec<(f64, f64, f64)>,
+}
+
+/// A word in the plot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Label {
+    /// Where it begins.
+    pub at: (f64, f64),
+    /// What it says.
+    pub text: String,
+    /// Colour.
+    pub ink: Ink,
+}
+
 /// What is drawn.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item {
     /// A line.
     Line(Line),
+    /// A filled band.
+    Area(Area),
+    /// A word.
+    Label(Label),
     /// Bars side by side, filling the x axis.
     Bars(Vec<Bar>),
     /// Heat cells, filling the plot.
@@ -215,6 +241,8 @@ impl Scene {
     pub fn is_empty(&self) -> bool {
         self.items.iter().all(|item| match item {
             Item::Line(line) => line.segments.iter().all(Vec::is_empty),
+            Item::Area(area) => area.points.is_empty(),
+            Item::Label(_) => true,
             Item::Bars(bars) => bars.is_empty(),
             Item::Heat(heat) => heat.values.iter().all(Option::is_none),
         })
@@ -227,6 +255,7 @@ impl Scene {
             .iter()
             .filter_map(|item| match item {
                 Item::Line(l) if !l.label.is_empty() => Some((l.label.as_str(), l.ink, l.dash)),
+                Item::Area(a) if !a.label.is_empty() => Some((a.label.as_str(), a.ink, 0)),
                 _ => None,
             })
             .collect();

@@ -7,7 +7,7 @@ use ratatui::widgets::Widget;
 use unicode_width::UnicodeWidthStr;
 
 use super::export::{Theme, rgb};
-use super::scene::{Axis, Bar, Heat, Ink, Item, Line, Scene};
+use super::scene::{Area, Axis, Bar, Heat, Ink, Item, Line, Scene};
 use super::ticks::ticks;
 
 /// Characters that lines are drawn with.
@@ -202,11 +202,22 @@ impl Widget for &Plot<'_> {
         for item in &scene.items {
             match item {
                 Item::Line(line) => self.line(line, &mut canvas),
+                Item::Area(area) => self.band(area, &mut canvas),
+                Item::Label(_) => {}
                 Item::Bars(bars) => self.bars(bars, plot, area, buffer),
                 Item::Heat(heat) => self.heat(heat, plot, area, buffer),
             }
         }
         canvas.paint(buffer);
+        for item in &scene.items {
+            if let Item::Label(label) = item {
+                let column = column_of(&scene.x, label.at.0, plot);
+                if let (Some(x), Some(y)) = (column, row_of(&scene.y, label.at.1, plot)) {
+                    let room = usize::from(plot.right() - x);
+                    buffer.set_stringn(x, y, &label.text, room, self.palette.style(label.ink));
+                }
+            }
+        }
         self.marks(plot, buffer);
         self.cursor(plot, buffer);
     }
@@ -324,6 +335,37 @@ impl Plot<'_> {
                     0
                 };
                 canvas.line(pair[0], pair[1], line.ink, dash, Some(&mut phase));
+            }
+        }
+        canvas.series += 1;
+    }
+
+    fn band(&self, area: &Area, canvas: &mut Canvas<'_>) {
+        let (Some(across), Some(up)) = (self.scene.x.mapping(), self.scene.y.mapping()) else {
+            return;
+        };
+        let column = |x: f64| Some(across.share(x)? * canvas.width as f64);
+        // Behind the last point a band holds to the end of its own width.
+        let ends = area.points.iter().skip(1).map(|p| column(p.0));
+        let ends: Vec<_> = ends.chain([None]).collect();
+        for ((x, low, high), end) in area.points.iter().zip(ends) {
+            let (Some(from), Some(low), Some(high)) =
+                (across.share(*x), up.share(*low), up.share(*high))
+            else {
+                continue;
+            };
+            let from = from * canvas.width as f64;
+            let to = end.unwrap_or(from + 1.0);
+            let dots = |share: f64| (1.0 - share) * canvas.height as f64;
+            // A dot less at the top: neighbours in a stack do not share one.
+            let (top, bottom) = (dots(high), dots(low) - 1.0);
+            if bottom < top {
+                continue;
+            }
+            let mut dot = from.floor().max(0.0);
+            while dot < to.ceil().min(canvas.width as f64) {
+                canvas.vertical(dot, top, bottom, area.ink);
+                dot += 1.0;
             }
         }
         canvas.series += 1;

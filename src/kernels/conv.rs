@@ -8,9 +8,9 @@ use std::mem::MaybeUninit;
 
 use burn::tensor::ops::ConvOptions;
 
+use super::direct;
 use super::parallel::{Cpu, with_scratch};
 use super::simd::{Simd, multiversion};
-use super::{direct, written};
 
 /// Stride, padding and groups of a convolution (both axes alike).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,23 +92,32 @@ impl Extents {
 /// not depend on the number of threads.
 const SUM_GROUP: usize = 8;
 
-/// The output, `[n, o, oh, ow]`.
-pub fn forward(cpu: Cpu, e: &Extents, x: &[f32], weight: &[f32]) -> Vec<f32> {
+/// Whether there is a kernel that needs no columns for this shape.
+pub fn is_direct(e: &Extents) -> bool {
+    direct::fits(e)
+}
+
+/// Writes the output, `[n, o, oh, ow]`, all of it.
+///
+/// # Panics
+/// If the length of `y` is another.
+pub fn forward(cpu: Cpu, e: &Extents, x: &[f32], weight: &[f32], y: &mut [MaybeUninit<f32>]) {
     let output = e.output * e.pixels();
+    assert!(
+        x.len() == e.images * e.image() && y.len() == e.images * output,
+        "input and output have the extents' lengths"
+    );
     let packed = direct::fits(e).then(|| direct::pack_weights(e, weight));
-    written(e.images * output, |y| {
-        let images = y
-            .chunks_mut(output.max(1))
-            .zip(x.chunks(e.image().max(1)))
-            .collect();
-        cpu.map(images, |_, (y, x)| {
-            with_scratch(|[scratch, ..]| match &packed {
-                Some(packed) => direct::forward_image(cpu.simd, e, x, packed, scratch, y),
-                None => forward_unfolded(cpu.simd, e, x, weight, scratch, y),
-            });
+    let images = y
+        .chunks_mut(output.max(1))
+        .zip(x.chunks(e.image().max(1)))
+        .collect();
+    cpu.map(images, |_, (y, x)| {
+        with_scratch(|[scratch, ..]| match &packed {
+            Some(packed) => direct::forward_image(cpu.simd, e, x, packed, scratch, y),
+            None => forward_unfolded(cpu.simd, e, x, weight, scratch, y),
         });
-    })
-    .0
+    });
 }
 
 /// One image by columns.
@@ -135,11 +144,17 @@ fn forward_unfolded(
     }
 }
 
-/// The gradient of the input.
+/// Writes the gradient of the input, all of it.
 ///
 /// At stride 1 it is itself a convolution, of the upstream gradient with turned weights: unfolding
 /// copies, where folding would read, add and write.
-pub fn input_gradient(cpu: Cpu, e: &Extents, weight: &[f32], g: &[f32]) -> Vec<f32> {
+pub fn input_gradient(
+    cpu: Cpu,
+    e: &Extents,
+    weight: &[f32],
+    g: &[f32],
+    gx: &mut [MaybeUninit<f32>],
+) {
     let [height, width] = e.kernel;
     let padding = e.geometry.padding;
     if e.geometry.stride == 1 && height == width && padding < height {
@@ -154,7 +169,7 @@ pub fn input_gradient(cpu: Cpu, e: &Extents, weight: &[f32], g: &[f32]) -> Vec<f
             },
             ..*e
         };
-        return forward(cpu, &turned, g, &turn(e, weight));
+        return forward(cpu, &turned, g, &turn(e, weight), gx);
     }
     let (pixels, taps) = (e.pixels(), e.taps());
     let outputs = e.output / e.geometry.groups;
@@ -170,15 +185,17 @@ pub fn input_gradient(cpu: Cpu, e: &Extents, weight: &[f32], g: &[f32]) -> Vec<f
             fold(e, columns, gx);
         }
     };
-    let mut gx = vec![0.0; e.images * e.image()];
+    assert_eq!(gx.len(), e.images * e.image(), "the input's length");
     let images = gx
         .chunks_mut(e.image().max(1))
         .zip(g.chunks((e.output * pixels).max(1)))
         .collect();
     cpu.map(images, |_, (gx, g)| {
+        gx.iter_mut().for_each(|v| _ = v.write(0.0));
+        // SAFETY: the line above wrote every element.
+        let gx = unsafe { gx.assume_init_mut() };
         with_scratch(|[columns, ..]| work(columns, gx, g));
     });
-    gx
 }
 
 /// A scratch of so many floats, written by `write`.
@@ -508,13 +525,12 @@ fn inside(
     start..end.max(start)
 }
 
-/// Adds a column matrix back into the image it was unfolded from; overwrites `gx`.
+/// Adds a column matrix back into the image it was unfolded from.
 fn fold(e: &Extents, columns: &[f32], gx: &mut [f32]) {
     let [height, width] = e.size;
     let [out_height, out_width] = e.output_size();
     let [kernel_height, kernel_width] = e.kernel;
     let (stride, padding) = (e.geometry.stride, e.geometry.padding);
-    gx.fill(0.0);
     let mut rows = columns.chunks_exact(out_width);
     for plane in gx.chunks_exact_mut(height * width) {
         for ky in 0..kernel_height {
@@ -624,6 +640,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::parallel::Pool;
+    use super::super::written;
     use super::*;
 
     /// The plain reference, in f64.
@@ -695,8 +712,10 @@ mod tests {
                 simd,
                 pool: Pool::Rayon,
             };
-            prop_assert!(close(&forward(cpu, &e, &x, &w), &ry));
-            prop_assert!(close(&input_gradient(cpu, &e, &w, &g), &rx));
+            let (y, ()) = written(outputs, |y| forward(cpu, &e, &x, &w, y));
+            prop_assert!(close(&y, &ry));
+            let (gx, ()) = written(x.len(), |gx| input_gradient(cpu, &e, &w, &g, gx));
+            prop_assert!(close(&gx, &rx));
             prop_assert!(close(&weight_gradient(cpu, &e, &x, &g), &rw));
         }
         Ok(())

@@ -8,20 +8,28 @@
 //! - [`convolution`]: 2-d convolution and both gradients.
 //! - [`Simd`]: which instruction set the CPU kernels use, chosen at run time.
 //!
-//! Each engine implements [`ops::Engine`] in plain slices or in its own fast paths; the wiring
+//! Each engine implements [`ops::Engine`] on plain slices, in its own fast paths, or composed of
+//! its tensor operations; the wiring
 //! into burn's autodiff is written once, in `ops`. Beside each fast path stands a plain reference
 //! that the tests compare against. All `unsafe` of the project lives in this room.
 
+#[cfg(any(test, feature = "libtorch", feature = "cuda"))]
+mod composed;
 pub mod conv;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod direct;
 #[cfg(feature = "flex")]
 mod flex;
+#[cfg(feature = "libtorch")]
+pub(crate) mod libtorch;
 mod memory;
 pub mod norm;
 pub mod ops;
 pub mod parallel;
 pub mod quantize;
 mod simd;
+mod slices;
 
 use std::mem::MaybeUninit;
 

@@ -114,8 +114,14 @@ pub struct NormGradients<B: Backend> {
 }
 
 /// The same operations as they enter a graph. Called through burn's run-time dispatch.
+#[cfg_attr(
+    feature = "libtorch",
+    allow(deprecated, reason = "burn points users of burn-tch elsewhere; here it is asked for by name")
+)]
 #[backend_extension(
     Flex: cfg(feature = "flex"),
+    LibTorch: cfg(feature = "libtorch"),
+    Cuda: cfg(feature = "cuda"),
     Autodiff
 )]
 pub trait Kernels: Backend {

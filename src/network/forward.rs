@@ -191,8 +191,16 @@ impl Forward<'_> {
 
 /// Shortcut A: every `stride`-th pixel, and zeros for the channels that the block adds.
 fn subsample(x: Tensor<4>, stride: usize, extra: usize) -> Tensor<4> {
-    let step = stride as isize;
-    let x = x.slice(s![.., .., ..;step, ..;step]);
+    let [n, c, h, w] = x.dims();
+    let x = if h % stride == 0 && w % stride == 0 {
+        // The first of every block of pixels: plain slices, whose gradients are plain too.
+        x.reshape([n, c, h / stride, stride, w / stride, stride])
+            .slice(s![.., .., .., 0..1, .., 0..1])
+            .reshape([n, c, h / stride, w / stride])
+    } else {
+        let step = stride as isize;
+        x.slice(s![.., .., ..;step, ..;step])
+    };
     let [n, _, h, w] = x.dims();
     let zeros = Tensor::zeros([n, extra, h, w], &x.device());
     Tensor::cat(vec![x, zeros], 1)

@@ -130,6 +130,9 @@ pub struct StepRecord {
     pub weight_penalty: f64,
     /// The same of (8b) and (8c), summed.
     pub activation_penalty: f64,
+    /// Euclidean norm of the gradient of all quantizer parameters: the cross entropy's, and the
+    /// penalties', before clipping.
+    pub pulls: [f64; 2],
     /// Share of wrong answers on the batch.
     pub train_error: f64,
     /// Learning rate of the weights.
@@ -321,7 +324,8 @@ fn step_json(r: &StepRecord, layers: &[LayerInfo]) -> Value {
     let mut object = json!({
         "event": "step", "step": r.step, "epoch": r.epoch, "seconds": r.seconds, "loss": r.loss,
         "cross_entropy": r.cross_entropy, "weight_penalty": r.weight_penalty,
-        "activation_penalty": r.activation_penalty, "train_error": r.train_error, "lr": r.lr,
+        "activation_penalty": r.activation_penalty, "gradient_data": r.pulls[0],
+        "gradient_penalty": r.pulls[1], "train_error": r.train_error, "lr": r.lr,
         "weight_kb": r.usage.weights, "activation_kb": r.usage.activation_max,
         "activation_sum_kb": r.usage.activation_sum, "activation_max_kb": r.usage.activation_max,
         "gbops": r.usage.gbops, "budget_met": r.budget_met, "samples_per_s": r.samples_per_s,

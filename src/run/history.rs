@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use super::event::{Budget, Event, LayerInfo, LayerRecord, Phase, Split, StepRecord};
 use super::series::Series;
+use super::verdict::Verdicts;
 use crate::quantizer::memory::Role;
 
 /// Everything recorded of one quantizer.
@@ -138,6 +139,15 @@ pub struct Message {
     pub text: String,
 }
 
+/// Phases of a step, in the order they happen.
+pub const PHASES: [&str; 5] = ["data", "forward", "backward", "telemetry", "update"];
+
+/// The second of two norms in their sum of squares; NaN where both are zero.
+fn share([data, penalty]: [f64; 2]) -> f64 {
+    let (data, penalty) = (data * data, penalty * penalty);
+    penalty / (data + penalty)
+}
+
 /// Messages kept for rereading.
 const MESSAGES: usize = 2000;
 
@@ -180,6 +190,12 @@ pub struct History {
     pub weight_penalty: Series,
     /// (8b)'s and (8c)'s.
     pub activation_penalty: Series,
+    /// What the penalties add to the loss.
+    pub penalty: Series,
+    /// The penalties' share of the gradient of all quantizer parameters, 0 to 1.
+    pub pull: Series,
+    /// Seconds of a step by phase, in the order of [`PHASES`].
+    pub times: [Series; PHASES.len()],
     /// Samples per second.
     pub samples_per_s: Series,
     /// Validation error.
@@ -194,6 +210,8 @@ pub struct History {
     pub marks: Vec<Mark>,
     /// Messages, newest last.
     pub messages: VecDeque<Message>,
+    /// What the detectors found.
+    pub verdicts: Verdicts,
     /// Whether training waits.
     pub paused: bool,
     /// The last event, once it came.
@@ -339,6 +357,12 @@ impl History {
                 self.say(*step, Severity::Error, format!("failed: {message}"));
             }
         }
+        for verdict in self.verdicts.push(event) {
+            let place = verdict.layer.and_then(|l| self.layers.get(l));
+            let name = place.map_or("the run", |l| l.info.name.as_str());
+            let text = format!("{name} {}: {}", verdict.kind.name(), verdict.text);
+            self.say(event.step(), Severity::Warning, text);
+        }
         if event.is_last() {
             self.end = Some(event.clone());
         }
@@ -374,9 +398,16 @@ impl History {
             (&mut self.gbops, usage.gbops),
             (&mut self.weight_penalty, r.weight_penalty),
             (&mut self.activation_penalty, r.activation_penalty),
+            (&mut self.penalty, r.loss - r.cross_entropy),
+            (&mut self.pull, share(r.pulls)),
             (&mut self.samples_per_s, r.samples_per_s),
         ] {
             series.push(step, value as f32);
+        }
+        let t = r.times;
+        let phases = [t.data, t.forward, t.backward, t.telemetry, t.update];
+        for (series, seconds) in self.times.iter_mut().zip(phases) {
+            series.push(step, seconds);
         }
         if let Some(records) = &r.layers {
             for (layer, record) in self.layers.iter_mut().zip(records) {
@@ -398,8 +429,13 @@ impl History {
             &mut self.gbops,
             &mut self.weight_penalty,
             &mut self.activation_penalty,
+            &mut self.penalty,
+            &mut self.pull,
             &mut self.samples_per_s,
-        ] {
+        ]
+        .into_iter()
+        .chain(&mut self.times)
+        {
             series.break_line();
         }
         for layer in &mut self.layers {

@@ -4,6 +4,7 @@
 //! - [`Event`], [`Command`]: what passes between training and everyone else.
 //! - [`RunFolder`], [`LogWriter`], [`read_log`]: a run on disk.
 //! - [`History`], [`Series`]: a run in memory, with several levels of detail.
+//! - [`Verdicts`]: detectors that say what is wrong with a run.
 //! - [`Feed`]: events to the screen, without ever making training wait.
 
 mod event;
@@ -12,11 +13,13 @@ mod folder;
 mod history;
 mod log;
 mod series;
+mod verdict;
 
 pub use event::{Budget, Command, Event, LayerInfo, LayerRecord, Phase, Split, StepRecord, Times};
 pub use feed::Feed;
 pub(crate) use folder::write_atomically;
 pub use folder::{Manifest, RunFolder, Status, list_runs};
-pub use history::{Evaluation, History, LayerHistory, Mark, MarkKind, Message, Severity};
+pub use history::{Evaluation, History, LayerHistory, Mark, MarkKind, Message, PHASES, Severity};
 pub use log::{LogError, LogWriter, read_log};
 pub use series::{Bucket, Series};
+pub use verdict::{Kind as VerdictKind, Verdict, Verdicts};

@@ -322,6 +322,7 @@ impl Trainer {
         let terms = self
             .constraints
             .terms(&self.experiment.budgets, &self.network);
+        let mut pulls = [0.0; 2];
         let slot_gradients = self
             .network
             .slots
@@ -331,6 +332,9 @@ impl Trainer {
             .map(|((slot, sums), penalty)| {
                 let sums = sums.unwrap_or_default();
                 let data = slot.quantizer.parameter_gradients(slot.parameters, sums);
+                let square = |g: &[f64; 2]| g[0] * g[0] + g[1] * g[1];
+                pulls[0] += square(&data);
+                pulls[1] += square(penalty);
                 [data[0] + penalty[0], data[1] + penalty[1]]
             })
             .collect();
@@ -366,6 +370,7 @@ impl Trainer {
             cross_entropy,
             weight_penalty: terms.weight_penalty,
             activation_penalty: terms.activation_penalty,
+            pulls: pulls.map(f64::sqrt),
             train_error,
             lr,
             usage,

@@ -122,6 +122,7 @@ fn step(number: u64) -> Event {
         cross_entropy: 1.0 + 0.3 * wave(0.9),
         weight_penalty: 0.1,
         activation_penalty: 0.0,
+        pulls: [0.5, 0.1],
         train_error: 0.3 + 0.1 * wave(1.3),
         lr: 0.1,
         usage: Usage {

@@ -1,0 +1,100 @@
+//! Finds LibTorch, compiles what tch does not bind, and writes where it is found at run time.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    #[cfg(feature = "libtorch")]
+    libtorch::build();
+}
+
+#[cfg(feature = "libtorch")]
+mod libtorch {
+    use std::path::{Path, PathBuf};
+
+    /// Version whose C++ interface tch 0.22 is written for.
+    const VERSION: (u32, u32) = (2, 9);
+
+    pub fn build() {
+        println!("cargo:rerun-if-changed=src/kernels/libtorch.cpp");
+        println!("cargo:rerun-if-env-changed=LIBTORCH");
+        println!("cargo:rerun-if-env-changed=LIBTORCH_BYPASS_VERSION_CHECK");
+        let root = match find() {
+            Ok(root) => root,
+            Err(problem) => {
+                eprintln!(
+                    "LibTorch: {problem}\n\
+                     Run tools/provision-libtorch once, which fetches LibTorch {}.{} into .libtorch/;\n\
+                     or set LIBTORCH to the torch folder of a PyTorch {}.{} package or of an \
+                     unpacked LibTorch.",
+                    VERSION.0, VERSION.1, VERSION.0, VERSION.1
+                );
+                std::process::exit(1);
+            }
+        };
+        let mut build = cc::Build::new();
+        if cfg!(target_os = "linux") {
+            // LibTorch shares work out in its headers, through OpenMP.
+            build.flag("-fopenmp");
+            println!("cargo:rustc-link-lib=gomp");
+        }
+        build
+            .cpp(true)
+            .std("c++17")
+            .warnings(false)
+            .define("_GLIBCXX_USE_CXX11_ABI", "1")
+            .include(root.join("include"))
+            .include(root.join("include/torch/csrc/api/include"))
+            .file("src/kernels/libtorch.cpp")
+            .compile("bitscope_libtorch");
+        let libraries = root.join("lib");
+        println!("cargo:rustc-link-search=native={}", libraries.display());
+        println!("cargo:rustc-link-lib=torch_cpu");
+        println!("cargo:rustc-link-lib=c10");
+        // The loader finds the libraries where they were linked, without variables.
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{}", libraries.display());
+    }
+
+    /// The folder with `include` and `lib`, of a version that fits.
+    fn find() -> Result<PathBuf, String> {
+        let root = std::env::var_os("LIBTORCH")
+            .map(PathBuf::from)
+            .ok_or("the variable LIBTORCH is not set and .cargo/config.toml is not read")?;
+        let root = root
+            .canonicalize()
+            .map_err(|e| format!("{}: {e}", root.display()))?;
+        let header = root.join("include/torch/csrc/api/include/torch/version.h");
+        let text =
+            std::fs::read_to_string(&header).map_err(|e| format!("{}: {e}", header.display()))?;
+        let number = |name: &str| -> Option<u32> {
+            let line = text
+                .lines()
+                .find(|l| l.contains(&format!("define {name} ")))?;
+            line.split_whitespace().last()?.parse().ok()
+        };
+        let found = (
+            number("TORCH_VERSION_MAJOR").unwrap_or(0),
+            number("TORCH_VERSION_MINOR").unwrap_or(0),
+        );
+        let bypass = std::env::var_os("LIBTORCH_BYPASS_VERSION_CHECK").is_some();
+        if found != VERSION && !bypass {
+            return Err(format!(
+                "version {}.{} in {}, expected {}.{}",
+                found.0,
+                found.1,
+                root.display(),
+                VERSION.0,
+                VERSION.1
+            ));
+        }
+        check_library(&root)?;
+        Ok(root)
+    }
+
+    fn check_library(root: &Path) -> Result<(), String> {
+        let library = root.join("lib/libtorch_cpu.so");
+        let mac = root.join("lib/libtorch_cpu.dylib");
+        if library.exists() || mac.exists() {
+            return Ok(());
+        }
+        Err(format!("{} is missing", library.display()))
+    }
+}

@@ -1,0 +1,36 @@
+// What tch does not bind: the convolution's own backward pass, and LibTorch's threads.
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/convolution_backward.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <exception>
+
+extern "C" {
+
+// Gradients of input (where `wants_x`) and weight into fresh tensors that the caller owns.
+// Returns 0, or 1 with the reason in `message`.
+int bitscope_convolution_backward(const at::Tensor* g, const at::Tensor* x, const at::Tensor* weight,
+                                  int64_t stride, int64_t padding, int64_t groups, bool wants_x,
+                                  at::Tensor** gx, at::Tensor** gw, char* message, size_t length) {
+    try {
+        auto [of_x, of_weight, of_bias] = at::convolution_backward(
+            *g, *x, *weight, std::nullopt, {stride, stride}, {padding, padding}, {1, 1}, false,
+            {0, 0}, groups, {wants_x, true, false});
+        *gx = wants_x ? new at::Tensor(of_x) : nullptr;
+        *gw = new at::Tensor(of_weight);
+        return 0;
+    } catch (const std::exception& error) {
+        std::snprintf(message, length, "%s", error.what());
+        return 1;
+    }
+}
+
+// Calls `work(context, begin, end)` on LibTorch's threads for parts that cover [0, count).
+// `work` must not throw.
+void bitscope_parallel_for(int64_t count, void (*work)(void*, int64_t, int64_t), void* context) {
+    at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) { work(context, begin, end); });
+}
+
+}

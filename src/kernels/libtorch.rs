@@ -1,0 +1,281 @@
+//! The operations on LibTorch: our slices' kernels on the CPU, on LibTorch's own threads; its own
+//! convolution; tensor operations on CUDA.
+
+#![allow(
+    deprecated,
+    reason = "burn points users of burn-tch elsewhere; here it is asked for by name"
+)]
+
+use std::any::Any;
+use std::ffi::{CStr, c_char, c_void};
+use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Mutex;
+
+use burn::backend::tensor::FloatTensor;
+use burn_tch::{LibTorch, TchTensor};
+use tch::{Device, Kind, Tensor};
+
+use super::composed;
+use super::conv::{self, Extents, Geometry};
+use super::ops::{Engine, NormGradients, NormSpec, NormTensors, kernels_of_engine};
+use super::parallel::{Cpu, Pool};
+use super::slices::{self, Slices};
+use crate::quantizer::Grid;
+
+kernels_of_engine!(LibTorch);
+
+unsafe extern "C" {
+    fn bitscope_convolution_backward(
+        g: *const c_void,
+        x: *const c_void,
+        weight: *const c_void,
+        stride: i64,
+        padding: i64,
+        groups: i64,
+        wants_x: bool,
+        gx: *mut *mut c_void,
+        gw: *mut *mut c_void,
+        message: *mut c_char,
+        length: usize,
+    ) -> i32;
+
+    fn bitscope_parallel_for(
+        count: i64,
+        work: extern "C" fn(*mut c_void, i64, i64),
+        context: *mut c_void,
+    );
+}
+
+/// `f` of every item on LibTorch's threads, results in order.
+pub(super) fn map<T: Send, R: Send>(items: Vec<T>, f: impl Fn(usize, T) -> R + Sync) -> Vec<R> {
+    let count = items.len();
+    let slots: Vec<Slot<T, R>> = items
+        .into_iter()
+        .map(|item| Slot(Mutex::new((Some(item), None))))
+        .collect();
+    let panic: Mutex<Option<Box<dyn Any + Send>>> = Mutex::new(None);
+    let run = |i: usize| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let item = slots[i].lock().0.take().expect("each item is taken once");
+            let result = f(i, item);
+            slots[i].lock().1 = Some(result);
+        }));
+        if let Err(payload) = outcome {
+            *panic.lock().unwrap_or_else(|e| e.into_inner()) = Some(payload);
+        }
+    };
+    let work: &(dyn Fn(usize) + Sync) = &run;
+    // SAFETY: `call` is handed the pointer to `work` that it expects; both outlive the call, which
+    // returns only when all parts are done. `work` is `Sync` and does not unwind.
+    unsafe {
+        bitscope_parallel_for(count as i64, call, (&raw const work).cast_mut().cast());
+    }
+    if let Some(payload) = panic.into_inner().unwrap_or_else(|e| e.into_inner()) {
+        resume_unwind(payload);
+    }
+    slots
+        .into_iter()
+        .map(|slot| slot.into_result().expect("every item was worked on"))
+        .collect()
+}
+
+/// An item before, a result after.
+struct Slot<T, R>(Mutex<(Option<T>, Option<R>)>);
+
+impl<T, R> Slot<T, R> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Option<T>, Option<R>)> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn into_result(self) -> Option<R> {
+        self.0.into_inner().unwrap_or_else(|e| e.into_inner()).1
+    }
+}
+
+extern "C" fn call(context: *mut c_void, begin: i64, end: i64) {
+    // SAFETY: `map` passes a pointer to a `&(dyn Fn(usize) + Sync)` that lives during the call.
+    let work: &(dyn Fn(usize) + Sync) = unsafe { *context.cast::<&(dyn Fn(usize) + Sync)>() };
+    (begin..end).for_each(|i| work(i as usize));
+}
+
+/// A CPU tensor whose layout is row-major.
+pub(super) struct Contiguous(Tensor);
+
+// SAFETY: the tensor is only read, through a pointer that stays where it is; LibTorch's reference
+// counts are atomic.
+unsafe impl Sync for Contiguous {}
+
+impl AsRef<[f32]> for Contiguous {
+    fn as_ref(&self) -> &[f32] {
+        let length = self.0.numel();
+        if length == 0 {
+            return &[];
+        }
+        // SAFETY: a contiguous CPU tensor of kind Float holds `numel` floats at `data_ptr`, which
+        // live as long as the tensor that `self` holds; the operations here never write to a
+        // tensor that went in.
+        unsafe { std::slice::from_raw_parts(self.0.data_ptr().cast::<f32>(), length) }
+    }
+}
+
+impl Slices for LibTorch {
+    type Held = Contiguous;
+
+    fn cpu() -> Cpu {
+        Cpu::current(Pool::LibTorch)
+    }
+
+    fn hold(tensor: &TchTensor) -> Contiguous {
+        let tensor = &tensor.tensor;
+        assert_eq!(tensor.kind(), Kind::Float, "the kernels compute in f32");
+        assert_eq!(tensor.device(), Device::Cpu, "slices are of CPU memory");
+        Contiguous(tensor.contiguous())
+    }
+
+    fn written<R>(
+        shape: &[usize],
+        write: impl FnOnce(&mut [MaybeUninit<f32>]) -> R,
+    ) -> (TchTensor, R) {
+        let shape: Vec<i64> = shape.iter().map(|n| *n as i64).collect();
+        let tensor = Tensor::empty(&shape, (Kind::Float, Device::Cpu));
+        let length = tensor.numel();
+        let result = if length == 0 {
+            write(&mut [])
+        } else {
+            // SAFETY: the tensor was made above, is contiguous, and nobody else holds it yet.
+            write(unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), length) })
+        };
+        (TchTensor::new(tensor), result)
+    }
+}
+
+fn on_cpu(tensor: &TchTensor) -> bool {
+    tensor.tensor.device() == Device::Cpu
+}
+
+/// Whether our kernels take this convolution: where they are the faster, and where sums have to
+/// be in order.
+fn is_ours(x: &TchTensor, e: &Extents) -> bool {
+    on_cpu(x) && (e.geometry.in_order || conv::is_direct(e))
+}
+
+impl Engine for LibTorch {
+    fn convolution_forward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        geometry: Geometry,
+    ) -> FloatTensor<Self> {
+        let e = slices::extents::<Self>(&x, &weight, geometry);
+        if is_ours(&x, &e) {
+            return slices::convolution_forward::<Self>(&x, &weight, &e);
+        }
+        let [stride, padding] = [geometry.stride, geometry.padding].map(|n| [n as i64; 2]);
+        let groups = geometry.groups as i64;
+        let none = None::<Tensor>;
+        let y = (x.tensor).conv2d(&weight.tensor, none, stride, padding, [1, 1], groups);
+        TchTensor::new(y.contiguous())
+    }
+
+    fn convolution_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        g: FloatTensor<Self>,
+        geometry: Geometry,
+        wants_x: bool,
+    ) -> (Option<FloatTensor<Self>>, FloatTensor<Self>) {
+        let e = slices::extents::<Self>(&x, &weight, geometry);
+        if is_ours(&x, &e) {
+            return slices::convolution_backward::<Self>(&x, &weight, &g, &e, wants_x);
+        }
+        own_convolution_backward(&x, &weight, &g, geometry, wants_x)
+    }
+
+    fn fake_quantize_forward(x: FloatTensor<Self>, grid: &Grid) -> FloatTensor<Self> {
+        if on_cpu(&x) {
+            slices::fake_quantize_forward::<Self>(&x, grid)
+        } else {
+            composed::fake_quantize_forward::<Self>(x, grid)
+        }
+    }
+
+    fn fake_quantize_backward(
+        x: FloatTensor<Self>,
+        g: FloatTensor<Self>,
+        grid: &Grid,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if on_cpu(&x) {
+            slices::fake_quantize_backward::<Self>(&x, &g, grid)
+        } else {
+            composed::fake_quantize_backward::<Self>(x, g, grid)
+        }
+    }
+
+    fn norm_activation_forward(
+        inputs: &NormTensors<Self>,
+        statistics: Option<FloatTensor<Self>>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if on_cpu(&inputs.x) {
+            slices::norm_activation_forward(inputs, statistics)
+        } else {
+            composed::norm_activation_forward(inputs, statistics)
+        }
+    }
+
+    fn norm_activation_backward(
+        inputs: &NormTensors<Self>,
+        statistics: FloatTensor<Self>,
+        g: FloatTensor<Self>,
+    ) -> NormGradients<Self> {
+        if on_cpu(&inputs.x) {
+            slices::norm_activation_backward(inputs, &statistics, &g)
+        } else {
+            composed::norm_activation_backward(inputs, statistics, g)
+        }
+    }
+}
+
+/// Both gradients by LibTorch's own backward pass.
+fn own_convolution_backward(
+    x: &TchTensor,
+    weight: &TchTensor,
+    g: &TchTensor,
+    geometry: Geometry,
+    wants_x: bool,
+) -> (Option<TchTensor>, TchTensor) {
+    let (mut gx, mut gw) = (std::ptr::null_mut(), std::ptr::null_mut());
+    let mut message = [0 as c_char; 1024];
+    // SAFETY: the three pointers are of live C++ tensors; the out parameters are written on
+    // success, the message (terminated, within its length) on failure.
+    let failed = unsafe {
+        bitscope_convolution_backward(
+            g.tensor.as_ptr().cast(),
+            x.tensor.as_ptr().cast(),
+            weight.tensor.as_ptr().cast(),
+            geometry.stride as i64,
+            geometry.padding as i64,
+            geometry.groups as i64,
+            wants_x,
+            &raw mut gx,
+            &raw mut gw,
+            message.as_mut_ptr(),
+            message.len(),
+        )
+    } != 0;
+    if failed {
+        // SAFETY: the message is terminated.
+        let reason = unsafe { CStr::from_ptr(message.as_ptr()) };
+        panic!("LibTorch: {}", reason.to_string_lossy());
+    }
+    // SAFETY: on success both point to tensors made for the caller to own (`gx` null unless
+    // wanted).
+    let own = |tensor: *mut c_void| unsafe { Tensor::from_ptr(tensor.cast()) };
+    // burn views gradients in other shapes, which only row-major ones allow.
+    let own = |tensor| TchTensor::new(own(tensor).contiguous());
+    (wants_x.then(|| own(gx)), own(gw))
+}
+
+/// Whether a CUDA device answers to LibTorch, and how many.
+pub(crate) fn cuda_devices() -> usize {
+    usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
+}

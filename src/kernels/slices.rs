@@ -1,0 +1,210 @@
+//! The operations on CPU tensors of any engine that lends its elements as plain slices.
+
+use std::mem::MaybeUninit;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, TensorMetadata};
+
+use super::conv::{self, Extents, Geometry};
+use super::norm::{self, Activation, Extent, Inputs};
+use super::ops::{NormGradients, NormTensors};
+use super::parallel::Cpu;
+use super::quantize;
+use crate::quantizer::{Grid, Sums};
+
+/// An engine whose CPU tensors are memory.
+pub(super) trait Slices: Backend {
+    /// A tensor in row-major order, held while its elements are lent out.
+    type Held: AsRef<[f32]> + Sync;
+
+    /// How the kernels run on this engine.
+    fn cpu() -> Cpu;
+
+    /// Row-major; copies only what is strided.
+    fn hold(tensor: &FloatTensor<Self>) -> Self::Held;
+
+    /// A new tensor whose elements `write` initialises, all of them.
+    fn written<R>(
+        shape: &[usize],
+        write: impl FnOnce(&mut [MaybeUninit<f32>]) -> R,
+    ) -> (FloatTensor<Self>, R);
+}
+
+fn from_values<B: Slices>(values: &[f32], shape: &[usize]) -> FloatTensor<B> {
+    B::written(shape, |out| {
+        for (out, value) in out.iter_mut().zip(values) {
+            out.write(*value);
+        }
+    })
+    .0
+}
+
+fn sums_tensor<B: Slices>(sums: Sums) -> FloatTensor<B> {
+    from_values::<B>(&sums.to_array().map(|v| v as f32), &[Sums::LEN])
+}
+
+fn shape<B: Backend>(tensor: &FloatTensor<B>) -> Vec<usize> {
+    tensor.shape().to_vec()
+}
+
+/// Extents of a convolution of these shapes.
+pub(super) fn extents<B: Backend>(
+    x: &FloatTensor<B>,
+    weight: &FloatTensor<B>,
+    geometry: Geometry,
+) -> Extents {
+    let [images, input, height, width] = x.shape().dims();
+    let [output, _, kernel_height, kernel_width] = weight.shape().dims();
+    Extents {
+        images,
+        input,
+        size: [height, width],
+        output,
+        kernel: [kernel_height, kernel_width],
+        geometry,
+    }
+}
+
+pub(super) fn convolution_forward<B: Slices>(
+    x: &FloatTensor<B>,
+    weight: &FloatTensor<B>,
+    e: &Extents,
+) -> FloatTensor<B> {
+    let [height, width] = e.output_size();
+    let (x, weight) = (B::hold(x), B::hold(weight));
+    B::written(&[e.images, e.output, height, width], |y| {
+        conv::forward(B::cpu(), e, x.as_ref(), weight.as_ref(), y);
+    })
+    .0
+}
+
+pub(super) fn convolution_backward<B: Slices>(
+    x: &FloatTensor<B>,
+    weight: &FloatTensor<B>,
+    g: &FloatTensor<B>,
+    e: &Extents,
+    wants_x: bool,
+) -> (Option<FloatTensor<B>>, FloatTensor<B>) {
+    let upstream = B::hold(g);
+    let gx = wants_x.then(|| {
+        let weight = B::hold(weight);
+        B::written(&shape::<B>(x), |gx| {
+            conv::input_gradient(B::cpu(), e, weight.as_ref(), upstream.as_ref(), gx);
+        })
+        .0
+    });
+    let gw = conv::weight_gradient(B::cpu(), e, B::hold(x).as_ref(), upstream.as_ref());
+    (gx, from_values::<B>(&gw, &shape::<B>(weight)))
+}
+
+pub(super) fn fake_quantize_forward<B: Slices>(x: &FloatTensor<B>, grid: &Grid) -> FloatTensor<B> {
+    let input = B::hold(x);
+    B::written(&shape::<B>(x), |y| {
+        quantize::forward(B::cpu(), grid, input.as_ref(), y);
+    })
+    .0
+}
+
+pub(super) fn fake_quantize_backward<B: Slices>(
+    x: &FloatTensor<B>,
+    g: &FloatTensor<B>,
+    grid: &Grid,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let (input, upstream) = (B::hold(x), B::hold(g));
+    let (gx, sums) = B::written(&shape::<B>(x), |gx| {
+        quantize::backward(B::cpu(), grid, input.as_ref(), upstream.as_ref(), gx)
+    });
+    (gx, sums_tensor::<B>(sums))
+}
+
+pub(super) fn norm_activation_forward<B: Slices>(
+    inputs: &NormTensors<B>,
+    statistics: Option<FloatTensor<B>>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let held = NormHeld::new(inputs);
+    let slices = held.inputs();
+    let statistics = match statistics {
+        Some(s) => B::hold(&s).as_ref().to_vec(),
+        None => norm::statistics(B::cpu(), slices.x, slices.extent, inputs.moments),
+    };
+    let (y, ()) = B::written(&shape::<B>(&inputs.x), |y| {
+        norm::forward(B::cpu(), &slices, &statistics, y);
+    });
+    (
+        y,
+        from_values::<B>(&statistics, &[2, slices.extent.channels]),
+    )
+}
+
+pub(super) fn norm_activation_backward<B: Slices>(
+    inputs: &NormTensors<B>,
+    statistics: &FloatTensor<B>,
+    g: &FloatTensor<B>,
+) -> NormGradients<B> {
+    let held = NormHeld::new(inputs);
+    let slices = held.inputs();
+    let (statistics, upstream) = (B::hold(statistics), B::hold(g));
+    let own = shape::<B>(&inputs.x);
+    let none = vec![0];
+    let residual = if slices.residual.is_some() {
+        &own
+    } else {
+        &none
+    };
+    let (gx, (gr, gradients)) = B::written(&own, |gx| {
+        B::written(residual, |gr| {
+            let (statistics, upstream) = (statistics.as_ref(), upstream.as_ref());
+            norm::backward(B::cpu(), &slices, statistics, upstream, gx, gr)
+        })
+    });
+    let channels = [slices.extent.channels];
+    NormGradients {
+        x: gx,
+        residual: slices.residual.is_some().then_some(gr),
+        gamma: from_values::<B>(&gradients.gamma, &channels),
+        beta: from_values::<B>(&gradients.beta, &channels),
+        sums: sums_tensor::<B>(gradients.sums),
+    }
+}
+
+/// The fused norm's inputs while their elements are lent out.
+struct NormHeld<B: Slices> {
+    x: B::Held,
+    residual: Option<B::Held>,
+    gamma: B::Held,
+    beta: B::Held,
+    epsilon: f32,
+    activation: Activation,
+    extent: Extent,
+}
+
+impl<B: Slices> NormHeld<B> {
+    fn new(inputs: &NormTensors<B>) -> Self {
+        let [images, channels, height, width] = inputs.x.shape().dims();
+        Self {
+            x: B::hold(&inputs.x),
+            residual: inputs.residual.as_ref().map(B::hold),
+            gamma: B::hold(&inputs.gamma),
+            beta: B::hold(&inputs.beta),
+            epsilon: inputs.epsilon,
+            activation: inputs.activation,
+            extent: Extent {
+                images,
+                channels,
+                pixels: height * width,
+            },
+        }
+    }
+
+    fn inputs(&self) -> Inputs<'_> {
+        Inputs {
+            x: self.x.as_ref(),
+            residual: self.residual.as_ref().map(AsRef::as_ref),
+            gamma: self.gamma.as_ref(),
+            beta: self.beta.as_ref(),
+            epsilon: self.epsilon,
+            activation: self.activation,
+            extent: self.extent,
+        }
+    }
+}

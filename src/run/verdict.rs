@@ -1,0 +1,695 @@
+//! Detectors that read a run as it comes and say what is wrong with it, with the evidence.
+//!
+//! Each has its threshold in the experiment file (`[verdicts]`). A condition has to hold for a
+//! number of records before it becomes a verdict, and to be gone for as many before it ends.
+
+use std::collections::VecDeque;
+
+use super::event::{Event, LayerInfo, LayerRecord, StepRecord};
+use crate::experiment::{Experiment, Thresholds, resolve_text};
+use crate::quantizer::memory::Role;
+use crate::quantizer::{Learn, Parametrization};
+
+/// What can be wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A non-finite value stopped the run.
+    NonFinite,
+    /// The penalty is many times the cross entropy.
+    PenaltyDrowns,
+    /// A quantizer's gradient is many times its parameter.
+    Exploding,
+    /// Both gradients of a quantizer are next to nothing.
+    Vanishing,
+    /// Nearly every element lies on the zero level.
+    AllZero,
+    /// A large share of the elements is clipped.
+    Saturated,
+    /// The bitwidth goes up and down across a ceiling.
+    Oscillating,
+    /// `d` or `q_max` has come to rest at a clamp.
+    AtClamp,
+    /// No element has reached the range for long.
+    RangeUnreached,
+    /// A learned bitwidth has not moved for long.
+    Frozen,
+}
+
+impl Kind {
+    /// Every detector, the gravest first.
+    pub const ALL: [Self; 10] = [
+        Self::NonFinite,
+        Self::PenaltyDrowns,
+        Self::Exploding,
+        Self::Vanishing,
+        Self::AllZero,
+        Self::Saturated,
+        Self::Oscillating,
+        Self::AtClamp,
+        Self::RangeUnreached,
+        Self::Frozen,
+    ];
+
+    /// A word or two.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NonFinite => "non-finite",
+            Self::PenaltyDrowns => "penalty drowns",
+            Self::Exploding => "exploding gradient",
+            Self::Vanishing => "vanishing gradient",
+            Self::AllZero => "all zero",
+            Self::Saturated => "saturated",
+            Self::Oscillating => "oscillating",
+            Self::AtClamp => "at its clamp",
+            Self::RangeUnreached => "range unreached",
+            Self::Frozen => "frozen bitwidth",
+        }
+    }
+
+    /// What it means and what usually helps.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::NonFinite => {
+                "a value overflowed; go back to the last checkpoint with a lower learning rate, or clip the quantizers' gradients"
+            }
+            Self::PenaltyDrowns => {
+                "the network is trained to be small, not to be right; lower lambda, or raise the budget and tighten it later"
+            }
+            Self::Exploding => {
+                "steps are larger than the parameter; use a parametrization with bounded gradients (u3, p3), or `clip_quantizers = \"always\"`"
+            }
+            Self::Vanishing => {
+                "the quantizer no longer learns; look whether its range covers the data at all"
+            }
+            Self::AllZero => {
+                "the step size is larger than the data; lower `d`, or start from more bits"
+            }
+            Self::Saturated => {
+                "the range is too small for the data; raise `q_max`, or its upper clamp"
+            }
+            Self::Oscillating => {
+                "two whole bitwidths pull in turns; lower the quantizers' learning rate, or round a budget to what whole bits give"
+            }
+            Self::AtClamp => {
+                "the clamp decides, not the gradient; widen `d_bounds` or `q_max_bounds`, or accept it"
+            }
+            Self::RangeUnreached => {
+                "levels at the top are never used; a smaller `q_max` frees a bit"
+            }
+            Self::Frozen => {
+                "its gradient may cancel between samples; compare with u3, whose range and step move apart from each other"
+            }
+        }
+    }
+}
+
+/// A finding about a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    /// What.
+    pub kind: Kind,
+    /// Which quantizer, by its place in the run; the run as a whole where `None`.
+    pub layer: Option<usize>,
+    /// Step from which on it held.
+    pub since: u64,
+    /// Step at which it ended.
+    pub until: Option<u64>,
+    /// The finding with its numbers.
+    pub text: String,
+}
+
+/// What the detectors remember of one quantizer.
+#[derive(Debug, Clone, Default)]
+struct Watch {
+    bits: Option<f32>,
+    /// Step of the last change of the bitwidth.
+    moved: u64,
+    /// Direction of that change.
+    rising: Option<bool>,
+    /// Steps at which the direction changed.
+    turns: VecDeque<u64>,
+    /// First step of an unbroken stretch without a clipped element.
+    unclipped: Option<u64>,
+    states: [State; Kind::ALL.len()],
+}
+
+/// How long a condition has held, or has been gone.
+#[derive(Debug, Clone, Copy, Default)]
+struct State {
+    hits: u32,
+    misses: u32,
+    since: u64,
+    /// Place of the open verdict.
+    open: Option<usize>,
+}
+
+/// The detectors of one run.
+#[derive(Debug, Clone, Default)]
+pub struct Verdicts {
+    /// Limits in force.
+    pub thresholds: Thresholds,
+    learn: [Option<Learn>; 2],
+    layers: Vec<LayerInfo>,
+    watches: Vec<Watch>,
+    penalty: State,
+    all: Vec<Verdict>,
+}
+
+impl Verdicts {
+    /// All findings so far, in the order they were made.
+    pub fn all(&self) -> &[Verdict] {
+        &self.all
+    }
+
+    /// Those that hold now, the gravest first.
+    pub fn standing(&self) -> Vec<&Verdict> {
+        let mut standing: Vec<&Verdict> = self.all.iter().filter(|v| v.until.is_none()).collect();
+        standing.sort_by_key(|v| (v.kind, v.since, v.layer));
+        standing
+    }
+
+    /// Takes over the limits of another experiment.
+    pub fn set_experiment(&mut self, experiment: &Experiment) {
+        self.thresholds = experiment.verdicts.clone();
+        let learn = |s: &Option<crate::experiment::QuantizerSettings>| {
+            s.as_ref().map(|s| s.quantizer.learn)
+        };
+        self.learn = [learn(&experiment.weights), learn(&experiment.activations)];
+    }
+
+    /// Takes an event in; returns what was found through it.
+    pub fn push(&mut self, event: &Event) -> Vec<Verdict> {
+        let before = self.all.len();
+        match event {
+            Event::Started {
+                experiment, layers, ..
+            } => {
+                if self.layers != *layers {
+                    self.layers.clone_from(layers);
+                    self.watches = vec![Watch::default(); layers.len()];
+                    self.all.clear();
+                    self.penalty = State::default();
+                }
+                if let Ok(experiment) = resolve_text("experiment.toml", experiment) {
+                    self.set_experiment(&experiment);
+                }
+                return Vec::new();
+            }
+            Event::Step(record) => self.step(record),
+            Event::NonFinite { step, layer } => {
+                let index = layer
+                    .as_ref()
+                    .and_then(|name| self.layers.iter().position(|l| l.name == *name));
+                let place = layer.as_deref().unwrap_or("no layer alone");
+                self.all.push(Verdict {
+                    kind: Kind::NonFinite,
+                    layer: index,
+                    since: *step,
+                    until: None,
+                    text: format!("a non-finite value stands first in {place}"),
+                });
+            }
+            Event::Resumed { step } => {
+                let open = self.all.iter_mut();
+                open.filter(|v| v.kind == Kind::NonFinite && v.until.is_none())
+                    .for_each(|v| v.until = Some(*step));
+            }
+            _ => {}
+        }
+        self.all[before.min(self.all.len())..].to_vec()
+    }
+
+    fn step(&mut self, r: &StepRecord) {
+        let penalty = r.loss - r.cross_entropy;
+        let limit = self.thresholds.drowning;
+        let holds = penalty > limit * r.cross_entropy;
+        let text = || {
+            format!(
+                "the penalty is {:.3}, the cross entropy {:.3} (limit: {limit} times)",
+                penalty, r.cross_entropy
+            )
+        };
+        let at = (Kind::PenaltyDrowns, None);
+        settle(
+            &mut self.penalty,
+            &mut self.all,
+            at,
+            r.step,
+            self.thresholds.hold,
+            holds,
+            text,
+        );
+        let Some(records) = &r.layers else { return };
+        for (index, record) in records.iter().enumerate().take(self.layers.len()) {
+            if record.d.is_finite() && record.bitwidth.is_finite() {
+                self.layer(index, r.step, record);
+            }
+        }
+    }
+
+    fn layer(&mut self, index: usize, step: u64, r: &LayerRecord) {
+        let info = &self.layers[index];
+        let side = usize::from(info.role == Role::Activation);
+        let learn = self.learn[side].unwrap_or(Learn::Both);
+        let watch = &mut self.watches[index];
+        let t = &self.thresholds;
+        watch.follow(step, r, t.window);
+        for (place, kind) in Kind::ALL.into_iter().enumerate() {
+            let found = finding(kind, info, learn, watch, step, r, t);
+            // These know from where on they hold; the others count records.
+            let hold = match kind {
+                Kind::Frozen | Kind::RangeUnreached | Kind::Oscillating => 1,
+                _ => t.hold,
+            };
+            let holds = found.is_some();
+            settle(
+                &mut watch.states[place],
+                &mut self.all,
+                (kind, Some(index)),
+                step,
+                hold,
+                holds,
+                || found.unwrap_or_default(),
+            );
+        }
+    }
+}
+
+impl Watch {
+    fn follow(&mut self, step: u64, r: &LayerRecord, window: u64) {
+        match self.bits {
+            None => self.moved = step,
+            Some(before) if before != r.bitwidth => {
+                let rising = r.bitwidth > before;
+                if self.rising.is_some_and(|was| was != rising) {
+                    self.turns.push_back(step);
+                }
+                self.rising = Some(rising);
+                self.moved = step;
+            }
+            Some(_) => {}
+        }
+        self.bits = Some(r.bitwidth);
+        while self.turns.front().is_some_and(|t| t + window < step) {
+            self.turns.pop_front();
+        }
+        if r.clipped > 0.0 {
+            self.unclipped = None;
+        } else {
+            self.unclipped.get_or_insert(step);
+        }
+    }
+}
+
+/// The finding in words, where the condition holds at this record.
+fn finding(
+    kind: Kind,
+    info: &LayerInfo,
+    learn: Learn,
+    watch: &Watch,
+    step: u64,
+    r: &LayerRecord,
+    t: &Thresholds,
+) -> Option<String> {
+    let names = info.parametrization.parameter_names();
+    let percent = |share: f32| f64::from(share) * 100.0;
+    match kind {
+        Kind::NonFinite | Kind::PenaltyDrowns => None,
+        Kind::Frozen => {
+            let still = step.saturating_sub(watch.moved);
+            (learn == Learn::Both && still >= t.frozen_steps)
+                .then(|| format!("{} bits, unmoved for {still} steps", r.bitwidth))
+        }
+        Kind::AtClamp => {
+            let [d, q_max] = info.clamps;
+            let first = match info.parametrization {
+                Parametrization::P1 | Parametrization::P2 | Parametrization::P3 => "q_min",
+                _ => "d",
+            };
+            let near = |v: f32, bound: f64| (f64::from(v) / bound - 1.0).abs() <= t.clamp_margin;
+            let pinned = |name: &str, v: f32, clamp: [f64; 2]| {
+                let at = clamp.into_iter().find(|bound| near(v, *bound))?;
+                names
+                    .contains(&name)
+                    .then(|| format!("{name} = {v:.5} rests at its clamp {at:.5}"))
+            };
+            if learn == Learn::None {
+                return None;
+            }
+            pinned(first, r.d, d).or_else(|| pinned("q_max", r.q_max, q_max))
+        }
+        Kind::Saturated => (f64::from(r.clipped) > t.clipped)
+            .then(|| format!("{:.1} % of the elements are clipped", percent(r.clipped))),
+        Kind::RangeUnreached => {
+            let length = step.saturating_sub(watch.unclipped?);
+            (length >= t.unreached_steps).then(|| {
+                format!(
+                    "no element has reached q_max = {:.4} for {length} steps",
+                    r.q_max
+                )
+            })
+        }
+        Kind::AllZero => (f64::from(r.zeros) > t.zeros)
+            .then(|| format!("{:.2} % of the elements lie on 0", percent(r.zeros))),
+        Kind::Oscillating => (watch.turns.len() as u64 >= t.oscillations).then(|| {
+            format!(
+                "the bitwidth turned {} times in {} steps",
+                watch.turns.len(),
+                t.window
+            )
+        }),
+        Kind::Vanishing => {
+            let small =
+                |i: usize| f64::from(r.gradients[i].abs()) <= t.vanishing * parameter(info, r, i);
+            (learn == Learn::Both && small(0) && small(1)).then(|| {
+                let [a, b] = r.gradients;
+                format!(
+                    "gradients of {} and {}: {a:.1e} and {b:.1e}",
+                    names[0], names[1]
+                )
+            })
+        }
+        Kind::Exploding => (0..2)
+            .filter(|i| learn == Learn::Both || (learn == Learn::Range && *i == 1))
+            .find(|i| f64::from(r.gradients[*i].abs()) > t.exploding * parameter(info, r, *i))
+            .map(|i| {
+                let (g, p) = (r.gradients[i], parameter(info, r, i));
+                format!(
+                    "the gradient of {} is {g:.2e}, the parameter {p:.2e}",
+                    names[i]
+                )
+            }),
+    }
+}
+
+/// Magnitude of a parameter, from what the record holds.
+fn parameter(info: &LayerInfo, r: &LayerRecord, index: usize) -> f64 {
+    f64::from(match info.parametrization.parameter_names()[index] {
+        "b" => r.bitwidth,
+        "q_max" => r.q_max,
+        _ => r.d,
+    })
+}
+
+/// Opens or closes a verdict once its condition has held, or been gone, long enough.
+fn settle(
+    state: &mut State,
+    all: &mut Vec<Verdict>,
+    (kind, layer): (Kind, Option<usize>),
+    step: u64,
+    hold: u32,
+    holds: bool,
+    text: impl FnOnce() -> String,
+) {
+    if !holds {
+        state.hits = 0;
+        state.misses += 1;
+        if let Some(open) = state.open.filter(|_| state.misses >= hold) {
+            all[open].until = Some(step);
+            state.open = None;
+        }
+        return;
+    }
+    state.misses = 0;
+    if state.hits == 0 {
+        state.since = step;
+    }
+    state.hits = state.hits.saturating_add(1);
+    match state.open {
+        Some(open) => all[open].text = text(),
+        None if state.hits >= hold => {
+            state.open = Some(all.len());
+            all.push(Verdict {
+                kind,
+                layer,
+                since: state.since,
+                until: None,
+                text: text(),
+            });
+        }
+        None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A quantizer that works as it should: bits move now and then, some elements are clipped.
+    fn healthy(step: u64) -> LayerRecord {
+        let wave = (step as f32 * 0.01).sin();
+        LayerRecord {
+            d: 0.1 + 0.01 * wave,
+            q_max: 0.9 + 0.1 * wave,
+            bitwidth: if step / 400 % 2 == 0 { 4.0 } else { 5.0 },
+            gradients: [1e-3, -2e-3],
+            clipped: 0.01,
+            zeros: 0.2,
+            grad_norm: 0.1,
+            weight_norm: 3.0,
+        }
+    }
+
+    fn started(p: Parametrization) -> Event {
+        Event::Started {
+            name: "r".into(),
+            device: "flex".into(),
+            experiment: "[weights]\nquantizer = \"u3\"\n".into(),
+            layers: vec![LayerInfo {
+                name: "conv".into(),
+                role: Role::Weight,
+                elements: 100,
+                parametrization: p,
+                clamps: [[2f64.powi(-8), 1.0], [2f64.powi(-8), 127.0]],
+            }],
+            budgets: Vec::new(),
+            steps_per_epoch: 100,
+            total_steps: 10_000,
+            step: 0,
+        }
+    }
+
+    fn step(number: u64, record: LayerRecord, penalty: f64) -> Event {
+        Event::Step(Box::new(StepRecord {
+            step: number,
+            epoch: 0.0,
+            seconds: 0.0,
+            loss: 1.0 + penalty,
+            cross_entropy: 1.0,
+            weight_penalty: 0.0,
+            activation_penalty: 0.0,
+            pulls: [0.5, 0.1],
+            train_error: 0.5,
+            lr: 0.1,
+            usage: Default::default(),
+            budget_met: false,
+            samples_per_s: 1.0,
+            times: Default::default(),
+            layers: Some(vec![record]),
+        }))
+    }
+
+    /// Kinds found in a run of 3000 such records.
+    fn found(record: impl Fn(u64) -> LayerRecord) -> Vec<Kind> {
+        let mut verdicts = Verdicts::default();
+        verdicts.push(&started(Parametrization::U3));
+        for number in 1..=3000 {
+            verdicts.push(&step(number, record(number), 0.0));
+        }
+        let mut kinds: Vec<Kind> = verdicts.all().iter().map(|v| v.kind).collect();
+        kinds.dedup();
+        kinds
+    }
+
+    #[test]
+    fn a_healthy_run_has_no_verdict() {
+        assert_eq!(found(healthy), []);
+    }
+
+    #[test]
+    fn a_bitwidth_that_never_moves_is_frozen_and_one_that_moves_is_not() {
+        let still = |s| LayerRecord {
+            bitwidth: 4.0,
+            ..healthy(s)
+        };
+        assert_eq!(found(still), [Kind::Frozen]);
+        let once = |s| LayerRecord {
+            bitwidth: if s < 1500 { 4.0 } else { 5.0 },
+            ..healthy(s)
+        };
+        assert_eq!(found(once), []);
+    }
+
+    #[test]
+    fn a_pinned_parameter_is_at_its_clamp_and_a_passing_one_is_not() {
+        let pinned = |s| LayerRecord {
+            d: 2f32.powi(-8),
+            ..healthy(s)
+        };
+        assert_eq!(found(pinned), [Kind::AtClamp]);
+        let passing = |s| LayerRecord {
+            d: if s % 50 == 0 { 1.0 } else { 0.1 },
+            ..healthy(s)
+        };
+        assert_eq!(found(passing), []);
+    }
+
+    #[test]
+    fn much_clipping_is_saturation_and_a_burst_is_not() {
+        let much = |s| LayerRecord {
+            clipped: 0.5,
+            ..healthy(s)
+        };
+        assert_eq!(found(much), [Kind::Saturated]);
+        let burst = |s| LayerRecord {
+            clipped: if s % 100 < 10 { 0.5 } else { 0.01 },
+            ..healthy(s)
+        };
+        assert_eq!(found(burst), []);
+    }
+
+    #[test]
+    fn a_range_that_nothing_reaches_is_told_and_one_reached_at_times_is_not() {
+        let never = |s| LayerRecord {
+            clipped: 0.0,
+            ..healthy(s)
+        };
+        assert_eq!(found(never), [Kind::RangeUnreached]);
+        let times = |s| LayerRecord {
+            clipped: if s % 300 == 0 { 0.001 } else { 0.0 },
+            ..healthy(s)
+        };
+        assert_eq!(found(times), []);
+    }
+
+    #[test]
+    fn weights_all_on_zero_are_told_and_sparse_ones_are_not() {
+        let all = |s| LayerRecord {
+            zeros: 1.0,
+            ..healthy(s)
+        };
+        assert_eq!(found(all), [Kind::AllZero]);
+        let sparse = |s| LayerRecord {
+            zeros: 0.9,
+            ..healthy(s)
+        };
+        assert_eq!(found(sparse), []);
+    }
+
+    #[test]
+    fn a_bitwidth_that_goes_up_and_down_oscillates_and_one_that_climbs_does_not() {
+        let swing = |s| LayerRecord {
+            bitwidth: if s / 10 % 2 == 0 { 4.0 } else { 5.0 },
+            ..healthy(s)
+        };
+        assert_eq!(found(swing), [Kind::Oscillating]);
+        let climb = |s| LayerRecord {
+            bitwidth: 2.0 + (s / 600) as f32,
+            ..healthy(s)
+        };
+        assert_eq!(found(climb), []);
+    }
+
+    #[test]
+    fn gradients_of_nothing_vanish_and_one_of_two_is_enough() {
+        let none = |s| LayerRecord {
+            gradients: [0.0, 1e-13],
+            ..healthy(s)
+        };
+        assert_eq!(found(none), [Kind::Vanishing]);
+        let one = |s| LayerRecord {
+            gradients: [0.0, 1e-3],
+            ..healthy(s)
+        };
+        assert_eq!(found(one), []);
+    }
+
+    #[test]
+    fn gradients_beyond_their_parameter_explode_and_large_ones_do_not() {
+        let huge = |s| LayerRecord {
+            gradients: [50.0, 0.1],
+            ..healthy(s)
+        };
+        assert_eq!(found(huge), [Kind::Exploding]);
+        let large = |s| LayerRecord {
+            gradients: [0.5, 1.0],
+            ..healthy(s)
+        };
+        assert_eq!(found(large), []);
+    }
+
+    #[test]
+    fn a_penalty_many_times_the_cross_entropy_drowns_it_and_a_strong_one_does_not() {
+        let kinds = |penalty: f64| {
+            let mut verdicts = Verdicts::default();
+            verdicts.push(&started(Parametrization::U3));
+            (1..200).for_each(|n| _ = verdicts.push(&step(n, healthy(n), penalty)));
+            verdicts.all().iter().map(|v| v.kind).collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(50.0), [Kind::PenaltyDrowns]);
+        assert_eq!(kinds(5.0), []);
+    }
+
+    #[test]
+    fn a_non_finite_value_names_its_layer_and_ends_with_the_pause() {
+        let mut verdicts = Verdicts::default();
+        verdicts.push(&started(Parametrization::U3));
+        let found = verdicts.push(&Event::NonFinite {
+            step: 7,
+            layer: Some("conv".into()),
+        });
+        assert_eq!(
+            (found[0].kind, found[0].layer, found[0].since),
+            (Kind::NonFinite, Some(0), 7)
+        );
+        assert!(verdicts.push(&Event::Paused { step: 7 }).is_empty());
+        assert_eq!(verdicts.standing().len(), 1);
+        verdicts.push(&Event::Resumed { step: 7 });
+        assert!(verdicts.standing().is_empty());
+    }
+
+    #[test]
+    fn a_verdict_ends_when_its_condition_does() {
+        let mut verdicts = Verdicts::default();
+        verdicts.push(&started(Parametrization::U3));
+        for number in 1..=200 {
+            let clipped = if number <= 100 { 0.5 } else { 0.01 };
+            verdicts.push(&step(
+                number,
+                LayerRecord {
+                    clipped,
+                    ..healthy(number)
+                },
+                0.0,
+            ));
+        }
+        let all = verdicts.all();
+        assert_eq!((all.len(), all[0].since), (1, 1));
+        assert!(all[0].until.is_some_and(|u| (101..150).contains(&u)));
+        assert!(verdicts.standing().is_empty());
+    }
+
+    #[test]
+    fn what_is_not_learned_is_not_blamed() {
+        let mut verdicts = Verdicts::default();
+        let Event::Started { layers, .. } = started(Parametrization::U3) else {
+            unreachable!()
+        };
+        let mut event = started(Parametrization::U3);
+        if let Event::Started { experiment, .. } = &mut event {
+            *experiment = "[weights]\nquantizer = \"u3\"\nlearn = \"none\"\n".into();
+        }
+        verdicts.push(&event);
+        for number in 1..=3000 {
+            let fixed = LayerRecord {
+                d: 1.0,
+                bitwidth: 4.0,
+                gradients: [0.0, 0.0],
+                ..healthy(number)
+            };
+            verdicts.push(&step(number, fixed, 0.0));
+        }
+        assert_eq!(layers.len(), 1);
+        assert!(verdicts.all().is_empty(), "{:?}", verdicts.all());
+    }
+}
