@@ -186,7 +186,10 @@ pub fn parse(text: &str) -> Result<Engine, DeviceError> {
 /// For an engine that is not compiled in; [`parse`] does not return those.
 #[cfg_attr(
     feature = "libtorch",
-    allow(deprecated, reason = "burn points users of burn-tch elsewhere; here it is asked for by name")
+    allow(
+        deprecated,
+        reason = "burn points users of burn-tch elsewhere; here it is asked for by name"
+    )
 )]
 pub fn burn_device(engine: Engine) -> Device {
     match engine {

@@ -309,6 +309,7 @@ fn curve(title: &str, label: &str, xs: &[f64], f: impl Fn(f64) -> f64) -> Scene 
         marks: Vec::new(),
         guides: Vec::new(),
         cursor: None,
+        second: None,
         empty: String::new(),
     }
 }

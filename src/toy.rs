@@ -176,6 +176,7 @@ fn scene<'a>(
         marks: Vec::new(),
         guides: Vec::new(),
         cursor: None,
+        second: None,
         empty: "no steps".into(),
     }
 }

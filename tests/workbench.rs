@@ -224,7 +224,7 @@ fn a_panic_in_training_leaves_the_screen_up_and_the_checkpoint_standing() {
         &[("BITSCOPE_PANIC_AT_STEP", "60")],
     );
     terminal.see("FAILED");
-    terminal.press("7");
+    terminal.press("L");
     terminal.see("asked to by BITSCOPE_PANIC_AT_STEP");
     terminal.press("2");
     terminal.see("q_max");

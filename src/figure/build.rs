@@ -54,6 +54,31 @@ pub enum XUnit {
     Step,
     /// Epochs.
     Epoch,
+    /// Seconds of training, pauses left out.
+    Seconds,
+    /// Samples seen.
+    Samples,
+}
+
+impl XUnit {
+    /// The next one, for a key that goes through them.
+    pub fn next(self) -> Self {
+        match self {
+            Self::Step => Self::Epoch,
+            Self::Epoch => Self::Seconds,
+            Self::Seconds => Self::Samples,
+            Self::Samples => Self::Step,
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Step => "step",
+            Self::Epoch => "epoch",
+            Self::Seconds => "seconds of training",
+            Self::Samples => "samples",
+        }
+    }
 }
 
 /// How a history is looked at.
@@ -75,6 +100,8 @@ pub struct View {
     pub resolution: usize,
     /// Cursor, in steps.
     pub cursor: Option<f64>,
+    /// A second cursor, in steps: readings are differences from it.
+    pub second: Option<f64>,
     /// Layer drawn in front.
     pub selected: Option<usize>,
 }
@@ -90,6 +117,7 @@ impl Default for View {
             filter: String::new(),
             resolution: 1000,
             cursor: None,
+            second: None,
             selected: None,
         }
     }
@@ -159,6 +187,52 @@ pub fn panel(name: Name, index: usize, history: &History, view: &View) -> Scene 
     }
 }
 
+/// [`panel`] with the same quantity of other runs behind it: the first line of each, in a colour
+/// that is the run's own wherever it appears.
+pub fn panel_with(
+    name: Name,
+    index: usize,
+    history: &History,
+    view: &View,
+    others: &[(String, History)],
+) -> Scene {
+    let mut scene = panel(name, index, history, view);
+    if !matches!(name, Name::Loss | Name::Error | Name::Memory) {
+        return scene;
+    }
+    let mut behind = Vec::new();
+    for (i, (label, other)) in others.iter().enumerate() {
+        let plain = View {
+            cursor: None,
+            second: None,
+            ..view.clone()
+        };
+        let theirs = panel(name, index, other, &plain);
+        // The quantity that runs are compared by: validation where there is one.
+        let lines = theirs.items.into_iter().filter_map(|item| match item {
+            Item::Line(line) if !line.segments.is_empty() => Some(line),
+            _ => None,
+        });
+        let line = match name {
+            Name::Memory => lines.last(),
+            _ => lines.max_by_key(|l| l.label == "validation"),
+        };
+        if let Some(line) = line {
+            let low = scene.y.range.0.min(theirs.y.range.0);
+            scene.y.range = (low, scene.y.range.1.max(theirs.y.range.1));
+            behind.push(Item::Line(Line {
+                label: label.clone(),
+                ink: Ink::Series(i + 3),
+                dash: 1 + i % 3,
+                ..line
+            }));
+        }
+    }
+    behind.append(&mut scene.items);
+    scene.items = behind;
+    scene
+}
+
 struct Builder<'a> {
     history: &'a History,
     view: &'a View,
@@ -200,25 +274,38 @@ impl Builder<'_> {
         self.view.x_range.unwrap_or((0.0, last))
     }
 
-    /// Steps to the unit of the x axis.
-    fn x_factor(&self) -> f64 {
+    /// A step in the unit of the x axis.
+    fn x(&self, step: f64) -> f64 {
+        let h = self.history;
         match self.view.x_unit {
-            XUnit::Step => 1.0,
-            XUnit::Epoch => 1.0 / self.history.steps_per_epoch.max(1) as f64,
+            XUnit::Step => step,
+            XUnit::Epoch => step / h.steps_per_epoch.max(1) as f64,
+            XUnit::Samples => step * h.batch.max(1) as f64,
+            XUnit::Seconds => {
+                let Some((first, last)) = h.seconds.extent() else {
+                    return step;
+                };
+                // Before the first record and behind the last the pace of the run goes on.
+                let at = |s: u64| h.seconds.at(s).map_or(0.0, f64::from);
+                let (first, last) = (first as f64, last as f64);
+                let pace = at(last as u64) / last.max(1.0);
+                if step > last {
+                    at(last as u64) + (step - last) * pace
+                } else if step < first {
+                    at(first as u64) * step / first.max(1.0)
+                } else {
+                    at(step as u64)
+                }
+            }
         }
     }
 
     fn x_axis(&self) -> Axis {
         let (low, high) = self.x_range();
-        let factor = self.x_factor();
-        let label = match self.view.x_unit {
-            XUnit::Step => "step",
-            XUnit::Epoch => "epoch",
-        };
         Axis {
-            label: label.into(),
+            label: self.view.x_unit.label().into(),
             scale: Scale::Linear,
-            range: (low * factor, high * factor),
+            range: (self.x(low), self.x(high)),
             ticks: None,
         }
     }
@@ -227,7 +314,6 @@ impl Builder<'_> {
         let (from, to) = self.x_range();
         let from_step = from.max(0.0) as u64;
         let to_step = to.max(0.0).ceil() as u64;
-        let factor = self.x_factor();
         // Two buckets per column resolve what the plot can show.
         let most = (self.view.resolution * 2).max(16);
         let beta = if drawn.smooth {
@@ -246,7 +332,7 @@ impl Builder<'_> {
                 segments.push(Vec::new());
                 (average, weight) = (0.0, 0.0);
             }
-            let x = (f64::from(bucket.first) + f64::from(bucket.last)) / 2.0 * factor;
+            let x = self.x((f64::from(bucket.first) + f64::from(bucket.last)) / 2.0);
             let mean = f64::from(bucket.mean) * drawn.factor;
             let y = if beta > 0.0 {
                 // Debiased: divided by the weight collected so far, a start does not lean to zero.
@@ -267,11 +353,31 @@ impl Builder<'_> {
         }
         segments.retain(|s| !s.is_empty());
         Line {
-            label: drawn.label.into(),
+            label: self.reading(drawn),
             ink: drawn.ink,
             dash: drawn.dash,
             segments,
             band,
+        }
+    }
+
+    /// The label, with the value at the cursor and its difference from the second one.
+    fn reading(&self, drawn: &Drawn<'_>) -> String {
+        let at = |cursor: f64| {
+            let value = drawn.series.at(cursor.max(0.0) as u64)?;
+            Some(f64::from(value) * drawn.factor)
+        };
+        let Some(value) = self
+            .view
+            .cursor
+            .and_then(at)
+            .filter(|_| !drawn.label.is_empty())
+        else {
+            return drawn.label.into();
+        };
+        match self.view.second.and_then(at) {
+            Some(from) => format!("{} {value:.4} (Δ {:+.4})", drawn.label, value - from),
+            None => format!("{} {value:.4}", drawn.label),
         }
     }
 
@@ -285,9 +391,8 @@ impl Builder<'_> {
         guides: Vec<Guide>,
     ) -> Scene {
         let y = self.y_axis(y_label, scale, &lines, &guides);
-        let factor = self.x_factor();
         let marks = self.history.marks.iter().map(|mark| VerticalMark {
-            x: mark.step as f64 * factor,
+            x: self.x(mark.step as f64),
             letter: match mark.kind {
                 MarkKind::Applied => '▲',
                 MarkKind::Checkpoint => '·',
@@ -303,7 +408,8 @@ impl Builder<'_> {
             items: lines.into_iter().map(Item::Line).collect(),
             marks: marks.collect(),
             guides,
-            cursor: self.view.cursor.map(|c| c * factor),
+            cursor: self.view.cursor.map(|c| self.x(c)),
+            second: self.view.second.map(|c| self.x(c)),
             empty: "no data yet".into(),
         }
     }
@@ -605,6 +711,7 @@ impl Builder<'_> {
             marks: Vec::new(),
             guides: Vec::new(),
             cursor: None,
+            second: None,
             empty: "no quantizers in use yet".into(),
         }
     }
@@ -614,9 +721,8 @@ impl Builder<'_> {
         let x = self.x_axis();
         let (from, to) = self.x_range();
         let columns = self.view.resolution.clamp(1, 4000);
-        let factor = self.x_factor();
         let edges: Vec<f64> = (0..=columns)
-            .map(|c| (from + (to - from) * c as f64 / columns as f64) * factor)
+            .map(|c| self.x(from + (to - from) * c as f64 / columns as f64))
             .collect();
         let mut values = vec![None; layers.len() * columns];
         for (row, (_, layer)) in layers.iter().enumerate() {
@@ -684,7 +790,6 @@ impl Builder<'_> {
         guides: Vec<Guide>,
     ) -> Scene {
         let steps = self.stack_steps();
-        let factor = self.x_factor();
         let mut heights = vec![0.0; steps.len()];
         let mut areas = Vec::with_capacity(bands.len());
         for (band, (label, ink)) in bands.into_iter().enumerate() {
@@ -692,7 +797,7 @@ impl Builder<'_> {
             for (height, step) in heights.iter_mut().zip(&steps) {
                 let amount = value(band, *step);
                 if amount.is_finite() && amount > 0.0 {
-                    points.push((*step as f64 * factor, *height, *height + amount));
+                    points.push((self.x(*step as f64), *height, *height + amount));
                     *height += amount;
                 }
             }
@@ -883,6 +988,7 @@ impl Builder<'_> {
             marks: Vec::new(),
             guides: Vec::new(),
             cursor: None,
+            second: None,
             empty: "no quantizers in use yet".into(),
         }
     }

@@ -13,6 +13,8 @@ mod scene;
 pub mod terminal;
 pub mod ticks;
 
-pub use build::{Name, View, XUnit, build, panel};
+pub use build::{Name, View, XUnit, build, panel, panel_with};
 pub use export::{ExportError, Theme, export, paint_svg_text, parse_size, rgb, write_png};
-pub use scene::{Axis, Bar, Figure, Guide, Heat, Ink, Item, Line, Scale, Scene, VerticalMark};
+pub use scene::{
+    Area, Axis, Bar, Figure, Guide, Heat, Ink, Item, Label, Line, Scale, Scene, VerticalMark,
+};

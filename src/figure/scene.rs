@@ -232,6 +232,8 @@ pub struct Scene {
     pub guides: Vec<Guide>,
     /// Position of the cursor on the x axis.
     pub cursor: Option<f64>,
+    /// Position of the second cursor.
+    pub second: Option<f64>,
     /// What to say where there is nothing to show.
     pub empty: String,
 }

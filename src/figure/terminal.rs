@@ -198,7 +198,10 @@ impl Widget for &Plot<'_> {
         }
         self.ticks(area, plot, buffer);
         let mut canvas = Canvas::new(plot, self.palette);
-        self.guides(plot, &mut canvas, buffer);
+        let filled = scene.items.iter().any(|i| matches!(i, Item::Area(_)));
+        if !filled {
+            self.guides(&mut canvas);
+        }
         for item in &scene.items {
             match item {
                 Item::Line(line) => self.line(line, &mut canvas),
@@ -208,7 +211,12 @@ impl Widget for &Plot<'_> {
                 Item::Heat(heat) => self.heat(heat, plot, area, buffer),
             }
         }
+        // Over bands, behind lines.
+        if filled {
+            self.guides(&mut canvas);
+        }
         canvas.paint(buffer);
+        self.guide_labels(plot, buffer);
         for item in &scene.items {
             if let Item::Label(label) = item {
                 let column = column_of(&scene.x, label.at.0, plot);
@@ -371,7 +379,7 @@ impl Plot<'_> {
         canvas.series += 1;
     }
 
-    fn guides(&self, plot: Rect, canvas: &mut Canvas<'_>, buffer: &mut Buffer) {
+    fn guides(&self, canvas: &mut Canvas<'_>) {
         for guide in &self.scene.guides {
             let Some(share) = self.scene.y.share(guide.y) else {
                 continue;
@@ -380,21 +388,22 @@ impl Plot<'_> {
                 continue;
             }
             let v = (1.0 - share) * canvas.height as f64;
-            canvas.line(
-                (0.0, v),
-                (canvas.width as f64, v),
-                guide.ink,
-                1,
-                Some(&mut 0),
-            );
-            if let Some(row) = row_of(&self.scene.y, guide.y, plot) {
-                let width = guide.label.width() as u16;
-                let above = if row > plot.y { row - 1 } else { row + 1 };
-                if width < plot.width && above < plot.y + plot.height {
-                    let x = plot.x + plot.width - width;
-                    let style = self.palette.style(guide.ink);
-                    buffer.set_stringn(x, above, &guide.label, width.into(), style);
-                }
+            let to = (canvas.width as f64, v);
+            canvas.line((0.0, v), to, guide.ink, 1, Some(&mut 0));
+        }
+    }
+
+    fn guide_labels(&self, plot: Rect, buffer: &mut Buffer) {
+        for guide in &self.scene.guides {
+            let Some(row) = row_of(&self.scene.y, guide.y, plot) else {
+                continue;
+            };
+            let width = guide.label.width() as u16;
+            let above = if row > plot.y { row - 1 } else { row + 1 };
+            if width < plot.width && above < plot.y + plot.height {
+                let x = plot.x + plot.width - width;
+                let style = self.palette.style(guide.ink);
+                buffer.set_stringn(x, above, &guide.label, width.into(), style);
             }
         }
     }
@@ -528,14 +537,18 @@ impl Plot<'_> {
     }
 
     fn cursor(&self, plot: Rect, buffer: &mut Buffer) {
-        let Some(at) = self.scene.cursor else { return };
-        let Some(column) = column_of(&self.scene.x, at, plot) else {
-            return;
-        };
+        for (at, line) in [(self.scene.second, '╎'), (self.scene.cursor, '│')] {
+            if let Some(column) = at.and_then(|at| column_of(&self.scene.x, at, plot)) {
+                self.cursor_line(column, line, plot, buffer);
+            }
+        }
+    }
+
+    fn cursor_line(&self, column: u16, line: char, plot: Rect, buffer: &mut Buffer) {
         for row in plot.y..plot.y + plot.height {
             let cell = &mut buffer[(column, row)];
             if cell.symbol() == " " || cell.symbol() == "┊" {
-                cell.set_char('│').set_style(self.palette.style(Ink::Text));
+                cell.set_char(line).set_style(self.palette.style(Ink::Text));
             } else {
                 cell.set_style(Style::new().add_modifier(Modifier::REVERSED));
             }
@@ -739,6 +752,7 @@ mod tests {
             marks: Vec::new(),
             guides: Vec::new(),
             cursor: Some(0.5),
+            second: None,
             empty: "nothing".into(),
         }
     }
@@ -792,6 +806,7 @@ mod tests {
     fn a_diagonal_looks_like_one() {
         let scene = Scene {
             cursor: None,
+            second: None,
             ..scene(vec![(0.0, 0.0), (10.0, 1.0)], (0.0, 10.0), (0.0, 1.0))
         };
         insta::assert_snapshot!(text(&scene, 30, 8));

@@ -1,6 +1,14 @@
 //! The operations as a burn backend extension: what an engine implements, and the one place that
 //! wires their backward passes into burn's autodiff.
 
+#![cfg_attr(
+    feature = "libtorch",
+    allow(
+        deprecated,
+        reason = "burn points users of burn-tch elsewhere; here it is asked for by name"
+    )
+)]
+
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{AutodiffBackend, Backend, backend_extension};
 use burn_autodiff::Autodiff;
@@ -114,14 +122,10 @@ pub struct NormGradients<B: Backend> {
 }
 
 /// The same operations as they enter a graph. Called through burn's run-time dispatch.
-#[cfg_attr(
-    feature = "libtorch",
-    allow(deprecated, reason = "burn points users of burn-tch elsewhere; here it is asked for by name")
-)]
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     LibTorch: cfg(feature = "libtorch"),
-    Cuda: cfg(feature = "cuda"),
+    Cube: cfg(feature = "cuda"),
     Autodiff
 )]
 pub trait Kernels: Backend {

@@ -182,7 +182,11 @@ impl RunFolder {
 
     /// The newest checkpoint.
     pub fn newest_checkpoint(&self) -> Option<PathBuf> {
-        let entries = std::fs::read_dir(self.checkpoints()).ok()?;
+        self.all_checkpoints().pop()
+    }
+
+    /// Checkpoints by step, the oldest first; the best one's copy is not among them.
+    pub fn all_checkpoints(&self) -> Vec<PathBuf> {
         let step = |path: &Path| -> Option<u64> {
             path.file_name()?
                 .to_str()?
@@ -191,11 +195,11 @@ impl RunFolder {
                 .parse()
                 .ok()
         };
-        let paths = entries.filter_map(|e| Some(e.ok()?.path()));
-        paths
-            .filter_map(|p| Some((step(&p)?, p)))
-            .max()
-            .map(|(_, p)| p)
+        let entries = std::fs::read_dir(self.checkpoints());
+        let paths = entries.into_iter().flatten().flatten().map(|e| e.path());
+        let mut found: Vec<(u64, PathBuf)> = paths.filter_map(|p| Some((step(&p)?, p))).collect();
+        found.sort();
+        found.into_iter().map(|(_, path)| path).collect()
     }
 
     /// The best checkpoint, if one was ever best.

@@ -196,6 +196,10 @@ pub struct History {
     pub pull: Series,
     /// Seconds of a step by phase, in the order of [`PHASES`].
     pub times: [Series; PHASES.len()],
+    /// Seconds of training, pauses left out.
+    pub seconds: Series,
+    /// Samples of the newest step.
+    pub batch: u64,
     /// Samples per second.
     pub samples_per_s: Series,
     /// Validation error.
@@ -398,6 +402,7 @@ impl History {
             (&mut self.gbops, usage.gbops),
             (&mut self.weight_penalty, r.weight_penalty),
             (&mut self.activation_penalty, r.activation_penalty),
+            (&mut self.seconds, r.seconds),
             (&mut self.penalty, r.loss - r.cross_entropy),
             (&mut self.pull, share(r.pulls)),
             (&mut self.samples_per_s, r.samples_per_s),
@@ -405,6 +410,7 @@ impl History {
             series.push(step, value as f32);
         }
         let t = r.times;
+        self.batch = (r.samples_per_s * f64::from(t.total())).round() as u64;
         let phases = [t.data, t.forward, t.backward, t.telemetry, t.update];
         for (series, seconds) in self.times.iter_mut().zip(phases) {
             series.push(step, seconds);

@@ -12,10 +12,10 @@ use crate::run::Budget;
 
 /// Growth of lambda per step while the controller finds its budget exceeded.
 const RAISE: f64 = 1.01;
-/// Decay of lambda per step towards its base once the budget is met. Ten times slower than it
-/// rises: bitwidths move in whole bits, so a run at its budget crosses the line again and again,
-/// and where the two rates balance it spends a tenth of its steps beyond it.
-const LET_GO: f64 = 0.999;
+/// Decay of lambda per step towards its base once the budget is met. Half as fast as it rises:
+/// bitwidths move in whole bits, so a run at its budget crosses the line again and again, and
+/// where the two rates balance it spends a third of its steps beyond it.
+const LET_GO: f64 = 0.995;
 /// The controller never exceeds its base lambda by more than this factor.
 const CEILING: f64 = 1e4;
 

@@ -93,20 +93,11 @@ pub(super) fn read(
     network: &mut Network,
     optimizer: &mut Optimizer,
 ) -> Result<State, CheckpointError> {
+    let state = read_state(path)?;
     let bad = |reason: String| CheckpointError::State {
         path: path.to_owned(),
         reason,
     };
-    let bytes = std::fs::read(path).map_err(|e| bad(e.to_string()))?;
-    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
-    let text = metadata.metadata().as_ref().and_then(|m| m.get(STATE));
-    let text = text.ok_or_else(|| bad("no state in it".into()))?;
-    let bytes: Option<Vec<u8>> = (0..text.len())
-        .step_by(2)
-        .map(|i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok())
-        .collect();
-    let bytes = bytes.ok_or_else(|| bad("damaged state".into()))?;
-    let state: State = postcard::from_bytes(&bytes).map_err(|e| bad(e.to_string()))?;
     if state.slots.len() != network.slots.len() {
         let (found, expected) = (state.slots.len(), network.slots.len());
         return Err(bad(format!(
@@ -132,6 +123,27 @@ pub(super) fn read(
     optimizer.slots.clone_from(&state.slot_moments);
     optimizer.updates = state.updates;
     Ok(state)
+}
+
+/// What a checkpoint holds besides tensors.
+///
+/// # Errors
+/// Where the file cannot be read or is no checkpoint.
+pub fn read_state(path: &Path) -> Result<State, CheckpointError> {
+    let bad = |reason: String| CheckpointError::State {
+        path: path.to_owned(),
+        reason,
+    };
+    let bytes = std::fs::read(path).map_err(|e| bad(e.to_string()))?;
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
+    let text = metadata.metadata().as_ref().and_then(|m| m.get(STATE));
+    let text = text.ok_or_else(|| bad("no state in it".into()))?;
+    let bytes: Option<Vec<u8>> = (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok())
+        .collect();
+    let bytes = bytes.ok_or_else(|| bad("damaged state".into()))?;
+    postcard::from_bytes(&bytes).map_err(|e| bad(e.to_string()))
 }
 
 /// The weights of a checkpoint, without the optimizer's moments.

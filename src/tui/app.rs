@@ -7,37 +7,52 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent};
 
 use super::Current;
 use super::keymap::{Action, action};
+use super::microscope::Microscope;
+use super::system::System;
 use super::toy::Toy;
 use crate::experiment::{
     AutoApply, Change, Class, Diagnostics, Experiment, Loaded, Saved, difference, resolve_text,
     set_in_file, strongest,
 };
 use crate::figure::terminal::{Colours, Marker, Palette};
-use crate::figure::{Figure, Name, Theme, View, XUnit, build};
+use crate::figure::{Figure, Name, Theme, View, build};
 use crate::quantizer::Parametrization;
-use crate::run::{Command, History, Manifest, RunFolder, Severity, list_runs, read_log};
+use crate::run::{
+    Command, History, Manifest, RunFolder, Severity, Verdict, VerdictKind, list_runs, read_log,
+};
 
 /// A page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Page {
     Overview,
     Layers,
     Bitwidths,
     Ranges,
     Gradients,
+    Plane,
+    Memory,
+    Microscope,
+    Verdicts,
     Runs,
+    System,
     Log,
     Toy,
 }
 
 impl Page {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Overview,
         Self::Layers,
         Self::Bitwidths,
         Self::Ranges,
         Self::Gradients,
+        Self::Plane,
+        Self::Memory,
+        Self::Microscope,
+        Self::Verdicts,
         Self::Runs,
+        Self::System,
         Self::Log,
         Self::Toy,
     ];
@@ -47,9 +62,14 @@ impl Page {
             Self::Overview => "overview",
             Self::Layers => "layers",
             Self::Bitwidths => "bitwidths",
-            Self::Ranges => "step & range",
+            Self::Ranges => "ranges",
             Self::Gradients => "gradients",
+            Self::Plane => "plane",
+            Self::Memory => "memory",
+            Self::Microscope => "microscope",
+            Self::Verdicts => "verdicts",
             Self::Runs => "runs",
+            Self::System => "system",
             Self::Log => "log",
             Self::Toy => "toy",
         }
@@ -60,14 +80,84 @@ impl Page {
         Self::ALL[(at + by) % Self::ALL.len()]
     }
 
-    /// Figures that the page shows: what `x` exports.
-    fn figures(self) -> &'static [Name] {
+    /// The plots of the page: name and panel.
+    pub(super) fn plots(self) -> &'static [(Name, usize)] {
         match self {
-            Self::Overview => &[Name::Loss, Name::Error, Name::Memory],
-            Self::Layers | Self::Bitwidths => &[Name::Bitwidth, Name::BitwidthHeat],
-            Self::Ranges => &[Name::StepSize, Name::Range],
-            Self::Gradients => &[Name::Gradients],
-            Self::Runs | Self::Log | Self::Toy => &[],
+            Self::Overview => &[
+                (Name::Loss, 0),
+                (Name::Error, 0),
+                (Name::Memory, 0),
+                (Name::Memory, 1),
+            ],
+            Self::Bitwidths => &[
+                (Name::Bitwidth, 0),
+                (Name::Bitwidth, 1),
+                (Name::BitwidthHeat, 0),
+            ],
+            Self::Ranges => &[
+                (Name::StepSize, 0),
+                (Name::StepSize, 1),
+                (Name::Range, 0),
+                (Name::Range, 1),
+            ],
+            Self::Gradients => &[
+                (Name::Gradients, 0),
+                (Name::Gradients, 1),
+                (Name::Gradients, 2),
+            ],
+            Self::Plane => &[(Name::Plane, 0), (Name::Plane, 1)],
+            Self::Memory => &[
+                (Name::Ledger, 0),
+                (Name::Ledger, 1),
+                (Name::Pull, 0),
+                (Name::Pull, 1),
+            ],
+            Self::System => &[(Name::Phases, 0)],
+            Self::Layers
+            | Self::Microscope
+            | Self::Verdicts
+            | Self::Runs
+            | Self::Log
+            | Self::Toy => &[],
+        }
+    }
+
+    /// Figures that the page shows: what `x` exports.
+    pub(super) fn figures(self) -> Vec<Name> {
+        let mut names: Vec<Name> = self.plots().iter().map(|p| p.0).collect();
+        if self == Self::Layers {
+            names.extend([Name::Bitwidth, Name::BitwidthHeat]);
+        }
+        names.dedup();
+        names
+    }
+}
+
+/// How runs are sorted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// The newest first.
+    Time,
+    /// The best validation error first.
+    Error,
+    /// The smallest weights first.
+    Kilobytes,
+}
+
+impl Order {
+    fn next(self) -> Self {
+        match self {
+            Self::Time => Self::Error,
+            Self::Error => Self::Kilobytes,
+            Self::Kilobytes => Self::Time,
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Time => "newest first",
+            Self::Error => "best error first",
+            Self::Kilobytes => "smallest weights first",
         }
     }
 }
@@ -127,6 +217,18 @@ pub(super) struct App {
     /// How the selected run differs from the current one, line by line.
     pub compared: Vec<String>,
     pub toy: Toy,
+    pub microscope: Microscope,
+    pub system: System,
+    /// Columns of the tabs, for the mouse.
+    pub tabs: Vec<(std::ops::Range<u16>, Page)>,
+    /// The plot of the page that fills the screen.
+    pub expanded: Option<usize>,
+    /// Runs drawn behind the current one, by label.
+    pub overlays: Vec<(String, History)>,
+    /// How the runs page is sorted.
+    pub order: Order,
+    /// Only runs whose label contains this.
+    pub runs_filter: String,
     pub file: Option<PathBuf>,
     /// What the file asks for now, where it can be read.
     pub diagnostics: Option<Diagnostics>,
@@ -164,6 +266,13 @@ impl App {
             runs: Vec::new(),
             compared: Vec::new(),
             toy: Toy::default(),
+            microscope: Microscope::default(),
+            system: System::default(),
+            tabs: Vec::new(),
+            expanded: None,
+            overlays: Vec::new(),
+            order: Order::Time,
+            runs_filter: String::new(),
             file,
             diagnostics: None,
             experiment: loaded.experiment.clone(),
@@ -183,7 +292,8 @@ impl App {
         self.folder = folder;
         self.span = None;
         self.anchor = None;
-        self.view.cursor = None;
+        (self.view.cursor, self.view.second) = (None, None);
+        self.microscope = Microscope::default();
     }
 
     /// Reads the history back from the log.
@@ -280,6 +390,7 @@ impl App {
         self.overlay = None;
         if class <= Class::Epoch && self.history.end.is_none() {
             self.experiment = loaded.experiment.clone();
+            self.history.verdicts.set_experiment(&loaded.experiment);
             self.current = loaded.clone();
             return vec![Effect::Send(Command::Apply(loaded.experiment))];
         }
@@ -382,14 +493,25 @@ impl App {
                 return;
             }
             KeyCode::Esc => {
-                self.view.filter.clear();
+                text.clear();
                 self.typing = None;
+                if self.page == Page::Runs {
+                    self.runs_filter.clear();
+                    self.list_runs();
+                } else {
+                    self.view.filter.clear();
+                }
                 return;
             }
             _ => return,
         }
-        self.view.filter.clone_from(text);
         self.selected = 0;
+        if self.page == Page::Runs {
+            self.runs_filter.clone_from(text);
+            self.list_runs();
+        } else {
+            self.view.filter.clone_from(text);
+        }
     }
 
     fn perform(&mut self, action: Action) -> Vec<Effect> {
@@ -402,7 +524,29 @@ impl App {
             Action::SingleStep => return vec![Effect::Send(Command::Step(1))],
             Action::Checkpoint => return vec![Effect::Send(Command::CheckpointNow)],
             Action::Undo => return self.undo(),
+            Action::Filter if self.page == Page::Runs => {
+                self.typing = Some(self.runs_filter.clone());
+            }
             Action::Filter => self.typing = Some(self.view.filter.clone()),
+            Action::Sort => {
+                self.order = self.order.next();
+                self.tell(format!("runs: {}", self.order.name()));
+                self.list_runs();
+            }
+            Action::Overlay => self.toggle_overlay(),
+            Action::Expand => {
+                let count = self.page.plots().len();
+                let next = self.expanded.map_or(0, |e| e + 1);
+                self.expanded = (next < count).then_some(next);
+            }
+            Action::EarlierCheckpoint => self.microscope.scrub(-1),
+            Action::LaterCheckpoint => self.microscope.scrub(1),
+            Action::SecondCursor => {
+                self.view.second = match (self.view.second, self.view.cursor) {
+                    (Some(_), _) => None,
+                    (None, cursor) => cursor.or(Some(self.history.step() as f64)),
+                };
+            }
             Action::Down => self.move_selection(1),
             Action::Up => self.move_selection(-1),
             Action::First => self.move_selection(isize::MIN / 2),
@@ -420,7 +564,7 @@ impl App {
             }
             Action::CursorLeft => self.move_cursor(-1.0),
             Action::CursorRight => self.move_cursor(1.0),
-            Action::CursorOff => self.view.cursor = None,
+            Action::CursorOff => (self.view.cursor, self.view.second) = (None, None),
             Action::Logarithmic => self.view.log_y = !self.view.log_y,
             Action::Smooth => {
                 self.view.smoothing = match self.view.smoothing {
@@ -430,10 +574,7 @@ impl App {
                 };
             }
             Action::Unit => {
-                self.view.x_unit = match self.view.x_unit {
-                    XUnit::Step => XUnit::Epoch,
-                    XUnit::Epoch => XUnit::Step,
-                };
+                self.view.x_unit = self.view.x_unit.next();
             }
             Action::ExportFigure => return self.export(),
             Action::ExportScreen => return vec![Effect::ExportScreen],
@@ -448,6 +589,7 @@ impl App {
                 self.scroll = 0;
                 self.overlay = Some(Overlay::Help);
             }
+            Action::Back if self.expanded.is_some() => self.expanded = None,
             Action::Back => {
                 self.view.filter.clear();
                 self.overlay = None;
@@ -459,21 +601,63 @@ impl App {
         Vec::new()
     }
 
-    fn go_to(&mut self, page: Page) {
+    pub(super) fn go_to(&mut self, page: Page) {
         self.page = page;
+        self.expanded = None;
         self.selected = 0;
         self.scroll = 0;
         match page {
-            Page::Runs => {
-                self.runs = list_runs(&self.runs_root);
-                self.compare();
-            }
+            Page::Runs => self.list_runs(),
+            Page::Microscope => self.microscope.refresh(&self.folder),
             Page::Toy => {
                 if let Err(error) = self.toy.start() {
                     self.warn(format!("the toy cannot be computed: {error}"));
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Reads the runs folder: filtered and sorted as asked.
+    fn list_runs(&mut self) {
+        self.runs = list_runs(&self.runs_root);
+        self.runs
+            .retain(|(folder, _)| folder.label().contains(&self.runs_filter));
+        let least = |v: Option<f64>| v.unwrap_or(f64::INFINITY);
+        match self.order {
+            Order::Time => self.runs.sort_by(|a, b| b.1.started.cmp(&a.1.started)),
+            Order::Error => self
+                .runs
+                .sort_by(|a, b| least(a.1.best_error).total_cmp(&least(b.1.best_error))),
+            Order::Kilobytes => self
+                .runs
+                .sort_by(|a, b| a.1.weight_kb.total_cmp(&b.1.weight_kb)),
+        }
+        self.compare();
+    }
+
+    /// Draws the selected run behind the current one, or no longer.
+    fn toggle_overlay(&mut self) {
+        let Some((folder, _)) = self.runs.get(self.selected) else {
+            return;
+        };
+        let label = folder.label();
+        if let Some(at) = self.overlays.iter().position(|o| o.0 == label) {
+            self.overlays.remove(at);
+            self.tell(format!("{label} no longer drawn"));
+            return;
+        }
+        if *folder == self.folder {
+            self.tell("this is the run on the screen".into());
+            return;
+        }
+        match read_log(&folder.log()) {
+            Ok((events, _)) => {
+                self.overlays
+                    .push((label.clone(), History::from_events(&events)));
+                self.tell(format!("{label} is drawn behind loss, error and memory"));
+            }
+            Err(error) => self.warn(error.to_string()),
         }
     }
 
@@ -493,6 +677,7 @@ impl App {
             Page::Runs => self.runs.len(),
             Page::Log => self.history.messages.len(),
             Page::Toy => Parametrization::ALL.len(),
+            Page::Verdicts => self.verdicts().len(),
             _ => self
                 .history
                 .layers
@@ -512,8 +697,10 @@ impl App {
 
     /// Narrows every plot to the selected layer, or widens it again.
     fn open_layer(&mut self) {
-        if matches!(self.page, Page::Runs | Page::Log | Page::Toy) {
-            return;
+        match self.page {
+            Page::Verdicts => return self.open_verdict(),
+            Page::Runs | Page::Log | Page::Toy | Page::System | Page::Microscope => return,
+            _ => {}
         }
         if !self.view.filter.is_empty() {
             self.view.filter.clear();
@@ -532,6 +719,41 @@ impl App {
                 self.page = Page::Ranges;
             }
         }
+    }
+
+    /// Goes where the evidence of the selected verdict is seen: that layer, at that step.
+    fn open_verdict(&mut self) {
+        let verdicts = self.verdicts();
+        let Some(verdict) = verdicts.get(self.selected) else {
+            return;
+        };
+        let (kind, layer, since) = (verdict.kind, verdict.layer, verdict.since);
+        let name = layer
+            .and_then(|l| self.history.layers.get(l))
+            .map_or(String::new(), |l| l.info.name.clone());
+        self.go_to(match kind {
+            VerdictKind::Exploding | VerdictKind::Vanishing => Page::Gradients,
+            VerdictKind::Frozen | VerdictKind::AtClamp => Page::Plane,
+            VerdictKind::Oscillating => Page::Bitwidths,
+            VerdictKind::PenaltyDrowns => Page::Memory,
+            VerdictKind::NonFinite => Page::Overview,
+            VerdictKind::AllZero | VerdictKind::Saturated | VerdictKind::RangeUnreached => {
+                Page::Ranges
+            }
+        });
+        self.view.filter = name;
+        self.view.cursor = Some(since as f64);
+    }
+
+    /// Verdicts as the page lists them: standing ones, the gravest first, then those that ended,
+    /// the newest first.
+    pub(super) fn verdicts(&self) -> Vec<&Verdict> {
+        let all = &self.history.verdicts;
+        let mut listed = all.standing();
+        let mut ended: Vec<_> = all.all().iter().filter(|v| v.until.is_some()).collect();
+        ended.sort_by_key(|v| std::cmp::Reverse(v.until));
+        listed.extend(ended);
+        listed
     }
 
     fn zoom(&mut self, factor: f64) {

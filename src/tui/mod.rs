@@ -10,6 +10,8 @@ mod app;
 mod bench;
 mod capture;
 mod keymap;
+mod microscope;
+mod system;
 mod terminal;
 mod toy;
 mod view;
@@ -178,9 +180,13 @@ impl Workbench {
         } else {
             for event in &events {
                 self.app.history.push(event);
+                if matches!(event.as_ref(), crate::run::Event::Checkpoint { .. }) {
+                    self.app.microscope.refresh(&self.app.folder);
+                }
             }
         }
         changed |= self.app.toy.receive();
+        changed |= self.app.system.sample();
         while let Ok(text) = self.exported.1.try_recv() {
             self.app.tell(text);
             changed = true;

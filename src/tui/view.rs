@@ -1,9 +1,12 @@
 //! Painting the pages.
 
 mod layers;
+mod microscope;
 mod overlay;
 mod runs;
+mod system;
 mod toy;
+mod verdicts;
 
 use std::time::Duration;
 
@@ -17,7 +20,7 @@ use ratatui::widgets::{Paragraph, Widget};
 use super::app::{App, Page};
 use super::keymap::KEYMAP;
 use crate::figure::terminal::{Colours, Plot};
-use crate::figure::{Ink, Name, panel, ticks::number};
+use crate::figure::{Ink, Name, panel_with, ticks::number};
 use crate::headless::duration;
 use crate::run::{Event, History, Phase, Severity};
 
@@ -45,36 +48,23 @@ pub(super) fn draw(app: &mut App, frame: &mut Frame<'_>) {
     let buffer = frame.buffer_mut();
     status(app, top, buffer);
     tab_bar(app, tabs, buffer);
-    match app.page {
-        Page::Overview => overview(app, body, buffer),
-        Page::Layers => layers::draw(app, body, buffer),
-        Page::Bitwidths => bitwidths(app, body, buffer),
-        Page::Ranges => grid(
-            app,
-            &[
-                (Name::StepSize, 0),
-                (Name::StepSize, 1),
-                (Name::Range, 0),
-                (Name::Range, 1),
-            ],
-            body,
-            buffer,
-        ),
-        Page::Gradients => {
-            grid(
-                app,
-                &[
-                    (Name::Gradients, 0),
-                    (Name::Gradients, 1),
-                    (Name::Gradients, 2),
-                ],
-                body,
-                buffer,
-            );
+    match (app.expanded, app.page) {
+        (Some(index), page) if index < page.plots().len() => {
+            let (name, panel) = page.plots()[index];
+            plot(app, name, panel, body, buffer);
         }
-        Page::Runs => runs::draw(app, body, buffer),
-        Page::Log => log(app, body, buffer),
-        Page::Toy => toy::draw(app, body, buffer),
+        (_, Page::Overview) => overview(app, body, buffer),
+        (_, Page::Layers) => layers::draw(app, body, buffer),
+        (_, Page::Bitwidths) => bitwidths(app, body, buffer),
+        (_, page @ (Page::Ranges | Page::Gradients | Page::Plane | Page::Memory)) => {
+            grid(app, page.plots(), body, buffer);
+        }
+        (_, Page::Microscope) => microscope::draw(app, body, buffer),
+        (_, Page::Verdicts) => verdicts::draw(app, body, buffer),
+        (_, Page::Runs) => runs::draw(app, body, buffer),
+        (_, Page::System) => system::draw(app, body, buffer),
+        (_, Page::Log) => log(app, body, buffer),
+        (_, Page::Toy) => toy::draw(app, body, buffer),
     }
     bottom_line(app, bottom, buffer);
     overlay::draw(app, body, buffer);
@@ -141,25 +131,55 @@ fn status(app: &App, area: Rect, buffer: &mut Buffer) {
     buffer.set_stringn(area.x, area.y, text, area.width.into(), bar_style(app));
 }
 
-fn tab_bar(app: &App, area: Rect, buffer: &mut Buffer) {
-    let wide = area.width >= 90;
+/// The key of a page, as the keymap has it.
+fn page_key(page: Page) -> String {
+    KEYMAP
+        .iter()
+        .find(|b| b.action == super::keymap::Action::GoTo(page))
+        .map_or_else(String::new, super::keymap::Binding::key)
+}
+
+fn tab_bar(app: &mut App, area: Rect, buffer: &mut Buffer) {
+    let notes = notes(app);
+    let room = area.width.saturating_sub(notes.chars().count() as u16 + 1);
+    let whole: usize = Page::ALL.iter().map(|p| p.title().len() + 4).sum();
+    let letters = usize::from(room) < whole;
     let mut x = area.x;
-    for (i, page) in Page::ALL.into_iter().enumerate() {
+    app.tabs.clear();
+    for page in Page::ALL {
         let current = page == app.page;
-        let title = if wide || current {
-            page.title()
-        } else {
-            &page.title()[..4.min(page.title().len())]
+        // Where not all names fit, the current page's does, and the others' keys.
+        let text = match (letters, current) {
+            (true, false) => format!(" {} ", page_key(page)),
+            _ => format!(" {} {} ", page_key(page), page.title()),
         };
-        let text = format!(" {} {} ", i + 1, title);
+        let alarmed = page == Page::Verdicts && !app.history.verdicts.standing().is_empty();
         let style = if current {
             bold(app).add_modifier(Modifier::REVERSED)
+        } else if alarmed {
+            severity_style(app, Severity::Warning)
         } else {
             muted(app)
         };
-        let right = area.x + area.width;
-        (x, _) = buffer.set_stringn(x, area.y, text, right.saturating_sub(x).into(), style);
+        let from = x;
+        (x, _) = buffer.set_stringn(
+            x,
+            area.y,
+            text,
+            (area.x + area.width).saturating_sub(x).into(),
+            style,
+        );
+        app.tabs.push((from..x, page));
     }
+    let width = notes.chars().count() as u16;
+    if width > 0 && x + width < area.x + area.width {
+        let style = severity_style(app, Severity::Warning);
+        buffer.set_string(area.x + area.width - width, area.y, notes, style);
+    }
+}
+
+/// What is not as usual: at the right end of the tabs.
+fn notes(app: &App) -> String {
     let mut notes = Vec::new();
     if !app.view.filter.is_empty() {
         notes.push(format!("filter: {}", app.view.filter));
@@ -167,12 +187,12 @@ fn tab_bar(app: &App, area: Rect, buffer: &mut Buffer) {
     if app.diagnostics.is_some() {
         notes.push("experiment file broken (d)".into());
     }
-    let note = notes.join("  ");
-    let width = note.chars().count() as u16;
-    if width > 0 && x + width < area.x + area.width {
-        let style = severity_style(app, Severity::Warning);
-        buffer.set_string(area.x + area.width - width, area.y, note, style);
+    match app.history.verdicts.standing().len() {
+        0 => {}
+        1 => notes.push("1 verdict (9)".into()),
+        n => notes.push(format!("{n} verdicts (9)")),
     }
+    notes.join("  ")
 }
 
 fn bottom_line(app: &App, area: Rect, buffer: &mut Buffer) {
@@ -343,7 +363,8 @@ fn grid(app: &App, plots: &[(Name, usize)], area: Rect, buffer: &mut Buffer) {
 }
 
 fn plot(app: &App, name: Name, index: usize, area: Rect, buffer: &mut Buffer) {
-    let scene = panel(name, index, &app.history, &app.view_for(area.width));
+    let view = app.view_for(area.width);
+    let scene = panel_with(name, index, &app.history, &view, &app.overlays);
     (&Plot::new(&scene, &app.palette)).render(area, buffer);
 }
 

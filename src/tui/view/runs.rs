@@ -3,13 +3,41 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
+use ratatui::widgets::Widget;
 
 use super::super::app::App;
 use super::{bold, muted};
-use crate::figure::Ink;
+use crate::figure::terminal::Plot;
+use crate::figure::{Axis, Ink, Item, Label, Line, Scale, Scene};
+use crate::run::Manifest;
 
 pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
-    let [list, below] = Layout::vertical([Constraint::Fill(2), Constraint::Fill(1)]).areas(area);
+    let [list, below] = Layout::vertical([Constraint::Fill(1), Constraint::Fill(1)]).areas(area);
+    let below = if area.width >= 100 {
+        let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(below);
+        let runs: Vec<&Manifest> = app.runs.iter().map(|r| &r.1).collect();
+        let scene = trade_off(&runs);
+        (&Plot::new(&scene, &app.palette)).render(right, buffer);
+        left
+    } else {
+        below
+    };
+    let filter = if app.runs_filter.is_empty() {
+        String::new()
+    } else {
+        format!(", only \"{}\"", app.runs_filter)
+    };
+    let order = format!(
+        "{} runs, {}{filter} (r sorts, / filters, m draws behind)",
+        app.runs.len(),
+        app.order.name()
+    );
+    buffer.set_stringn(list.x, list.y, order, list.width.into(), muted(app));
+    let list = Rect {
+        y: list.y + 1,
+        height: list.height.saturating_sub(1),
+        ..list
+    };
     let title = format!(
         "{:<38} {:<9} {:>8} {:>7} {:>7} {:>9}",
         "run", "status", "step", "val %", "test %", "weight kB"
@@ -23,17 +51,25 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
     let percent = |v: Option<f64>| v.map_or("-".to_owned(), |e| format!("{:.2}", e * 100.0));
     for (i, (folder, m)) in app.runs.iter().enumerate().skip(app.scroll).take(rows) {
         let y = list.y + 1 + (i - app.scroll) as u16;
-        let own = if *folder == app.folder { "*" } else { "" };
+        let label = folder.label();
+        let overlaid = app.overlays.iter().position(|o| o.0 == label);
+        let own = match overlaid {
+            _ if *folder == app.folder => " *".to_owned(),
+            Some(_) => " ┄".to_owned(),
+            None => String::new(),
+        };
         let text = format!(
             "{:<38} {:<9} {:>8} {:>7} {:>7} {:>9.2}",
-            folder.label() + own,
+            label + &own,
             m.status.name(),
             m.step,
             percent(m.best_error),
             percent(m.test_error),
             m.weight_kb
         );
-        let mut style = app.palette.style(Ink::Text);
+        let mut style = app
+            .palette
+            .style(overlaid.map_or(Ink::Text, |o| Ink::Series(o + 3)));
         if i == app.selected {
             style = style.add_modifier(Modifier::REVERSED);
         }
@@ -59,5 +95,73 @@ fn compare(app: &App, area: Rect, buffer: &mut Buffer) {
         let y = area.y + 1 + i as u16;
         let width = area.width.saturating_sub(2).into();
         buffer.set_stringn(area.x + 2, y, line, width, Style::new());
+    }
+}
+
+/// Validation error against kB of weights, with the runs that no other beats in both.
+fn trade_off(runs: &[&Manifest]) -> Scene {
+    let points = runs
+        .iter()
+        .filter_map(|m| Some((m.weight_kb, 100.0 * m.best_error?)));
+    let mut points: Vec<(f64, f64)> = points.collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let mut front: Vec<(f64, f64)> = Vec::new();
+    for point in &points {
+        if front.last().is_none_or(|last| point.1 < last.1) {
+            // Down to the better error at the same size: a staircase, not a promise in between.
+            if let Some(last) = front.last().copied() {
+                front.push((point.0, last.1));
+            }
+            front.push(*point);
+        }
+    }
+    let range = |of: fn(&(f64, f64)) -> f64| {
+        let (low, high) = points
+            .iter()
+            .map(of)
+            .fold((f64::MAX, f64::MIN), |r, v| (r.0.min(v), r.1.max(v)));
+        if low > high {
+            return (0.0, 1.0);
+        }
+        let margin = ((high - low) * 0.1).max(0.05 * high.abs()).max(1e-3);
+        ((low - margin).max(0.0), high + margin)
+    };
+    let axis = |label: &str, range| Axis {
+        label: label.into(),
+        scale: Scale::Linear,
+        range,
+        ticks: None,
+    };
+    let (x, y) = (
+        axis("kB of weights", range(|p| p.0)),
+        axis("validation error, %", range(|p| p.1)),
+    );
+    let mut items = Vec::new();
+    if !points.is_empty() {
+        items.push(Item::Line(Line {
+            label: "Pareto front".into(),
+            ink: Ink::Budget,
+            dash: 1,
+            segments: vec![front],
+            band: Vec::new(),
+        }));
+    }
+    items.extend(points.iter().map(|at| {
+        Item::Label(Label {
+            at: *at,
+            text: "●".into(),
+            ink: Ink::Series(0),
+        })
+    }));
+    Scene {
+        title: "error against memory".into(),
+        x,
+        y,
+        items,
+        marks: Vec::new(),
+        guides: Vec::new(),
+        cursor: None,
+        second: None,
+        empty: "no run with a validation error within its budget yet".into(),
     }
 }
