@@ -122,16 +122,16 @@ enum Command {
         #[arg(default_value = "runs")]
         runs: PathBuf,
     },
-    /// Draw a figure of a run
+    /// Draw a figure of a run, or a saved figure again
     Plot {
-        /// Run folder, or its name under the runs folder
+        /// Run folder, its name under the runs folder, or a figure's TOML file
         run: PathBuf,
-        /// Which figure
-        figure: crate::figure::Name,
-        /// PNG or SVG file to write
+        /// Which figure (not with a TOML file)
+        figure: Option<crate::figure::Name>,
+        /// PNG, SVG or CSV file to write (beside a TOML file: its name with .png)
         #[arg(short, long)]
-        output: PathBuf,
-        /// Light (for paper) or dark
+        output: Option<PathBuf>,
+        /// Colours
         #[arg(long, default_value = "light")]
         theme: crate::figure::Theme,
         /// Width and height in pixels
@@ -346,8 +346,25 @@ fn run(command: Command) -> Result<u8, CliError> {
             size,
             runs,
         } => {
-            let folder = find_run(&run, &runs)?;
-            headless::plot(&folder, figure, &output, theme, size)?;
+            let saved = run.extension().is_some_and(|e| e == "toml");
+            match (saved, figure, output) {
+                (true, None, output) => headless::plot_saved(&run, output.as_deref())?,
+                (true, Some(_), _) => {
+                    return Err(CliError::Usage(
+                        "a figure's TOML file says which figure; name none".into(),
+                    ));
+                }
+                (false, Some(figure), Some(output)) => {
+                    let folder = find_run(&run, &runs)?;
+                    headless::plot(&folder, figure, &output, theme, size)?;
+                }
+                (false, None, _) => {
+                    return Err(CliError::Usage("expected a figure behind the run".into()));
+                }
+                (false, _, None) => {
+                    return Err(CliError::Usage("expected -o FILE.png, .svg or .csv".into()));
+                }
+            }
             Ok(0)
         }
         Command::Data {

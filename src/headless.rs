@@ -261,7 +261,17 @@ pub(crate) fn plot(
     let (events, _) = read_log(&folder.log()).map_err(|e| CliError::Failed(e.to_string()))?;
     let history = History::from_events(&events);
     let scene = figure::build(name, &history, &figure::View::default());
-    figure::export(&scene, output, theme, size).map_err(|e| CliError::Failed(e.to_string()))
+    let notes = figure::notes(&history);
+    figure::export(&scene, output, theme, size, &notes).map_err(|e| CliError::Failed(e.to_string()))
+}
+
+/// Draws a saved figure again.
+pub(crate) fn plot_saved(file: &Path, output: Option<&Path>) -> Result<(), CliError> {
+    let saved = figure::Saved::read(file).map_err(|e| CliError::Usage(e.to_string()))?;
+    let beside = file.with_extension("png");
+    saved
+        .draw(file, output.unwrap_or(&beside))
+        .map_err(|e| CliError::Failed(e.to_string()))
 }
 
 /// Fetches CIFAR-10 with a progress bar.

@@ -189,7 +189,7 @@ pub(crate) fn command(output: &Path, steps: usize, json: bool) -> Result<u8, Cli
         ));
     }
     let descents = descend_all(steps);
-    figure::export(&scenes(&descents), output, Theme::Light, (2100, 900))
+    figure::export(&scenes(&descents), output, Theme::Light, (2100, 900), &[])
         .map_err(|e| CliError::Failed(e.to_string()))?;
     if json {
         let rows: Vec<_> = descents

@@ -141,8 +141,14 @@ fn pages_reload_export_quit() {
         ("3", "layers x steps"),
         ("4", "step size d, weights"),
         ("5", "gradient norm of W"),
-        ("6", "against the current experiment"),
-        ("7", "quantizers in use"),
+        ("6", "plane of step size d and range"),
+        ("7", "kB per layer, weights"),
+        ("8", "transfer curve"),
+        ("9", "verdict"),
+        ("0", "against the current experiment"),
+        ("S", "samples/s   "),
+        ("L", "quantizers in use"),
+        ("T", "samples of N(0, 1)"),
         ("?", "write a checkpoint now"),
     ] {
         terminal.press(key);
@@ -173,6 +179,22 @@ fn pages_reload_export_quit() {
     terminal.until("the third rate", |s| {
         s.contains("lr 0.0020") && !s.contains("broken")
     });
+    // A value set from the screen goes through the file, whose comments stay.
+    let commented = format!(
+        "# mine\n{}",
+        SMALL.replace("lr = 0.01", "lr = 0.002 # small")
+    );
+    write(folder.path(), "e.toml", &commented);
+    terminal.press(":set optimizer.lr 0.003\r");
+    terminal.until("the fourth rate", |s| s.contains("lr 0.0030"));
+    let text = std::fs::read_to_string(folder.path().join("e.toml")).expect("readable");
+    assert!(
+        text.contains("# mine") && text.contains("lr = 0.003 # small"),
+        "{text}"
+    );
+    terminal.press(":theme high-contrast\r");
+    terminal.press(":nonsense\r");
+    terminal.see("no command");
     // A change that needs a new run asks first; no keeps the run.
     write(folder.path(), "e.toml", &SMALL.replace("\"u3\"", "\"u2\""));
     terminal.see("needs a new run");
@@ -201,17 +223,135 @@ fn pages_reload_export_quit() {
     terminal.see("quit?");
     terminal.press("y");
     assert_eq!(terminal.end(), 0);
-    let run = std::fs::read_dir(folder.path().join("runs"))
-        .expect("runs")
-        .next()
-        .expect("one");
-    let figures = run.expect("one").path().join("figures");
-    let pictures: Vec<_> = std::fs::read_dir(figures).expect("figures").collect();
-    assert!(pictures.len() >= 3, "{pictures:?}");
-    for picture in pictures {
-        let bytes = std::fs::read(picture.expect("one").path()).expect("readable");
-        assert!(bytes.starts_with(b"\x89PNG"));
+    let (run, _) = &bitscope::run::list_runs(&folder.path().join("runs"))[0];
+    let figures = run.path().join("figures");
+    let files: Vec<_> = std::fs::read_dir(&figures)
+        .expect("figures")
+        .map(|f| f.expect("one").path())
+        .collect();
+    let count = |extension: &str| {
+        let of = files
+            .iter()
+            .filter(|f| f.extension().is_some_and(|e| e == extension));
+        of.count()
+    };
+    assert!(
+        count("png") >= 4 && count("svg") >= 3 && count("csv") >= 3,
+        "{files:?}"
+    );
+    for file in &files {
+        let bytes = std::fs::read(file).expect("readable");
+        match file.extension().and_then(|e| e.to_str()) {
+            Some("png") => {
+                assert!(bytes.starts_with(b"\x89PNG"));
+                let says = |text: &[u8]| bytes.windows(text.len()).any(|w| w == text);
+                assert!(says(b"Experiment-SHA256") && says(b"Step"), "{file:?}");
+            }
+            Some("csv") => assert!(bytes.starts_with(b"panel,series,x,y,low,high")),
+            Some("toml") => reproduces(file),
+            _ => {}
+        }
     }
+    // The next start looks as this one was left.
+    let layout = std::fs::read_to_string(folder.path().join("runs/.workbench.toml"));
+    assert!(layout.expect("kept").contains("high-contrast"));
+}
+
+/// `bitscope plot FIGURE.toml` gives the same bytes as the export did.
+fn reproduces(file: &std::path::Path) {
+    for extension in ["png", "svg", "csv"] {
+        let again = file.with_file_name(format!("again.{extension}"));
+        let out = std::process::Command::new(program())
+            .arg("plot")
+            .arg(file)
+            .arg("-o")
+            .arg(&again)
+            .output()
+            .expect("runs");
+        assert!(
+            out.status.success(),
+            "{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        let bytes = |path: &std::path::Path| std::fs::read(path).expect("readable");
+        let same = bytes(&again) == bytes(&file.with_extension(extension));
+        assert!(same, "{} as {extension}", file.display());
+        std::fs::remove_file(&again).expect("removed");
+    }
+}
+
+/// Resizes in a storm down to one cell, a paste of a megabyte, unknown escape sequences: the screen
+/// comes back, and the terminal is left as it was.
+#[test]
+fn what_terminals_do_to_programs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "e.toml", SMALL);
+    let mut terminal = Terminal::start(folder.path(), &["e.toml"], &[]);
+    terminal.see("samples/s");
+    for i in 0..60u16 {
+        let (columns, rows) = match i % 4 {
+            0 => (1, 1),
+            1 => (300, 80),
+            2 => (13, 3),
+            _ => (80, 24),
+        };
+        terminal
+            .master
+            .resize(size(columns, rows))
+            .expect("resized");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    terminal.master.resize(size(120, 40)).expect("resized");
+    terminal.parser.screen_mut().set_size(40, 120);
+    terminal.press("1");
+    terminal.until("the overview", |s| s.contains("memory of weights"));
+    // Bracketed, as terminals paste where they are asked to: no letter of it is a command.
+    let paste = format!("\x1b[200~{}\x1b[201~", "qy \n".repeat(250_000));
+    terminal.press(&paste);
+    terminal.press("\x1b]777;x\x07\x1bOZ\x1b[1;1;1;1Q\x1b[<999;1;1M");
+    terminal.press("\x1b");
+    // Escape and a key at once would be Alt and that key.
+    std::thread::sleep(Duration::from_millis(300));
+    terminal.press("2");
+    terminal.until("the layers", |s| s.contains("q_max"));
+    terminal.press("q");
+    terminal.see("quit?");
+    terminal.press("y");
+    assert_eq!(terminal.end(), 0);
+}
+
+/// Ctrl-Z gives the terminal back and stops; continued, the screen is there again.
+#[cfg(unix)]
+#[test]
+fn suspending_and_coming_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "e.toml", SMALL);
+    let mut terminal = Terminal::start(folder.path(), &["e.toml"], &[]);
+    terminal.see("samples/s");
+    let pid = terminal.child.process_id().expect("running");
+    terminal.press("\x1a");
+    let stopped = || {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        text.rsplit_once(')')
+            .is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+    };
+    if std::path::Path::new("/proc/self/stat").exists() {
+        let began = std::time::Instant::now();
+        while !stopped() && began.elapsed().as_secs() < 20 {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        assert!(stopped());
+    }
+    let continued = std::process::Command::new("kill")
+        .args(["-s", "CONT", &pid.to_string()])
+        .status();
+    assert!(continued.expect("sent").success());
+    terminal.press("2");
+    terminal.until("the layers", |s| s.contains("q_max"));
+    terminal.press("q");
+    terminal.see("quit?");
+    terminal.press("y");
+    assert_eq!(terminal.end(), 0);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Scenes from a run's history.
 
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
 use super::scene::{
     Area, Axis, Bar, Figure, Guide, Heat, Ink, Item, Label, Line, Scale, Scene, VerticalMark,
@@ -10,7 +11,8 @@ use crate::quantizer::{Family, Parametrization};
 use crate::run::{Bucket, History, LayerHistory, LayerInfo, LayerRecord, MarkKind, Series};
 
 /// The figures that can be drawn of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Name {
     /// Loss and cross entropy over steps.
     Loss,
@@ -47,7 +49,8 @@ impl Name {
 }
 
 /// Unit of the x axis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum XUnit {
     /// Steps.
     #[default]

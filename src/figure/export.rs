@@ -5,30 +5,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use clap::ValueEnum;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, FontTransform, register_font};
 
 use super::scene::{Bar, Figure, Heat, Ink, Item, Line, Scene};
+use super::theme::Theme;
 use super::ticks::ticks;
-
-/// Colours of an exported figure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
-pub enum Theme {
-    /// Dark ink on white, for paper.
-    #[default]
-    Light,
-    /// Light ink on dark.
-    Dark,
-}
 
 /// Why a figure could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// Neither `.png` nor `.svg`.
-    #[error("{0}: expected a file name that ends in .png or .svg")]
+    /// Neither `.png` nor `.svg` nor `.csv`.
+    #[error("{0}: expected a file name that ends in .png, .svg or .csv")]
     Extension(PathBuf),
     /// The file cannot be written.
     #[error("{path}: {source}")]
@@ -57,7 +47,7 @@ pub fn parse_size(text: &str) -> Result<(u32, u32), String> {
     }
 }
 
-/// Writes a figure as PNG or SVG, by the file's extension.
+/// Writes a figure as PNG or SVG, by the file's extension. A PNG carries `notes` as text chunks.
 ///
 /// # Errors
 /// Where the extension is another, or the file cannot be written.
@@ -66,24 +56,76 @@ pub fn export(
     path: &Path,
     theme: Theme,
     size: (u32, u32),
+    notes: &Notes,
 ) -> Result<(), ExportError> {
+    let io = |source| ExportError::Io {
+        path: path.to_owned(),
+        source,
+    };
     let bytes = match path.extension().and_then(|e| e.to_str()) {
         Some("png") => {
             let mut pixels = vec![0; size.0 as usize * size.1 as usize * 3];
             let backend = BitMapBackend::with_buffer(&mut pixels, size);
             paint(figure, &backend.into_drawing_area(), theme)?;
-            encode_png(&pixels, size, png::ColorType::Rgb).map_err(|source| ExportError::Io {
-                path: path.to_owned(),
-                source,
-            })?
+            encode_png(&pixels, size, notes).map_err(io)?
         }
         Some("svg") => paint_svg_text(figure, theme, size)?.into_bytes(),
+        Some("csv") => csv(figure).into_bytes(),
         _ => return Err(ExportError::Extension(path.to_owned())),
     };
-    crate::run::write_atomically(path, &bytes).map_err(|source| ExportError::Io {
-        path: path.to_owned(),
-        source,
-    })
+    crate::run::write_atomically(path, &bytes).map_err(io)
+}
+
+/// Keyword and text, as PNG's text chunks have them.
+pub type Notes = [(&'static str, String)];
+
+/// The numbers behind a figure: one row per point, `panel,series,x,y,low,high`.
+pub fn csv(figure: &Figure) -> String {
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    let mut out = String::from("panel,series,x,y,low,high\n");
+    for scene in &figure.panels {
+        let panel = quoted(&scene.title);
+        let mut row = |series: &str, x: f64, y: Option<f64>, band: Option<(f64, f64)>| {
+            let number = |v: Option<f64>| v.map_or(String::new(), |v| v.to_string());
+            let (low, high) = (number(band.map(|b| b.0)), number(band.map(|b| b.1)));
+            out += &format!(
+                "{panel},{},{x},{},{low},{high}\n",
+                quoted(series),
+                number(y)
+            );
+        };
+        for item in &scene.items {
+            match item {
+                Item::Line(line) => {
+                    let mut bands = line.band.iter().peekable();
+                    for (x, y) in line.segments.iter().flatten() {
+                        let band = bands.next_if(|b| b.0 == *x).map(|b| (b.1, b.2));
+                        row(&line.label, *x, Some(*y), band);
+                    }
+                }
+                Item::Area(area) => area
+                    .points
+                    .iter()
+                    .for_each(|(x, low, high)| row(&area.label, *x, None, Some((*low, *high)))),
+                Item::Bars(bars) => bars
+                    .iter()
+                    .enumerate()
+                    .for_each(|(i, bar)| row(&bar.label, i as f64, Some(bar.value), None)),
+                Item::Heat(heat) => {
+                    let columns = heat.edges.len().saturating_sub(1);
+                    for (r, name) in heat.rows.iter().enumerate() {
+                        for c in 0..columns {
+                            if let Some(bits) = heat.values[r * columns + c] {
+                                row(name, heat.edges[c], Some(bits.into()), None);
+                            }
+                        }
+                    }
+                }
+                Item::Label(_) => {}
+            }
+        }
+    }
+    out
 }
 
 /// The figure as SVG text.
@@ -104,11 +146,16 @@ pub fn paint_svg_text(
     Ok(text)
 }
 
-fn encode_png(pixels: &[u8], size: (u32, u32), colour: png::ColorType) -> io::Result<Vec<u8>> {
+fn encode_png(pixels: &[u8], size: (u32, u32), notes: &Notes) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, size.0, size.1);
-    encoder.set_color(colour);
+    encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
+    for (keyword, text) in notes {
+        encoder
+            .add_itxt_chunk((*keyword).to_owned(), text.clone())
+            .map_err(io::Error::other)?;
+    }
     let mut writer = encoder.write_header().map_err(io::Error::other)?;
     writer.write_image_data(pixels).map_err(io::Error::other)?;
     writer.finish().map_err(io::Error::other)?;
@@ -119,8 +166,13 @@ fn encode_png(pixels: &[u8], size: (u32, u32), colour: png::ColorType) -> io::Re
 ///
 /// # Errors
 /// Where the file cannot be written.
-pub fn write_png(path: &Path, pixels: &[u8], size: (u32, u32)) -> Result<(), ExportError> {
-    encode_png(pixels, size, png::ColorType::Rgb)
+pub fn write_png(
+    path: &Path,
+    pixels: &[u8],
+    size: (u32, u32),
+    notes: &Notes,
+) -> Result<(), ExportError> {
+    encode_png(pixels, size, notes)
         .and_then(|bytes| crate::run::write_atomically(path, &bytes))
         .map_err(|source| ExportError::Io {
             path: path.to_owned(),
@@ -128,53 +180,8 @@ pub fn write_png(path: &Path, pixels: &[u8], size: (u32, u32)) -> Result<(), Exp
         })
 }
 
-/// An ink as a colour. Series colours are those of Okabe and Ito, safe for colour-blind people;
-/// depth and bitwidth follow a ramp of rising lightness.
-pub fn rgb(ink: Ink, theme: Theme) -> (u8, u8, u8) {
-    const SERIES: [(u8, u8, u8); 7] = [
-        (0, 114, 178),
-        (230, 159, 0),
-        (213, 94, 0),
-        (0, 158, 115),
-        (204, 121, 167),
-        (86, 180, 233),
-        (150, 150, 150),
-    ];
-    let dark = theme == Theme::Dark;
-    match ink {
-        Ink::Series(0) if dark => (86, 180, 233),
-        Ink::Series(n) => SERIES[n % SERIES.len()],
-        Ink::Depth(t) => ramp(if dark { 0.25 + 0.75 * t } else { 0.9 * t }),
-        Ink::Weights if dark => (86, 180, 233),
-        Ink::Weights => (0, 114, 178),
-        Ink::Activations => (230, 159, 0),
-        Ink::Muted if dark => (90, 90, 90),
-        Ink::Muted => (190, 190, 190),
-        Ink::Budget => (213, 94, 0),
-        Ink::Bits(b) => ramp(((b - 1.0) / 8.0).clamp(0.0, 1.0)),
-        Ink::Text if dark => (220, 220, 220),
-        Ink::Text => (30, 30, 30),
-    }
-}
-
-/// A perceptually rising ramp from dark violet over teal to yellow.
-fn ramp(t: f32) -> (u8, u8, u8) {
-    const STOPS: [(f32, f32, f32); 5] = [
-        (68.0, 20.0, 90.0),
-        (59.0, 82.0, 139.0),
-        (33.0, 145.0, 140.0),
-        (94.0, 201.0, 98.0),
-        (245.0, 225.0, 40.0),
-    ];
-    let position = t.clamp(0.0, 1.0) * (STOPS.len() - 1) as f32;
-    let index = (position as usize).min(STOPS.len() - 2);
-    let (a, b, u) = (STOPS[index], STOPS[index + 1], position - index as f32);
-    let mix = |a: f32, b: f32| (a + (b - a) * u) as u8;
-    (mix(a.0, b.0), mix(a.1, b.1), mix(a.2, b.2))
-}
-
 fn colour(ink: Ink, theme: Theme) -> RGBColor {
-    let (r, g, b) = rgb(ink, theme);
+    let (r, g, b) = theme.rgb(ink);
     RGBColor(r, g, b)
 }
 
@@ -200,11 +207,8 @@ fn paint<DB: DrawingBackend>(
             }
         }
     });
-    let background = match theme {
-        Theme::Light => WHITE,
-        Theme::Dark => RGBColor(18, 18, 22),
-    };
-    area.fill(&background).map_err(failed)?;
+    let (r, g, b) = theme.background();
+    area.fill(&RGBColor(r, g, b)).map_err(failed)?;
     let columns = figure.columns.max(1);
     let rows = figure.panels.len().div_ceil(columns).max(1);
     for (panel, scene) in area

@@ -3,18 +3,23 @@
 //! Doors:
 //! - [`build`]: a named [`Figure`] of a [`History`](crate::run::History) as seen through a [`View`].
 //! - [`terminal::Plot`]: paints a scene into terminal cells.
-//! - [`export`]: paints a figure to PNG or SVG with an embedded typeface.
+//! - [`export`]: paints a figure to PNG or SVG with an embedded typeface, or lists it as CSV.
+//! - [`Saved`]: a figure as a small file that reproduces it.
 //!
 //! Screen and file can never disagree, because they paint the same scene.
 
 mod build;
 mod export;
+mod saved;
 mod scene;
 pub mod terminal;
+mod theme;
 pub mod ticks;
 
 pub use build::{Name, View, XUnit, build, panel, panel_with};
-pub use export::{ExportError, Theme, export, paint_svg_text, parse_size, rgb, write_png};
+pub use export::{ExportError, Notes, csv, export, paint_svg_text, parse_size, write_png};
+pub use saved::{Saved, SavedError, notes};
 pub use scene::{
     Area, Axis, Bar, Figure, Guide, Heat, Ink, Item, Label, Line, Scale, Scene, VerticalMark,
 };
+pub use theme::Theme;

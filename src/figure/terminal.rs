@@ -3,19 +3,23 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
+use ratatui::symbols::pixel::{OCTANTS, QUADRANTS};
 use ratatui::widgets::Widget;
 use unicode_width::UnicodeWidthStr;
 
-use super::export::{Theme, rgb};
 use super::scene::{Area, Axis, Bar, Heat, Ink, Item, Line, Scene};
+use super::theme::Theme;
 use super::ticks::ticks;
 
 /// Characters that lines are drawn with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Marker {
     /// 2 x 4 dots per cell.
     #[default]
     Braille,
+    /// 2 x 4 filled octants per cell, for fonts that have them (Unicode 16).
+    Octant,
     /// 2 x 2 quadrants per cell.
     Block,
     /// One ASCII character per cell, another for each series.
@@ -25,7 +29,7 @@ pub enum Marker {
 impl Marker {
     fn dots(self) -> (usize, usize) {
         match self {
-            Self::Braille => (2, 4),
+            Self::Braille | Self::Octant => (2, 4),
             Self::Block => (2, 2),
             Self::Ascii => (1, 1),
         }
@@ -82,7 +86,7 @@ impl Palette {
         match self.colours {
             Colours::None => None,
             Colours::True => {
-                let (r, g, b) = rgb(ink, self.theme);
+                let (r, g, b) = self.theme.rgb(ink);
                 Some(Color::Rgb(r, g, b))
             }
             Colours::Sixteen => Some(match ink {
@@ -658,7 +662,7 @@ impl<'a> Canvas<'a> {
         const BRAILLE: [[u8; 2]; 4] = [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]];
         match self.palette.marker {
             Marker::Braille => BRAILLE[y][x],
-            Marker::Block => 1 << (y * 2 + x),
+            Marker::Octant | Marker::Block => 1 << (y * 2 + x),
             Marker::Ascii => 1,
         }
     }
@@ -700,9 +704,6 @@ impl<'a> Canvas<'a> {
     }
 
     fn paint(&self, buffer: &mut Buffer) {
-        const QUADRANTS: [char; 16] = [
-            ' ', '▘', '▝', '▀', '▖', '▌', '▞', '▛', '▗', '▚', '▐', '▜', '▄', '▙', '▟', '█',
-        ];
         let width = usize::from(self.area.width);
         for (i, (mask, ink)) in self.masks.iter().zip(&self.inks).enumerate() {
             let (Some((ink, series)), true) = (ink, *mask != 0) else {
@@ -710,6 +711,7 @@ impl<'a> Canvas<'a> {
             };
             let symbol = match self.palette.marker {
                 Marker::Braille => char::from_u32(0x2800 + u32::from(*mask)).unwrap_or(' '),
+                Marker::Octant => OCTANTS[usize::from(*mask)],
                 Marker::Block => QUADRANTS[usize::from(*mask)],
                 Marker::Ascii => letter(usize::from(*series)),
             };

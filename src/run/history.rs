@@ -154,6 +154,8 @@ const MESSAGES: usize = 2000;
 /// A run in memory.
 #[derive(Debug, Clone, Default)]
 pub struct History {
+    /// Events taken in.
+    pub events: u64,
     /// Name of the run.
     pub name: String,
     /// Engine and device.
@@ -247,6 +249,7 @@ impl History {
 
     /// Takes an event in.
     pub fn push(&mut self, event: &Event) {
+        self.events += 1;
         match event {
             Event::Started {
                 name,

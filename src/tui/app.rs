@@ -3,19 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use ratatui::crossterm::event::{KeyCode, KeyEvent};
+use ratatui::crossterm::event::{
+    KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+};
 
 use super::Current;
 use super::keymap::{Action, action};
 use super::microscope::Microscope;
+use super::palette;
 use super::system::System;
 use super::toy::Toy;
 use crate::experiment::{
-    AutoApply, Change, Class, Diagnostics, Experiment, Loaded, Saved, difference, resolve_text,
-    set_in_file, strongest,
+    AutoApply, Change, Class, Diagnostics, Experiment, Key, Kind, Loaded, Saved as SavedFile,
+    difference, load_embedded, resolve_text, set_in_file, strongest,
 };
 use crate::figure::terminal::{Colours, Marker, Palette};
-use crate::figure::{Figure, Name, Theme, View, build};
+use crate::figure::{Name, Saved, Theme, View, XUnit, build};
 use crate::quantizer::Parametrization;
 use crate::run::{
     Command, History, Manifest, RunFolder, Severity, Verdict, VerdictKind, list_runs, read_log,
@@ -187,15 +190,8 @@ pub(super) struct Pending {
 pub(super) enum Effect {
     Quit,
     Send(Command),
-    NewRun {
-        loaded: Box<Loaded>,
-        fork: bool,
-    },
-    ExportFigure {
-        name: String,
-        figure: Figure,
-        theme: Theme,
-    },
+    NewRun { loaded: Box<Loaded>, fork: bool },
+    ExportFigure(Saved),
     ExportScreen,
     Suspend,
 }
@@ -209,6 +205,12 @@ pub(super) struct App {
     pub overlay: Option<Overlay>,
     /// Filter being typed.
     pub typing: Option<String>,
+    /// The command palette, while it is open.
+    pub command: Option<palette::Palette>,
+    /// Values set from the screen where no file takes them.
+    overrides: Vec<String>,
+    /// Column where the mouse was last.
+    dragged: u16,
     pub selected: usize,
     pub scroll: usize,
     pub folder: RunFolder,
@@ -259,6 +261,9 @@ impl App {
             palette: palette_of_terminal(),
             overlay: None,
             typing: None,
+            command: None,
+            overrides: Vec::new(),
+            dragged: 0,
             selected: 0,
             scroll: 0,
             folder,
@@ -319,17 +324,17 @@ impl App {
     }
 
     /// A save of the experiment file.
-    pub(super) fn saved(&mut self, saved: Saved) -> Vec<Effect> {
+    pub(super) fn saved(&mut self, saved: SavedFile) -> Vec<Effect> {
         let loaded = match saved {
-            Saved::Missing(path) => {
+            SavedFile::Missing(path) => {
                 let path = path.display();
                 self.warn(format!(
                     "{path} is gone; the run goes on with what it last said"
                 ));
                 return Vec::new();
             }
-            Saved::Broken(diagnostics) => return self.broken(diagnostics),
-            Saved::Valid(loaded) => *loaded,
+            SavedFile::Broken(diagnostics) => return self.broken(diagnostics),
+            SavedFile::Valid(loaded) => *loaded,
         };
         if let Err(diagnostics) = crate::cli::reachable(&loaded) {
             return self.broken(diagnostics);
@@ -436,6 +441,9 @@ impl App {
 
     /// A key.
     pub(super) fn key(&mut self, key: KeyEvent) -> Vec<Effect> {
+        if self.command.is_some() {
+            return self.command_key(key);
+        }
         if self.typing.is_some() {
             self.type_filter(key);
             return Vec::new();
@@ -514,7 +522,7 @@ impl App {
         }
     }
 
-    fn perform(&mut self, action: Action) -> Vec<Effect> {
+    pub(super) fn perform(&mut self, action: Action) -> Vec<Effect> {
         match action {
             Action::GoTo(page) => self.go_to(page),
             Action::NextPage => self.go_to(self.page.step(1)),
@@ -528,6 +536,7 @@ impl App {
                 self.typing = Some(self.runs_filter.clone());
             }
             Action::Filter => self.typing = Some(self.view.filter.clone()),
+            Action::Palette => self.command = Some(palette::Palette::default()),
             Action::Sort => {
                 self.order = self.order.next();
                 self.tell(format!("runs: {}", self.order.name()));
@@ -822,20 +831,175 @@ impl App {
         if names.is_empty() {
             self.tell("this page has no plots".into());
         }
-        let view = View {
-            cursor: None,
-            ..self.view_for(700)
-        };
-        let theme = Theme::Light;
+        let steps = self.visible();
         names
-            .iter()
-            .map(|name| Effect::ExportFigure {
-                name: name.label(),
-                figure: build(*name, &self.history, &view),
-                theme,
+            .into_iter()
+            .map(|figure| {
+                let panels = build(figure, &self.history, &self.view).panels.len() as u32;
+                Effect::ExportFigure(Saved {
+                    // From the run's `figures` folder.
+                    run: PathBuf::from(".."),
+                    events: self.history.events,
+                    figure,
+                    theme: Theme::Light,
+                    size: (1400, (500 * panels).clamp(700, 2100)),
+                    steps,
+                    x: self.view.x_unit,
+                    y_zoom: self.view.y_zoom,
+                    log: self.view.log_y,
+                    smoothing: self.view.smoothing,
+                    filter: self.view.filter.clone(),
+                })
             })
             .collect()
     }
+
+    /// Sets a value of the experiment: in the file where there is one (its comments stay; the
+    /// watcher reads it back, so file and run cannot disagree), else in the embedded one.
+    pub(super) fn set(&mut self, key: &str, value: &str) -> Vec<Effect> {
+        let Some(known) = Key::find(key) else {
+            self.warn(format!("no key \"{key}\"; Tab completes"));
+            return Vec::new();
+        };
+        // A word needs no quotes here; everything else is TOML already.
+        let quoted = toml::Value::String(value.to_owned()).to_string();
+        let text = matches!(known.kind, Kind::Text | Kind::Path | Kind::Choice(_));
+        let value = if text && !value.starts_with('"') {
+            quoted
+        } else {
+            value.to_owned()
+        };
+        if let Some(file) = self.file.clone() {
+            match set_in_file(&file, key, &value) {
+                Ok(()) => self.tell(format!("{key} = {value} written to {}", file.display())),
+                Err(error) => self.warn(format!("{}: {error}", file.display())),
+            }
+            return Vec::new();
+        }
+        self.overrides
+            .retain(|o| !o.starts_with(&format!("{key}=")));
+        self.overrides.push(format!("{key}={value}"));
+        let (name, text) = crate::cli::DEMO;
+        match load_embedded(name, text, &self.overrides) {
+            Ok(loaded) => self.saved(SavedFile::Valid(Box::new(loaded))),
+            Err(diagnostics) => {
+                self.overrides.pop();
+                self.broken(diagnostics)
+            }
+        }
+    }
+
+    /// A key while the palette is open.
+    fn command_key(&mut self, key: KeyEvent) -> Vec<Effect> {
+        let Some(command) = &mut self.command else {
+            return Vec::new();
+        };
+        match key.code {
+            KeyCode::Esc => self.command = None,
+            KeyCode::Char(c) => {
+                command.text.push(c);
+                command.chosen = 0;
+            }
+            KeyCode::Backspace => {
+                command.text.pop();
+                command.chosen = 0;
+            }
+            KeyCode::Down => command.chosen += 1,
+            KeyCode::Up => command.chosen = command.chosen.saturating_sub(1),
+            KeyCode::Tab | KeyCode::Enter => {
+                let (text, chosen) = (command.text.clone(), command.chosen);
+                let entries = palette::entries(self, &text);
+                let entry = entries.get(chosen.min(entries.len().saturating_sub(1)));
+                let completed = entry.map_or(text.clone(), |e| e.text.clone());
+                // A value behind `set KEY` is the user's own.
+                let own = text.strip_prefix("set ").is_some_and(|t| t.contains(' '))
+                    && !text.ends_with(' ');
+                if key.code == KeyCode::Tab || (completed.ends_with(' ') && !own) {
+                    if !own {
+                        self.command = Some(palette::Palette {
+                            text: completed,
+                            chosen: 0,
+                        });
+                    }
+                    return Vec::new();
+                }
+                self.command = None;
+                let text = if own { text } else { completed };
+                return palette::execute(self, &text);
+            }
+            _ => {}
+        }
+        Vec::new()
+    }
+
+    /// A wheel, a drag or a click.
+    pub(super) fn mouse(&mut self, event: MouseEvent) -> Vec<Effect> {
+        let shift = event.modifiers.contains(KeyModifiers::SHIFT);
+        match event.kind {
+            MouseEventKind::ScrollUp if shift => self.pan(-0.1),
+            MouseEventKind::ScrollDown if shift => self.pan(0.1),
+            MouseEventKind::ScrollUp => self.zoom(0.8),
+            MouseEventKind::ScrollDown => self.zoom(1.25),
+            MouseEventKind::Down(MouseButton::Left) => {
+                self.dragged = event.column;
+                let tab = self.tabs.iter().find(|t| t.0.contains(&event.column));
+                if let Some((_, page)) = tab.filter(|_| event.row == 1) {
+                    self.go_to(*page);
+                }
+            }
+            MouseEventKind::Drag(MouseButton::Left) => {
+                let moved = f64::from(self.dragged) - f64::from(event.column);
+                self.dragged = event.column;
+                self.pan(moved / 80.0);
+            }
+            _ => {}
+        }
+        Vec::new()
+    }
+
+    /// What the next start should look like.
+    pub(super) fn layout(&self) -> Layout {
+        Layout {
+            page: self.page,
+            filter: self.view.filter.clone(),
+            x: self.view.x_unit,
+            log: self.view.log_y,
+            smoothing: self.view.smoothing,
+            cursor: self.view.cursor,
+            second: self.view.second,
+            theme: self.palette.theme,
+            marker: self.palette.marker,
+        }
+    }
+
+    /// Looks as it did.
+    pub(super) fn restore(&mut self, layout: Layout) {
+        self.view.filter = layout.filter;
+        self.view.x_unit = layout.x;
+        self.view.log_y = layout.log;
+        self.view.smoothing = layout.smoothing;
+        (self.view.cursor, self.view.second) = (layout.cursor, layout.second);
+        self.palette.theme = layout.theme;
+        if self.palette.marker != Marker::Ascii {
+            self.palette.marker = layout.marker;
+        }
+        self.go_to(layout.page);
+    }
+}
+
+/// How the workbench looked when it was left; in the runs folder.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Layout {
+    page: Page,
+    filter: String,
+    x: XUnit,
+    log: bool,
+    smoothing: f64,
+    cursor: Option<f64>,
+    second: Option<f64>,
+    theme: Theme,
+    marker: Marker,
 }
 
 /// The newest step rounded up to a sixteenth to a thirty-second of the span.

@@ -6,21 +6,23 @@ use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
 use ratatui::buffer::{Buffer, Cell};
 use ratatui::style::{Color, Modifier};
 
-use crate::figure::{ExportError, Ink, Theme, rgb, write_png};
+use crate::figure::{ExportError, Ink, Notes, Theme, write_png};
 
 /// Pixels of one cell.
 const CELL: (usize, usize) = (10, 20);
 const TEXT: f32 = 16.5;
 
 /// Paints every cell and writes a PNG.
-pub(super) fn write(buffer: &Buffer, path: &Path, theme: Theme) -> Result<(), ExportError> {
+pub(super) fn write(
+    buffer: &Buffer,
+    path: &Path,
+    theme: Theme,
+    notes: &Notes,
+) -> Result<(), ExportError> {
     let columns = usize::from(buffer.area.width);
     let rows = usize::from(buffer.area.height);
     let size = ((columns * CELL.0) as u32, (rows * CELL.1) as u32);
-    let background = match theme {
-        Theme::Light => (255, 255, 255),
-        Theme::Dark => (18, 18, 22),
-    };
+    let background = theme.background();
     let fonts = [dejavu::sans_mono::regular(), dejavu::sans_mono::bold()]
         .map(|bytes| FontRef::try_from_slice(bytes).expect("the font crate ships valid typefaces"));
     let mut picture = Picture {
@@ -30,7 +32,7 @@ pub(super) fn write(buffer: &Buffer, path: &Path, theme: Theme) -> Result<(), Ex
     for (i, cell) in buffer.content.iter().enumerate() {
         let at = (i % columns * CELL.0, i / columns * CELL.1);
         let (mut ink, mut paper) = (
-            colour(cell.fg, rgb(Ink::Text, theme)),
+            colour(cell.fg, theme.rgb(Ink::Text)),
             colour(cell.bg, background),
         );
         if cell.modifier.contains(Modifier::REVERSED) {
@@ -40,7 +42,7 @@ pub(super) fn write(buffer: &Buffer, path: &Path, theme: Theme) -> Result<(), Ex
         let bold = usize::from(cell.modifier.contains(Modifier::BOLD));
         picture.symbol(cell, at, &fonts[bold], ink);
     }
-    write_png(path, &picture.pixels, size)
+    write_png(path, &picture.pixels, size, notes)
 }
 
 type Rgb = (u8, u8, u8);

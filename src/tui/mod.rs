@@ -11,6 +11,7 @@ mod bench;
 mod capture;
 mod keymap;
 mod microscope;
+mod palette;
 mod system;
 mod terminal;
 mod toy;
@@ -82,6 +83,11 @@ impl Workbench {
             folder.clone(),
             run.runs.clone(),
         );
+        // A look that cannot be read is no reason to fail: the default one serves.
+        let layout = std::fs::read_to_string(layout_file(&run.runs)).ok();
+        if let Some(layout) = layout.and_then(|text| toml::from_str(&text).ok()) {
+            app.restore(layout);
+        }
         let watcher = match watcher {
             Some(Err(error)) => {
                 app.warn(format!("the experiment file is not being watched: {error}"));
@@ -162,6 +168,7 @@ impl Workbench {
     fn input(&mut self, input: Input, screen: &mut Screen) -> io::Result<Vec<Effect>> {
         Ok(match input {
             Input::Key(key) if key.kind != KeyEventKind::Release => self.app.key(key),
+            Input::Mouse(event) => self.app.mouse(event),
             Input::Resize(..) => {
                 screen.resized()?;
                 Vec::new()
@@ -209,11 +216,7 @@ impl Workbench {
                 }
             }
             Effect::NewRun { loaded, fork } => self.new_run(*loaded, fork),
-            Effect::ExportFigure {
-                name,
-                figure,
-                theme,
-            } => self.export_figure(name, figure, theme),
+            Effect::ExportFigure(saved) => self.export_figure(saved),
             Effect::ExportScreen => self.export_screen(screen)?,
             Effect::Suspend => screen.suspend()?,
         }
@@ -248,26 +251,17 @@ impl Workbench {
     }
 
     /// Paints a figure beside the main loop: a frame must not wait for a PNG.
-    fn export_figure(
-        &mut self,
-        name: String,
-        figure: crate::figure::Figure,
-        theme: crate::figure::Theme,
-    ) {
+    fn export_figure(&mut self, saved: crate::figure::Saved) {
         let folder = self.app.folder.figures();
-        let step = self.app.history.step();
+        let history = self.app.history.clone();
         let done = self.exported.0.clone();
         let work = move || {
-            let path = folder.join(format!("{name}-{step}.png"));
-            let rows = figure.panels.len().div_ceil(figure.columns.max(1)) as u32;
-            let size = (1400, (500 * rows).clamp(700, 2100));
-            let outcome = std::fs::create_dir_all(&folder)
-                .map_err(|e| format!("{}: {e}", folder.display()))
-                .and_then(|()| {
-                    crate::figure::export(&figure, &path, theme, size).map_err(|e| e.to_string())
-                });
-            let text = match outcome {
-                Ok(()) => format!("exported {}", path.display()),
+            let name = format!("{}-{}", saved.figure.label(), history.step());
+            let text = match write_figure(&saved, &history, &folder, &name) {
+                Ok(()) => format!(
+                    "exported {}.png, .svg, .csv, .toml",
+                    folder.join(name).display()
+                ),
                 Err(error) => format!("not exported: {error}"),
             };
             // A workbench that is closing no longer listens.
@@ -291,9 +285,10 @@ impl Workbench {
         let folder = self.app.folder.figures();
         let path = folder.join(format!("screen-{}.png", self.app.history.step()));
         let theme = self.app.palette.theme;
+        let notes = crate::figure::notes(&self.app.history);
         let outcome = std::fs::create_dir_all(&folder)
             .map_err(|e| e.to_string())
-            .and_then(|()| capture::write(&cells, &path, theme).map_err(|e| e.to_string()));
+            .and_then(|()| capture::write(&cells, &path, theme, &notes).map_err(|e| e.to_string()));
         match outcome {
             Ok(()) => self.app.tell(format!("exported {}", path.display())),
             Err(error) => self.app.warn(format!("not exported: {error}")),
@@ -307,10 +302,38 @@ impl Workbench {
             session.send(Command::Stop);
             session.stop();
         }
+        if let Ok(layout) = toml::to_string(&self.app.layout()) {
+            let file = layout_file(&self.run.runs);
+            if let Err(error) = crate::run::write_atomically(&file, layout.as_bytes()) {
+                tracing::warn!("{}: {error}", file.display());
+            }
+        }
         let folder = self.app.folder.path().display().to_string();
         // Whoever closed standard output does not want to know.
         let _ = crate::cli::print(&format!("recorded in {folder}\n"));
     }
+}
+
+/// The four files of an exported figure.
+fn write_figure(
+    saved: &crate::figure::Saved,
+    history: &crate::run::History,
+    folder: &std::path::Path,
+    name: &str,
+) -> Result<(), String> {
+    let text = |e: &dyn std::fmt::Display| e.to_string();
+    std::fs::create_dir_all(folder).map_err(|e| text(&e))?;
+    for extension in ["png", "svg", "csv"] {
+        let path = folder.join(format!("{name}.{extension}"));
+        saved.export(history, &path).map_err(|e| text(&e))?;
+    }
+    let path = folder.join(format!("{name}.toml"));
+    crate::run::write_atomically(&path, saved.to_toml().as_bytes()).map_err(|e| text(&e))
+}
+
+/// Where the look of the workbench is kept.
+fn layout_file(runs: &std::path::Path) -> PathBuf {
+    runs.join(".workbench.toml")
 }
 
 /// Shared by app and views: an `Arc` of the experiment in force.

@@ -142,16 +142,28 @@ fn page_key(page: Page) -> String {
 fn tab_bar(app: &mut App, area: Rect, buffer: &mut Buffer) {
     let notes = notes(app);
     let room = area.width.saturating_sub(notes.chars().count() as u16 + 1);
-    let whole: usize = Page::ALL.iter().map(|p| p.title().len() + 4).sum();
-    let letters = usize::from(room) < whole;
+    // Whole names where they fit, else their first letters, else the keys alone.
+    let fits = |letters: usize| {
+        let width = |p: &Page| p.title().len().min(letters) + 4;
+        Page::ALL.iter().map(width).sum::<usize>() + 8 <= usize::from(room)
+    };
+    let letters = [usize::MAX, 4, 3]
+        .into_iter()
+        .find(|l| fits(*l))
+        .unwrap_or(0);
     let mut x = area.x;
     app.tabs.clear();
     for page in Page::ALL {
         let current = page == app.page;
-        // Where not all names fit, the current page's does, and the others' keys.
+        let title = page.title();
         let text = match (letters, current) {
-            (true, false) => format!(" {} ", page_key(page)),
-            _ => format!(" {} {} ", page_key(page), page.title()),
+            (0, false) => format!(" {} ", page_key(page)),
+            (_, true) => format!(" {} {title} ", page_key(page)),
+            (letters, false) => format!(
+                " {} {} ",
+                page_key(page),
+                &title[..title.len().min(letters)]
+            ),
         };
         let alarmed = page == Page::Verdicts && !app.history.verdicts.standing().is_empty();
         let style = if current {

@@ -2,16 +2,18 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::Style;
+use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph, Widget, Wrap};
 
 use super::super::app::{App, Overlay};
 use super::super::keymap::{Action, KEYMAP};
+use super::super::palette;
 use super::{bold, muted};
 use crate::experiment::{Class, render};
 
 pub(super) fn draw(app: &App, body: Rect, buffer: &mut Buffer) {
+    commands(app, body, buffer);
     let Some(overlay) = &app.overlay else { return };
     let (title, lines) = match overlay {
         Overlay::Help => (
@@ -68,6 +70,42 @@ pub(super) fn draw(app: &App, body: Rect, buffer: &mut Buffer) {
         .block(block)
         .wrap(Wrap { trim: false });
     paragraph.render(area, buffer);
+}
+
+/// The command palette: what is typed, and completions below.
+fn commands(app: &App, body: Rect, buffer: &mut Buffer) {
+    let Some(command) = &app.command else { return };
+    let entries = palette::entries(app, &command.text);
+    let rows = entries.len().clamp(1, 12) as u16;
+    let area = Rect {
+        x: body.x + body.width / 10,
+        y: body.y + 1,
+        width: body.width - body.width / 5,
+        height: (rows + 3).min(body.height.saturating_sub(1)),
+    };
+    Clear.render(area, buffer);
+    let title = Span::styled(
+        " command (Tab completes, Enter runs, Esc closes) ",
+        bold(app),
+    );
+    let block = Block::bordered().title(title).border_style(muted(app));
+    let inner = block.inner(area);
+    block.render(area, buffer);
+    let width = usize::from(inner.width);
+    let prompt = format!(":{}▏", command.text);
+    buffer.set_stringn(inner.x, inner.y, prompt, width, bold(app));
+    let chosen = command.chosen.min(entries.len().saturating_sub(1));
+    let room = usize::from(inner.height.saturating_sub(1));
+    let first = (chosen + 1).saturating_sub(room);
+    for (i, entry) in entries.iter().enumerate().skip(first).take(room) {
+        let y = inner.y + 1 + (i - first) as u16;
+        let text = format!("{:<36} {}", entry.text, entry.help);
+        let mut style = if i == chosen { bold(app) } else { muted(app) };
+        if i == chosen {
+            style = style.add_modifier(Modifier::REVERSED);
+        }
+        buffer.set_stringn(inner.x, y, text, width, style);
+    }
 }
 
 /// Generated from the keymap, in as many columns as fit.

@@ -1,0 +1,135 @@
+//! A figure as a small TOML file that reproduces it: which run, how far, and how it is looked at.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::build::{Name, View, XUnit, build};
+use super::export::{ExportError, Notes, export};
+use super::theme::Theme;
+use crate::run::{History, LogError, RunFolder, read_log};
+
+/// A figure's file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Saved {
+    /// The run's folder, relative to this file.
+    pub run: PathBuf,
+    /// Events of its log that the figure was drawn from.
+    pub events: u64,
+    /// Which figure.
+    pub figure: Name,
+    /// Colours.
+    pub theme: Theme,
+    /// Pixels.
+    pub size: (u32, u32),
+    /// Visible steps.
+    pub steps: (f64, f64),
+    /// Unit of the x axis.
+    pub x: XUnit,
+    /// Factor on the y range.
+    pub y_zoom: f64,
+    /// Logarithmic values.
+    pub log: bool,
+    /// Weight of the past in smoothing.
+    pub smoothing: f64,
+    /// Only layers that contain this.
+    pub filter: String,
+}
+
+/// Why a figure cannot be reproduced.
+#[derive(Debug, thiserror::Error)]
+pub enum SavedError {
+    /// The file.
+    #[error("{path}: {reason}; expected a figure's TOML file as `x` writes it")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The run's log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The picture.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+}
+
+impl Saved {
+    /// Reads a figure's file.
+    ///
+    /// # Errors
+    /// Where it cannot be read or says something else.
+    pub fn read(path: &Path) -> Result<Self, SavedError> {
+        let file = |reason: String| SavedError::File {
+            path: path.to_owned(),
+            reason,
+        };
+        let text = std::fs::read_to_string(path).map_err(|e| file(e.to_string()))?;
+        toml::from_str(&text).map_err(|e| file(e.to_string()))
+    }
+
+    /// The figure drawn again from the run's log, to a PNG, SVG or CSV file.
+    ///
+    /// # Errors
+    /// Where the run's log cannot be read or the picture not written.
+    pub fn draw(&self, beside: &Path, output: &Path) -> Result<(), SavedError> {
+        let folder = beside.parent().unwrap_or(Path::new(".")).join(&self.run);
+        let folder = RunFolder::open(&folder).map_err(|e| SavedError::File {
+            path: beside.to_owned(),
+            reason: e.to_string(),
+        })?;
+        let (events, _) = read_log(&folder.log())?;
+        let history = History::from_events(events.iter().take(self.events as usize));
+        self.export(&history, output)?;
+        Ok(())
+    }
+
+    /// The figure of a history, to a PNG, SVG or CSV file.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn export(&self, history: &History, output: &Path) -> Result<(), ExportError> {
+        let figure = build(self.figure, history, &self.view());
+        export(&figure, output, self.theme, self.size, &notes(history))
+    }
+
+    fn view(&self) -> View {
+        View {
+            x_range: Some(self.steps),
+            x_unit: self.x,
+            y_zoom: self.y_zoom,
+            log_y: self.log,
+            smoothing: self.smoothing,
+            filter: self.filter.clone(),
+            resolution: RESOLUTION,
+            ..View::default()
+        }
+    }
+
+    /// As TOML with a comment on how to use it.
+    pub fn to_toml(&self) -> String {
+        let body = toml::to_string(self).unwrap_or_else(|e| unreachable!("plain values: {e}"));
+        format!("# `bitscope plot` with this file draws the figure again.\n\n{body}")
+    }
+}
+
+/// Points that an exported line resolves.
+const RESOLUTION: usize = 1400;
+
+/// What an exported picture says about itself: run, step and experiment.
+pub fn notes(history: &History) -> Box<Notes> {
+    let hash = Sha256::digest(history.experiment.as_bytes());
+    let hash: String = hash.iter().take(8).map(|b| format!("{b:02x}")).collect();
+    Box::new([
+        (
+            "Software",
+            format!("bitscope {}", env!("CARGO_PKG_VERSION")),
+        ),
+        ("Run", history.name.clone()),
+        ("Step", history.step().to_string()),
+        ("Experiment-SHA256", hash),
+    ])
+}

@@ -1,0 +1,156 @@
+//! The command palette: everything that keys do by name, and values of the experiment.
+
+use super::app::{App, Effect, Page};
+use super::keymap::{Action, KEYMAP};
+use crate::experiment::KEYS;
+use crate::figure::Theme;
+use crate::figure::terminal::Marker;
+
+/// What is being typed, and which completion is chosen.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Palette {
+    pub text: String,
+    pub chosen: usize,
+}
+
+/// A completion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// What Tab makes of the text.
+    pub text: String,
+    /// What it does.
+    pub help: String,
+}
+
+/// Markers by name.
+const MARKERS: [(&str, Marker); 4] = [
+    ("braille", Marker::Braille),
+    ("octant", Marker::Octant),
+    ("block", Marker::Block),
+    ("ascii", Marker::Ascii),
+];
+
+/// Everything that fits what was typed: every word of it occurs.
+pub(super) fn entries(app: &App, typed: &str) -> Vec<Entry> {
+    let words: Vec<&str> = typed.split_whitespace().collect();
+    let fits = |e: &Entry| {
+        words
+            .iter()
+            .all(|w| e.text.contains(w) || e.help.contains(w))
+    };
+    // Once a value is being typed, the key is the one completion.
+    if let Some(key) = value_of(typed) {
+        return all(app)
+            .into_iter()
+            .filter(|e| e.text.trim() == format!("set {key}"))
+            .collect();
+    }
+    let mut found: Vec<Entry> = all(app).into_iter().filter(fits).collect();
+    // What begins with the text comes first.
+    found.sort_by_key(|e| !e.text.starts_with(typed));
+    found
+}
+
+/// The key in `set KEY VALUE`, where a value follows.
+fn value_of(typed: &str) -> Option<&str> {
+    let (key, value) = typed.strip_prefix("set ")?.split_once(' ')?;
+    (!value.is_empty()).then_some(key)
+}
+
+fn all(app: &App) -> Vec<Entry> {
+    let mut all = Vec::new();
+    let mut done: Vec<Action> = Vec::new();
+    for binding in KEYMAP {
+        if binding.action == Action::Palette || done.contains(&binding.action) {
+            continue;
+        }
+        done.push(binding.action);
+        all.push(Entry {
+            text: name(binding.action),
+            help: format!("{} ({})", binding.help, binding.key()),
+        });
+    }
+    for theme in Theme::ALL {
+        all.push(Entry {
+            text: format!("theme {}", theme.name()),
+            help: "colours".into(),
+        });
+    }
+    for (name, _) in MARKERS {
+        all.push(Entry {
+            text: format!("marker {name}"),
+            help: "characters of lines".into(),
+        });
+    }
+    for key in KEYS {
+        let now = app.experiment.values.get(key.path);
+        let now = now.map_or("not set".into(), ToString::to_string);
+        all.push(Entry {
+            text: format!("set {} ", key.path),
+            help: format!("{now} ({}): {}", key.class.name(), key.doc),
+        });
+    }
+    all
+}
+
+/// An action by name: lower case, words apart.
+fn name(action: Action) -> String {
+    if let Action::GoTo(page) = action {
+        return format!("go {}", page.title());
+    }
+    let mut name = String::new();
+    for c in format!("{action:?}").chars() {
+        if c.is_uppercase() && !name.is_empty() {
+            name.push(' ');
+        }
+        name.extend(c.to_lowercase());
+    }
+    name
+}
+
+/// Carries a command out.
+pub(super) fn execute(app: &mut App, text: &str) -> Vec<Effect> {
+    let text = text.trim();
+    if let Some(rest) = text.strip_prefix("set ") {
+        return match rest.trim().split_once(char::is_whitespace) {
+            Some((key, value)) => app.set(key, value.trim()),
+            None => {
+                app.warn(format!(
+                    "set {}: expected a value behind the key",
+                    rest.trim()
+                ));
+                Vec::new()
+            }
+        };
+    }
+    if let Some(name) = text.strip_prefix("theme ") {
+        match Theme::from_name(name.trim()) {
+            Some(theme) => app.palette.theme = theme,
+            None => app.warn(format!("no theme \"{name}\"")),
+        }
+        return Vec::new();
+    }
+    if let Some(name) = text.strip_prefix("marker ") {
+        match MARKERS.iter().find(|m| m.0 == name.trim()) {
+            Some((_, marker)) => app.palette.marker = *marker,
+            None => app.warn(format!("no marker \"{name}\"")),
+        }
+        return Vec::new();
+    }
+    if let Some(filter) = text.strip_prefix("filter ") {
+        app.view.filter = filter.trim().to_owned();
+        return Vec::new();
+    }
+    if let Some(page) = Page::ALL.into_iter().find(|p| p.title() == text) {
+        app.go_to(page);
+        return Vec::new();
+    }
+    let action = KEYMAP.iter().map(|b| b.action).find(|a| name(*a) == text);
+    match action {
+        Some(action) => app.perform(action),
+        None => {
+            app.warn(format!("no command \"{text}\"; Tab completes"));
+            Vec::new()
+        }
+    }
+}
