@@ -23,7 +23,7 @@ const FRAMES: usize = 200;
 
 /// Milliseconds per frame of every page over a long run, and what its series take in memory.
 pub(crate) fn bench_frames() -> Value {
-    let mut app = long_run();
+    let mut app = synthetic(LAYERS, STEPS);
     let mut terminal = Terminal::new(TestBackend::new(200, 60)).expect("a buffer cannot fail");
     let mut pages = Map::new();
     for page in Page::ALL {
@@ -31,7 +31,7 @@ pub(crate) fn bench_frames() -> Value {
         let mut times: Vec<f64> = (0..FRAMES as u64)
             .map(|frame| {
                 // Every frame has something new to show, as in a running run.
-                app.history.push(&step(STEPS + 1 + frame));
+                app.history.push(&step(STEPS + 1 + frame, LAYERS));
                 let started = Instant::now();
                 terminal
                     .draw(|frame| view::draw(&mut app, frame))
@@ -58,7 +58,8 @@ pub(crate) fn bench_frames() -> Value {
     })
 }
 
-fn long_run() -> App {
+/// An app over a synthetic run of so many layers and steps.
+pub(super) fn synthetic(layers: usize, steps: u64) -> App {
     let loaded = load_embedded(crate::cli::DEMO.0, crate::cli::DEMO.1, &Vec::new())
         .expect("the embedded experiment is valid");
     let folder = RunFolder::unrecorded();
@@ -67,17 +68,17 @@ fn long_run() -> App {
         name: "bench".into(),
         device: "none".into(),
         experiment: String::new(),
-        layers: (0..LAYERS).map(layer).collect(),
+        layers: (0..layers).map(layer).collect(),
         budgets: vec![Budget {
             resource: crate::quantizer::memory::Resource::Weights,
             limit: 70.0,
         }],
         steps_per_epoch: 390,
-        total_steps: 2 * STEPS,
+        total_steps: 2 * steps,
         step: 0,
     });
-    for number in 1..=STEPS {
-        app.history.push(&step(number));
+    for number in 1..=steps {
+        app.history.push(&step(number, layers));
     }
     app
 }
@@ -97,10 +98,10 @@ fn layer(index: usize) -> LayerInfo {
 }
 
 /// A step with numbers that wander.
-fn step(number: u64) -> Event {
+fn step(number: u64, layers: usize) -> Event {
     let t = number as f64;
     let wave = |rate: f64| (t * rate).sin();
-    let layers = (0..LAYERS).map(|i| {
+    let layers = (0..layers).map(|i| {
         let phase = i as f64;
         let d = (0.1 * (1.0 + 0.5 * (t * 1e-5 + phase).sin() + 0.05 * wave(0.3 + phase))) as f32;
         LayerRecord {

@@ -401,3 +401,130 @@ fn log(app: &mut App, area: Rect, buffer: &mut Buffer) {
         buffer.set_stringn(x, y, &message.text, width, style);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    use super::super::bench::synthetic;
+    use super::*;
+    use crate::figure::Theme;
+    use crate::figure::terminal::{Marker, Palette};
+
+    fn app(colours: Colours, marker: Marker) -> App {
+        let mut app = synthetic(10, 400);
+        app.palette = Palette {
+            colours,
+            theme: Theme::Dark,
+            marker,
+        };
+        app.view.cursor = Some(200.0);
+        app
+    }
+
+    fn paint(app: &mut App, width: u16, height: u16) -> Buffer {
+        let mut terminal =
+            Terminal::new(TestBackend::new(width, height)).expect("a buffer cannot fail");
+        terminal
+            .draw(|frame| draw(app, frame))
+            .expect("a buffer cannot fail");
+        terminal.backend().buffer().clone()
+    }
+
+    fn text(buffer: &Buffer) -> String {
+        let area = buffer.area;
+        let row = |y| {
+            let cells = (0..area.width).map(|x| buffer[(x, y)].symbol());
+            cells.collect::<String>().trim_end().to_owned() + "\n"
+        };
+        (0..area.height).map(row).collect()
+    }
+
+    /// Runs of equal style, a line per row: `columns:foreground/background+modifiers`.
+    fn styles(buffer: &Buffer) -> String {
+        let area = buffer.area;
+        let mut out = String::new();
+        for y in 0..area.height {
+            let mut runs: Vec<(String, u16)> = Vec::new();
+            for x in 0..area.width {
+                let cell = &buffer[(x, y)];
+                let style = format!("{}/{}+{:?}", cell.fg, cell.bg, cell.modifier);
+                match runs.last_mut() {
+                    Some((last, count)) if *last == style => *count += 1,
+                    _ => runs.push((style, 1)),
+                }
+            }
+            let runs: Vec<String> = runs.iter().map(|(s, n)| format!("{n}:{s}")).collect();
+            out += &(runs.join(" ") + "\n");
+        }
+        out
+    }
+
+    /// Every page in one text, with a rule between.
+    fn pages(app: &mut App, width: u16, height: u16, of: fn(&Buffer) -> String) -> String {
+        Page::ALL
+            .into_iter()
+            .map(|page| {
+                app.page = page;
+                app.selected = 0;
+                let painted = paint(app, width, height);
+                format!("=== {}\n{}", page.title(), of(&painted))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_page_at_every_size() {
+        for (width, height) in [(80, 24), (120, 40), (200, 60)] {
+            let mut coloured = app(Colours::True, Marker::Braille);
+            insta::assert_snapshot!(
+                format!("pages-{width}x{height}"),
+                pages(&mut coloured, width, height, text)
+            );
+        }
+    }
+
+    #[test]
+    fn every_page_in_sixteen_colours_and_without_any() {
+        for (name, colours) in [("sixteen", Colours::Sixteen), ("none", Colours::None)] {
+            let mut app = app(colours, Marker::Ascii);
+            insta::assert_snapshot!(
+                format!("styles-{name}-80x24"),
+                pages(&mut app, 80, 24, styles)
+            );
+            insta::assert_snapshot!(format!("text-{name}-80x24"), pages(&mut app, 80, 24, text));
+        }
+    }
+
+    #[test]
+    fn no_size_panics_on_any_page() {
+        let mut app = app(Colours::True, Marker::Octant);
+        for page in Page::ALL {
+            app.page = page;
+            for (width, height) in [
+                (0, 0),
+                (1, 1),
+                (59, 16),
+                (60, 16),
+                (61, 17),
+                (300, 80),
+                (500, 9),
+            ] {
+                paint(&mut app, width, height);
+            }
+        }
+    }
+
+    #[test]
+    fn the_palette_offers_keys_and_values_of_the_experiment() {
+        let mut app = app(Colours::True, Marker::Braille);
+        app.command = Some(super::super::palette::Palette {
+            text: "weights_kb".into(),
+            chosen: 0,
+        });
+        let screen = text(&paint(&mut app, 120, 40));
+        assert!(screen.contains("set budget.weights_kb"), "{screen}");
+        assert!(screen.contains("11 (live)"), "{screen}");
+    }
+}
