@@ -129,6 +129,51 @@ impl Terminal {
     }
 }
 
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // A test that failed must not leave the program behind.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The terminal vanishes (a closed window, a lost connection): the run stops with a checkpoint and
+/// the program ends.
+#[cfg(unix)]
+#[test]
+fn a_terminal_that_vanishes_ends_the_program() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "e.toml", SMALL);
+    let pair = native_pty_system()
+        .openpty(size(120, 40))
+        .expect("a terminal");
+    let mut command = CommandBuilder::new(program());
+    command.args(["e.toml"]);
+    command.cwd(folder.path());
+    command.env("TERM", "xterm-256color");
+    command.env("LANG", "C.UTF-8");
+    let mut child = pair.slave.spawn_command(command).expect("started");
+    drop(pair.slave);
+    let mut reader = pair.master.try_clone_reader().expect("a reader");
+    let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
+    while !String::from_utf8_lossy(&seen).contains("samples/s") {
+        let n = reader.read(&mut buffer).expect("output");
+        seen.extend(&buffer[..n]);
+    }
+    drop(reader);
+    drop(pair.master);
+    let start = Instant::now();
+    while child.try_wait().expect("a status").is_none() {
+        if start.elapsed() > PATIENCE {
+            let _ = child.kill();
+            panic!("still running without its terminal");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let runs = bitscope::run::list_runs(&folder.path().join("runs"));
+    assert_eq!(runs[0].1.status, bitscope::run::Status::Stopped);
+}
+
 #[test]
 fn pages_reload_export_quit() {
     let folder = tempfile::tempdir().expect("a folder");

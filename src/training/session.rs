@@ -82,6 +82,11 @@ impl Session {
         let _ = self.commands.send(command);
     }
 
+    /// Another way to send commands, for a thread that does not own the session.
+    pub fn commands(&self) -> Sender<Command> {
+        self.commands.clone()
+    }
+
     /// Whether the thread has ended.
     pub fn is_over(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)

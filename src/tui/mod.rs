@@ -19,8 +19,9 @@ mod view;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::{self, Event as Input, KeyEventKind};
@@ -43,6 +44,7 @@ pub(crate) fn run(
     let mut workbench = Workbench::start(loaded, run, resume)?;
     let failed = |e: io::Error| CliError::Failed(format!("terminal: {e}"));
     let signals = Signals::register().map_err(failed)?;
+    workbench.lifeline.watch(signals.termination_flag());
     let mut screen = Screen::enter().map_err(failed)?;
     let outcome = workbench.main_loop(&mut screen, &signals);
     screen.leave().map_err(failed)?;
@@ -60,6 +62,7 @@ struct Workbench {
     feed: Feed,
     saved: Receiver<Saved>,
     exported: (mpsc::Sender<String>, Receiver<String>),
+    lifeline: Lifeline,
     _watcher: Option<Watcher>,
 }
 
@@ -106,6 +109,7 @@ impl Workbench {
             feed: Feed::default(),
             saved,
             exported: mpsc::channel(),
+            lifeline: Lifeline::default(),
             _watcher: watcher,
         };
         workbench.train(Setup {
@@ -122,7 +126,17 @@ impl Workbench {
         // A new feed: what an earlier run still says goes to the old one.
         self.feed = Feed::default();
         let feed = self.feed.clone();
-        self.session = Some(Session::start(setup, move |event| feed.push(event)));
+        let over = Arc::new(AtomicBool::new(false));
+        let session = Session::start(setup, {
+            let over = over.clone();
+            move |event| {
+                let last = event.is_last();
+                feed.push(event);
+                over.fetch_or(last, Ordering::Relaxed);
+            }
+        });
+        self.lifeline.hold(session.commands(), over);
+        self.session = Some(session);
     }
 
     fn main_loop(&mut self, screen: &mut Screen, signals: &Signals) -> io::Result<u8> {
@@ -298,6 +312,7 @@ impl Workbench {
 
     /// Stops the run (a checkpoint is written) after the terminal is restored.
     fn close(mut self) {
+        self.lifeline.leaving.store(true, Ordering::Relaxed);
         if let Some(session) = self.session.take() {
             session.send(Command::Stop);
             session.stop();
@@ -311,6 +326,58 @@ impl Workbench {
         let folder = self.app.folder.path().display().to_string();
         // Whoever closed standard output does not want to know.
         let _ = crate::cli::print(&format!("recorded in {folder}\n"));
+    }
+}
+
+/// Ends the program when it was told to and the main thread does not: reading keys from a terminal
+/// that is gone can go on for ever inside the terminal library.
+#[derive(Default)]
+struct Lifeline {
+    /// Whether the main thread is on its way out.
+    leaving: Arc<AtomicBool>,
+    /// The current run: how to stop it, and whether it is over.
+    run: Arc<Mutex<Option<(mpsc::Sender<Command>, Arc<AtomicBool>)>>>,
+}
+
+/// How long the main thread has to leave by itself.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a run has for its last checkpoint.
+const LAST_CHECKPOINT: Duration = Duration::from_secs(60);
+
+impl Lifeline {
+    fn hold(&self, commands: mpsc::Sender<Command>, over: Arc<AtomicBool>) {
+        *self.run.lock().unwrap_or_else(|e| e.into_inner()) = Some((commands, over));
+    }
+
+    fn watch(&self, termination: Arc<AtomicUsize>) {
+        let (leaving, run) = (self.leaving.clone(), self.run.clone());
+        let work = move || {
+            let pause = || std::thread::sleep(Duration::from_millis(100));
+            while termination.load(Ordering::Relaxed) == 0 {
+                pause();
+            }
+            let told = Instant::now();
+            while told.elapsed() < PATIENCE {
+                if leaving.load(Ordering::Relaxed) {
+                    return;
+                }
+                pause();
+            }
+            let current = run.lock().unwrap_or_else(|e| e.into_inner()).take();
+            if let Some((commands, over)) = current
+                && commands.send(Command::Stop).is_ok()
+            {
+                while !over.load(Ordering::Relaxed) && told.elapsed() < LAST_CHECKPOINT {
+                    pause();
+                }
+            }
+            terminal::restore();
+            std::process::exit(exit::INTERRUPTED.into());
+        };
+        let thread = std::thread::Builder::new().name("lifeline".into());
+        if let Err(error) = thread.spawn(work) {
+            tracing::warn!("no lifeline: {error}");
+        }
     }
 }
 

@@ -91,7 +91,7 @@ fn take_over() -> io::Result<()> {
     )
 }
 
-fn restore() {
+pub(super) fn restore() {
     if !ENTERED.swap(false, Ordering::SeqCst) {
         return;
     }
@@ -124,6 +124,11 @@ impl Signals {
             termination,
             resumed,
         })
+    }
+
+    /// The flag that a termination signal sets, for another thread to watch.
+    pub(super) fn termination_flag(&self) -> Arc<AtomicUsize> {
+        self.termination.clone()
     }
 
     pub(super) fn termination(&self) -> Option<usize> {
