@@ -74,13 +74,11 @@ fn convolution(channels: usize, size: usize, peak: f64) {
             });
             println!("{line}");
         };
-        report(
-            "forward",
-            median(|| drop(black_box(conv::forward(cpu, &e, &x, &w)))),
-        );
+        let out = &mut out.spare_capacity_mut()[..n];
+        report("forward", median(|| conv::forward(cpu, &e, &x, &w, out)));
         report(
             "input gradient",
-            median(|| drop(black_box(conv::input_gradient(cpu, &e, &w, &g)))),
+            median(|| conv::input_gradient(cpu, &e, &w, &g, out)),
         );
         report(
             "weight gradient",
@@ -121,36 +119,34 @@ fn elementwise(channels: usize, size: usize) {
         report("quantize", seconds, 8 * n);
         let seconds = median(|| _ = black_box(quantize::backward(cpu, &grid, &x, &g, y)));
         report("quantize backward", seconds, 12 * n);
-        let inputs = Inputs {
-            x: &x,
-            residual: Some(&g),
-            gamma: &gamma,
-            beta: &beta,
-            epsilon: 1e-5,
-            activation: Activation::Quantize(grid),
-            extent: Extent {
-                images: IMAGES,
-                channels,
-                pixels: size * size,
-            },
-        };
-        let mut statistics = Vec::new();
-        let seconds =
-            median(|| statistics = norm::statistics(cpu, &x, inputs.extent, Moments::Exact));
-        report("norm statistics", seconds, 4 * n);
-        let seconds = median(|| norm::forward(cpu, &inputs, &statistics, y));
-        report("norm forward", seconds, 12 * n);
-        let seconds = median(|| {
-            drop(black_box(norm::backward(
-                cpu,
-                &inputs,
-                &statistics,
-                &g,
-                y,
-                z,
-            )))
-        });
-        report("norm backward", seconds, 20 * n);
+        for (name, activation) in [
+            ("quantizer", Activation::Quantize(grid)),
+            ("relu", Activation::Relu),
+        ] {
+            let inputs = Inputs {
+                x: &x,
+                residual: Some(&g),
+                gamma: &gamma,
+                beta: &beta,
+                epsilon: 1e-5,
+                activation,
+                extent: Extent {
+                    images: IMAGES,
+                    channels,
+                    pixels: size * size,
+                },
+            };
+            let mut statistics = Vec::new();
+            let seconds =
+                median(|| statistics = norm::statistics(cpu, &x, inputs.extent, Moments::Exact));
+            report("norm statistics", seconds, 4 * n);
+            let seconds = median(|| norm::forward(cpu, &inputs, &statistics, y));
+            report(&format!("norm and {name} forward"), seconds, 12 * n);
+            let seconds = median(|| {
+                _ = black_box(norm::backward(cpu, &inputs, &statistics, &g, y, z));
+            });
+            report(&format!("norm and {name} backward"), seconds, 20 * n);
+        }
     }
 }
 

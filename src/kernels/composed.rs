@@ -9,6 +9,7 @@ use burn_backend::{FloatDType, Scalar, Slice, TensorMetadata, get_or_init_device
 
 use super::norm::Activation;
 use super::ops::{NormGradients, NormTensors};
+use super::subsample::Subsampling;
 use crate::quantizer::{Family, Grid, Rules};
 
 /// A tensor with arithmetic that reads like arithmetic.
@@ -225,6 +226,79 @@ fn quantizer_gradient<B: Backend>(
     (gx, Values(B::float_cat(sums, 0)))
 }
 
+/// Every `stride`-th pixel and zeros behind the channels. The first of every block of pixels is
+/// taken, in plain slices; rows and columns that fill no block are padded first.
+pub(super) fn subsample_forward<B: Backend>(x: FloatTensor<B>, s: &Subsampling) -> FloatTensor<B> {
+    let [height, width] = s.output_size();
+    let device = x.device();
+    let zeros = |shape: [usize; 4]| B::float_zeros(shape.into(), &device, FloatDType::F32);
+    let (images, channels, stride) = (s.images, s.channels, s.stride);
+    let mut x = x;
+    if height * stride > s.size[0] {
+        let missing = [images, channels, height * stride - s.size[0], s.size[1]];
+        x = B::float_cat(vec![x, zeros(missing)], 2);
+    }
+    if width * stride > s.size[1] {
+        let missing = [
+            images,
+            channels,
+            height * stride,
+            width * stride - s.size[1],
+        ];
+        x = B::float_cat(vec![x, zeros(missing)], 3);
+    }
+    let x = B::float_reshape(
+        x,
+        [images * channels * height, stride, width, stride].into(),
+    );
+    let slices = [
+        Slice::from(0..images * channels * height),
+        Slice::from(0..1),
+        Slice::from(0..width),
+        Slice::from(0..1),
+    ];
+    let x = B::float_slice(x, &slices);
+    let x = B::float_reshape(x, [images, channels, height, width].into());
+    if s.extra == 0 {
+        return x;
+    }
+    B::float_cat(vec![x, zeros([images, s.extra, height, width])], 1)
+}
+
+/// The gradient of [`subsample_forward`]'s input.
+pub(super) fn subsample_backward<B: Backend>(g: FloatTensor<B>, s: &Subsampling) -> FloatTensor<B> {
+    let [height, width] = s.output_size();
+    let device = g.device();
+    let zeros = |shape: [usize; 4]| B::float_zeros(shape.into(), &device, FloatDType::F32);
+    let (images, channels, stride) = (s.images, s.channels, s.stride);
+    let own = [
+        Slice::from(0..images),
+        Slice::from(0..channels),
+        Slice::from(0..height),
+        Slice::from(0..width),
+    ];
+    let g = B::float_slice(g, &own);
+    let rows = images * channels * height;
+    let g = B::float_reshape(g, [rows, 1, width, 1].into());
+    let g = if stride > 1 {
+        let across = B::float_cat(vec![g, zeros([rows, 1, width, stride - 1])], 3);
+        B::float_cat(vec![across, zeros([rows, stride - 1, width, stride])], 1)
+    } else {
+        g
+    };
+    let g = B::float_reshape(
+        g,
+        [images, channels, height * stride, width * stride].into(),
+    );
+    let inside = [
+        Slice::from(0..images),
+        Slice::from(0..channels),
+        Slice::from(0..s.size[0]),
+        Slice::from(0..s.size[1]),
+    ];
+    B::float_slice(g, &inside)
+}
+
 /// Output and the statistics used, `[2, c]`. Sums are the engine's own, whatever `moments` says.
 pub(super) fn norm_activation_forward<B: Backend>(
     inputs: &NormTensors<B>,
@@ -406,6 +480,25 @@ mod tests {
             let (kernel_gx, kernel_sums) = Flex::fake_quantize_backward(x, g, &grid);
             prop_assert!(close(&values(gx), &values(kernel_gx)));
             prop_assert!(close(&values(sums), &values(kernel_sums)));
+        }
+
+        #[test]
+        fn subsampling_equals_the_kernel(
+            images in 1usize..4, channels in 1usize..4, size in (1usize..9, 1usize..9),
+            stride in 1usize..4, extra in 0usize..3,
+        ) {
+            let s = Subsampling { images, channels, size: [size.0, size.1], stride, extra };
+            let [height, width] = s.output_size();
+            let wave = |shape: &[usize]| {
+                let count = shape.iter().product::<usize>();
+                tensor((0..count).map(|i| (i as f32 * 0.7).sin()).collect(), shape)
+            };
+            let x = wave(&[images, channels, size.0, size.1]);
+            let g = wave(&[images, channels + extra, height, width]);
+            let y = values(subsample_forward::<Flex>(x.clone(), &s));
+            prop_assert_eq!(y, values(Flex::subsample_forward(x, &s)));
+            let gx = values(subsample_backward::<Flex>(g.clone(), &s));
+            prop_assert_eq!(gx, values(Flex::subsample_backward(g, &s)));
         }
 
         #[test]

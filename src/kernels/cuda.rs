@@ -6,11 +6,20 @@ use burn_cuda::Cuda;
 use super::composed;
 use super::conv::Geometry;
 use super::ops::{Engine, NormGradients, NormSpec, NormTensors, kernels_of_engine};
+use super::subsample::Subsampling;
 use crate::quantizer::Grid;
 
 kernels_of_engine!(Cuda);
 
 impl Engine for Cuda {
+    fn subsample_forward(x: FloatTensor<Self>, s: &Subsampling) -> FloatTensor<Self> {
+        composed::subsample_forward::<Self>(x, s)
+    }
+
+    fn subsample_backward(g: FloatTensor<Self>, s: &Subsampling) -> FloatTensor<Self> {
+        composed::subsample_backward::<Self>(g, s)
+    }
+
     fn fake_quantize_forward(x: FloatTensor<Self>, grid: &Grid) -> FloatTensor<Self> {
         composed::fake_quantize_forward::<Self>(x, grid)
     }

@@ -12,6 +12,7 @@ use super::conv::Geometry;
 use super::ops::{Engine, NormGradients, NormSpec, NormTensors, kernels_of_engine};
 use super::parallel::{Cpu, Pool};
 use super::slices::{self, Slices};
+use super::subsample::Subsampling;
 use crate::quantizer::Grid;
 
 kernels_of_engine!(Flex);
@@ -67,6 +68,14 @@ impl Engine for Flex {
     ) -> (Option<FloatTensor<Self>>, FloatTensor<Self>) {
         let e = slices::extents::<Self>(&x, &weight, geometry);
         slices::convolution_backward::<Self>(&x, &weight, &g, &e, wants_x)
+    }
+
+    fn subsample_forward(x: FloatTensor<Self>, s: &Subsampling) -> FloatTensor<Self> {
+        slices::subsample_forward::<Self>(&x, s)
+    }
+
+    fn subsample_backward(g: FloatTensor<Self>, s: &Subsampling) -> FloatTensor<Self> {
+        slices::subsample_backward::<Self>(&g, s)
     }
 
     fn fake_quantize_forward(x: FloatTensor<Self>, grid: &Grid) -> FloatTensor<Self> {

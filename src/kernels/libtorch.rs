@@ -21,6 +21,7 @@ use super::conv::{self, Extents, Geometry};
 use super::ops::{Engine, NormGradients, NormSpec, NormTensors, kernels_of_engine};
 use super::parallel::{Cpu, Pool};
 use super::slices::{self, Slices};
+use super::subsample::Subsampling;
 use crate::quantizer::Grid;
 
 kernels_of_engine!(LibTorch);
@@ -189,6 +190,22 @@ impl Engine for LibTorch {
             return slices::convolution_backward::<Self>(&x, &weight, &g, &e, wants_x);
         }
         own_convolution_backward(&x, &weight, &g, geometry, wants_x)
+    }
+
+    fn subsample_forward(x: FloatTensor<Self>, s: &Subsampling) -> FloatTensor<Self> {
+        if on_cpu(&x) {
+            slices::subsample_forward::<Self>(&x, s)
+        } else {
+            composed::subsample_forward::<Self>(x, s)
+        }
+    }
+
+    fn subsample_backward(g: FloatTensor<Self>, s: &Subsampling) -> FloatTensor<Self> {
+        if on_cpu(&g) {
+            slices::subsample_backward::<Self>(&g, s)
+        } else {
+            composed::subsample_backward::<Self>(g, s)
+        }
     }
 
     fn fake_quantize_forward(x: FloatTensor<Self>, grid: &Grid) -> FloatTensor<Self> {

@@ -30,6 +30,7 @@ pub mod parallel;
 pub mod quantize;
 mod simd;
 mod slices;
+pub mod subsample;
 
 use std::mem::MaybeUninit;
 
@@ -41,6 +42,7 @@ pub use memory::keep_blocks;
 pub use norm::{Activation, Moments};
 use ops::{Kernels, NormSpec};
 pub use simd::Simd;
+pub use subsample::Subsampling;
 
 use crate::quantizer::Grid;
 
@@ -112,6 +114,20 @@ pub fn convolution(x: Tensor<4>, weight: Tensor<4>, geometry: Geometry) -> Tenso
         weight.into_dispatch(),
         geometry,
     ))
+}
+
+/// Shortcut A: every `stride`-th pixel of `x` `[n, c, h, w]`, and `extra` channels of zeros behind;
+/// `[n, c + extra, ceil(h / stride), ceil(w / stride)]`.
+pub fn subsample(x: Tensor<4>, stride: usize, extra: usize) -> Tensor<4> {
+    let [images, channels, height, width] = x.dims();
+    let shape = Subsampling {
+        images,
+        channels,
+        size: [height, width],
+        stride,
+        extra,
+    };
+    Tensor::from_dispatch(Dispatch::subsample(x.into_dispatch(), shape))
 }
 
 /// A vector whose elements `write` initialises, all of them.

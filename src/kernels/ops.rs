@@ -19,6 +19,7 @@ use burn_autodiff::ops::{Backward, Ops, OpsKind};
 
 use super::conv::Geometry;
 use super::norm::{Activation, Moments};
+use super::subsample::Subsampling;
 use crate::quantizer::Grid;
 
 /// What an engine computes; no autodiff here. Shapes as in [`super`].
@@ -45,6 +46,12 @@ pub trait Engine: Backend {
         statistics: FloatTensor<Self>,
         g: FloatTensor<Self>,
     ) -> NormGradients<Self>;
+
+    /// Every `stride`-th pixel, zeros for the channels behind.
+    fn subsample_forward(x: FloatTensor<Self>, s: &Subsampling) -> FloatTensor<Self>;
+
+    /// Gradient of its input.
+    fn subsample_backward(g: FloatTensor<Self>, s: &Subsampling) -> FloatTensor<Self>;
 
     /// Output of the convolution.
     fn convolution_forward(
@@ -154,6 +161,9 @@ pub trait Kernels: Backend {
         weight: FloatTensor<Self>,
         geometry: Geometry,
     ) -> FloatTensor<Self>;
+
+    /// See [`super::subsample`].
+    fn subsample(x: FloatTensor<Self>, s: Subsampling) -> FloatTensor<Self>;
 }
 
 /// The operations outside a graph are the engine's forward passes.
@@ -203,6 +213,13 @@ macro_rules! kernels_of_engine {
                 geometry: Geometry,
             ) -> FloatTensor<Self> {
                 <Self as Engine>::convolution_forward(x, weight, geometry)
+            }
+
+            fn subsample(
+                x: FloatTensor<Self>,
+                s: $crate::kernels::Subsampling,
+            ) -> FloatTensor<Self> {
+                <Self as Engine>::subsample_forward(x, &s)
             }
         }
     };
@@ -285,6 +302,35 @@ impl<B: Engine, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         {
             OpsKind::Tracked(prep) => prep.finish((x, weight, geometry), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn subsample(x: FloatTensor<Self>, s: Subsampling) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let output = B::subsample_forward(x, &s);
+        match Subsample.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(s, output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Subsample;
+
+impl<B: Engine> Backward<B, 1> for Subsample {
+    type State = Subsampling;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let g = gradients.consume::<B>(&ops.node);
+        let [parent] = ops.parents;
+        if let Some(node) = parent {
+            gradients.register::<B>(node.id, B::subsample_backward(g, &ops.state));
         }
     }
 }

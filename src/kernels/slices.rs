@@ -10,6 +10,7 @@ use super::norm::{self, Activation, Extent, Inputs};
 use super::ops::{NormGradients, NormTensors};
 use super::parallel::Cpu;
 use super::quantize;
+use super::subsample::{self, Subsampling};
 use crate::quantizer::{Grid, Sums};
 
 /// An engine whose CPU tensors are memory.
@@ -95,6 +96,23 @@ pub(super) fn convolution_backward<B: Slices>(
     });
     let gw = conv::weight_gradient(B::cpu(), e, B::hold(x).as_ref(), upstream.as_ref());
     (gx, from_values::<B>(&gw, &shape::<B>(weight)))
+}
+
+pub(super) fn subsample_forward<B: Slices>(x: &FloatTensor<B>, s: &Subsampling) -> FloatTensor<B> {
+    let [height, width] = s.output_size();
+    let x = B::hold(x);
+    B::written(&[s.images, s.channels + s.extra, height, width], |y| {
+        subsample::forward(B::cpu(), s, x.as_ref(), y);
+    })
+    .0
+}
+
+pub(super) fn subsample_backward<B: Slices>(g: &FloatTensor<B>, s: &Subsampling) -> FloatTensor<B> {
+    let g = B::hold(g);
+    B::written(&[s.images, s.channels, s.size[0], s.size[1]], |gx| {
+        subsample::backward(B::cpu(), s, g.as_ref(), gx);
+    })
+    .0
 }
 
 pub(super) fn fake_quantize_forward<B: Slices>(x: &FloatTensor<B>, grid: &Grid) -> FloatTensor<B> {

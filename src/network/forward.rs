@@ -89,7 +89,7 @@ impl Forward<'_> {
     fn block(&mut self, block: &Block, x: Tensor<4>) -> Tensor<4> {
         let around = match &block.around {
             Around::Identity => x.clone(),
-            Around::Subsample { stride, extra } => subsample(x.clone(), *stride, *extra),
+            Around::Subsample { stride, extra } => kernels::subsample(x.clone(), *stride, *extra),
             Around::Projection(unit) => self.unit(unit, x.clone(), None),
         };
         let x = self.unit(&block.first, x, None);
@@ -187,21 +187,4 @@ impl Forward<'_> {
         let running = &mut self.network.running[index].statistics;
         *running = running.clone() * RUNNING_MOMENTUM + new;
     }
-}
-
-/// Shortcut A: every `stride`-th pixel, and zeros for the channels that the block adds.
-fn subsample(x: Tensor<4>, stride: usize, extra: usize) -> Tensor<4> {
-    let [n, c, h, w] = x.dims();
-    let x = if h % stride == 0 && w % stride == 0 {
-        // The first of every block of pixels: plain slices, whose gradients are plain too.
-        x.reshape([n, c, h / stride, stride, w / stride, stride])
-            .slice(s![.., .., .., 0..1, .., 0..1])
-            .reshape([n, c, h / stride, w / stride])
-    } else {
-        let step = stride as isize;
-        x.slice(s![.., .., ..;step, ..;step])
-    };
-    let [n, _, h, w] = x.dims();
-    let zeros = Tensor::zeros([n, extra, h, w], &x.device());
-    Tensor::cat(vec![x, zeros], 1)
 }
