@@ -212,12 +212,12 @@ pub fn panel_with(
         };
         let theirs = panel(name, index, other, &plain);
         // The quantity that runs are compared by: validation where there is one.
-        let lines = theirs.items.into_iter().filter_map(|item| match item {
+        let mut lines = theirs.items.into_iter().filter_map(|item| match item {
             Item::Line(line) if !line.segments.is_empty() => Some(line),
             _ => None,
         });
         let line = match name {
-            Name::Memory => lines.last(),
+            Name::Memory => lines.next_back(),
             _ => lines.max_by_key(|l| l.label == "validation"),
         };
         if let Some(line) = line {
@@ -235,6 +235,9 @@ pub fn panel_with(
     scene.items = behind;
     scene
 }
+
+/// Unbroken runs of points.
+type Segments = Vec<Vec<(f64, f64)>>;
 
 struct Builder<'a> {
     history: &'a History,
@@ -918,7 +921,7 @@ impl Builder<'_> {
         let uniform = layers
             .first()
             .is_none_or(|(_, l)| l.info.parametrization.family() == Family::Uniform);
-        let paths: Vec<(usize, Vec<Vec<(f64, f64)>>)> = layers
+        let paths: Vec<(usize, Segments)> = layers
             .iter()
             .map(|(i, layer)| (*i, self.trajectory(layer)))
             .collect();
@@ -997,13 +1000,13 @@ impl Builder<'_> {
     }
 
     /// Where a quantizer has been: up to the cursor, or up to now.
-    fn trajectory(&self, layer: &LayerHistory) -> Vec<Vec<(f64, f64)>> {
+    fn trajectory(&self, layer: &LayerHistory) -> Segments {
         let (from, to) = self.x_range();
         let to = self.view.cursor.unwrap_or(to).max(0.0) as u64;
         let most = (self.view.resolution * 2).max(64);
         let steps = layer.d.range(from.max(0.0) as u64, to, most);
         let ranges = layer.q_max.range(from.max(0.0) as u64, to, most);
-        let mut segments: Vec<Vec<(f64, f64)>> = Vec::new();
+        let mut segments = Segments::new();
         // Both are recorded at the same steps, so their buckets match.
         for (d, q) in steps.zip(ranges).filter(|(d, _)| u64::from(d.first) <= to) {
             if segments.is_empty() || d.breaks() {
@@ -1023,7 +1026,7 @@ impl Builder<'_> {
         at: (f64, f64),
         x: (f64, f64),
         y: (f64, f64),
-    ) -> Option<Vec<Vec<(f64, f64)>>> {
+    ) -> Option<Segments> {
         let newest = layer
             .newest
             .as_ref()

@@ -199,11 +199,11 @@ pub fn input_gradient(
 }
 
 /// A scratch of so many floats, written by `write`.
-fn columns_of<'a>(
+fn columns_of(
     length: usize,
-    scratch: &'a mut Vec<f32>,
+    scratch: &mut Vec<f32>,
     write: impl FnOnce(&mut [MaybeUninit<f32>]),
-) -> &'a [f32] {
+) -> &[f32] {
     scratch.clear();
     scratch.reserve(length);
     write(&mut scratch.spare_capacity_mut()[..length]);

@@ -441,7 +441,11 @@ mod tests {
         LayerRecord {
             d: 0.1 + 0.01 * wave,
             q_max: 0.9 + 0.1 * wave,
-            bitwidth: if step / 400 % 2 == 0 { 4.0 } else { 5.0 },
+            bitwidth: if (step / 400).is_multiple_of(2) {
+                4.0
+            } else {
+                5.0
+            },
             gradients: [1e-3, -2e-3],
             clipped: 0.01,
             zeros: 0.2,
@@ -527,8 +531,8 @@ mod tests {
             ..healthy(s)
         };
         assert_eq!(found(pinned), [Kind::AtClamp]);
-        let passing = |s| LayerRecord {
-            d: if s % 50 == 0 { 1.0 } else { 0.1 },
+        let passing = |s: u64| LayerRecord {
+            d: if s.is_multiple_of(50) { 1.0 } else { 0.1 },
             ..healthy(s)
         };
         assert_eq!(found(passing), []);
@@ -555,8 +559,8 @@ mod tests {
             ..healthy(s)
         };
         assert_eq!(found(never), [Kind::RangeUnreached]);
-        let times = |s| LayerRecord {
-            clipped: if s % 300 == 0 { 0.001 } else { 0.0 },
+        let times = |s: u64| LayerRecord {
+            clipped: if s.is_multiple_of(300) { 0.001 } else { 0.0 },
             ..healthy(s)
         };
         assert_eq!(found(times), []);
@@ -578,8 +582,8 @@ mod tests {
 
     #[test]
     fn a_bitwidth_that_goes_up_and_down_oscillates_and_one_that_climbs_does_not() {
-        let swing = |s| LayerRecord {
-            bitwidth: if s / 10 % 2 == 0 { 4.0 } else { 5.0 },
+        let swing = |s: u64| LayerRecord {
+            bitwidth: if (s / 10).is_multiple_of(2) { 4.0 } else { 5.0 },
             ..healthy(s)
         };
         assert_eq!(found(swing), [Kind::Oscillating]);

@@ -86,7 +86,7 @@ pub(super) fn synthetic(layers: usize, steps: u64) -> App {
 fn layer(index: usize) -> LayerInfo {
     LayerInfo {
         name: format!("s{}.b{}.conv{}", index / 12, index / 4 % 3, index % 2),
-        role: if index % 2 == 0 {
+        role: if index.is_multiple_of(2) {
             Role::Weight
         } else {
             Role::Activation

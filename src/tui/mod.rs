@@ -297,7 +297,8 @@ impl Workbench {
         })?;
         let Some(cells) = cells else { return Ok(()) };
         let folder = self.app.folder.figures();
-        let path = folder.join(format!("screen-{}.png", self.app.history.step()));
+        let (page, step) = (self.app.page.title(), self.app.history.step());
+        let path = folder.join(format!("screen-{page}-{step}.png"));
         let theme = self.app.palette.theme;
         let notes = crate::figure::notes(&self.app.history);
         let outcome = std::fs::create_dir_all(&folder)
@@ -335,9 +336,11 @@ impl Workbench {
 struct Lifeline {
     /// Whether the main thread is on its way out.
     leaving: Arc<AtomicBool>,
-    /// The current run: how to stop it, and whether it is over.
-    run: Arc<Mutex<Option<(mpsc::Sender<Command>, Arc<AtomicBool>)>>>,
+    run: Arc<Mutex<Option<Held>>>,
 }
+
+/// A run: how to stop it, and whether it is over.
+type Held = (mpsc::Sender<Command>, Arc<AtomicBool>);
 
 /// How long the main thread has to leave by itself.
 const PATIENCE: Duration = Duration::from_secs(3);
