@@ -73,12 +73,14 @@ fn convolutions_of_both_engines_agree_on_every_kind_of_shape() {
 fn training_goes_the_same_way_on_both_engines() {
     for quantizer in ["none", "u1", "u3", "p3"] {
         let losses = |engine: &str| -> Vec<f64> {
-            let set = vec![
+            let mut set = vec![
                 format!("device={engine}"),
                 format!("weights.quantizer={quantizer}"),
                 format!("activations.quantizer={quantizer}"),
-                "budget.weights_kb=9".into(),
             ];
+            if quantizer != "none" {
+                set.push("budget.weights_kb=9".into());
+            }
             let loaded = load_embedded("small.toml", SMALL, &set).expect("valid");
             let splits = bitscope::dataset::open(&loaded.experiment).expect("data");
             let mut trainer =
