@@ -203,6 +203,13 @@ fn pages_reload_export_quit() {
     terminal.until("the help gone", |s| !s.contains("write a checkpoint now"));
     terminal.press("1");
     terminal.see("memory of weights");
+    // A click on a tab opens its page; the wheel zooms, which the axis shows.
+    terminal.press("\x1b[<0;16;2M\x1b[<0;16;2m");
+    terminal.until("the layers' table", |s| {
+        s.contains("q_max") && s.contains("clip %")
+    });
+    terminal.press("1\x1b[<64;50;10M\x1b[<65;50;10M");
+    terminal.see("memory of weights");
     // Edit the file: the value changes on the screen.
     terminal.until("the first rate", |s| s.contains("lr 0.0100"));
     write(
