@@ -1,7 +1,5 @@
 //! `bitscope bench`: seconds per training step, and milliseconds per frame of the screen.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -112,7 +110,7 @@ fn steps(bench: &Bench) -> Result<Value, CliError> {
             "update": share(|t| t.update),
             "telemetry": share(|t| t.telemetry),
         },
-        "peak_resident_mb": peak_resident(),
+        "peak_resident_mb": crate::process::resident().map(|(_, peak)| peak),
     }))
 }
 
@@ -132,12 +130,4 @@ fn experiment(bench: &Bench) -> Result<std::sync::Arc<Experiment>, CliError> {
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
     Ok(load_embedded("bench", "", &set)?.experiment)
-}
-
-/// Largest resident set of this process so far, MB, where the system says it.
-fn peak_resident() -> Option<f64> {
-    let status = std::fs::read_to_string(PathBuf::from("/proc/self/status")).ok()?;
-    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
-    let kilobytes: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kilobytes / 1024.0)
 }

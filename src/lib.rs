@@ -28,6 +28,7 @@ pub mod figure;
 mod headless;
 pub mod kernels;
 pub mod network;
+mod process;
 mod quantize;
 pub mod quantizer;
 pub mod run;

@@ -146,21 +146,23 @@ fn role_word(role: Role) -> &'static str {
 
 /// The whole figure of that name.
 pub fn build(name: Name, history: &History, view: &View) -> Figure {
-    let panels = match name {
-        Name::Gradients => vec![
-            panel(name, 0, history, view),
-            panel(name, 1, history, view),
-            panel(name, 2, history, view),
-        ],
-        Name::Memory => vec![panel(name, 0, history, view), panel(name, 1, history, view)],
-        Name::Pull => vec![panel(name, 0, history, view), panel(name, 1, history, view)],
+    let panels = (0..panel_count(name, history)).map(|i| panel(name, i, history, view));
+    Figure {
+        panels: panels.collect(),
+        columns: 1,
+    }
+}
+
+/// Panels of the figure of that name.
+pub fn panel_count(name: Name, history: &History) -> usize {
+    match name {
+        Name::Gradients => 3,
+        Name::Memory | Name::Pull => 2,
         Name::StepSize | Name::Range | Name::Bitwidth | Name::Plane | Name::Ledger => {
-            let count = if has_activations(history) { 2 } else { 1 };
-            (0..count).map(|i| panel(name, i, history, view)).collect()
+            1 + usize::from(has_activations(history))
         }
-        _ => vec![panel(name, 0, history, view)],
-    };
-    Figure { panels, columns: 1 }
+        Name::Loss | Name::Error | Name::BitwidthHeat | Name::Phases => 1,
+    }
 }
 
 fn has_activations(history: &History) -> bool {

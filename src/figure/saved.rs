@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::build::{Name, View, XUnit, build};
 use super::export::{ExportError, Notes, export};
+use super::scene::Figure;
 use super::theme::Theme;
 use crate::run::{History, LogError, RunFolder, read_log};
 
@@ -83,17 +84,21 @@ impl Saved {
         })?;
         let (events, _) = read_log(&folder.log())?;
         let history = History::from_events(events.iter().take(self.events as usize));
-        self.export(&history, output)?;
+        self.export(&self.figure(&history), output, &notes(&history))?;
         Ok(())
     }
 
-    /// The figure of a history, to a PNG, SVG or CSV file.
+    /// The figure of a history.
+    pub fn figure(&self, history: &History) -> Figure {
+        build(self.figure, history, &self.view())
+    }
+
+    /// Writes the figure to a PNG, SVG or CSV file.
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub fn export(&self, history: &History, output: &Path) -> Result<(), ExportError> {
-        let figure = build(self.figure, history, &self.view());
-        export(&figure, output, self.theme, self.size, &notes(history))
+    pub fn export(&self, figure: &Figure, output: &Path, notes: &Notes) -> Result<(), ExportError> {
+        export(figure, output, self.theme, self.size, notes)
     }
 
     fn view(&self) -> View {

@@ -10,7 +10,7 @@ use burn::tensor::ops::ConvOptions;
 
 use super::direct;
 use super::parallel::{Cpu, with_scratch};
-use super::simd::{Simd, multiversion};
+use super::simd::{Simd, multiversion, product, vector};
 
 /// Stride, padding and groups of a convolution (both axes alike).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -389,18 +389,18 @@ fn dot_products<const FUSED: bool>(a: &[f32], b: &[f32], length: usize) -> [[f32
     let whole = length / LANES * LANES;
     for start in (0..whole).step_by(LANES) {
         let [b0, b1, b2, b3] = [
-            load(b[0], start),
-            load(b[1], start),
-            load(b[2], start),
-            load(b[3], start),
+            vector(b[0], start),
+            vector(b[1], start),
+            vector(b[2], start),
+            vector(b[3], start),
         ];
         macro_rules! row {
             ($a:expr, $c0:ident, $c1:ident, $c2:ident, $c3:ident) => {{
-                let a = load($a, start);
-                $c0 = fused::<FUSED>(a, b0, $c0);
-                $c1 = fused::<FUSED>(a, b1, $c1);
-                $c2 = fused::<FUSED>(a, b2, $c2);
-                $c3 = fused::<FUSED>(a, b3, $c3);
+                let a: [f32; LANES] = vector($a, start);
+                $c0 = product::<LANES, FUSED>(a, b0, $c0);
+                $c1 = product::<LANES, FUSED>(a, b1, $c1);
+                $c2 = product::<LANES, FUSED>(a, b2, $c2);
+                $c3 = product::<LANES, FUSED>(a, b3, $c3);
             }};
         }
         row!(a[0], c00, c01, c02, c03);
@@ -425,27 +425,6 @@ fn dot_products<const FUSED: bool>(a: &[f32], b: &[f32], length: usize) -> [[f32
         }
     }
     dots
-}
-
-/// `a b + c`, lane by lane.
-#[inline(always)]
-fn fused<const FUSED: bool>(a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
-    let mut out = [0f32; LANES];
-    for l in 0..LANES {
-        out[l] = if FUSED {
-            a[l].mul_add(b[l], c[l])
-        } else {
-            a[l] * b[l] + c[l]
-        };
-    }
-    out
-}
-
-#[inline(always)]
-fn load(row: &[f32], start: usize) -> [f32; LANES] {
-    row[start..start + LANES]
-        .try_into()
-        .expect("a slice of that length")
 }
 
 /// Sum of the lanes, pairwise: halves are added as vectors.

@@ -14,7 +14,7 @@ use std::hint::black_box;
 use std::mem::MaybeUninit;
 
 use super::conv::Extents;
-use super::simd::multiversion;
+use super::simd::{multiversion, product, vector};
 
 /// Pixels that the widest block covers: planes are padded to a multiple.
 const WIDEST: usize = 32;
@@ -231,20 +231,6 @@ fn scaled<const L: usize, const FUSED: bool>(w: f32, v: [f32; L], sum: [f32; L])
     product::<L, FUSED>([w; L], v, sum)
 }
 
-/// `u v + sum`, lane by lane.
-#[inline(always)]
-fn product<const L: usize, const FUSED: bool>(u: [f32; L], v: [f32; L], sum: [f32; L]) -> [f32; L] {
-    let mut out = [0f32; L];
-    for l in 0..L {
-        out[l] = if FUSED {
-            u[l].mul_add(v[l], sum[l])
-        } else {
-            u[l] * v[l] + sum[l]
-        };
-    }
-    out
-}
-
 /// Writes the first values of two vectors.
 #[inline(always)]
 fn store<const L: usize>(y: &mut [MaybeUninit<f32>], low: [f32; L], high: [f32; L]) {
@@ -411,13 +397,6 @@ correlate_body!(
         (3, g3, a3, b3, c3)
     ]
 );
-
-#[inline(always)]
-fn vector<const L: usize>(row: &[f32], start: usize) -> [f32; L] {
-    row[start..start + L]
-        .try_into()
-        .expect("a slice of that length")
-}
 
 /// Partial sums that a dot product is kept as until all images of a group have passed: folding a
 /// vector all the way costs more than the products of a small image.

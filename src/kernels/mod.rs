@@ -13,7 +13,6 @@
 //! into burn's autodiff is written once, in `ops`. Beside each fast path stands a plain reference
 //! that the tests compare against. All `unsafe` of the project lives in this room.
 
-#[cfg(any(test, feature = "libtorch", feature = "cuda"))]
 mod composed;
 pub mod conv;
 #[cfg(feature = "cuda")]

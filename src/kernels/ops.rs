@@ -17,41 +17,57 @@ use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
 
+use super::composed;
 use super::conv::Geometry;
 use super::norm::{Activation, Moments};
 use super::subsample::Subsampling;
 use crate::quantizer::Grid;
 
 /// What an engine computes; no autodiff here. Shapes as in [`super`].
+///
+/// By default the operations are composed of the engine's own; an engine overrides what it can do
+/// in fewer passes.
 pub trait Engine: Backend {
     /// Q(x), any shape.
-    fn fake_quantize_forward(x: FloatTensor<Self>, grid: &Grid) -> FloatTensor<Self>;
+    fn fake_quantize_forward(x: FloatTensor<Self>, grid: &Grid) -> FloatTensor<Self> {
+        composed::fake_quantize_forward::<Self>(x, grid)
+    }
 
     /// Gradient of `x` and the sums `[4]`.
     fn fake_quantize_backward(
         x: FloatTensor<Self>,
         g: FloatTensor<Self>,
         grid: &Grid,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::fake_quantize_backward::<Self>(x, g, grid)
+    }
 
     /// Output and the statistics used, `[2, c]`.
     fn norm_activation_forward(
         inputs: &NormTensors<Self>,
         statistics: Option<FloatTensor<Self>>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::norm_activation_forward(inputs, statistics)
+    }
 
     /// Gradients of everything that went in.
     fn norm_activation_backward(
         inputs: &NormTensors<Self>,
         statistics: FloatTensor<Self>,
         g: FloatTensor<Self>,
-    ) -> NormGradients<Self>;
+    ) -> NormGradients<Self> {
+        composed::norm_activation_backward(inputs, statistics, g)
+    }
 
     /// Every `stride`-th pixel, zeros for the channels behind.
-    fn subsample_forward(x: FloatTensor<Self>, s: &Subsampling) -> FloatTensor<Self>;
+    fn subsample_forward(x: FloatTensor<Self>, s: &Subsampling) -> FloatTensor<Self> {
+        composed::subsample_forward::<Self>(x, s)
+    }
 
     /// Gradient of its input.
-    fn subsample_backward(g: FloatTensor<Self>, s: &Subsampling) -> FloatTensor<Self>;
+    fn subsample_backward(g: FloatTensor<Self>, s: &Subsampling) -> FloatTensor<Self> {
+        composed::subsample_backward::<Self>(g, s)
+    }
 
     /// Output of the convolution.
     fn convolution_forward(

@@ -96,3 +96,29 @@ macro_rules! multiversion {
     };
 }
 pub(crate) use multiversion;
+
+/// `u v + sum`, lane by lane.
+#[inline(always)]
+pub(super) fn product<const L: usize, const FUSED: bool>(
+    u: [f32; L],
+    v: [f32; L],
+    sum: [f32; L],
+) -> [f32; L] {
+    let mut out = [0f32; L];
+    for l in 0..L {
+        out[l] = if FUSED {
+            u[l].mul_add(v[l], sum[l])
+        } else {
+            u[l] * v[l] + sum[l]
+        };
+    }
+    out
+}
+
+/// A vector of a row, from `start` on.
+#[inline(always)]
+pub(super) fn vector<const L: usize>(row: &[f32], start: usize) -> [f32; L] {
+    row[start..start + L]
+        .try_into()
+        .expect("a slice of that length")
+}

@@ -18,7 +18,7 @@ use crate::experiment::{
     difference, load_embedded, resolve_text, set_in_file, strongest,
 };
 use crate::figure::terminal::{Colours, Marker, Palette};
-use crate::figure::{Name, Saved, Theme, View, XUnit, build};
+use crate::figure::{Name, Saved, Theme, View, XUnit, panel_count};
 use crate::quantizer::Parametrization;
 use crate::run::{
     Command, History, Manifest, RunFolder, Severity, Verdict, VerdictKind, list_runs, read_log,
@@ -835,7 +835,7 @@ impl App {
         names
             .into_iter()
             .map(|figure| {
-                let panels = build(figure, &self.history, &self.view).panels.len() as u32;
+                let panels = panel_count(figure, &self.history) as u32;
                 Effect::ExportFigure(Saved {
                     // From the run's `figures` folder.
                     run: PathBuf::from(".."),

@@ -267,11 +267,12 @@ impl Workbench {
     /// Paints a figure beside the main loop: a frame must not wait for a PNG.
     fn export_figure(&mut self, saved: crate::figure::Saved) {
         let folder = self.app.folder.figures();
-        let history = self.app.history.clone();
+        let history = &self.app.history;
+        let (figure, notes) = (saved.figure(history), crate::figure::notes(history));
+        let name = format!("{}-{}", saved.figure.label(), history.step());
         let done = self.exported.0.clone();
         let work = move || {
-            let name = format!("{}-{}", saved.figure.label(), history.step());
-            let text = match write_figure(&saved, &history, &folder, &name) {
+            let text = match write_figure(&saved, &figure, &notes, &folder, &name) {
                 Ok(()) => format!(
                     "exported {}.png, .svg, .csv, .toml",
                     folder.join(name).display()
@@ -387,7 +388,8 @@ impl Lifeline {
 /// The four files of an exported figure.
 fn write_figure(
     saved: &crate::figure::Saved,
-    history: &crate::run::History,
+    figure: &crate::figure::Figure,
+    notes: &crate::figure::Notes,
     folder: &std::path::Path,
     name: &str,
 ) -> Result<(), String> {
@@ -395,7 +397,7 @@ fn write_figure(
     std::fs::create_dir_all(folder).map_err(|e| text(&e))?;
     for extension in ["png", "svg", "csv"] {
         let path = folder.join(format!("{name}.{extension}"));
-        saved.export(history, &path).map_err(|e| text(&e))?;
+        saved.export(figure, &path, notes).map_err(|e| text(&e))?;
     }
     let path = folder.join(format!("{name}.toml"));
     crate::run::write_atomically(&path, saved.to_toml().as_bytes()).map_err(|e| text(&e))

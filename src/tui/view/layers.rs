@@ -7,6 +7,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::super::app::App;
 use super::{bold, muted, severity_style};
+use crate::experiment::Thresholds;
 use crate::figure::Ink;
 use crate::figure::ticks::number;
 use crate::quantizer::memory::{Role, kilobytes};
@@ -99,17 +100,17 @@ fn small(v: f32) -> String {
     }
 }
 
-/// What is remarkable about a quantizer now.
-fn alarm(layer: &LayerHistory, r: &LayerRecord) -> Option<String> {
-    let near = |v: f32, bound: f64| (f64::from(v) / bound - 1.0).abs() < 0.01;
+/// What is remarkable about a quantizer now, by the detectors' limits.
+fn alarm(layer: &LayerHistory, r: &LayerRecord, limits: &Thresholds) -> Option<String> {
+    let near = |v: f32, bound: f64| (f64::from(v) / bound - 1.0).abs() < limits.clamp_margin;
     let [d, q_max] = layer.info.clamps;
     if !r.d.is_finite() {
         return None;
     }
-    if r.clipped > 0.2 {
+    if f64::from(r.clipped) > limits.clipped {
         return Some("saturated".into());
     }
-    if r.zeros > 0.999 {
+    if f64::from(r.zeros) > limits.zeros {
         return Some("all zero".into());
     }
     if near(r.d, d[0]) || near(r.d, d[1]) {
@@ -174,7 +175,7 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
                 let plain = app.palette.style(Ink::Text);
                 (x, _) = buffer.set_stringn(x, y, text, column.width.into(), plain);
             }
-            if let Some(alarm) = alarm(layer, record) {
+            if let Some(alarm) = alarm(layer, record, &app.history.verdicts.thresholds) {
                 let style = severity_style(app, Severity::Warning);
                 let room = usize::from((area.x + area.width).saturating_sub(x + 1));
                 buffer.set_stringn(x + 1, y, format!("! {alarm}"), room, style);
