@@ -11,7 +11,7 @@ use bitscope::kernels::conv::{self, Extents, Geometry};
 use bitscope::kernels::norm::{self, Activation, Extent, Inputs, Moments};
 use bitscope::kernels::parallel::{Cpu, Pool};
 use bitscope::kernels::{Simd, quantize};
-use bitscope::quantizer::{Bounds, Learn, Parametrization, Quantizer, Rules};
+use bitscope::quantizer::{Parametrization, Quantizer, Rules};
 use serde_json::json;
 
 const IMAGES: usize = 128;
@@ -91,13 +91,7 @@ fn elementwise(channels: usize, size: usize) {
     let n = IMAGES * channels * size * size;
     let (x, g) = (values(n), values(n));
     let (gamma, beta) = (vec![1.0; channels], vec![0.0; channels]);
-    let quantizer = Quantizer {
-        parametrization: Parametrization::U3,
-        signed: false,
-        rules: Rules::Paper,
-        learn: Learn::Both,
-        bounds: Bounds::activations(),
-    };
+    let quantizer = Quantizer::learned(Parametrization::U3, false, Rules::Paper);
     let grid = quantizer.grid([0.125, 1.0]);
     let mut out = Vec::with_capacity(n);
     let mut other = Vec::with_capacity(n);

@@ -419,7 +419,7 @@ mod tests {
     use super::super::norm::Moments;
     use super::super::ops::Engine;
     use super::*;
-    use crate::quantizer::{Bounds, Learn, Parametrization, Quantizer};
+    use crate::quantizer::{Parametrization, Quantizer};
 
     fn tensor(values: Vec<f32>, shape: &[usize]) -> FlexTensor {
         FlexTensor::from_data(TensorData::new(values, shape.to_vec()))
@@ -440,17 +440,7 @@ mod tests {
     }
 
     fn grid(p: Parametrization, signed: bool, rules: Rules) -> Grid {
-        let quantizer = Quantizer {
-            parametrization: p,
-            signed,
-            rules,
-            learn: Learn::Both,
-            bounds: if signed {
-                Bounds::weights()
-            } else {
-                Bounds::activations()
-            },
-        };
+        let quantizer = Quantizer::learned(p, signed, rules);
         quantizer.grid(match p {
             Parametrization::U3 | Parametrization::P3 => [0.125, 1.0],
             _ => [3.0, 0.25],

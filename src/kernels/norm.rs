@@ -472,16 +472,10 @@ mod tests {
     use super::super::parallel::Pool;
     use super::super::{Simd, written};
     use super::*;
-    use crate::quantizer::{Bounds, Learn, Parametrization, Quantizer, Rules};
+    use crate::quantizer::{Parametrization, Quantizer, Rules};
 
     fn grid(p: Parametrization) -> Grid {
-        let quantizer = Quantizer {
-            parametrization: p,
-            signed: false,
-            rules: Rules::Paper,
-            learn: Learn::Both,
-            bounds: Bounds::activations(),
-        };
+        let quantizer = Quantizer::learned(p, false, Rules::Paper);
         quantizer.grid(match p.family() {
             Family::Uniform => [0.25, 1.75],
             Family::PowerOfTwo => [0.125, 2.0],

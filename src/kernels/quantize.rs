@@ -204,7 +204,7 @@ mod tests {
     use super::super::Simd;
     use super::super::parallel::Pool;
     use super::*;
-    use crate::quantizer::{Bounds, Learn, Parametrization, Quantizer};
+    use crate::quantizer::{Parametrization, Quantizer};
 
     fn run(cpu: Cpu, grid: &Grid, x: &[f32], g: &[f32]) -> (Vec<f32>, Vec<f32>, Sums) {
         let mut y = vec![MaybeUninit::new(f32::NAN); x.len()];
@@ -228,13 +228,7 @@ mod tests {
             values in prop::collection::vec((-3.0..3.0f32, -2.0..2.0f32), 1..300),
             scale in prop::sample::select(&[0.01f32, 1.0, 40.0][..]),
         ) {
-            let q = Quantizer {
-                parametrization: p,
-                signed,
-                rules: if published { Rules::PublishedCode } else { Rules::Paper },
-                learn: Learn::Both,
-                bounds: if signed { Bounds::weights() } else { Bounds::activations() },
-            };
+            let q = Quantizer::learned(p, signed, if published { Rules::PublishedCode } else { Rules::Paper });
             let parameters = match p {
                 Parametrization::U3 | Parametrization::P3 => [0.1, 0.9],
                 _ => [3.0, 0.3],
@@ -262,14 +256,7 @@ mod tests {
 
     #[test]
     fn sums_do_not_depend_on_the_number_of_threads() {
-        let grid = Quantizer {
-            parametrization: Parametrization::U3,
-            signed: true,
-            rules: Rules::Paper,
-            learn: Learn::Both,
-            bounds: Bounds::weights(),
-        }
-        .grid([0.01, 0.5]);
+        let grid = Quantizer::learned(Parametrization::U3, true, Rules::Paper).grid([0.01, 0.5]);
         let x: Vec<f32> = (0..100_003).map(|i| (i as f32 * 0.37).sin()).collect();
         let g: Vec<f32> = (0..100_003).map(|i| (i as f32 * 0.11).cos()).collect();
         let with = |threads| {

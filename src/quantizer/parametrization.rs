@@ -178,6 +178,21 @@ pub struct Quantizer {
 }
 
 impl Quantizer {
+    /// Both parameters learned, within the clamps of the published recipe.
+    pub fn learned(parametrization: Parametrization, signed: bool, rules: Rules) -> Self {
+        Self {
+            parametrization,
+            signed,
+            rules,
+            learn: Learn::Both,
+            bounds: if signed {
+                Bounds::weights()
+            } else {
+                Bounds::activations()
+            },
+        }
+    }
+
     /// Whether parameter `index` (0 or 1) is changed by training.
     pub fn is_learned(&self, index: usize) -> bool {
         match self.learn {

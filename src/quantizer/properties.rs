@@ -5,17 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn quantizer(p: Parametrization, signed: bool, rules: Rules) -> Quantizer {
-    Quantizer {
-        parametrization: p,
-        signed,
-        rules,
-        learn: Learn::Both,
-        bounds: if signed {
-            Bounds::weights()
-        } else {
-            Bounds::activations()
-        },
-    }
+    Quantizer::learned(p, signed, rules)
 }
 
 fn any_rules() -> impl Strategy<Value = Rules> {
