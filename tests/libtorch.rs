@@ -32,7 +32,7 @@ fn convolved(device: &Device, x: [usize; 4], w: [usize; 4], geometry: Geometry) 
     let upstream = wave(shape.iter().product(), 2.0);
     let upstream = Tensor::<4>::from_data(TensorData::new(upstream, shape), &autodiff);
     let gradients = (y.clone() * upstream).sum().backward();
-    let values = |t: Tensor<4>| t.into_data().to_vec::<f32>().expect("f32");
+    let values = |t: Tensor<4>| t.into_data().try_to_vec::<f32>().expect("f32");
     [
         values(y.inner()),
         values(x.grad(&gradients).expect("tracked")),
