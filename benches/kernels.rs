@@ -20,8 +20,29 @@ const ROUNDS: usize = 9;
 fn main() {
     let peak = peak();
     println!("{}", json!({ "kernel": "peak", "gflops": peak / 1e9 }));
-    for (channels, size) in [(16, 32), (32, 16), (64, 8)] {
-        convolution(channels, size, peak);
+    for (input, output, size, stride) in [
+        (3, 16, 32, 1),
+        (16, 16, 32, 1),
+        (16, 32, 32, 2),
+        (32, 32, 16, 1),
+        (32, 64, 16, 2),
+        (64, 64, 8, 1),
+    ] {
+        let geometry = Geometry {
+            stride,
+            padding: 1,
+            groups: 1,
+            in_order: false,
+        };
+        let e = Extents {
+            images: IMAGES,
+            input,
+            size: [size, size],
+            output,
+            kernel: [3, 3],
+            geometry,
+        };
+        convolution(&e, peak);
     }
     elementwise(16, 32);
 }
@@ -43,23 +64,18 @@ fn values(n: usize) -> Vec<f32> {
     (0..n).map(|i| (i as f32 * 0.37).sin()).collect()
 }
 
-fn convolution(channels: usize, size: usize, peak: f64) {
-    let e = Extents {
-        images: IMAGES,
-        input: channels,
-        size: [size, size],
-        output: channels,
-        kernel: [3, 3],
-        geometry: Geometry {
-            stride: 1,
-            padding: 1,
-            groups: 1,
-            in_order: false,
-        },
-    };
-    let n = IMAGES * channels * size * size;
-    let (x, g, w) = (values(n), values(n), values(channels * channels * 9));
-    let operations = 2.0 * (n * channels * 9) as f64;
+fn convolution(e: &Extents, peak: f64) {
+    let [height, width] = e.output_size();
+    let input = e.images * e.input * e.size[0] * e.size[1];
+    let output = e.images * e.output * height * width;
+    let (x, g, w) = (
+        values(input),
+        values(output),
+        values(e.output * e.input * 9),
+    );
+    let operations = 2.0 * (output * e.input * 9) as f64;
+    let (channels, size) = ([e.input, e.output], e.size[0]);
+    let n = input.max(output);
     let mut out = Vec::with_capacity(n);
     for simd in Simd::available() {
         let cpu = Cpu {
@@ -75,14 +91,16 @@ fn convolution(channels: usize, size: usize, peak: f64) {
             println!("{line}");
         };
         let out = &mut out.spare_capacity_mut()[..n];
-        report("forward", median(|| conv::forward(cpu, &e, &x, &w, out)));
+        let y = &mut out[..output];
+        report("forward", median(|| conv::forward(cpu, e, &x, &w, y)));
+        let gx = &mut out[..input];
         report(
             "input gradient",
-            median(|| conv::input_gradient(cpu, &e, &w, &g, out)),
+            median(|| conv::input_gradient(cpu, e, &w, &g, gx)),
         );
         report(
             "weight gradient",
-            median(|| drop(black_box(conv::weight_gradient(cpu, &e, &x, &g)))),
+            median(|| drop(black_box(conv::weight_gradient(cpu, e, &x, &g)))),
         );
     }
 }
@@ -124,6 +142,7 @@ fn elementwise(channels: usize, size: usize) {
                 beta: &beta,
                 epsilon: 1e-5,
                 activation,
+                moments: Moments::Exact,
                 extent: Extent {
                     images: IMAGES,
                     channels,
@@ -131,8 +150,7 @@ fn elementwise(channels: usize, size: usize) {
                 },
             };
             let mut statistics = Vec::new();
-            let seconds =
-                median(|| statistics = norm::statistics(cpu, &x, inputs.extent, Moments::Exact));
+            let seconds = median(|| statistics = norm::statistics(cpu, &inputs));
             report("norm statistics", seconds, 4 * n);
             let seconds = median(|| norm::forward(cpu, &inputs, &statistics, y));
             report(&format!("norm and {name} forward"), seconds, 12 * n);

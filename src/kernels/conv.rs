@@ -1,5 +1,5 @@
 //! 2-d convolution of slices and both gradients: per image, unfolded to columns and multiplied, or
-//! by the kernels of [`super::direct`] where those fit.
+//! by the kernels of [`super::direct`] and [`super::outer`] where those fit.
 //!
 //! Every shape goes through here (odd sizes, strides, groups, depthwise, 1x1); the plain reference
 //! is in the tests.
@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use burn::tensor::ops::ConvOptions;
 
 use super::direct;
+use super::outer;
 use super::parallel::{Cpu, with_scratch};
 use super::simd::{Simd, multiversion, product, vector};
 
@@ -241,8 +242,8 @@ pub fn weight_gradient(cpu: Cpu, e: &Extents, x: &[f32], g: &[f32]) -> Vec<f32> 
     let parts = cpu.map(groups, |_, (x, g)| {
         let mut sum = vec![0.0; e.output * taps];
         with_scratch(|scratch| {
-            if direct::fits(e) {
-                direct::add_weight_gradient(cpu.simd, e, x, g, together, scratch, &mut sum);
+            if outer::fits(e) {
+                outer::add_weight_gradient(cpu.simd, e, x, g, together, scratch, &mut sum);
             } else {
                 add_weight_gradient(cpu.simd, e, x, g, together, scratch, &mut sum);
             }
@@ -662,12 +663,24 @@ mod tests {
         }
     }
 
-    fn close(ours: &[f32], expected: &[f64]) -> bool {
-        ours.len() == expected.len()
-            && ours
-                .iter()
-                .zip(expected)
-                .all(|(a, b)| (f64::from(*a) - b).abs() < 1e-4 * (1.0 + b.abs()))
+    /// A sum of products, and of their magnitudes: what rounding errors are relative to.
+    #[derive(Clone, Copy, Default)]
+    struct Sum {
+        value: f64,
+        magnitude: f64,
+    }
+
+    impl Sum {
+        fn add(&mut self, product: f64) {
+            self.value += product;
+            self.magnitude += product.abs();
+        }
+    }
+
+    fn close(ours: &[f32], expected: &[Sum]) -> bool {
+        let near =
+            |(a, b): (&f32, &Sum)| (f64::from(*a) - b.value).abs() <= 1e-6 + 4e-6 * b.magnitude;
+        ours.len() == expected.len() && ours.iter().zip(expected).all(near)
     }
 
     fn values(n: usize, seed: f32) -> Vec<f32> {
@@ -680,11 +693,11 @@ mod tests {
         let w = values(e.output * e.taps(), 1.0);
         let outputs = e.images * e.output * e.pixels();
         let g = values(outputs, 2.0);
-        let (mut ry, mut rx, mut rw) = (vec![0.0; outputs], vec![0.0; x.len()], vec![0.0; w.len()]);
+        let [mut ry, mut rx, mut rw] = [outputs, x.len(), w.len()].map(|n| vec![Sum::default(); n]);
         reference(&e, &x, &w, |yi, xi, wi, product| {
-            ry[yi] += product;
-            rx[xi] += f64::from(g[yi]) * f64::from(w[wi]);
-            rw[wi] += f64::from(g[yi]) * f64::from(x[xi]);
+            ry[yi].add(product);
+            rx[xi].add(f64::from(g[yi]) * f64::from(w[wi]));
+            rw[wi].add(f64::from(g[yi]) * f64::from(x[xi]));
         });
         for simd in Simd::available() {
             let cpu = Cpu {

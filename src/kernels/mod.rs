@@ -25,6 +25,7 @@ pub(crate) mod libtorch;
 mod memory;
 pub mod norm;
 pub mod ops;
+mod outer;
 pub mod parallel;
 pub mod quantize;
 mod simd;

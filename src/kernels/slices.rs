@@ -6,7 +6,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 
 use super::conv::{self, Extents, Geometry};
-use super::norm::{self, Activation, Extent, Inputs};
+use super::norm::{self, Activation, Extent, Inputs, Moments};
 use super::ops::{NormGradients, NormTensors};
 use super::parallel::Cpu;
 use super::quantize;
@@ -143,7 +143,7 @@ pub(super) fn norm_activation_forward<B: Slices>(
     let slices = held.inputs();
     let statistics = match statistics {
         Some(s) => B::hold(&s).as_ref().to_vec(),
-        None => norm::statistics(B::cpu(), slices.x, slices.extent, inputs.moments),
+        None => norm::statistics(B::cpu(), &slices),
     };
     let (y, ()) = B::written(&shape::<B>(&inputs.x), |y| {
         norm::forward(B::cpu(), &slices, &statistics, y);
@@ -193,6 +193,7 @@ struct NormHeld<B: Slices> {
     beta: B::Held,
     epsilon: f32,
     activation: Activation,
+    moments: Moments,
     extent: Extent,
 }
 
@@ -206,6 +207,7 @@ impl<B: Slices> NormHeld<B> {
             beta: B::hold(&inputs.beta),
             epsilon: inputs.epsilon,
             activation: inputs.activation,
+            moments: inputs.moments,
             extent: Extent {
                 images,
                 channels,
@@ -222,6 +224,7 @@ impl<B: Slices> NormHeld<B> {
             beta: self.beta.as_ref(),
             epsilon: self.epsilon,
             activation: self.activation,
+            moments: self.moments,
             extent: self.extent,
         }
     }

@@ -1,0 +1,268 @@
+//! The weight gradient of convolutions whose kernel is three wide: a sum of outer products, with
+//! input channels in the lanes of a vector.
+//!
+//! A dot product over pixels has to be folded lane by lane at its end, which for small pictures
+//! costs more than its products. Here the input is turned so that the channels of a pixel lie side
+//! by side: then `gradient[output, ky, kx, channels] += g[output, pixel] * x[pixel + (ky, kx),
+//! channels]` keeps one weight per lane, and nothing is folded.
+
+use super::conv::Extents;
+use super::simd::{Simd, multiversion, product, vector};
+
+/// Columns of the kernel: three accumulators for each output of a block.
+const KX: usize = 3;
+
+/// Whether this room has a kernel for the shape.
+pub(super) fn fits(e: &Extents) -> bool {
+    e.kernel[1] == KX && e.geometry.groups == 1 && !e.geometry.in_order
+}
+
+/// Lanes that channels are padded to: a multiple of every vector.
+const LANES: usize = 16;
+
+/// What the loops need of the shape.
+#[derive(Debug, Clone, Copy)]
+struct Walk {
+    /// Input channels, and the lanes they lie in.
+    channels: usize,
+    lanes: usize,
+    /// Input height and width, without padding.
+    size: [usize; 2],
+    padding: usize,
+    stride: usize,
+    kernel_height: usize,
+    outputs: usize,
+    /// Output height and width.
+    output_size: [usize; 2],
+}
+
+impl Walk {
+    fn new(e: &Extents) -> Self {
+        Self {
+            channels: e.input,
+            lanes: e.input.next_multiple_of(LANES),
+            size: e.size,
+            padding: e.geometry.padding,
+            stride: e.geometry.stride,
+            kernel_height: e.kernel[0],
+            outputs: e.output,
+            output_size: e.output_size(),
+        }
+    }
+
+    /// Floats of one padded row of pixels.
+    fn row(&self) -> usize {
+        (self.size[1] + 2 * self.padding) * self.lanes
+    }
+
+    /// Floats of one turned image.
+    fn image(&self) -> usize {
+        (self.size[0] + 2 * self.padding) * self.row()
+    }
+
+    fn pixels(&self) -> usize {
+        self.size[0] * self.size[1]
+    }
+
+    fn output_pixels(&self) -> usize {
+        self.output_size[0] * self.output_size[1]
+    }
+}
+
+/// Adds the weight gradient of some images to `sum`, `[o, c, kh, 3]`.
+///
+/// `together` images share the accumulators.
+pub(super) fn add_weight_gradient(
+    simd: Simd,
+    e: &Extents,
+    x: &[f32],
+    g: &[f32],
+    together: usize,
+    [turned, sums, _]: &mut [Vec<f32>; 3],
+    sum: &mut [f32],
+) {
+    let walk = Walk::new(e);
+    let (input, output) = (
+        walk.channels * walk.pixels(),
+        walk.outputs * walk.output_pixels(),
+    );
+    // Its padding is written here once and stays zero.
+    turned.clear();
+    turned.resize(together * walk.image(), 0.0);
+    sums.clear();
+    sums.resize(walk.outputs * walk.kernel_height * KX * walk.lanes, 0.0);
+    for (x, g) in x.chunks(together * input).zip(g.chunks(together * output)) {
+        let images = x.len() / input;
+        for (x, turned) in x
+            .chunks_exact(input)
+            .zip(turned.chunks_exact_mut(walk.image()))
+        {
+            turn(simd, &walk, x, turned);
+        }
+        accumulate(simd, &walk, &turned[..images * walk.image()], g, sums);
+    }
+    // `[o, kh, 3, lanes]` back to `[o, c, kh, 3]`.
+    let taps = walk.kernel_height * KX;
+    for (sum, sums) in sum
+        .chunks_exact_mut(walk.channels * taps)
+        .zip(sums.chunks_exact(taps * walk.lanes))
+    {
+        for (tap, sums) in sums.chunks_exact(walk.lanes).enumerate() {
+            for (channel, value) in sums[..walk.channels].iter().enumerate() {
+                sum[channel * taps + tap] += value;
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// Lays an image `[c, h, w]` out as `[h + 2p, w + 2p, lanes]`; padding and the lanes behind the
+    /// last channel are left as they are.
+    fn turn(walk: &Walk, x: &[f32], turned: &mut [f32]) = turn_body
+}
+
+/// Pixels that are turned at a time.
+const TILE: usize = 8;
+
+#[inline(always)]
+fn turn_body(walk: &Walk, x: &[f32], turned: &mut [f32]) {
+    let Walk {
+        channels,
+        lanes,
+        size: [_, width],
+        padding,
+        ..
+    } = *walk;
+    let pixels = walk.pixels();
+    let inside = turned.chunks_exact_mut(walk.row()).skip(padding);
+    for (y, row) in inside.take(walk.size[0]).enumerate() {
+        let row = &mut row[padding * lanes..][..width * lanes];
+        for first in (0..channels).step_by(LANES) {
+            let count = (channels - first).min(LANES);
+            let from = |channel: usize| &x[(first + channel) * pixels + y * width..][..width];
+            let whole = if count == LANES { width / TILE } else { 0 };
+            let (tiles, rest) = row.split_at_mut(whole * TILE * lanes);
+            for (tile, out) in tiles.chunks_exact_mut(TILE * lanes).enumerate() {
+                let columns: [[f32; TILE]; LANES] =
+                    std::array::from_fn(|channel| vector(from(channel), tile * TILE));
+                for (j, out) in out.chunks_exact_mut(lanes).enumerate().take(TILE) {
+                    let pixel: [f32; LANES] = std::array::from_fn(|channel| columns[channel][j]);
+                    out[first..first + LANES].copy_from_slice(&pixel);
+                }
+            }
+            for (x, out) in rest.chunks_exact_mut(lanes).enumerate() {
+                for (channel, out) in out[first..first + count].iter_mut().enumerate() {
+                    *out = from(channel)[whole * TILE + x];
+                }
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// Adds the outer products of turned images and their upstream gradients `[n, o, oh, ow]` to
+    /// `sums`, `[o, kh, 3, lanes]`.
+    fn accumulate(walk: &Walk, turned: &[f32], g: &[f32], sums: &mut [f32])
+        = accumulate_avx512, accumulate_avx2, accumulate_portable
+}
+
+/// One body per instruction set: lanes of a vector, outputs in a block of registers, and the names
+/// of the block's accumulators. (As one array they would not stay in registers.)
+macro_rules! accumulate_body {
+    ($name:ident, $lanes:literal, $outputs:literal, $fused:literal,
+     [$(($o:literal, $row:ident, $a:ident, $b:ident, $c:ident)),*]) => {
+        #[inline(always)]
+        fn $name(walk: &Walk, turned: &[f32], g: &[f32], sums: &mut [f32]) {
+            const L: usize = $lanes;
+            let Walk { lanes, stride, kernel_height, outputs, output_size: [height, width], .. } = *walk;
+            let output_pixels = walk.output_pixels();
+            let step = stride * lanes;
+            for block in (0..outputs).step_by($outputs) {
+                // Outputs beyond the last repeat it; their sums are dropped.
+                $(let $row = (block + $o).min(outputs - 1) * output_pixels;)*
+                for ky in 0..kernel_height {
+                    for first in (0..lanes).step_by(L) {
+                        $(let mut $a = [0f32; L]; let mut $b = [0f32; L]; let mut $c = [0f32; L];)*
+                        let images = turned.chunks_exact(walk.image());
+                        for (turned, g) in images.zip(g.chunks_exact(outputs * output_pixels)) {
+                            for y in 0..height {
+                                let row = &turned[(y * stride + ky) * walk.row() + first..];
+                                let near = row.chunks(step);
+                                let middle = row[lanes..].chunks(step);
+                                let far = row[2 * lanes..].chunks(step);
+                                $(let $row = &g[$row + y * width..][..width];)*
+                                for (x, ((near, middle), far)) in near.zip(middle).zip(far).enumerate().take(width) {
+                                    let near: [f32; L] = vector(near, 0);
+                                    let middle: [f32; L] = vector(middle, 0);
+                                    let far: [f32; L] = vector(far, 0);
+                                    $(
+                                        let g = [$row[x]; L];
+                                        $a = product::<L, $fused>(g, near, $a);
+                                        $b = product::<L, $fused>(g, middle, $b);
+                                        $c = product::<L, $fused>(g, far, $c);
+                                    )*
+                                }
+                            }
+                        }
+                        $(
+                            if block + $o < outputs {
+                                let at = ((block + $o) * kernel_height + ky) * KX * lanes + first;
+                                add(&mut sums[at..at + L], $a);
+                                add(&mut sums[at + lanes..at + lanes + L], $b);
+                                add(&mut sums[at + 2 * lanes..at + 2 * lanes + L], $c);
+                            }
+                        )*
+                    }
+                }
+            }
+        }
+    };
+}
+
+#[inline(always)]
+fn add<const L: usize>(sums: &mut [f32], lanes: [f32; L]) {
+    for (sum, lane) in sums.iter_mut().zip(lanes) {
+        *sum += lane;
+    }
+}
+
+accumulate_body!(
+    accumulate_avx512,
+    16,
+    8,
+    true,
+    [
+        (0, g0, a0, b0, c0),
+        (1, g1, a1, b1, c1),
+        (2, g2, a2, b2, c2),
+        (3, g3, a3, b3, c3),
+        (4, g4, a4, b4, c4),
+        (5, g5, a5, b5, c5),
+        (6, g6, a6, b6, c6),
+        (7, g7, a7, b7, c7)
+    ]
+);
+accumulate_body!(
+    accumulate_avx2,
+    8,
+    4,
+    true,
+    [
+        (0, g0, a0, b0, c0),
+        (1, g1, a1, b1, c1),
+        (2, g2, a2, b2, c2),
+        (3, g3, a3, b3, c3)
+    ]
+);
+accumulate_body!(
+    accumulate_portable,
+    4,
+    4,
+    false,
+    [
+        (0, g0, a0, b0, c0),
+        (1, g1, a1, b1, c1),
+        (2, g2, a2, b2, c2),
+        (3, g3, a3, b3, c3)
+    ]
+);
