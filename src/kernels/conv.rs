@@ -474,7 +474,13 @@ fn unfold<'a>(e: &Extents, x: &'a [f32], columns: &'a mut Vec<f32>) -> &'a [f32]
 }
 
 /// `row[ox] = source[ox * stride + kx - padding]`, zero outside.
-fn unfold_row(source: &[f32], row: &mut [f32], kx: usize, stride: usize, padding: usize) {
+pub(super) fn unfold_row(
+    source: &[f32],
+    row: &mut [f32],
+    kx: usize,
+    stride: usize,
+    padding: usize,
+) {
     let inside = inside(source.len(), row.len(), kx, stride, padding);
     row[..inside.start].fill(0.0);
     row[inside.end..].fill(0.0);
@@ -719,9 +725,9 @@ mod tests {
         #[test]
         fn three_by_three_equals_the_reference(
             images in 1usize..11, input in 1usize..20, output in 1usize..20,
-            size in (1usize..20, 1usize..20), padding in 0usize..3,
+            size in (1usize..20, 1usize..20), stride in 1usize..4, padding in 0usize..3,
         ) {
-            let geometry = Geometry { stride: 1, padding, groups: 1, in_order: false };
+            let geometry = Geometry { stride, padding, groups: 1, in_order: false };
             let size = [size.0.max(3), size.1.max(3)];
             compare(Extents { images, input, size, output, kernel: [3, 3], geometry })?;
         }

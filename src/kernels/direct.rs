@@ -1,17 +1,19 @@
-//! 3x3 convolution at stride 1 with padding 1, without unfolding: the shape that residual networks
-//! spend their time in.
+//! 3x3 convolution without unfolding: the shape that residual networks spend their time in.
 //!
-//! Every channel is laid out as three planes, shifted by one pixel to the right, not at all and to
-//! the left, with a row of zeros above and below. Then a tap of the kernel is one contiguous vector
-//! of a plane for any run of pixels, across the ends of rows: output pixel `p` under tap
-//! `(ky, kx)` reads plane `kx` at `p + ky * width`. Blocks of outputs stay in registers while all
-//! taps pass by.
+//! Every channel is laid out as three planes, one for each column of the kernel, with zeros around.
+//! At stride 1 they are the picture shifted by a pixel to the right, not at all and to the left;
+//! then a tap of the kernel is one contiguous vector of a plane for any run of pixels, across the
+//! ends of rows: output pixel `p` under tap `(ky, kx)` reads plane `kx` at `p + ky * width`. Blocks
+//! of outputs stay in registers while all taps pass by.
 //!
-//! The input gradient is the same convolution with turned weights.
+//! At stride 2 a plane keeps every second column, and its rows fall into two parts by parity, so
+//! that the same holds: the taps of a plane only start at other places.
+//!
+//! The input gradient at stride 1 is the same convolution with turned weights.
 
 use std::mem::MaybeUninit;
 
-use super::conv::Extents;
+use super::conv::{Extents, unfold_row};
 use super::simd::{multiversion, product};
 
 /// Pixels that the widest block covers: planes are padded to a multiple.
@@ -21,60 +23,88 @@ const WIDEST: usize = 32;
 #[derive(Debug, Clone, Copy)]
 struct Planes {
     channels: usize,
-    height: usize,
-    width: usize,
+    /// Input height and width.
+    size: [usize; 2],
+    /// Output height and width.
+    output: [usize; 2],
+    stride: usize,
+    padding: usize,
 }
 
 impl Planes {
     fn of(e: &Extents) -> Self {
         Self {
             channels: e.input,
-            height: e.size[0],
-            width: e.size[1],
+            size: e.size,
+            output: e.output_size(),
+            stride: e.geometry.stride,
+            padding: e.geometry.padding,
         }
     }
 
-    fn pixels(&self) -> usize {
-        self.height * self.width
+    fn outputs(&self) -> usize {
+        self.output[0] * self.output[1]
     }
 
-    /// Floats of one plane: whole blocks, and the rows that lower taps reach into.
-    fn stride(&self) -> usize {
-        (self.pixels().next_multiple_of(WIDEST) + 2 * self.width).next_multiple_of(WIDEST / 2)
+    /// Rows of each part of a plane: of one parity at stride 2, all at stride 1.
+    fn rows(&self) -> usize {
+        self.output[0] + 2 / self.stride
     }
 
-    /// Lays out `x`, `[channels, height, width]`, as `[channels, 3, stride]`.
+    /// Where the taps of a kernel's column start in a plane: part by parity, then rows.
+    fn taps(&self) -> [usize; 3] {
+        let part = self.rows() * self.output[1];
+        [0, 1, 2].map(|ky| ky % self.stride * part + ky / self.stride * self.output[1])
+    }
+
+    /// Floats of one plane that hold rows.
+    fn filled(&self) -> usize {
+        self.stride * self.rows() * self.output[1]
+    }
+
+    /// Floats of one plane: its rows, and what the last whole block reaches from any tap.
+    fn length(&self) -> usize {
+        let last = self.taps().into_iter().max().unwrap_or(0);
+        let reached = last + self.outputs().next_multiple_of(WIDEST);
+        reached.max(self.filled()).next_multiple_of(WIDEST / 2)
+    }
+
+    /// Lays out `x`, `[channels, height, width]`, as `[channels, 3, length]`.
     fn fill(&self, x: &[f32], planes: &mut Vec<f32>) {
-        let (stride, width) = (self.stride(), self.width);
+        let length = self.length();
         // Every float is written below.
-        planes.resize(self.channels * 3 * stride, 0.0);
-        let threes = planes.chunks_exact_mut(3 * stride);
-        for (three, x) in threes.zip(x.chunks_exact(self.pixels())) {
-            let inside = width..width + self.pixels();
-            let (left, rest) = three.split_at_mut(stride);
-            let (middle, right) = rest.split_at_mut(stride);
-            for plane in [&mut *left, &mut *middle, &mut *right] {
-                plane[..inside.start].fill(0.0);
-                plane[inside.end..].fill(0.0);
-            }
-            middle[inside.clone()].copy_from_slice(x);
-            let rows = x.chunks_exact(width);
-            let lefts = left[inside.clone()].chunks_exact_mut(width);
-            let rights = right[inside].chunks_exact_mut(width);
-            for ((x, left), right) in rows.zip(lefts).zip(rights) {
-                left[0] = 0.0;
-                left[1..].copy_from_slice(&x[..width - 1]);
-                right[width - 1] = 0.0;
-                right[..width - 1].copy_from_slice(&x[1..]);
+        planes.resize(self.channels * 3 * length, 0.0);
+        let threes = planes.chunks_exact_mut(3 * length);
+        for (three, x) in threes.zip(x.chunks_exact(self.size[0] * self.size[1])) {
+            for (kx, plane) in three.chunks_exact_mut(length).enumerate() {
+                self.fill_plane(kx, x, plane);
             }
         }
+    }
+
+    fn fill_plane(&self, kx: usize, x: &[f32], plane: &mut [f32]) {
+        let [height, width] = self.size;
+        let mut rows = plane.chunks_exact_mut(self.output[1]);
+        for parity in 0..self.stride {
+            for (row, to) in rows.by_ref().take(self.rows()).enumerate() {
+                let y = (row * self.stride + parity).checked_sub(self.padding);
+                match y.filter(|y| *y < height) {
+                    Some(y) => {
+                        let from = &x[y * width..(y + 1) * width];
+                        unfold_row(from, to, kx, self.stride, self.padding);
+                    }
+                    None => to.fill(0.0),
+                }
+            }
+        }
+        plane[self.filled()..].fill(0.0);
     }
 }
 
 /// Whether this room has a kernel for the shape.
 pub(super) fn fits(e: &Extents) -> bool {
     let g = e.geometry;
-    e.kernel == [3, 3] && g.stride == 1 && g.padding == 1 && g.groups == 1 && !g.in_order
+    e.kernel == [3, 3] && (1..=2).contains(&g.stride) && g.groups == 1 && !g.in_order
 }
 
 /// Output channels of the widest block: packed weights are padded to a multiple.
@@ -109,12 +139,12 @@ pub(super) fn forward_image(
     scratch: &mut Vec<f32>,
     y: &mut [MaybeUninit<f32>],
 ) {
-    let shape = Planes::of(e);
-    shape.fill(x, scratch);
+    let planes = Planes::of(e);
+    planes.fill(x, scratch);
     let shape = Walk {
-        stride: shape.stride(),
-        width: shape.width,
-        pixels: shape.pixels(),
+        length: planes.length(),
+        taps: planes.taps(),
+        pixels: planes.outputs(),
         outputs: e.output,
     };
     convolve(simd, &shape, scratch, packed, y);
@@ -123,8 +153,10 @@ pub(super) fn forward_image(
 /// What the inner loops need of the shape.
 #[derive(Debug, Clone, Copy)]
 struct Walk {
-    stride: usize,
-    width: usize,
+    /// Floats of one plane.
+    length: usize,
+    /// Where the taps of a kernel's column start in it.
+    taps: [usize; 3],
     pixels: usize,
     outputs: usize,
 }
@@ -141,18 +173,17 @@ macro_rules! convolve_body {
         #[inline(always)]
         fn $name(shape: &Walk, planes: &[f32], packed: &[f32], y: &mut [MaybeUninit<f32>]) {
             const L: usize = $lanes;
-            let Walk { stride, width, pixels, outputs } = *shape;
-            let taps = planes.len() / stride * 3;
+            let Walk { length, taps: starts, pixels, outputs } = *shape;
+            let taps = planes.len() / length * 3;
             for start in (0..pixels).step_by(2 * L) {
                 for first in (0..outputs).step_by($outputs) {
                     let (block, lane) = (first / MOST_OUTPUTS, first % MOST_OUTPUTS);
                     let weights = &packed[block * taps * MOST_OUTPUTS..(block + 1) * taps * MOST_OUTPUTS];
                     $(let mut $a = [0f32; L]; let mut $b = [0f32; L];)*
                     let weights = weights.chunks_exact(3 * MOST_OUTPUTS);
-                    for (plane, weights) in planes.chunks_exact(stride).zip(weights) {
-                        let run = &plane[start..start + 2 * width + 2 * L];
+                    for (plane, weights) in planes.chunks_exact(length).zip(weights) {
                         for ky in 0..3 {
-                            let row = &run[ky * width..ky * width + 2 * L];
+                            let row = &plane[starts[ky] + start..][..2 * L];
                             let low: [f32; L] = row[..L].try_into().expect("a slice of that length");
                             let high: [f32; L] = row[L..].try_into().expect("a slice of that length");
                             let weights = &weights[ky * MOST_OUTPUTS + lane..ky * MOST_OUTPUTS + lane + $outputs];
