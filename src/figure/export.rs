@@ -506,7 +506,7 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
             let from = f64::from(left) + each * (i as f64 + 0.12);
             let to = f64::from(left) + each * (i as f64 + 0.88);
             let corners = [(from as i32, y), (to as i32, bottom)];
-            let fill = colour(bar.ink, self.theme).filled();
+            let fill = colour(Ink::Kind(bar.kind), self.theme).filled();
             self.area
                 .draw(&Rectangle::new(corners, fill))
                 .map_err(failed)?;
@@ -520,6 +520,11 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
                     VPos::Bottom,
                     Ink::Text,
                 )?;
+            }
+            for (height, ink) in &bar.marks {
+                let Some(y) = self.y(*height) else { continue };
+                let ends = vec![(from as i32, y), (to as i32, y)];
+                self.path(ends, self.stroke(*ink, 2.0))?;
             }
             let at = (middle, bottom + self.text as i32 / 3);
             self.turned(&bar.label, at, HPos::Right, VPos::Center)?;

@@ -16,7 +16,7 @@ pub mod terminal;
 mod theme;
 pub mod ticks;
 
-pub use build::{Name, View, XUnit, build, panel, panel_count, panel_with};
+pub use build::{Name, Overlaid, View, XUnit, build, panel, panel_count, panel_with};
 pub use export::{ExportError, Notes, csv, export, paint_svg_text, parse_size, write_png};
 pub use saved::{Saved, SavedError, notes};
 pub use scene::{

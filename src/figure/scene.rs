@@ -1,5 +1,7 @@
 //! What a plot shows, in data coordinates.
 
+use crate::network::LayerKind;
+
 /// Colour by meaning; a theme turns it into one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Ink {
@@ -7,6 +9,8 @@ pub enum Ink {
     Series(usize),
     /// A layer by its depth: 0 at the input, 1 at the output.
     Depth(f32),
+    /// A layer by its kind.
+    Kind(LayerKind),
     /// Quantizers of weights and biases.
     Weights,
     /// Quantizers of activations.
@@ -141,8 +145,10 @@ pub struct Bar {
     pub label: String,
     /// Height.
     pub value: f64,
-    /// Colour.
-    pub ink: Ink,
+    /// Kind of layer: its colour.
+    pub kind: LayerKind,
+    /// Heights to mark on it, each in a colour: the same bar of other runs.
+    pub marks: Vec<(f64, Ink)>,
 }
 
 /// A matrix of bitwidths over steps.
@@ -154,6 +160,8 @@ pub struct Heat {
     pub edges: Vec<f64>,
     /// Row-major values; `None` where there is no data.
     pub values: Vec<Option<f32>>,
+    /// The row whose name stands out.
+    pub selected: Option<usize>,
 }
 
 /// A filled band.
@@ -252,6 +260,17 @@ impl Scene {
 
     /// Entries of the legend: label, colour, dash; none for more series than a legend can name.
     pub fn legend(&self) -> Vec<(&str, Ink, usize)> {
+        if let Some(Item::Bars(bars)) = self.items.first() {
+            let mut kinds: Vec<LayerKind> = bars.iter().map(|b| b.kind).collect();
+            kinds.sort_unstable();
+            kinds.dedup();
+            let named = kinds.iter().map(|k| (k.word(), Ink::Kind(*k), 0));
+            return if kinds.len() > 1 {
+                named.collect()
+            } else {
+                Vec::new()
+            };
+        }
         let named: Vec<_> = self
             .items
             .iter()

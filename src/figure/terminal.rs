@@ -10,6 +10,7 @@ use unicode_width::UnicodeWidthStr;
 use super::scene::{Area, Axis, Bar, Heat, Ink, Item, Line, Scene};
 use super::theme::Theme;
 use super::ticks::ticks;
+use crate::network::LayerKind;
 
 /// Characters that lines are drawn with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -81,6 +82,14 @@ impl Palette {
         }
     }
 
+    /// What marks a height on a bar.
+    fn bar_mark(&self) -> &'static str {
+        match self.marker {
+            Marker::Ascii => "*",
+            _ => "◆",
+        }
+    }
+
     /// The colour of an ink, where the terminal has colours.
     pub fn colour(&self, ink: Ink) -> Option<Color> {
         match self.colours {
@@ -104,6 +113,13 @@ impl Palette {
                     Color::Green,
                     Color::Yellow,
                 ][((t * 4.99) as usize).min(4)],
+                Ink::Kind(kind) => match kind {
+                    LayerKind::Convolution => Color::Cyan,
+                    LayerKind::Nonlinearity => Color::Yellow,
+                    LayerKind::Affine => Color::Magenta,
+                    LayerKind::Depthwise => Color::Green,
+                    LayerKind::Pointwise => Color::Blue,
+                },
                 Ink::Weights => Color::Cyan,
                 Ink::Activations => Color::Yellow,
                 Ink::Muted => Color::DarkGray,
@@ -425,7 +441,7 @@ impl Plot<'_> {
             }
             let share = self.scene.y.share(bar.value).unwrap_or(0.0).clamp(0.0, 1.0);
             let eighths = (share * f64::from(plot.height) * 8.0).round() as usize;
-            let style = self.palette.style(bar.ink);
+            let style = self.palette.style(Ink::Kind(bar.kind));
             for row in 0..plot.height {
                 let fill = eighths.saturating_sub(usize::from(row) * 8).min(8);
                 let y = plot.y + plot.height - 1 - row;
@@ -447,6 +463,13 @@ impl Plot<'_> {
                 let middle = x + width.saturating_sub(value.len() as u16) / 2;
                 buffer.set_stringn(middle, top - 1, &value, width.max(2).into(), style);
             }
+            for (height, ink) in &bar.marks {
+                let Some(y) = row_of(&self.scene.y, *height, plot) else {
+                    continue;
+                };
+                let (mark, style) = (self.palette.bar_mark(), self.palette.style(*ink));
+                buffer.set_stringn(x + width / 2, y, mark, 1, style);
+            }
             let below = plot.y + plot.height;
             if below < area.y + area.height {
                 let short = shorten(&bar.label, width.into());
@@ -462,7 +485,7 @@ impl Plot<'_> {
         if rows == 0 || columns == 0 {
             return;
         }
-        // More layers than rows: each row shows the layer that it starts at.
+        // More layers than rows: each row shows the selected one of its layers, or the first.
         let shown = rows.min(plot.height.into());
         let tall = if rows <= plot.height.into() {
             usize::from(plot.height) / rows
@@ -471,7 +494,11 @@ impl Plot<'_> {
         };
         let tall = tall.clamp(1, 3);
         for r in 0..shown {
-            let row = if shown < rows { r * rows / shown } else { r };
+            let own = r * rows / shown..(r + 1) * rows / shown;
+            let row = heat
+                .selected
+                .filter(|s| own.contains(s))
+                .unwrap_or(own.start);
             let values = &heat.values[row * columns..(row + 1) * columns];
             for t in 0..tall {
                 let y = plot.y + (r * tall + t) as u16;
@@ -483,7 +510,10 @@ impl Plot<'_> {
             }
             let y = plot.y + (r * tall + tall / 2) as u16;
             let width = usize::from(plot.x - area.x).saturating_sub(1);
-            let style = self.palette.style(Ink::Text);
+            let mut style = self.palette.style(Ink::Text);
+            if heat.selected == Some(row) {
+                style = style.add_modifier(Modifier::REVERSED);
+            }
             buffer.set_stringn(area.x, y, shorten(&heat.rows[row], width), width, style);
         }
     }

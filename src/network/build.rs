@@ -6,7 +6,7 @@ use rand_distr::{Distribution, StandardNormal};
 
 use super::parameter::{Kind, Parameter, Running, Slot, leaf};
 use super::{Around, Block, Classifier, Module, Network, StoredTensor, Unit, UnitActivation};
-use super::{Model, Shortcut};
+use super::{LayerKind, Model, Shortcut};
 use crate::kernels::{Geometry, Moments};
 use crate::quantizer::memory::{Multiplication, Role};
 use crate::quantizer::{Quantizer, Rules};
@@ -190,10 +190,11 @@ impl<R: Rng> Builder<'_, R> {
             in_order: self.quantization.rules == Rules::PublishedCode,
         };
         let weight_shape = [output, self.channels, kernel, kernel];
+        let kind = LayerKind::of_convolution(weight_shape, geometry.groups);
         let elements: usize = weight_shape.iter().product();
         let fan_in = self.channels * kernel * kernel;
         let weight = self.normal(format!("{name}.weight"), &weight_shape, fan_in);
-        let weight_slot = self.slot(&name, Role::Weight, elements);
+        let weight_slot = self.slot(&name, Role::Weight, kind, elements);
         let stored_weight = self.store(Role::Weight, elements, weight_slot);
         let gamma = self.constant(format!("{name}.gamma"), Kind::Gamma, output, 1.0);
         let beta = self.constant(format!("{name}.beta"), Kind::Beta, output, 0.0);
@@ -210,7 +211,7 @@ impl<R: Rng> Builder<'_, R> {
             None => UnitActivation::Identity,
             Some(relu) => {
                 let elements = output * side * side;
-                let slot = self.slot(&relu, Role::Activation, elements);
+                let slot = self.slot(&relu, Role::Activation, LayerKind::Nonlinearity, elements);
                 self.input = Some(self.store(Role::Activation, elements, slot));
                 UnitActivation::Relu(slot)
             }
@@ -231,10 +232,15 @@ impl<R: Rng> Builder<'_, R> {
         let shape = [classes, self.channels];
         let weight = self.normal("classifier.weight".into(), &shape, self.channels);
         let bias = self.constant("classifier.bias".into(), Kind::Bias, classes, 0.0);
-        let weight_slot = self.slot("classifier", Role::Weight, classes * self.channels);
+        let weight_slot = self.slot(
+            "classifier",
+            Role::Weight,
+            LayerKind::Affine,
+            classes * self.channels,
+        );
         let bias_slot = match self.quantization.rules {
             Rules::Paper => weight_slot,
-            Rules::PublishedCode => self.slot("classifier", Role::Bias, classes),
+            Rules::PublishedCode => self.slot("classifier", Role::Bias, LayerKind::Affine, classes),
         };
         let stored = self.store(Role::Weight, classes * self.channels, weight_slot);
         self.store(Role::Bias, classes, bias_slot);
@@ -294,7 +300,7 @@ impl<R: Rng> Builder<'_, R> {
         self.network.running.len() - 1
     }
 
-    fn slot(&mut self, name: &str, role: Role, elements: usize) -> Option<usize> {
+    fn slot(&mut self, name: &str, role: Role, kind: LayerKind, elements: usize) -> Option<usize> {
         let plan = match role {
             Role::Weight | Role::Bias => self.quantization.weights.as_ref(),
             Role::Activation => self.quantization.activations.as_ref(),
@@ -302,6 +308,7 @@ impl<R: Rng> Builder<'_, R> {
         self.network.slots.push(Slot::new(
             name.to_owned(),
             role,
+            kind,
             elements,
             plan.quantizer.clone(),
             plan.parameters,

@@ -10,12 +10,14 @@
 
 mod build;
 mod forward;
+mod kind;
 mod model;
 mod parameter;
 pub mod weights;
 
 pub use build::{Quantization, QuantizerPlan};
 pub use forward::{Forward, Mode};
+pub use kind::LayerKind;
 pub use model::{Model, Shortcut};
 pub(crate) use parameter::read as read_tensor;
 pub use parameter::{Kind, Parameter, Running, Slot};

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::LayerKind;
 use crate::quantizer::memory::Role;
 use crate::quantizer::{Grid, Quantizer, Sums};
 
@@ -76,6 +77,8 @@ pub struct Slot {
     pub name: String,
     /// What it quantizes.
     pub role: Role,
+    /// Kind of its layer.
+    pub kind: LayerKind,
     /// Elements it quantizes (of one sample for activations).
     pub elements: usize,
     /// Parametrization, sign, rules, clamps.
@@ -90,6 +93,7 @@ impl Slot {
     pub(super) fn new(
         name: String,
         role: Role,
+        kind: LayerKind,
         elements: usize,
         quantizer: Quantizer,
         parameters: [f64; 2],
@@ -99,6 +103,7 @@ impl Slot {
         Self {
             name,
             role,
+            kind,
             elements,
             quantizer,
             parameters,

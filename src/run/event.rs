@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::experiment::Experiment;
+use crate::network::LayerKind;
 use crate::quantizer::Parametrization;
 use crate::quantizer::memory::{Resource, Role, Usage};
 
@@ -53,6 +54,8 @@ pub struct LayerInfo {
     pub name: String,
     /// What it quantizes.
     pub role: Role,
+    /// Kind of its layer.
+    pub kind: LayerKind,
     /// Elements (of one sample for activations).
     pub elements: usize,
     /// Parametrization.

@@ -63,6 +63,21 @@ impl LayerHistory {
         self.newest = Some(*r);
     }
 
+    /// What was recorded at the newest record up to `step`. Gradients are magnitudes there.
+    pub fn at(&self, step: u64) -> Option<LayerRecord> {
+        let value = |series: &Series| series.at(step).unwrap_or(f32::NAN);
+        Some(LayerRecord {
+            d: self.d.at(step)?,
+            q_max: value(&self.q_max),
+            bitwidth: value(&self.bitwidth),
+            gradients: [value(&self.grad_first), value(&self.grad_second)],
+            clipped: value(&self.clipped),
+            zeros: value(&self.zeros),
+            grad_norm: value(&self.grad_norm),
+            weight_norm: f32::NAN,
+        })
+    }
+
     /// All series.
     pub fn series(&self) -> [&Series; 8] {
         [

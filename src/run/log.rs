@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::event::Event;
 
-const HEADER: &[u8] = b"bitscope events 2\n";
+const HEADER: &[u8] = b"bitscope events 3\n";
 /// Records that wait for the disk at most; then training waits too, since the log loses nothing.
 const WAITING: usize = 4096;
 /// A record longer than this is no record.
@@ -33,7 +33,7 @@ pub enum LogError {
         source: io::Error,
     },
     /// It is no event log of this version.
-    #[error("{path}: at byte 0: not an event log of this version; expected \"bitscope events 2\"")]
+    #[error("{path}: at byte 0: not an event log of this version; expected \"bitscope events 3\"")]
     Header {
         /// Which file.
         path: PathBuf,

@@ -186,6 +186,7 @@ impl Trainer {
                 LayerInfo {
                     name: slot.name.clone(),
                     role: slot.role,
+                    kind: slot.kind,
                     elements: slot.elements,
                     parametrization: q.parametrization,
                     clamps: [clamp(step), clamp(&q.bounds.q_max)],

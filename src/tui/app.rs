@@ -18,10 +18,11 @@ use crate::experiment::{
     difference, load_embedded, resolve_text, set_in_file, strongest,
 };
 use crate::figure::terminal::{Colours, Marker, Palette};
-use crate::figure::{Name, Saved, Theme, View, XUnit, panel_count};
+use crate::figure::{Name, Overlaid, Saved, Theme, View, XUnit, panel_count};
 use crate::quantizer::Parametrization;
 use crate::run::{
-    Command, History, Manifest, RunFolder, Severity, Verdict, VerdictKind, list_runs, read_log,
+    Command, History, LayerHistory, LayerRecord, Manifest, RunFolder, Severity, Verdict,
+    VerdictKind, list_runs, read_log,
 };
 
 /// A page.
@@ -225,8 +226,8 @@ pub(super) struct App {
     pub tabs: Vec<(std::ops::Range<u16>, Page)>,
     /// The plot of the page that fills the screen.
     pub expanded: Option<usize>,
-    /// Runs drawn behind the current one, by label.
-    pub overlays: Vec<(String, History)>,
+    /// Runs drawn behind the current one.
+    pub overlays: Vec<Overlaid>,
     /// How the runs page is sorted.
     pub order: Order,
     /// Only runs whose label contains this.
@@ -651,7 +652,7 @@ impl App {
             return;
         };
         let label = folder.label();
-        if let Some(at) = self.overlays.iter().position(|o| o.0 == label) {
+        if let Some(at) = self.overlays.iter().position(|o| o.label == label) {
             self.overlays.remove(at);
             self.tell(format!("{label} no longer drawn"));
             return;
@@ -662,9 +663,15 @@ impl App {
         }
         match read_log(&folder.log()) {
             Ok((events, _)) => {
-                self.overlays
-                    .push((label.clone(), History::from_events(&events)));
-                self.tell(format!("{label} is drawn behind loss, error and memory"));
+                // The first colour that none of the others has: theirs stay as they are.
+                let taken = |c: &usize| self.overlays.iter().any(|o| o.colour == *c);
+                let colour = (0..).find(|c| !taken(c)).unwrap_or(0);
+                self.overlays.push(Overlaid {
+                    label: label.clone(),
+                    colour,
+                    history: History::from_events(&events),
+                });
+                self.tell(format!("{label} is drawn behind this run's plots"));
             }
             Err(error) => self.warn(error.to_string()),
         }
@@ -823,6 +830,14 @@ impl App {
             resolution: usize::from(columns).max(1) * 2,
             selected,
             ..self.view.clone()
+        }
+    }
+
+    /// A quantizer at the cursor, or now.
+    pub(super) fn layer_record(&self, layer: &LayerHistory) -> Option<LayerRecord> {
+        match self.view.cursor {
+            Some(step) => layer.at(step.max(0.0) as u64),
+            None => layer.newest,
         }
     }
 

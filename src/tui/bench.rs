@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::app::{App, Page};
 use super::view;
 use crate::experiment::load_embedded;
+use crate::network::LayerKind;
 use crate::quantizer::Parametrization;
 use crate::quantizer::memory::{Role, Usage};
 use crate::run::{Budget, Event, LayerInfo, LayerRecord, RunFolder, StepRecord};
@@ -90,6 +91,11 @@ fn layer(index: usize) -> LayerInfo {
             Role::Weight
         } else {
             Role::Activation
+        },
+        kind: if index.is_multiple_of(2) {
+            LayerKind::Convolution
+        } else {
+            LayerKind::Nonlinearity
         },
         elements: 2304,
         parametrization: Parametrization::U3,

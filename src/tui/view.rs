@@ -22,6 +22,7 @@ use super::keymap::KEYMAP;
 use crate::figure::terminal::{Colours, Plot};
 use crate::figure::{Ink, Name, panel_with, ticks::number};
 use crate::headless::duration;
+use crate::quantizer::memory::kilobytes;
 use crate::run::{Event, History, Phase, Severity};
 
 /// Least size that pages are laid out for.
@@ -346,13 +347,42 @@ fn figures(app: &App, area: Rect, buffer: &mut Buffer) {
 
 fn bitwidths(app: &App, area: Rect, buffer: &mut Buffer) {
     let bars = (area.height / 3).clamp(6, 14);
-    let [top, heat] = Layout::vertical([Constraint::Length(bars), Constraint::Min(4)]).areas(area);
+    let [top, reading, heat] = Layout::vertical([
+        Constraint::Length(bars),
+        Constraint::Length(1),
+        Constraint::Min(4),
+    ])
+    .areas(area);
     let [left, right] = Layout::horizontal([Constraint::Fill(1); 2])
         .spacing(1)
         .areas(top);
     plot(app, Name::Bitwidth, 0, left, buffer);
     plot(app, Name::Bitwidth, 1, right, buffer);
+    layer_reading(app, reading, buffer);
     plot(app, Name::BitwidthHeat, 0, heat, buffer);
+}
+
+/// The selected layer's numbers at the cursor, or now.
+fn layer_reading(app: &App, area: Rect, buffer: &mut Buffer) {
+    let layers = &app.history.layers;
+    let selected = layers
+        .iter()
+        .filter(|l| app.view.shows(l))
+        .nth(app.selected);
+    let Some((layer, r)) = selected.and_then(|l| Some((l, app.layer_record(l)?))) else {
+        return;
+    };
+    let step = app.view.cursor.unwrap_or(app.history.step() as f64);
+    let text = format!(
+        "{} {}  step {step:.0}  d {:.5}  q_max {:.4}  {:.0} bits  {:.2} kB   (j, k choose; Enter opens)",
+        layer.info.name,
+        layer.info.kind.word(),
+        r.d,
+        r.q_max,
+        r.bitwidth,
+        kilobytes(layer.info.elements, r.bitwidth.into()),
+    );
+    buffer.set_stringn(area.x, area.y, text, area.width.into(), bold(app));
 }
 
 /// Plots in a grid: two columns where there is room, else one.

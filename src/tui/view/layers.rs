@@ -166,7 +166,7 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
         let style = app.palette.style(ink);
         buffer.set_stringn(area.x, y, mark, 2, style);
         buffer.set_stringn(area.x + 2, y, &layer.info.name, name_width.into(), style);
-        if let Some(record) = &layer.newest {
+        if let Some(record) = &app.layer_record(layer) {
             let mut x = area.x + 2 + name_width;
             for column in &columns {
                 let text = (column.text)(layer, record);

@@ -8,7 +8,7 @@ use ratatui::widgets::Widget;
 use super::super::app::App;
 use super::{bold, muted};
 use crate::figure::terminal::Plot;
-use crate::figure::{Axis, Ink, Item, Label, Line, Scale, Scene};
+use crate::figure::{Axis, Ink, Item, Label, Line, Overlaid, Scale, Scene};
 use crate::run::Manifest;
 
 pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
@@ -52,7 +52,7 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
     for (i, (folder, m)) in app.runs.iter().enumerate().skip(app.scroll).take(rows) {
         let y = list.y + 1 + (i - app.scroll) as u16;
         let label = folder.label();
-        let overlaid = app.overlays.iter().position(|o| o.0 == label);
+        let overlaid = app.overlays.iter().find(|o| o.label == label);
         let own = match overlaid {
             _ if *folder == app.folder => " *".to_owned(),
             Some(_) => " ┄".to_owned(),
@@ -67,9 +67,7 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
             percent(m.test_error),
             m.weight_kb
         );
-        let mut style = app
-            .palette
-            .style(overlaid.map_or(Ink::Text, |o| Ink::Series(o + 3)));
+        let mut style = app.palette.style(overlaid.map_or(Ink::Text, Overlaid::ink));
         if i == app.selected {
             style = style.add_modifier(Modifier::REVERSED);
         }

@@ -1,0 +1,221 @@
+//! The plane of step size and range over the diagonals of equal bitwidth.
+
+use super::super::scene::{Axis, Ink, Item, Label, Line, Scale, Scene};
+use super::Builder;
+use crate::quantizer::memory::Role;
+use crate::quantizer::{Family, Parametrization};
+use crate::run::{LayerHistory, LayerInfo, LayerRecord};
+
+/// Unbroken runs of points.
+type Segments = Vec<Vec<(f64, f64)>>;
+
+impl Builder<'_> {
+    /// Trajectories of (step size, range): panel 0 weights and biases, panel 1 activations.
+    pub(super) fn plane(&self, index: usize) -> Scene {
+        let mut layers = self.visible_layers();
+        layers.retain(|(_, l)| (l.info.role == Role::Activation) == (index == 1));
+        layers.sort_by_key(|(i, _)| Some(*i) == self.view.selected);
+        let uniform = layers
+            .first()
+            .is_none_or(|(_, l)| l.info.parametrization.family() == Family::Uniform);
+        let paths: Vec<(usize, Segments)> = layers
+            .iter()
+            .map(|(i, layer)| (*i, self.trajectory(layer)))
+            .collect();
+        let points = || paths.iter().flat_map(|p| p.1.iter().flatten());
+        let range = |of: fn(&(f64, f64)) -> f64| {
+            let (low, high) = points()
+                .map(of)
+                .fold((f64::MAX, 0.0f64), |r, v| (r.0.min(v), r.1.max(v)));
+            if low > high {
+                (0.125, 1.0)
+            } else {
+                // An octave of ground on either side, whole octaves.
+                (
+                    (low.log2().floor() - 1.0).exp2(),
+                    (high.log2().ceil() + 1.0).exp2(),
+                )
+            }
+        };
+        let (x, y) = (range(|p| p.0), range(|p| p.1));
+        let mut items = Vec::new();
+        if !paths.iter().all(|p| p.1.is_empty()) {
+            items.extend(diagonals(uniform, index == 0, x, y));
+            if let [(_, layer)] = layers[..] {
+                items.push(Item::Line(clamp_box(layer.info.clamps)));
+            }
+        }
+        for (i, segments) in paths {
+            let layer = &self.history.layers[i];
+            let now = segments.last().and_then(|s| s.last()).copied();
+            let ink = self.depth(i);
+            if segments.is_empty() {
+                continue;
+            }
+            items.push(Item::Line(Line {
+                label: layer.info.name.clone(),
+                ink,
+                dash: 0,
+                segments,
+                band: Vec::new(),
+            }));
+            let Some(at) = now else { continue };
+            if let Some(arrow) = self.arrow(layer, at, x, y) {
+                items.push(Item::Line(Line {
+                    label: String::new(),
+                    ink: Ink::Text,
+                    dash: 0,
+                    segments: arrow,
+                    band: Vec::new(),
+                }));
+            }
+            items.push(Item::Label(Label {
+                at,
+                text: "●".into(),
+                ink,
+            }));
+        }
+        let side = if index == 0 { "weights" } else { "activations" };
+        let axis = |label: &str, range| Axis {
+            label: label.into(),
+            scale: Scale::Log2,
+            range,
+            ticks: None,
+        };
+        let step = if uniform { "step size d" } else { "q_min" };
+        Scene {
+            title: format!("plane of {step} and range, {side}"),
+            x: axis(step, x),
+            y: axis("range q_max", y),
+            items,
+            marks: Vec::new(),
+            guides: Vec::new(),
+            cursor: None,
+            second: None,
+            empty: "no quantizers in use yet".into(),
+        }
+    }
+
+    /// Where a quantizer has been: up to the cursor, or up to now.
+    pub(super) fn trajectory(&self, layer: &LayerHistory) -> Segments {
+        let (from, to) = self.x_range();
+        let to = self.view.cursor.unwrap_or(to).max(0.0) as u64;
+        let most = (self.view.resolution * 2).max(64);
+        let steps = layer.d.range(from.max(0.0) as u64, to, most);
+        let ranges = layer.q_max.range(from.max(0.0) as u64, to, most);
+        let mut segments = Segments::new();
+        // Both are recorded at the same steps, so their buckets match.
+        for (d, q) in steps.zip(ranges).filter(|(d, _)| u64::from(d.first) <= to) {
+            if segments.is_empty() || d.breaks() {
+                segments.push(Vec::new());
+            }
+            if let Some(segment) = segments.last_mut() {
+                segment.push((d.end.into(), q.end.into()));
+            }
+        }
+        segments
+    }
+
+    /// The negative gradient at the newest record, as seen in the plane: an arrow a tenth of it long.
+    pub(super) fn arrow(
+        &self,
+        layer: &LayerHistory,
+        at: (f64, f64),
+        x: (f64, f64),
+        y: (f64, f64),
+    ) -> Option<Segments> {
+        let newest = layer
+            .newest
+            .as_ref()
+            .filter(|_| self.view.cursor.is_none())?;
+        let signed = layer.info.role != Role::Activation;
+        let (u, v) = log_descent(&layer.info, newest, signed)?;
+        let spans = ((x.1 / x.0).log2(), (y.1 / y.0).log2());
+        // Lengths as seen: each axis has its own scale.
+        let length = ((u / spans.0).powi(2) + (v / spans.1).powi(2)).sqrt();
+        if !(length.is_finite() && length > 0.0) {
+            return None;
+        }
+        let (u, v) = (u / length * 0.1, v / length * 0.1);
+        let to = |along: f64, aside: f64| {
+            let (dx, dy) = (
+                u * along - v * spans.0 / spans.1 * aside,
+                v * along + u * spans.1 / spans.0 * aside,
+            );
+            (at.0 * dx.exp2(), at.1 * dy.exp2())
+        };
+        let tip = to(1.0, 0.0);
+        Some(vec![vec![at, tip], vec![to(0.7, 0.2), tip, to(0.7, -0.2)]])
+    }
+}
+
+/// Lines of equal bitwidth with their numbers: below each, that many bits suffice.
+fn diagonals(uniform: bool, signed: bool, x: (f64, f64), y: (f64, f64)) -> Vec<Item> {
+    let mut items = Vec::new();
+    for bits in 1..=8 {
+        let bits = f64::from(bits);
+        let ratio = match (uniform, signed) {
+            (true, true) => (bits - 1.0).exp2() - 1.0,
+            (true, false) => bits.exp2() - 1.0,
+            (false, _) => ((bits - 1.0).exp2() - 1.0).exp2(),
+        };
+        if ratio <= 0.0 || !ratio.is_finite() {
+            continue;
+        }
+        let (left, right) = (x.0.max(y.0 / ratio), x.1.min(y.1 / ratio));
+        if left >= right {
+            continue;
+        }
+        items.push(Item::Line(Line {
+            label: String::new(),
+            ink: Ink::Muted,
+            dash: 2,
+            segments: vec![vec![(left, left * ratio), (right, right * ratio)]],
+            band: Vec::new(),
+        }));
+        // Inside, near the upper end: numbers at the very edge would fall off.
+        let place = (left.log2() * 0.12 + right.log2() * 0.88).exp2();
+        items.push(Item::Label(Label {
+            at: (place, place * ratio),
+            text: format!("{bits} bit"),
+            ink: Ink::Muted,
+        }));
+    }
+    items
+}
+
+fn clamp_box([d, q_max]: [[f64; 2]; 2]) -> Line {
+    let corners = vec![
+        (d[0], q_max[0]),
+        (d[1], q_max[0]),
+        (d[1], q_max[1]),
+        (d[0], q_max[1]),
+        (d[0], q_max[0]),
+    ];
+    Line {
+        label: "clamps".into(),
+        ink: Ink::Budget,
+        dash: 1,
+        segments: vec![corners],
+        band: Vec::new(),
+    }
+}
+
+/// Direction of the negative gradient in (log2 d or q_min, log2 q_max), straight through rounding.
+fn log_descent(info: &LayerInfo, r: &LayerRecord, signed: bool) -> Option<(f64, f64)> {
+    let [first, second] = r.gradients.map(|g| -f64::from(g));
+    let (d, q, b) = (f64::from(r.d), f64::from(r.q_max), f64::from(r.bitwidth));
+    let codes = (if signed { b - 1.0 } else { b }).exp2();
+    // d(log2 n)/db with n = codes - 1, and d(log2 ratio)/db with ratio = 2^(2^(b-1) - 1).
+    let uniform = codes / (codes - 1.0).max(1.0);
+    let octaves = (b - 1.0).exp2() * std::f64::consts::LN_2;
+    let log = |change: f64, of: f64| change / (of * std::f64::consts::LN_2);
+    let (u, v) = match info.parametrization {
+        Parametrization::U3 | Parametrization::P3 => (log(first, d), log(second, q)),
+        Parametrization::U1 => (log(second, d), log(second, d) + uniform * first),
+        Parametrization::U2 => (log(second, q) - uniform * first, log(second, q)),
+        Parametrization::P1 => (log(second, d), log(second, d) + octaves * first),
+        Parametrization::P2 => (log(second, q) - octaves * first, log(second, q)),
+    };
+    (u.is_finite() && v.is_finite()).then_some((u, v))
+}

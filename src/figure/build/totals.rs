@@ -1,0 +1,146 @@
+//! Quantities of the whole run: loss, error, memory, what the penalties pull.
+
+use super::super::scene::{Guide, Ink, Scale, Scene};
+use super::super::ticks::number;
+use super::Builder;
+use super::over_steps::Drawn;
+use crate::quantizer::memory::Resource;
+use crate::run::Series;
+
+impl Builder<'_> {
+    pub(super) fn loss(&self) -> Scene {
+        let h = self.history;
+        let mut lines = Vec::new();
+        let penalised = h.weight_penalty.newest().unwrap_or(0.0) > 0.0
+            || h.activation_penalty.newest().unwrap_or(0.0) > 0.0
+            || !h.budgets.is_empty();
+        let series = [
+            ("loss", &h.loss, 1, penalised),
+            ("cross entropy", &h.cross_entropy, 0, true),
+            ("validation", &h.validation_loss, 2, true),
+        ];
+        for (i, (label, series, dash, shown)) in series.into_iter().enumerate() {
+            if shown && !series.is_empty() {
+                let smooth = label != "validation";
+                let ink = Ink::Series(i);
+                lines.push(self.line(&Drawn {
+                    label,
+                    series,
+                    ink,
+                    dash,
+                    smooth,
+                    factor: 1.0,
+                }));
+            }
+        }
+        self.scene(
+            "loss".into(),
+            "nats",
+            self.linear_or_log(),
+            lines,
+            Vec::new(),
+        )
+    }
+
+    pub(super) fn error(&self) -> Scene {
+        let h = self.history;
+        let series = [
+            ("training batch", &h.train_error, 0),
+            ("validation", &h.validation_error, 2),
+        ];
+        let mut lines = Vec::new();
+        for (i, (label, series, dash)) in series.into_iter().enumerate() {
+            if !series.is_empty() {
+                let (ink, smooth) = (Ink::Series(2 * i), i == 0);
+                lines.push(self.line(&Drawn {
+                    label,
+                    series,
+                    ink,
+                    dash,
+                    smooth,
+                    factor: 100.0,
+                }));
+            }
+        }
+        self.scene("error".into(), "%", self.linear_or_log(), lines, Vec::new())
+    }
+
+    pub(super) fn memory(&self, index: usize) -> Scene {
+        let h = self.history;
+        let (title, series): (&str, Vec<(&str, &Series, Resource)>) = if index == 0 {
+            (
+                "memory of weights",
+                vec![("weights", &h.weight_kb, Resource::Weights)],
+            )
+        } else {
+            let all = [
+                ("sum", &h.activation_sum_kb, Resource::ActivationSum),
+                ("max", &h.activation_max_kb, Resource::ActivationMax),
+            ];
+            ("memory of activations, one sample", all.to_vec())
+        };
+        // With a budget on one of them, the other would only squeeze the scale.
+        let limits: Vec<Resource> = h.budgets.iter().map(|b| b.resource).collect();
+        let any = series.iter().any(|s| limits.contains(&s.2));
+        let mut lines = Vec::new();
+        let mut guides = Vec::new();
+        for (i, (label, series, resource)) in series.into_iter().enumerate() {
+            if any && !limits.contains(&resource) {
+                continue;
+            }
+            let ink = if index == 0 {
+                Ink::Weights
+            } else {
+                Ink::Activations
+            };
+            lines.push(self.line(&Drawn {
+                label,
+                series,
+                ink,
+                dash: i,
+                smooth: false,
+                factor: 1.0,
+            }));
+            for budget in h.budgets.iter().filter(|b| b.resource == resource) {
+                guides.push(Guide {
+                    y: budget.limit,
+                    label: format!("budget {}", number(budget.limit, 1)),
+                    ink: Ink::Budget,
+                });
+            }
+        }
+        self.scene(title.into(), "kB", self.linear_or_log(), lines, guides)
+    }
+
+    /// Panel 0: cross entropy and what the penalties add; panel 1: their share of the gradient.
+    pub(super) fn pull(&self, index: usize) -> Scene {
+        let h = self.history;
+        let line = |label, series, ink, dash, factor| {
+            self.line(&Drawn {
+                label,
+                series,
+                ink,
+                dash,
+                smooth: true,
+                factor,
+            })
+        };
+        let (title, unit, lines) = if index == 0 {
+            let lines = vec![
+                line("cross entropy", &h.cross_entropy, Ink::Series(0), 0, 1.0),
+                line("penalties", &h.penalty, Ink::Budget, 1, 1.0),
+            ];
+            ("what the loss is made of", "nats", lines)
+        } else {
+            let lines = vec![line("penalties", &h.pull, Ink::Budget, 0, 100.0)];
+            ("penalties' share of the quantizers' gradient", "%", lines)
+        };
+        let lines = lines.into_iter().filter(|l| !l.segments.is_empty());
+        let scale = if index == 0 {
+            self.linear_or_log()
+        } else {
+            Scale::Linear
+        };
+        self.scene(title.into(), unit, scale, lines.collect(), Vec::new())
+    }
+}
