@@ -134,9 +134,9 @@ enum Command {
         /// Colours
         #[arg(long, default_value = "light")]
         theme: crate::figure::Theme,
-        /// Width and height in pixels
-        #[arg(long, default_value = "1200x800", value_parser = crate::figure::parse_size)]
-        size: (u32, u32),
+        /// WIDTHxHEIGHT in pixels; or `column` or `page` of a paper: 84 or 174 mm at 300 dpi, 8 point text
+        #[arg(long, default_value = "1200x800")]
+        size: crate::figure::Format,
         /// Where runs are recorded
         #[arg(long, value_name = "DIR", default_value = "runs")]
         runs: PathBuf,

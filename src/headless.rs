@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::cli::{CliError, Output, Run, exit, print};
 use crate::dataset::cifar10::{self, Archive};
 use crate::experiment::Loaded;
-use crate::figure::{self, Name, Theme};
+use crate::figure::{self, Format, Name, Theme};
 use crate::run::{Event, History, LayerInfo, Manifest, RunFolder, StepRecord, read_log};
 use crate::training::{Session, Setup};
 
@@ -256,13 +256,19 @@ pub(crate) fn plot(
     name: Name,
     output: &Path,
     theme: Theme,
-    size: (u32, u32),
+    format: Format,
 ) -> Result<(), CliError> {
     let (events, _) = read_log(&folder.log()).map_err(|e| CliError::Failed(e.to_string()))?;
     let history = History::from_events(&events);
     let scene = figure::build(name, &history, &figure::View::default());
     let notes = figure::notes(&history);
-    figure::export(&scene, output, theme, size, &notes).map_err(|e| CliError::Failed(e.to_string()))
+    // A named format is that of one panel; pixels are the whole picture's.
+    let format = match format.text {
+        Some(_) => format.panels(scene.panels.len()),
+        None => format,
+    };
+    figure::export(&scene, output, theme, format, &notes)
+        .map_err(|e| CliError::Failed(e.to_string()))
 }
 
 /// Draws a saved figure again.

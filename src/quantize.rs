@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::cli::{CliError, print};
-use crate::figure::{self, Axis, Figure, Ink, Item, Line, Scale, Scene, Theme};
+use crate::figure::{self, Axis, Figure, Format, Ink, Item, Line, Scale, Scene, Theme};
 use crate::quantizer::{Bounds, Grid, Learn, Parametrization, Quantizer, Rules, Sums};
 
 /// One case, read.
@@ -50,7 +50,7 @@ pub(crate) fn command(
         let case = read(value, rules).map_err(wrong)?;
         if let (0, Some(plot)) = (index, plot) {
             let scenes = figure(&case);
-            figure::export(&scenes, plot, Theme::Light, (1200, 900), &[])
+            figure::export(&scenes, plot, Theme::Light, Format::pixels(1200, 900), &[])
                 .map_err(|e| CliError::Failed(e.to_string()))?;
         }
         if let Value::Object(object) = value {

@@ -8,7 +8,7 @@ use rand_distr::{Distribution, StandardNormal};
 use serde_json::json;
 
 use crate::cli::{CliError, print};
-use crate::figure::{self, Axis, Figure, Ink, Item, Line, Scale, Scene, Theme};
+use crate::figure::{self, Axis, Figure, Format, Ink, Item, Line, Scale, Scene, Theme};
 use crate::quantizer::{Parametrization, Quantizer, Rules, Sums};
 
 /// Samples of N(0, 1).
@@ -183,8 +183,14 @@ pub(crate) fn command(output: &Path, steps: usize, json: bool) -> Result<u8, Cli
         ));
     }
     let descents = descend_all(steps);
-    figure::export(&scenes(&descents), output, Theme::Light, (2100, 900), &[])
-        .map_err(|e| CliError::Failed(e.to_string()))?;
+    figure::export(
+        &scenes(&descents),
+        output,
+        Theme::Light,
+        Format::pixels(2100, 900),
+        &[],
+    )
+    .map_err(|e| CliError::Failed(e.to_string()))?;
     if json {
         let rows: Vec<_> = descents
             .iter()

@@ -17,7 +17,7 @@ mod theme;
 pub mod ticks;
 
 pub use build::{Name, Overlaid, View, XUnit, build, panel, panel_count, panel_with};
-pub use export::{ExportError, Notes, csv, export, paint_svg_text, parse_size, write_png};
+pub use export::{ExportError, Format, Notes, csv, export, paint_svg_text, write_png};
 pub use saved::{Saved, SavedError, notes};
 pub use scene::{
     Area, Axis, Bar, Figure, Guide, Heat, Ink, Item, Label, Line, Scale, Scene, VerticalMark,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::build::{Name, View, XUnit, build};
-use super::export::{ExportError, Notes, export};
+use super::export::{ExportError, Format, Notes, export};
 use super::scene::Figure;
 use super::theme::Theme;
 use crate::run::{History, LogError, RunFolder, read_log};
@@ -23,8 +23,6 @@ pub struct Saved {
     pub figure: Name,
     /// Colours.
     pub theme: Theme,
-    /// Pixels.
-    pub size: (u32, u32),
     /// Visible steps.
     pub steps: (f64, f64),
     /// Unit of the x axis.
@@ -37,6 +35,8 @@ pub struct Saved {
     pub smoothing: f64,
     /// Only layers that contain this.
     pub filter: String,
+    /// Pixels.
+    pub format: Format,
 }
 
 /// Why a figure cannot be reproduced.
@@ -98,7 +98,7 @@ impl Saved {
     /// # Errors
     /// Where it cannot be written.
     pub fn export(&self, figure: &Figure, output: &Path, notes: &Notes) -> Result<(), ExportError> {
-        export(figure, output, self.theme, self.size, notes)
+        export(figure, output, self.theme, self.format, notes)
     }
 
     fn view(&self) -> View {

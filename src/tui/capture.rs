@@ -1,51 +1,112 @@
-//! The screen's cells as a picture, with an embedded typeface.
+//! The screen's cells as a picture, with an embedded typeface: PNG and SVG.
 
-use std::path::Path;
+mod raster;
+mod vector;
 
-use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
 use ratatui::buffer::{Buffer, Cell};
 use ratatui::style::{Color, Modifier};
 
-use crate::figure::{ExportError, Ink, Notes, Theme, write_png};
+use crate::figure::{Ink, Theme};
+
+pub(super) use raster::png;
+pub(super) use vector::svg;
+
+type Rgb = (u8, u8, u8);
 
 /// Pixels of one cell.
 const CELL: (usize, usize) = (10, 20);
+/// Height of the text in pixels.
 const TEXT: f32 = 16.5;
 
-/// Paints every cell and writes a PNG.
-pub(super) fn write(
-    buffer: &Buffer,
-    path: &Path,
-    theme: Theme,
-    notes: &Notes,
-) -> Result<(), ExportError> {
+/// A rectangle in pixels.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    x: usize,
+    y: usize,
+    width: usize,
+    height: usize,
+}
+
+/// What pictures of a screen are painted on.
+trait Surface {
+    /// Colours the cell whose upper left corner this is, below everything else.
+    fn paper(&mut self, at: (usize, usize), ink: Rgb);
+
+    /// Fills a rectangle.
+    fn fill(&mut self, place: Place, ink: Rgb);
+
+    /// Writes one character into the cell whose upper left corner this is.
+    fn glyph(&mut self, c: char, at: (usize, usize), bold: bool, ink: Rgb);
+}
+
+/// Paints every cell.
+fn paint(buffer: &Buffer, theme: Theme, surface: &mut impl Surface) {
     let columns = usize::from(buffer.area.width);
-    let rows = usize::from(buffer.area.height);
-    let size = ((columns * CELL.0) as u32, (rows * CELL.1) as u32);
-    let background = theme.background();
-    let fonts = [dejavu::sans_mono::regular(), dejavu::sans_mono::bold()]
-        .map(|bytes| FontRef::try_from_slice(bytes).expect("the font crate ships valid typefaces"));
-    let mut picture = Picture {
-        pixels: vec![0; columns * CELL.0 * rows * CELL.1 * 3],
-        width: columns * CELL.0,
-    };
     for (i, cell) in buffer.content.iter().enumerate() {
         let at = (i % columns * CELL.0, i / columns * CELL.1);
         let (mut ink, mut paper) = (
             colour(cell.fg, theme.rgb(Ink::Text)),
-            colour(cell.bg, background),
+            colour(cell.bg, theme.background()),
         );
         if cell.modifier.contains(Modifier::REVERSED) {
             std::mem::swap(&mut ink, &mut paper);
         }
-        picture.fill(at, CELL, paper);
-        let bold = usize::from(cell.modifier.contains(Modifier::BOLD));
-        picture.symbol(cell, at, &fonts[bold], ink);
+        if paper != theme.background() {
+            surface.paper(at, paper);
+        }
+        symbol(cell, at, ink, surface);
     }
-    write_png(path, &picture.pixels, size, notes)
 }
 
-type Rgb = (u8, u8, u8);
+/// Braille and blocks as rectangles, since fonts draw the dots too small to read as a line.
+fn symbol(cell: &Cell, (x, y): (usize, usize), ink: Rgb, surface: &mut impl Surface) {
+    let Some(c) = cell.symbol().chars().next().filter(|c| *c != ' ') else {
+        return;
+    };
+    match c {
+        '\u{2800}'..='\u{28ff}' => {
+            for (column, row, bit) in DOTS {
+                if (c as u32 - 0x2800) & bit != 0 {
+                    let (x, y) = (x + column * 5 + 1, y + row * 5 + 1);
+                    let dot = Place {
+                        x,
+                        y,
+                        width: 3,
+                        height: 3,
+                    };
+                    surface.fill(dot, ink);
+                }
+            }
+        }
+        '▁'..='█' => {
+            let eighths = c as usize - '▁' as usize + 1;
+            let height = CELL.1 * eighths / 8;
+            let block = Place {
+                x,
+                y: y + CELL.1 - height,
+                width: CELL.0,
+                height,
+            };
+            surface.fill(block, ink);
+        }
+        _ => {
+            let bold = cell.modifier.contains(Modifier::BOLD);
+            surface.glyph(c, (x, y), bold, ink);
+        }
+    }
+}
+
+/// Column, row and bit of braille's eight dots.
+const DOTS: [(usize, usize, u32); 8] = [
+    (0, 0, 0x01),
+    (0, 1, 0x02),
+    (0, 2, 0x04),
+    (1, 0, 0x08),
+    (1, 1, 0x10),
+    (1, 2, 0x20),
+    (0, 3, 0x40),
+    (1, 3, 0x80),
+];
 
 fn colour(colour: Color, default: Rgb) -> Rgb {
     match colour {
@@ -70,80 +131,35 @@ fn colour(colour: Color, default: Rgb) -> Rgb {
     }
 }
 
-struct Picture {
-    pixels: Vec<u8>,
-    width: usize,
-}
+#[cfg(test)]
+mod tests {
+    use ratatui::layout::Rect;
+    use ratatui::style::Style;
 
-impl Picture {
-    fn fill(&mut self, at: (usize, usize), size: (usize, usize), (r, g, b): Rgb) {
-        for y in at.1..at.1 + size.1 {
-            for x in at.0..at.0 + size.0 {
-                let i = (y * self.width + x) * 3;
-                self.pixels[i..i + 3].copy_from_slice(&[r, g, b]);
-            }
-        }
+    use super::*;
+
+    fn screen() -> Buffer {
+        let mut buffer = Buffer::empty(Rect::new(0, 0, 8, 2));
+        buffer.set_string(0, 0, "a<b&c⣿█", Style::new());
+        buffer.set_string(0, 1, "x", Style::new().bg(Color::Rgb(1, 2, 3)));
+        buffer
     }
 
-    fn blend(&mut self, x: usize, y: usize, ink: Rgb, coverage: f32) {
-        let i = (y * self.width + x) * 3;
-        for (pixel, ink) in self.pixels[i..i + 3].iter_mut().zip([ink.0, ink.1, ink.2]) {
-            let mixed = f32::from(*pixel) + (f32::from(ink) - f32::from(*pixel)) * coverage;
-            *pixel = mixed.round() as u8;
-        }
+    #[test]
+    fn a_picture_has_the_pixels_of_its_cells() {
+        let (pixels, size) = png(&screen(), Theme::Dark);
+        assert_eq!(size, (80, 40));
+        let at = |x: usize, y: usize| &pixels[(y * 80 + x) * 3..][..3];
+        // Paper of the styled cell, a full block, and ground where nothing was written.
+        assert_eq!(at(0, 20 + 19), [1, 2, 3]);
+        let (r, g, b) = Theme::Dark.rgb(Ink::Text);
+        assert_eq!(at(6 * 10 + 5, 10), [r, g, b]);
+        let (r, g, b) = Theme::Dark.background();
+        assert_eq!(at(75, 35), [r, g, b]);
     }
 
-    fn symbol(&mut self, cell: &Cell, at: (usize, usize), font: &FontRef<'_>, ink: Rgb) {
-        let Some(c) = cell.symbol().chars().next().filter(|c| *c != ' ') else {
-            return;
-        };
-        match c {
-            '\u{2800}'..='\u{28ff}' => self.braille(c as u32 - 0x2800, at, ink),
-            '▁'..='█' => {
-                let eighths = c as usize - '▁' as usize + 1;
-                let height = CELL.1 * eighths / 8;
-                self.fill((at.0, at.1 + CELL.1 - height), (CELL.0, height), ink);
-            }
-            _ => self.glyph(c, at, font, ink),
-        }
-    }
-
-    /// Eight dots; fonts draw them too small to read as a line.
-    fn braille(&mut self, mask: u32, at: (usize, usize), ink: Rgb) {
-        const DOTS: [(usize, usize, u32); 8] = [
-            (0, 0, 0x01),
-            (0, 1, 0x02),
-            (0, 2, 0x04),
-            (1, 0, 0x08),
-            (1, 1, 0x10),
-            (1, 2, 0x20),
-            (0, 3, 0x40),
-            (1, 3, 0x80),
-        ];
-        for (x, y, bit) in DOTS {
-            if mask & bit != 0 {
-                self.fill((at.0 + x * 5 + 1, at.1 + y * 5 + 1), (3, 3), ink);
-            }
-        }
-    }
-
-    fn glyph(&mut self, c: char, at: (usize, usize), font: &FontRef<'_>, ink: Rgb) {
-        let scaled = font.as_scaled(PxScale::from(TEXT));
-        let baseline = scaled.ascent() + (CELL.1 as f32 - scaled.height()) / 2.0;
-        let glyph = font
-            .glyph_id(c)
-            .with_scale_and_position(TEXT, point(0.0, baseline));
-        let Some(outline) = font.outline_glyph(glyph) else {
-            return;
-        };
-        let bounds = outline.px_bounds();
-        outline.draw(|x, y, coverage| {
-            let x = bounds.min.x + x as f32;
-            let y = bounds.min.y + y as f32;
-            let inside = x >= 0.0 && y >= 0.0 && x < CELL.0 as f32 && y < CELL.1 as f32;
-            if inside {
-                self.blend(at.0 + x as usize, at.1 + y as usize, ink, coverage.min(1.0));
-            }
-        });
+    #[test]
+    fn the_same_screen_as_vectors() {
+        insta::assert_snapshot!("capture-svg", svg(&screen(), Theme::Dark));
     }
 }

@@ -12,6 +12,7 @@ mod capture;
 mod keymap;
 mod microscope;
 mod palette;
+mod preview;
 mod system;
 mod terminal;
 mod toy;
@@ -62,6 +63,7 @@ struct Workbench {
     feed: Feed,
     saved: Receiver<Saved>,
     exported: (mpsc::Sender<String>, Receiver<String>),
+    previews: (mpsc::Sender<PreviewResult>, Receiver<PreviewResult>),
     lifeline: Lifeline,
     _watcher: Option<Watcher>,
 }
@@ -109,6 +111,7 @@ impl Workbench {
             feed: Feed::default(),
             saved,
             exported: mpsc::channel(),
+            previews: mpsc::channel(),
             lifeline: Lifeline::default(),
             _watcher: watcher,
         };
@@ -212,6 +215,13 @@ impl Workbench {
             self.app.tell(text);
             changed = true;
         }
+        while let Ok(preview) = self.previews.1.try_recv() {
+            match preview {
+                Ok(preview) => self.app.preview = Some(preview),
+                Err(problem) => self.app.warn(problem),
+            }
+            changed = true;
+        }
         while let Ok(saved) = self.saved.try_recv() {
             changed = true;
             for effect in self.app.saved(saved) {
@@ -232,6 +242,8 @@ impl Workbench {
             Effect::NewRun { loaded, fork } => self.new_run(*loaded, fork),
             Effect::ExportFigure(saved) => self.export_figure(saved),
             Effect::ExportScreen => self.export_screen(screen)?,
+            Effect::Preview => self.preview(screen)?,
+            Effect::Repaint => screen.repaint()?,
             Effect::Suspend => screen.suspend()?,
         }
         Ok(None)
@@ -274,7 +286,7 @@ impl Workbench {
         let work = move || {
             let text = match write_figure(&saved, &figure, &notes, &folder, &name) {
                 Ok(()) => format!(
-                    "exported {}.png, .svg, .csv, .toml",
+                    "exported {}.png, .svg, .csv, .toml (p shows it)",
                     folder.join(name).display()
                 ),
                 Err(error) => format!("not exported: {error}"),
@@ -302,12 +314,33 @@ impl Workbench {
         let path = folder.join(format!("screen-{page}-{step}.png"));
         let theme = self.app.palette.theme;
         let notes = crate::figure::notes(&self.app.history);
-        let outcome = std::fs::create_dir_all(&folder)
-            .map_err(|e| e.to_string())
-            .and_then(|()| capture::write(&cells, &path, theme, &notes).map_err(|e| e.to_string()));
-        match outcome {
-            Ok(()) => self.app.tell(format!("exported {}", path.display())),
+        match write_screen(&cells, &path, theme, &notes) {
+            Ok(()) => self
+                .app
+                .tell(format!("exported {} and .svg (p shows it)", path.display())),
             Err(error) => self.app.warn(format!("not exported: {error}")),
+        }
+        Ok(())
+    }
+
+    /// Reads the newest picture beside the main loop.
+    fn preview(&mut self, screen: &Screen) -> io::Result<()> {
+        let Some(path) = preview::newest_picture(&self.app.folder.figures()) else {
+            self.app
+                .tell("no picture exported yet; x exports this page's plots".into());
+            return Ok(());
+        };
+        let variable = |name: &str| std::env::var(name).unwrap_or_default();
+        let (cell, form) = (preview::cell_size(), preview::form_of_terminal(variable));
+        let room = view::preview_room(screen.size()?);
+        let done = self.previews.0.clone();
+        let work = move || {
+            // A workbench that is closing no longer listens.
+            let _ = done.send(preview::open(path, room, cell, form));
+        };
+        let thread = std::thread::Builder::new().name("preview".into());
+        if let Err(error) = thread.spawn(work) {
+            self.app.warn(format!("no preview: {error}"));
         }
         Ok(())
     }
@@ -383,6 +416,26 @@ impl Lifeline {
             tracing::warn!("no lifeline: {error}");
         }
     }
+}
+
+type PreviewResult = Result<preview::Preview, String>;
+
+/// The screen's cells as PNG and SVG.
+fn write_screen(
+    cells: &ratatui::buffer::Buffer,
+    path: &std::path::Path,
+    theme: crate::figure::Theme,
+    notes: &crate::figure::Notes,
+) -> Result<(), String> {
+    let text = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|e| text(&e))?;
+    }
+    let (pixels, size) = capture::png(cells, theme);
+    crate::figure::write_png(path, &pixels, size, notes).map_err(|e| e.to_string())?;
+    let vectors = capture::svg(cells, theme);
+    let beside = path.with_extension("svg");
+    crate::run::write_atomically(&beside, vectors.as_bytes()).map_err(|e| text(&e))
 }
 
 /// The four files of an exported figure.

@@ -1,6 +1,6 @@
 //! The command palette: everything that keys do by name, and values of the experiment.
 
-use super::app::{App, Effect, Page};
+use super::app::{App, Effect, Page, Paper};
 use super::keymap::{Action, KEYMAP};
 use crate::experiment::KEYS;
 use crate::figure::Theme;
@@ -76,6 +76,12 @@ fn all(app: &App) -> Vec<Entry> {
             help: "colours".into(),
         });
     }
+    for paper in Paper::ALL {
+        all.push(Entry {
+            text: format!("paper {}", paper.name()),
+            help: "size and text of exported figures".into(),
+        });
+    }
     for (name, _) in MARKERS {
         all.push(Entry {
             text: format!("marker {name}"),
@@ -134,6 +140,13 @@ pub(super) fn execute(app: &mut App, text: &str) -> Vec<Effect> {
         match MARKERS.iter().find(|m| m.0 == name.trim()) {
             Some((_, marker)) => app.palette.marker = *marker,
             None => app.warn(format!("no marker \"{name}\"")),
+        }
+        return Vec::new();
+    }
+    if let Some(name) = text.strip_prefix("paper ") {
+        match Paper::ALL.into_iter().find(|p| p.name() == name.trim()) {
+            Some(paper) => app.paper = paper,
+            None => app.warn(format!("no paper \"{name}\"")),
         }
         return Vec::new();
     }

@@ -13,6 +13,7 @@ use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
+use ratatui::layout::Size;
 use ratatui::{Frame, Terminal};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 
@@ -49,6 +50,21 @@ impl Screen {
         self.terminal.autoresize()
     }
 
+    /// Columns and rows.
+    pub(super) fn size(&self) -> io::Result<Size> {
+        self.terminal.size()
+    }
+
+    /// Paints everything anew: what lies on the screen is not what was painted.
+    ///
+    /// A new terminal knows nothing of the old picture. (`clear` would ask where the cursor is, and
+    /// wait for an answer.)
+    pub(super) fn repaint(&mut self) -> io::Result<()> {
+        execute!(stdout(), Clear(ClearType::All))?;
+        self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
+        Ok(())
+    }
+
     /// Gives the terminal back, once.
     pub(super) fn leave(&mut self) -> io::Result<()> {
         restore();
@@ -65,11 +81,7 @@ impl Screen {
     /// After `fg`: takes the terminal again and paints everything anew.
     pub(super) fn reenter(&mut self) -> io::Result<()> {
         take_over()?;
-        // A new one knows nothing of the old picture. (`clear` would ask the terminal where its
-        // cursor is, and wait for an answer.)
-        execute!(stdout(), Clear(ClearType::All))?;
-        self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
-        Ok(())
+        self.repaint()
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
-use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::layout::{Constraint, Layout, Rect, Size};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Widget};
@@ -69,7 +69,21 @@ pub(super) fn draw(app: &mut App, frame: &mut Frame<'_>) {
     }
     bottom_line(app, bottom, buffer);
     overlay::draw(app, body, buffer);
+    if let Some(preview) = &app.preview {
+        overlay::preview(app, preview, body, buffer);
+    }
 }
+
+/// Cells for an exported picture on a screen of that size: the page without its frame.
+pub(super) fn preview_room(screen: Size) -> Size {
+    Size::new(
+        screen.width.saturating_sub(2),
+        screen.height.saturating_sub(BARS + 2),
+    )
+}
+
+/// Rows that are no page: status, tabs, keys.
+const BARS: u16 = 3;
 
 fn bold(app: &App) -> Style {
     app.palette.style(Ink::Text).add_modifier(Modifier::BOLD)

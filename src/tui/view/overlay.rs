@@ -9,8 +9,23 @@ use ratatui::widgets::{Block, Clear, Paragraph, Widget, Wrap};
 use super::super::app::{App, Overlay};
 use super::super::keymap::{Action, KEYMAP};
 use super::super::palette;
+use super::super::preview::Preview;
 use super::{bold, muted};
+use ratatui_image::Image;
+
 use crate::experiment::{Class, render};
+
+/// An exported picture over the whole page.
+pub(super) fn preview(app: &App, preview: &Preview, body: Rect, buffer: &mut Buffer) {
+    Clear.render(body, buffer);
+    let title = format!(" {} (any key closes) ", preview.path.display());
+    let frame = Block::bordered().title(title).border_style(muted(app));
+    let inside = frame.inner(body);
+    frame.render(body, buffer);
+    Image::new(&preview.picture)
+        .allow_clipping(true)
+        .render(inside, buffer);
+}
 
 pub(super) fn draw(app: &App, body: Rect, buffer: &mut Buffer) {
     commands(app, body, buffer);

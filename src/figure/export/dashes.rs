@@ -1,0 +1,92 @@
+//! Polylines cut to the plot and into dashes.
+
+/// The parts of a polyline inside the rectangle.
+pub(super) fn clipped(points: &[(i32, i32)], plot: (i32, i32, i32, i32)) -> Vec<Vec<(i32, i32)>> {
+    let mut pieces: Vec<Vec<(i32, i32)>> = Vec::new();
+    for pair in points.windows(2) {
+        let Some((a, b)) = clip_segment(pair[0], pair[1], plot) else {
+            continue;
+        };
+        match pieces.last_mut() {
+            Some(piece) if piece.last() == Some(&a) => piece.push(b),
+            _ => pieces.push(vec![a, b]),
+        }
+    }
+    pieces
+}
+
+/// Liang and Barsky's clipping of a segment to a rectangle.
+fn clip_segment(
+    a: (i32, i32),
+    b: (i32, i32),
+    (left, top, right, bottom): (i32, i32, i32, i32),
+) -> Option<((i32, i32), (i32, i32))> {
+    let (ax, ay) = (f64::from(a.0), f64::from(a.1));
+    let (dx, dy) = (f64::from(b.0) - ax, f64::from(b.1) - ay);
+    let (mut enter, mut leave) = (0.0f64, 1.0f64);
+    for (p, q) in [
+        (-dx, ax - f64::from(left)),
+        (dx, f64::from(right) - ax),
+        (-dy, ay - f64::from(top)),
+        (dy, f64::from(bottom) - ay),
+    ] {
+        if p == 0.0 {
+            if q < 0.0 {
+                return None;
+            }
+        } else if p < 0.0 {
+            enter = enter.max(q / p);
+        } else {
+            leave = leave.min(q / p);
+        }
+    }
+    if enter > leave {
+        return None;
+    }
+    let at = |t: f64| ((ax + t * dx).round() as i32, (ay + t * dy).round() as i32);
+    Some((at(enter), at(leave)))
+}
+
+/// Cuts a polyline into dashes: pattern 0 is solid.
+pub(super) fn dashed(points: &[(i32, i32)], pattern: usize, em: f64) -> Vec<Vec<(i32, i32)>> {
+    let lengths: &[f64] = match pattern % 4 {
+        0 => return vec![points.to_vec()],
+        1 => &[0.6, 0.35],
+        2 => &[0.15, 0.3],
+        _ => &[0.7, 0.25, 0.15, 0.25],
+    };
+    let mut out: Vec<Vec<(i32, i32)>> = Vec::new();
+    let (mut index, mut left) = (0, lengths[0] * em);
+    let mut current = points.first().map(|p| vec![*p]).unwrap_or_default();
+    for pair in points.windows(2) {
+        let (ax, ay) = (f64::from(pair[0].0), f64::from(pair[0].1));
+        let (dx, dy) = (f64::from(pair[1].0) - ax, f64::from(pair[1].1) - ay);
+        let length = dx.hypot(dy);
+        let mut done = 0.0;
+        while done < length {
+            let take = left.min(length - done);
+            done += take;
+            left -= take;
+            let at = (
+                (ax + dx * done / length) as i32,
+                (ay + dy * done / length) as i32,
+            );
+            if index % 2 == 0 {
+                current.push(at);
+            }
+            if left <= 0.0 {
+                if index % 2 == 0 {
+                    out.push(std::mem::take(&mut current));
+                } else {
+                    current = vec![at];
+                }
+                index = (index + 1) % lengths.len();
+                left = lengths[index] * em;
+            }
+        }
+    }
+    if index % 2 == 0 && current.len() > 1 {
+        out.push(current);
+    }
+    out
+}

@@ -1,0 +1,191 @@
+//! What a scene shows: lines, bands, bars, heat cells, guides, marks.
+
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, VPos};
+
+use super::super::scene::{Area, Bar, Heat, Ink, Line};
+use super::ExportError;
+use super::dashes::{clipped, dashed};
+use super::painter::{Painter, colour, failed};
+
+impl<DB: DrawingBackend> Painter<'_, DB> {
+    /// A band as rectangles, each up to the next point.
+    pub(super) fn filled(&self, area: &Area) -> Result<(), ExportError> {
+        let (left, top, right, bottom) = self.plot;
+        let style = ShapeStyle::from(&colour(area.ink, self.theme)).filled();
+        let last = area.points.len().saturating_sub(1);
+        for (i, (x, low, high)) in area.points.iter().enumerate() {
+            let (Some(from), Some(low), Some(high)) = (self.x(*x), self.y(*low), self.y(*high))
+            else {
+                continue;
+            };
+            let to = area.points.get(i + 1).and_then(|next| self.x(next.0));
+            let to = to.unwrap_or(if i == last { from + 1 } else { from });
+            let (from, to) = (from.clamp(left, right), to.clamp(left, right));
+            let (high, low) = (high.clamp(top, bottom), low.clamp(top, bottom));
+            if to > from && low > high {
+                self.area
+                    .draw(&Rectangle::new([(from, high), (to, low)], style))
+                    .map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn band(&self, line: &Line) -> Result<(), ExportError> {
+        let ink = colour(line.ink, self.theme).mix(0.25);
+        let (left, top, right, bottom) = self.plot;
+        for (x, low, high) in &line.band {
+            let (Some(x), Some(a), Some(b)) = (self.x(*x), self.y(*low), self.y(*high)) else {
+                continue;
+            };
+            if (left..=right).contains(&x) {
+                let (a, b) = (a.clamp(top, bottom), b.clamp(top, bottom));
+                self.path(vec![(x, a), (x, b)], ShapeStyle::from(&ink).stroke_width(2))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn line(&self, line: &Line) -> Result<(), ExportError> {
+        let style = self.stroke(line.ink, 1.6);
+        for segment in &line.segments {
+            let points: Vec<(i32, i32)> = segment
+                .iter()
+                .filter_map(|(x, y)| Some((self.x(*x)?, self.y(*y)?)))
+                .collect();
+            if let [only] = points[..] {
+                let dot = Circle::new(only, self.text / 5.0, style.filled());
+                self.area.draw(&dot).map_err(failed)?;
+            }
+            for piece in clipped(&points, self.plot) {
+                for dash in dashed(&piece, line.dash, self.text) {
+                    self.path(dash, style)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn bars(&self, bars: &[Bar]) -> Result<(), ExportError> {
+        let (left, _, right, bottom) = self.plot;
+        let each = f64::from(right - left) / bars.len().max(1) as f64;
+        for (i, bar) in bars.iter().enumerate() {
+            let Some(y) = self.y(bar.value) else { continue };
+            let from = f64::from(left) + each * (i as f64 + 0.12);
+            let to = f64::from(left) + each * (i as f64 + 0.88);
+            let corners = [(from as i32, y), (to as i32, bottom)];
+            let fill = colour(Ink::Kind(bar.kind), self.theme).filled();
+            self.area
+                .draw(&Rectangle::new(corners, fill))
+                .map_err(failed)?;
+            let middle = ((from + to) / 2.0) as i32;
+            if each > self.text * 0.9 {
+                let text = format!("{:.0}", bar.value);
+                self.label(
+                    &text,
+                    (middle, y - 2),
+                    HPos::Center,
+                    VPos::Bottom,
+                    Ink::Text,
+                )?;
+            }
+            for (height, ink) in &bar.marks {
+                let Some(y) = self.y(*height) else { continue };
+                let ends = vec![(from as i32, y), (to as i32, y)];
+                self.path(ends, self.stroke(*ink, 2.0))?;
+            }
+            let at = (middle, bottom + self.text as i32 / 3);
+            self.turned(&bar.label, at, HPos::Right, VPos::Center)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn heat(&self, heat: &Heat) -> Result<(), ExportError> {
+        let (left, top, right, bottom) = self.plot;
+        let columns = heat.edges.len().saturating_sub(1);
+        let height = f64::from(bottom - top) / heat.rows.len().max(1) as f64;
+        for (row, name) in heat.rows.iter().enumerate() {
+            let y0 = top + (row as f64 * height) as i32;
+            let y1 = top + ((row + 1) as f64 * height) as i32;
+            let mut column = 0;
+            while column < columns {
+                // One rectangle per run of equal cells.
+                let value = heat.values[row * columns + column];
+                let start = column;
+                while column < columns && heat.values[row * columns + column] == value {
+                    column += 1;
+                }
+                let ends = (self.x(heat.edges[start]), self.x(heat.edges[column]));
+                let (Some(bits), (Some(x0), Some(x1))) = (value, ends) else {
+                    continue;
+                };
+                let fill = colour(Ink::Bits(bits), self.theme).filled();
+                let corners = [(x0.max(left), y0), (x1.min(right), y1)];
+                self.area
+                    .draw(&Rectangle::new(corners, fill))
+                    .map_err(failed)?;
+            }
+            let every = (self.text * 0.9 / height).ceil().max(1.0) as usize;
+            if row % every == 0 {
+                let at = (left - self.text as i32 / 3, (y0 + y1) / 2);
+                self.label(name, at, HPos::Right, VPos::Center, Ink::Text)?;
+            }
+        }
+        self.bits_scale(heat)
+    }
+
+    /// The colours of the bitwidths that occur, at the right edge.
+    pub(super) fn bits_scale(&self, heat: &Heat) -> Result<(), ExportError> {
+        let (_, top, right, _) = self.plot;
+        let em = self.text as i32;
+        let mut bits: Vec<i32> = heat
+            .values
+            .iter()
+            .flatten()
+            .map(|b| b.round() as i32)
+            .collect();
+        bits.sort_unstable();
+        bits.dedup();
+        for (i, b) in bits.iter().enumerate() {
+            let y = top + i as i32 * (em + em / 3);
+            let corners = [(right + em / 2, y), (right + em / 2 + em, y + em)];
+            let fill = colour(Ink::Bits(*b as f32), self.theme).filled();
+            self.area
+                .draw(&Rectangle::new(corners, fill))
+                .map_err(failed)?;
+            let at = (right + 2 * em, y + em / 2);
+            self.label(&format!("{b} bit"), at, HPos::Left, VPos::Center, Ink::Text)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn guides(&self) -> Result<(), ExportError> {
+        let (left, top, right, bottom) = self.plot;
+        for guide in &self.scene.guides {
+            let Some(y) = self.y(guide.y).filter(|y| (top..=bottom).contains(y)) else {
+                continue;
+            };
+            for dash in dashed(&[(left, y), (right, y)], 1, self.text) {
+                self.path(dash, self.stroke(guide.ink, 1.2))?;
+            }
+            let at = (right - 4, y - 2);
+            self.label(&guide.label, at, HPos::Right, VPos::Bottom, guide.ink)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn marks(&self) -> Result<(), ExportError> {
+        let (left, top, right, bottom) = self.plot;
+        for mark in self.scene.marks.iter().filter(|m| m.letter != '·') {
+            let Some(x) = self.x(mark.x).filter(|x| (left..=right).contains(x)) else {
+                continue;
+            };
+            for dash in dashed(&[(x, top), (x, bottom)], 2, self.text) {
+                self.path(dash, self.stroke(Ink::Muted, 1.0))?;
+            }
+            self.turned(&mark.label, (x + 2, top + 4), HPos::Right, VPos::Top)?;
+        }
+        Ok(())
+    }
+}

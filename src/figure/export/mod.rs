@@ -1,0 +1,86 @@
+//! Painting figures to PNG and SVG with plotters and an embedded typeface; their numbers as CSV.
+
+mod csv;
+mod dashes;
+mod format;
+mod marks;
+mod painter;
+mod png;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use plotters::prelude::*;
+
+use super::scene::Figure;
+use super::theme::Theme;
+
+pub use csv::csv;
+pub use format::Format;
+pub use png::{Notes, write_png};
+
+/// Why a figure could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// Neither `.png` nor `.svg` nor `.csv`.
+    #[error("{0}: expected a file name that ends in .png, .svg or .csv")]
+    Extension(PathBuf),
+    /// The file cannot be written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The picture could not be painted.
+    #[error("the figure could not be painted: {0}")]
+    Paint(String),
+}
+
+/// Writes a figure as PNG or SVG, by the file's extension. A PNG carries `notes` as text chunks.
+///
+/// # Errors
+/// Where the extension is another, or the file cannot be written.
+pub fn export(
+    figure: &Figure,
+    path: &Path,
+    theme: Theme,
+    format: Format,
+    notes: &Notes,
+) -> Result<(), ExportError> {
+    let io = |source| ExportError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let bytes = match path.extension().and_then(|e| e.to_str()) {
+        Some("png") => {
+            let size = format.size();
+            let mut pixels = vec![0; size.0 as usize * size.1 as usize * 3];
+            let area = BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area();
+            painter::paint(figure, &area, theme, format)?;
+            drop(area);
+            png::encode_png(&pixels, size, notes).map_err(io)?
+        }
+        Some("svg") => paint_svg_text(figure, theme, format)?.into_bytes(),
+        Some("csv") => csv(figure).into_bytes(),
+        _ => return Err(ExportError::Extension(path.to_owned())),
+    };
+    crate::run::write_atomically(path, &bytes).map_err(io)
+}
+
+/// The figure as SVG text.
+///
+/// # Errors
+/// Where it cannot be painted.
+pub fn paint_svg_text(
+    figure: &Figure,
+    theme: Theme,
+    format: Format,
+) -> Result<String, ExportError> {
+    let mut text = String::new();
+    let area = SVGBackend::with_string(&mut text, format.size()).into_drawing_area();
+    painter::paint(figure, &area, theme, format)?;
+    drop(area);
+    Ok(text)
+}

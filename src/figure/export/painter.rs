@@ -1,0 +1,316 @@
+//! One scene on a plotters drawing area: frame, axes, title, legend.
+
+use std::fmt::Display;
+use std::sync::Once;
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::{FontStyle, FontTransform, register_font};
+
+use super::super::scene::{Figure, Ink, Item, Scene};
+use super::super::theme::Theme;
+use super::super::ticks::ticks;
+use super::dashes::dashed;
+use super::{ExportError, Format};
+
+pub(super) fn colour(ink: Ink, theme: Theme) -> RGBColor {
+    let (r, g, b) = theme.rgb(ink);
+    RGBColor(r, g, b)
+}
+
+pub(super) type Area<DB> = DrawingArea<DB, Shift>;
+
+pub(super) fn failed(error: impl Display) -> ExportError {
+    ExportError::Paint(error.to_string())
+}
+
+pub(super) fn paint<DB: DrawingBackend>(
+    figure: &Figure,
+    area: &Area<DB>,
+    theme: Theme,
+    format: Format,
+) -> Result<(), ExportError> {
+    static FONT: Once = Once::new();
+    FONT.call_once(|| {
+        for (style, bytes) in [
+            (FontStyle::Normal, dejavu::sans::regular()),
+            (FontStyle::Bold, dejavu::sans::bold()),
+        ] {
+            if register_font("sans-serif", style, bytes).is_err() {
+                unreachable!("the font crate ships valid typefaces");
+            }
+        }
+    });
+    let (r, g, b) = theme.background();
+    area.fill(&RGBColor(r, g, b)).map_err(failed)?;
+    let columns = figure.columns.max(1);
+    let rows = figure.panels.len().div_ceil(columns).max(1);
+    for (panel, scene) in area
+        .split_evenly((rows, columns))
+        .into_iter()
+        .zip(&figure.panels)
+    {
+        Painter::new(&panel, scene, theme, format).paint()?;
+    }
+    area.present().map_err(failed)
+}
+
+/// Paints one scene. All coordinates are pixels of its panel.
+pub(super) struct Painter<'a, DB: DrawingBackend> {
+    pub(super) area: &'a Area<DB>,
+    pub(super) scene: &'a Scene,
+    pub(super) theme: Theme,
+    /// Size of the text in pixels.
+    pub(super) text: f64,
+    /// Plot rectangle: left, top, right, bottom.
+    pub(super) plot: (i32, i32, i32, i32),
+}
+
+impl<'a, DB: DrawingBackend> Painter<'a, DB> {
+    pub(super) fn new(area: &'a Area<DB>, scene: &'a Scene, theme: Theme, format: Format) -> Self {
+        let (width, height) = area.dim_in_pixel();
+        let (width, height) = (width as i32, height as i32);
+        let fitting = (f64::from(width.min(height * 2)) / 55.0).clamp(11.0, 34.0);
+        let text = format.text.unwrap_or(fitting);
+        let em = text as i32;
+        // Names under bars and beside heat rows need room.
+        let (mut left, mut bottom) = (em * 5, em * 3 + em / 2);
+        let longest = |names: &mut dyn Iterator<Item = usize>| names.max().unwrap_or(0) as f64;
+        for item in &scene.items {
+            match item {
+                Item::Bars(bars) => {
+                    let length = longest(&mut bars.iter().map(|b| b.label.chars().count()));
+                    bottom = (length * text * 0.55) as i32 + em * 2;
+                }
+                Item::Heat(heat) => {
+                    let length = longest(&mut heat.rows.iter().map(|r| r.chars().count()));
+                    left = (length * text * 0.5) as i32 + em * 2;
+                }
+                Item::Line(_) | Item::Area(_) | Item::Label(_) => {}
+            }
+        }
+        let right = if scene.items.iter().any(|i| matches!(i, Item::Heat(_))) {
+            em * 5
+        } else {
+            em
+        };
+        let mut painter = Self {
+            area,
+            scene,
+            theme,
+            text,
+            plot: (left, 0, width - right, height - bottom.min(height / 2)),
+        };
+        let lines = painter.legend_places().last().map_or(0, |p| p.1 + 1);
+        painter.plot.1 = em * 2 + lines * painter.legend_line();
+        painter
+    }
+
+    pub(super) fn paint(&self) -> Result<(), ExportError> {
+        let (left, top, right, bottom) = self.plot;
+        if right - left < 20 || bottom - top < 20 {
+            return Ok(());
+        }
+        self.title()?;
+        if self.scene.is_empty() {
+            let middle = ((left + right) / 2, (top + bottom) / 2);
+            return self.label(
+                &self.scene.empty,
+                middle,
+                HPos::Center,
+                VPos::Center,
+                Ink::Muted,
+            );
+        }
+        self.axes()?;
+        for item in &self.scene.items {
+            match item {
+                Item::Line(line) => self.band(line)?,
+                Item::Area(area) => self.filled(area)?,
+                Item::Label(_) => {}
+                Item::Bars(bars) => self.bars(bars)?,
+                Item::Heat(heat) => self.heat(heat)?,
+            }
+        }
+        for item in &self.scene.items {
+            match item {
+                Item::Line(line) => self.line(line)?,
+                Item::Label(label) => {
+                    let (x, y) = (self.x(label.at.0), self.y(label.at.1));
+                    if let (Some(x), Some(y)) = (x, y)
+                        && self.inside(x, y)
+                    {
+                        self.label(&label.text, (x, y), HPos::Left, VPos::Center, label.ink)?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.guides()?;
+        self.marks()?;
+        self.legend()
+    }
+
+    pub(super) fn inside(&self, x: i32, y: i32) -> bool {
+        let (left, top, right, bottom) = self.plot;
+        (left..=right).contains(&x) && (top..=bottom).contains(&y)
+    }
+
+    pub(super) fn x(&self, v: f64) -> Option<i32> {
+        let share = self.scene.x.share(v)?.clamp(-1.0, 2.0);
+        Some(self.plot.0 + (share * f64::from(self.plot.2 - self.plot.0)).round() as i32)
+    }
+
+    pub(super) fn y(&self, v: f64) -> Option<i32> {
+        let share = self.scene.y.share(v)?.clamp(-1.0, 2.0);
+        Some(self.plot.3 - (share * f64::from(self.plot.3 - self.plot.1)).round() as i32)
+    }
+
+    pub(super) fn stroke(&self, ink: Ink, width: f64) -> ShapeStyle {
+        let width = (self.text / 12.0 * width).max(1.0).round() as u32;
+        ShapeStyle::from(&colour(ink, self.theme)).stroke_width(width)
+    }
+
+    pub(super) fn label(
+        &self,
+        text: &str,
+        at: (i32, i32),
+        h: HPos,
+        v: VPos,
+        ink: Ink,
+    ) -> Result<(), ExportError> {
+        let style = ("sans-serif", self.text)
+            .into_font()
+            .color(&colour(ink, self.theme));
+        let style = style.pos(Pos::new(h, v));
+        self.area
+            .draw(&Text::new(text.to_owned(), at, style))
+            .map_err(failed)
+    }
+
+    pub(super) fn turned(
+        &self,
+        text: &str,
+        at: (i32, i32),
+        h: HPos,
+        v: VPos,
+    ) -> Result<(), ExportError> {
+        let font = ("sans-serif", self.text * 0.9)
+            .into_font()
+            .transform(FontTransform::Rotate270);
+        let style = font
+            .color(&colour(Ink::Text, self.theme))
+            .pos(Pos::new(h, v));
+        self.area
+            .draw(&Text::new(text.to_owned(), at, style))
+            .map_err(failed)
+    }
+
+    pub(super) fn path(
+        &self,
+        points: Vec<(i32, i32)>,
+        style: ShapeStyle,
+    ) -> Result<(), ExportError> {
+        self.area
+            .draw(&PathElement::new(points, style))
+            .map_err(failed)
+    }
+
+    pub(super) fn title(&self) -> Result<(), ExportError> {
+        let style = ("sans-serif", self.text * 1.15, FontStyle::Bold)
+            .into_font()
+            .color(&colour(Ink::Text, self.theme))
+            .pos(Pos::new(HPos::Left, VPos::Top));
+        let at = (self.plot.0, (self.text * 0.4) as i32);
+        self.area
+            .draw(&Text::new(self.scene.title.clone(), at, style))
+            .map_err(failed)
+    }
+
+    pub(super) fn axes(&self) -> Result<(), ExportError> {
+        let (left, top, right, bottom) = self.plot;
+        let em = self.text as i32;
+        let grid = ShapeStyle::from(&colour(Ink::Muted, self.theme).mix(0.4));
+        let wanted = |pixels: i32, each: f64| (f64::from(pixels) / (self.text * each)) as usize;
+        for (v, text) in ticks(&self.scene.x, wanted(right - left, 7.0).max(2)) {
+            let Some(x) = self.x(v).filter(|x| (left..=right).contains(x)) else {
+                continue;
+            };
+            self.path(vec![(x, top), (x, bottom)], grid)?;
+            self.label(
+                &text,
+                (x, bottom + em / 3),
+                HPos::Center,
+                VPos::Top,
+                Ink::Text,
+            )?;
+        }
+        for (v, text) in ticks(&self.scene.y, wanted(bottom - top, 2.6).max(2)) {
+            let Some(y) = self.y(v).filter(|y| (top..=bottom).contains(y)) else {
+                continue;
+            };
+            self.path(vec![(left, y), (right, y)], grid)?;
+            self.label(
+                &text,
+                (left - em / 3, y),
+                HPos::Right,
+                VPos::Center,
+                Ink::Text,
+            )?;
+        }
+        let frame = vec![(left, top), (left, bottom), (right, bottom)];
+        self.path(frame, self.stroke(Ink::Text, 1.0))?;
+        let (_, height) = self.area.dim_in_pixel();
+        let below = ((left + right) / 2, height as i32 - em / 4);
+        self.label(
+            &self.scene.x.label,
+            below,
+            HPos::Center,
+            VPos::Bottom,
+            Ink::Text,
+        )?;
+        self.turned(
+            &self.scene.y.label,
+            (em / 4, (top + bottom) / 2),
+            HPos::Center,
+            VPos::Top,
+        )
+    }
+
+    fn legend_line(&self) -> i32 {
+        (self.text * 1.4) as i32
+    }
+
+    /// Left edge and line of every entry of the legend: a line breaks where the next would not fit.
+    fn legend_places(&self) -> Vec<(i32, i32)> {
+        let em = self.text as i32;
+        let (mut x, mut line) = (self.plot.0, 0);
+        let place = |(label, _, _): (&str, Ink, usize)| {
+            let width = 4 * em + (label.chars().count() as f64 * self.text * 0.62) as i32;
+            if x > self.plot.0 && x + width - em > self.plot.2 {
+                (x, line) = (self.plot.0, line + 1);
+            }
+            let at = (x, line);
+            x += width;
+            at
+        };
+        self.scene.legend().into_iter().map(place).collect()
+    }
+
+    fn legend(&self) -> Result<(), ExportError> {
+        let em = self.text as i32;
+        let top = em * 2 + em / 4;
+        for ((label, ink, dash), (x, line)) in
+            self.scene.legend().into_iter().zip(self.legend_places())
+        {
+            let y = top + line * self.legend_line();
+            for piece in dashed(&[(x, y), (x + 2 * em, y)], dash, self.text) {
+                self.path(piece, self.stroke(ink, 1.8))?;
+            }
+            let at = (x + 2 * em + em / 2, y);
+            self.label(label, at, HPos::Left, VPos::Center, Ink::Text)?;
+        }
+        Ok(())
+    }
+}

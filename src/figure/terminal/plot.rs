@@ -1,0 +1,386 @@
+//! A scene as a widget: title and legend, ticks, guides, marks, cursors.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::{Modifier, Style};
+use ratatui::widgets::Widget;
+use unicode_width::UnicodeWidthStr;
+
+use super::super::scene::{Axis, Ink, Item, Scene};
+use super::super::ticks::ticks;
+use super::canvas::{Canvas, letter};
+use super::palette::{Marker, Palette};
+
+/// A scene as a widget: title and legend on top, ticks at the left and below.
+pub struct Plot<'a> {
+    pub(super) scene: &'a Scene,
+    pub(super) palette: &'a Palette,
+}
+
+impl<'a> Plot<'a> {
+    /// Of this scene.
+    pub fn new(scene: &'a Scene, palette: &'a Palette) -> Self {
+        Self { scene, palette }
+    }
+
+    /// The cells that data is painted into, inside `area`.
+    pub fn plot_area(scene: &Scene, area: Rect) -> Rect {
+        let label = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0) as u16;
+        let left = match scene.items.first() {
+            Some(Item::Heat(heat)) => {
+                label(&mut heat.rows.iter().map(|r| r.width())).min(area.width / 3) + 1
+            }
+            _ => label(&mut y_ticks(scene, area.height).iter().map(|t| t.1.width())) + 1,
+        };
+        let below = if matches!(scene.items.first(), Some(Item::Bars(_))) {
+            1
+        } else {
+            2
+        };
+        let left = left.min(area.width);
+        Rect {
+            x: area.x + left,
+            y: area.y + 1.min(area.height),
+            width: area.width - left,
+            height: area.height.saturating_sub(1 + below),
+        }
+    }
+
+    /// The x value in the middle of a terminal column, where the column is inside the plot.
+    pub fn x_at(scene: &Scene, area: Rect, column: u16) -> Option<f64> {
+        let plot = Self::plot_area(scene, area);
+        let inside = column >= plot.x && column < plot.x + plot.width;
+        inside.then(|| {
+            scene
+                .x
+                .value((f64::from(column - plot.x) + 0.5) / f64::from(plot.width.max(1)))
+        })
+    }
+}
+
+fn y_ticks(scene: &Scene, height: u16) -> Vec<(f64, String)> {
+    ticks(&scene.y, (usize::from(height) / 3).clamp(2, 8))
+}
+
+impl Widget for &Plot<'_> {
+    fn render(self, area: Rect, buffer: &mut Buffer) {
+        let area = area.intersection(buffer.area);
+        let scene = self.scene;
+        if area.width < 4 || area.height < 3 {
+            return;
+        }
+        self.header(area, buffer);
+        let plot = Plot::plot_area(scene, area);
+        if plot.width < 2 || plot.height < 1 {
+            return;
+        }
+        if scene.is_empty() {
+            let width = scene.empty.width().min(usize::from(plot.width)) as u16;
+            let x = plot.x + (plot.width - width) / 2;
+            let style = self.palette.style(Ink::Muted);
+            buffer.set_stringn(
+                x,
+                plot.y + plot.height / 2,
+                &scene.empty,
+                width.into(),
+                style,
+            );
+            return;
+        }
+        self.ticks(area, plot, buffer);
+        let mut canvas = Canvas::new(plot, self.palette);
+        let filled = scene.items.iter().any(|i| matches!(i, Item::Area(_)));
+        if !filled {
+            self.guides(&mut canvas);
+        }
+        for item in &scene.items {
+            match item {
+                Item::Line(line) => self.line(line, &mut canvas),
+                Item::Area(area) => self.band(area, &mut canvas),
+                Item::Label(_) => {}
+                Item::Bars(bars) => self.bars(bars, plot, area, buffer),
+                Item::Heat(heat) => self.heat(heat, plot, area, buffer),
+            }
+        }
+        // Over bands, behind lines.
+        if filled {
+            self.guides(&mut canvas);
+        }
+        canvas.paint(buffer);
+        self.guide_labels(plot, buffer);
+        for item in &scene.items {
+            if let Item::Label(label) = item {
+                let column = column_of(&scene.x, label.at.0, plot);
+                if let (Some(x), Some(y)) = (column, row_of(&scene.y, label.at.1, plot)) {
+                    let room = usize::from(plot.right() - x);
+                    buffer.set_stringn(x, y, &label.text, room, self.palette.style(label.ink));
+                }
+            }
+        }
+        self.marks(plot, buffer);
+        self.cursor(plot, buffer);
+    }
+}
+
+impl Plot<'_> {
+    fn header(&self, area: Rect, buffer: &mut Buffer) {
+        let bold = self.palette.style(Ink::Text).add_modifier(Modifier::BOLD);
+        let unit = &self.scene.y.label;
+        let title = if matches!(self.scene.items.first(), Some(Item::Heat(_)))
+            || self.scene.title.contains(unit.as_str())
+        {
+            self.scene.title.clone()
+        } else {
+            format!("{} [{unit}]", self.scene.title)
+        };
+        let (mut x, _) = buffer.set_stringn(area.x, area.y, &title, area.width.into(), bold);
+        let right = area.x + area.width;
+        for (i, (label, ink, dash)) in self.scene.legend().into_iter().enumerate() {
+            let needed = label.width() as u16 + 5;
+            if x + needed >= right {
+                break;
+            }
+            let sample = match (self.palette.marker, dash) {
+                (Marker::Ascii, _) => [letter(i), letter(i)].iter().collect::<String>(),
+                (_, 0) => "──".into(),
+                (_, 1) => "╌╌".into(),
+                (_, 2) => "┄┄".into(),
+                _ => "─┄".into(),
+            };
+            let style = self.palette.style(ink);
+            let (next, _) = buffer.set_stringn(x + 2, area.y, &sample, 2, style);
+            (x, _) = buffer.set_stringn(next + 1, area.y, label, needed.into(), style);
+        }
+    }
+
+    fn ticks(&self, area: Rect, plot: Rect, buffer: &mut Buffer) {
+        let style = self.palette.style(Ink::Muted);
+        if !matches!(self.scene.items.first(), Some(Item::Heat(_))) {
+            for (v, text) in y_ticks(self.scene, area.height) {
+                let Some(row) = row_of(&self.scene.y, v, plot) else {
+                    continue;
+                };
+                let width = text.width() as u16;
+                let x = (plot.x - 1).saturating_sub(width).max(area.x);
+                buffer.set_stringn(x, row, &text, width.into(), style);
+            }
+        }
+        let axis = plot.y + plot.height;
+        let bars = matches!(self.scene.items.first(), Some(Item::Bars(_)));
+        if bars || axis + 1 >= area.y + area.height {
+            return;
+        }
+        for x in plot.x..plot.x + plot.width {
+            buffer[(x, axis)].set_char('─').set_style(style);
+        }
+        let wanted = (usize::from(plot.width) / 14).clamp(2, 12);
+        let mut free_from = area.x;
+        for (v, text) in ticks(&self.scene.x, wanted) {
+            let Some(column) = column_of(&self.scene.x, v, plot) else {
+                continue;
+            };
+            buffer[(column, axis)].set_char('┴').set_style(style);
+            let width = text.width() as u16;
+            let start = column.saturating_sub(width / 2).max(area.x);
+            let end = area.x + area.width;
+            let start = start.min(end.saturating_sub(width));
+            if start >= free_from && start + width <= end {
+                buffer.set_stringn(start, axis + 1, &text, width.into(), style);
+                free_from = start + width + 1;
+            }
+        }
+        let label = &self.scene.x.label;
+        let width = label.width() as u16;
+        let start = (area.x + area.width).saturating_sub(width);
+        if start > free_from {
+            buffer.set_stringn(start, axis + 1, label, width.into(), style);
+        }
+    }
+
+    fn guides(&self, canvas: &mut Canvas<'_>) {
+        for guide in &self.scene.guides {
+            let Some(share) = self.scene.y.share(guide.y) else {
+                continue;
+            };
+            if !(0.0..=1.0).contains(&share) {
+                continue;
+            }
+            let v = (1.0 - share) * canvas.height as f64;
+            let to = (canvas.width as f64, v);
+            canvas.line((0.0, v), to, guide.ink, 1, Some(&mut 0));
+        }
+    }
+
+    fn guide_labels(&self, plot: Rect, buffer: &mut Buffer) {
+        for guide in &self.scene.guides {
+            let Some(row) = row_of(&self.scene.y, guide.y, plot) else {
+                continue;
+            };
+            let width = guide.label.width() as u16;
+            let above = if row > plot.y { row - 1 } else { row + 1 };
+            if width < plot.width && above < plot.y + plot.height {
+                let x = plot.x + plot.width - width;
+                let style = self.palette.style(guide.ink);
+                buffer.set_stringn(x, above, &guide.label, width.into(), style);
+            }
+        }
+    }
+
+    fn marks(&self, plot: Rect, buffer: &mut Buffer) {
+        // Checkpoints that would fill the axis say nothing.
+        let small = self.scene.marks.iter().filter(|m| m.letter == '·').count();
+        let crowded = small > usize::from(plot.width) / 4;
+        for mark in self
+            .scene
+            .marks
+            .iter()
+            .filter(|m| !(crowded && m.letter == '·'))
+        {
+            let Some(column) = column_of(&self.scene.x, mark.x, plot) else {
+                continue;
+            };
+            let style = self.palette.style(Ink::Text);
+            let axis = plot.y + plot.height;
+            if axis < buffer.area.bottom() {
+                buffer[(column, axis)]
+                    .set_char(mark.letter)
+                    .set_style(style);
+            }
+            if mark.letter == '·' {
+                continue;
+            }
+            for row in plot.y..axis {
+                let cell = &mut buffer[(column, row)];
+                if cell.symbol() == " " {
+                    cell.set_char('┊').set_style(self.palette.style(Ink::Muted));
+                }
+            }
+        }
+    }
+
+    fn cursor(&self, plot: Rect, buffer: &mut Buffer) {
+        for (at, line) in [(self.scene.second, '╎'), (self.scene.cursor, '│')] {
+            if let Some(column) = at.and_then(|at| column_of(&self.scene.x, at, plot)) {
+                self.cursor_line(column, line, plot, buffer);
+            }
+        }
+    }
+
+    fn cursor_line(&self, column: u16, line: char, plot: Rect, buffer: &mut Buffer) {
+        for row in plot.y..plot.y + plot.height {
+            let cell = &mut buffer[(column, row)];
+            if cell.symbol() == " " || cell.symbol() == "┊" {
+                cell.set_char(line).set_style(self.palette.style(Ink::Text));
+            } else {
+                cell.set_style(Style::new().add_modifier(Modifier::REVERSED));
+            }
+        }
+    }
+}
+
+pub(super) fn row_of(axis: &Axis, v: f64, plot: Rect) -> Option<u16> {
+    let share = axis.share(v)?;
+    if !(-0.001..=1.001).contains(&share) {
+        return None;
+    }
+    let row = ((1.0 - share) * f64::from(plot.height)) as u16;
+    Some(plot.y + row.min(plot.height.saturating_sub(1)))
+}
+
+fn column_of(axis: &Axis, v: f64, plot: Rect) -> Option<u16> {
+    let share = axis.share(v)?;
+    if !(-0.001..=1.001).contains(&share) {
+        return None;
+    }
+    let column = (share.max(0.0) * f64::from(plot.width)) as u16;
+    Some(plot.x + column.min(plot.width.saturating_sub(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::super::scene::{Line, Scale};
+    use super::*;
+
+    fn scene(points: Vec<(f64, f64)>, x: (f64, f64), y: (f64, f64)) -> Scene {
+        let axis = |range| Axis {
+            label: "u".into(),
+            scale: Scale::Linear,
+            range,
+            ticks: None,
+        };
+        Scene {
+            title: "t".into(),
+            x: axis(x),
+            y: axis(y),
+            items: vec![Item::Line(Line {
+                label: "l".into(),
+                ink: Ink::Series(0),
+                dash: 0,
+                segments: vec![points],
+                band: Vec::new(),
+            })],
+            marks: Vec::new(),
+            guides: Vec::new(),
+            cursor: Some(0.5),
+            second: None,
+            empty: "nothing".into(),
+        }
+    }
+
+    fn text(scene: &Scene, width: u16, height: u16) -> String {
+        let area = Rect::new(0, 0, width, height);
+        let mut buffer = Buffer::empty(area);
+        (&Plot::new(scene, &Palette::default())).render(area, &mut buffer);
+        let row = |y| {
+            (0..width)
+                .map(|x| buffer[(x, y)].symbol())
+                .collect::<String>()
+                + "\n"
+        };
+        (0..height).map(row).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn nothing_panics(
+            points in prop::collection::vec((any::<f64>(), any::<f64>()), 0..8),
+            x in (any::<f64>(), any::<f64>()), y in (any::<f64>(), any::<f64>()),
+            width in 0u16..60, height in 0u16..20,
+        ) {
+            text(&scene(points, x, y), width, height);
+        }
+
+        #[test]
+        fn both_ends_of_a_line_are_painted(a in 0.0..1.0f64, b in 0.0..1.0f64) {
+            let scene = scene(vec![(0.0, a), (1.0, b)], (0.0, 1.0), (0.0, 1.0));
+            let area = Rect::new(0, 0, 40, 12);
+            let mut buffer = Buffer::empty(area);
+            (&Plot::new(&scene, &Palette::default())).render(area, &mut buffer);
+            let plot = Plot::plot_area(&scene, area);
+            for (column, share) in [(plot.x, a), (plot.right() - 1, b)] {
+                let row = plot.y + (((1.0 - share) * f64::from(plot.height)) as u16).min(plot.height - 1);
+                // Rounding to dots may land one row off.
+                let near = [row.saturating_sub(1), row, row + 1];
+                let painted = near.iter().any(|r| {
+                    let symbol = buffer[(column, (*r).min(plot.bottom() - 1))].symbol();
+                    symbol.chars().next().is_some_and(|c| ('\u{2801}'..='\u{28ff}').contains(&c))
+                });
+                prop_assert!(painted, "column {} share {}", column, share);
+            }
+        }
+    }
+
+    #[test]
+    fn a_diagonal_looks_like_one() {
+        let scene = Scene {
+            cursor: None,
+            second: None,
+            ..scene(vec![(0.0, 0.0), (10.0, 1.0)], (0.0, 10.0), (0.0, 1.0))
+        };
+        insta::assert_snapshot!(text(&scene, 30, 8));
+    }
+}

@@ -1,0 +1,165 @@
+//! Keys and mouse.
+
+use ratatui::crossterm::event::{
+    KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+};
+
+use super::super::keymap::{Action, action};
+use super::super::palette;
+use super::{App, Effect, Overlay, Page};
+
+impl App {
+    /// A key.
+    pub(in crate::tui) fn key(&mut self, key: KeyEvent) -> Vec<Effect> {
+        if self.preview.take().is_some() {
+            return vec![Effect::Repaint];
+        }
+        if self.command.is_some() {
+            return self.command_key(key);
+        }
+        if self.typing.is_some() {
+            self.type_filter(key);
+            return Vec::new();
+        }
+        let Some(action) = action(key) else {
+            return self.answer(key.code);
+        };
+        match &self.overlay {
+            Some(Overlay::ConfirmQuit | Overlay::ConfirmNewRun(_)) => self.answer(key.code),
+            Some(Overlay::Help) if matches!(action, Action::Down | Action::Up) => {
+                let down = action == Action::Down;
+                self.scroll = if down {
+                    self.scroll + 1
+                } else {
+                    self.scroll.saturating_sub(1)
+                };
+                Vec::new()
+            }
+            Some(Overlay::Help | Overlay::Diagnostic) if action != Action::Quit => {
+                self.overlay = None;
+                Vec::new()
+            }
+            _ => self.perform(action),
+        }
+    }
+
+    /// Answers a question: y or n.
+    pub(super) fn answer(&mut self, code: KeyCode) -> Vec<Effect> {
+        let yes = matches!(code, KeyCode::Char('y' | 'Y') | KeyCode::Enter);
+        let no = matches!(code, KeyCode::Char('n' | 'N' | 'q') | KeyCode::Esc);
+        match self.overlay.take() {
+            Some(Overlay::ConfirmQuit) if yes => vec![Effect::Quit],
+            Some(Overlay::ConfirmNewRun(pending)) if yes => self.apply(*pending),
+            Some(Overlay::ConfirmNewRun(_)) if no => {
+                self.tell("kept the run; the file asks for a new one".into());
+                Vec::new()
+            }
+            Some(overlay) if !no => {
+                self.overlay = Some(overlay);
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn type_filter(&mut self, key: KeyEvent) {
+        let Some(text) = &mut self.typing else { return };
+        match key.code {
+            KeyCode::Char(c) => text.push(c),
+            KeyCode::Backspace => {
+                text.pop();
+            }
+            KeyCode::Enter => {
+                self.typing = None;
+                return;
+            }
+            KeyCode::Esc => {
+                text.clear();
+                self.typing = None;
+                if self.page == Page::Runs {
+                    self.runs_filter.clear();
+                    self.list_runs();
+                } else {
+                    self.view.filter.clear();
+                }
+                return;
+            }
+            _ => return,
+        }
+        self.selected = 0;
+        if self.page == Page::Runs {
+            self.runs_filter.clone_from(text);
+            self.list_runs();
+        } else {
+            self.view.filter.clone_from(text);
+        }
+    }
+
+    /// A key while the palette is open.
+    pub(super) fn command_key(&mut self, key: KeyEvent) -> Vec<Effect> {
+        let Some(command) = &mut self.command else {
+            return Vec::new();
+        };
+        match key.code {
+            KeyCode::Esc => self.command = None,
+            KeyCode::Char(c) => {
+                command.text.push(c);
+                command.chosen = 0;
+            }
+            KeyCode::Backspace => {
+                command.text.pop();
+                command.chosen = 0;
+            }
+            KeyCode::Down => command.chosen += 1,
+            KeyCode::Up => command.chosen = command.chosen.saturating_sub(1),
+            KeyCode::Tab | KeyCode::Enter => {
+                let (text, chosen) = (command.text.clone(), command.chosen);
+                let entries = palette::entries(self, &text);
+                let entry = entries.get(chosen.min(entries.len().saturating_sub(1)));
+                let completed = entry.map_or(text.clone(), |e| e.text.clone());
+                // A value behind `set KEY` is the user's own.
+                let own = text.strip_prefix("set ").is_some_and(|t| t.contains(' '))
+                    && !text.ends_with(' ');
+                if key.code == KeyCode::Tab || (completed.ends_with(' ') && !own) {
+                    if !own {
+                        self.command = Some(palette::Palette {
+                            text: completed,
+                            chosen: 0,
+                        });
+                    }
+                    return Vec::new();
+                }
+                self.command = None;
+                let text = if own { text } else { completed };
+                return palette::execute(self, &text);
+            }
+            _ => {}
+        }
+        Vec::new()
+    }
+
+    /// A wheel, a drag or a click.
+    pub(in crate::tui) fn mouse(&mut self, event: MouseEvent) -> Vec<Effect> {
+        let shift = event.modifiers.contains(KeyModifiers::SHIFT);
+        match event.kind {
+            MouseEventKind::ScrollUp if shift => self.pan(-0.1),
+            MouseEventKind::ScrollDown if shift => self.pan(0.1),
+            MouseEventKind::ScrollUp => self.zoom(0.8),
+            MouseEventKind::ScrollDown => self.zoom(1.25),
+            MouseEventKind::Down(MouseButton::Left) => {
+                self.dragged = event.column;
+                let tab = self.tabs.iter().find(|t| t.0.contains(&event.column));
+                if let Some((_, page)) = tab.filter(|_| event.row == 1) {
+                    self.go_to(*page);
+                }
+            }
+            MouseEventKind::Drag(MouseButton::Left) => {
+                let moved = f64::from(self.dragged) - f64::from(event.column);
+                self.dragged = event.column;
+                self.pan(moved / 80.0);
+            }
+            _ => {}
+        }
+        Vec::new()
+    }
+}

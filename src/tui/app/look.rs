@@ -1,0 +1,275 @@
+//! What is looked at: selection, zoom, cursors; and how the look is kept.
+
+use std::path::PathBuf;
+
+use super::page::Paper;
+use super::{App, Effect, Page};
+use crate::figure::terminal::{Colours, Marker, Palette};
+use crate::figure::{Saved, Theme, View, XUnit, panel_count};
+use crate::quantizer::Parametrization;
+use crate::run::{LayerHistory, LayerRecord, Verdict, VerdictKind};
+
+impl App {
+    /// Rows that the selection moves over on this page.
+    pub(in crate::tui) fn rows(&self) -> usize {
+        match self.page {
+            Page::Runs => self.runs.len(),
+            Page::Log => self.history.messages.len(),
+            Page::Toy => Parametrization::ALL.len(),
+            Page::Verdicts => self.verdicts().len(),
+            _ => self
+                .history
+                .layers
+                .iter()
+                .filter(|l| self.view.shows(l))
+                .count(),
+        }
+    }
+
+    pub(super) fn move_selection(&mut self, by: isize) {
+        let last = self.rows().saturating_sub(1);
+        self.selected = self.selected.min(last).saturating_add_signed(by).min(last);
+        if self.page == Page::Runs {
+            self.compare();
+        }
+    }
+
+    /// Narrows every plot to the selected layer, or widens it again.
+    pub(super) fn open_layer(&mut self) {
+        match self.page {
+            Page::Verdicts => return self.open_verdict(),
+            Page::Runs | Page::Log | Page::Toy | Page::System | Page::Microscope => return,
+            _ => {}
+        }
+        if !self.view.filter.is_empty() {
+            self.view.filter.clear();
+            return;
+        }
+        let layer = self
+            .history
+            .layers
+            .iter()
+            .filter(|l| self.view.shows(l))
+            .nth(self.selected);
+        if let Some(layer) = layer {
+            self.view.filter = layer.info.name.clone();
+            self.selected = 0;
+            if self.page == Page::Layers {
+                self.page = Page::Ranges;
+            }
+        }
+    }
+
+    /// Goes where the evidence of the selected verdict is seen: that layer, at that step.
+    pub(super) fn open_verdict(&mut self) {
+        let verdicts = self.verdicts();
+        let Some(verdict) = verdicts.get(self.selected) else {
+            return;
+        };
+        let (kind, layer, since) = (verdict.kind, verdict.layer, verdict.since);
+        let name = layer
+            .and_then(|l| self.history.layers.get(l))
+            .map_or(String::new(), |l| l.info.name.clone());
+        self.go_to(match kind {
+            VerdictKind::Exploding | VerdictKind::Vanishing => Page::Gradients,
+            VerdictKind::Frozen | VerdictKind::AtClamp => Page::Plane,
+            VerdictKind::Oscillating => Page::Bitwidths,
+            VerdictKind::PenaltyDrowns => Page::Memory,
+            VerdictKind::NonFinite => Page::Overview,
+            VerdictKind::AllZero | VerdictKind::Saturated | VerdictKind::RangeUnreached => {
+                Page::Ranges
+            }
+        });
+        self.view.filter = name;
+        self.view.cursor = Some(since as f64);
+    }
+
+    /// Verdicts as the page lists them: standing ones, the gravest first, then those that ended,
+    /// the newest first.
+    pub(in crate::tui) fn verdicts(&self) -> Vec<&Verdict> {
+        let all = &self.history.verdicts;
+        let mut listed = all.standing();
+        let mut ended: Vec<_> = all.all().iter().filter(|v| v.until.is_some()).collect();
+        ended.sort_by_key(|v| std::cmp::Reverse(v.until));
+        listed.extend(ended);
+        listed
+    }
+
+    pub(super) fn zoom(&mut self, factor: f64) {
+        let all = self.history.step().max(1) as f64;
+        let span = self.span.unwrap_or(all) * factor;
+        self.span = if span >= all {
+            None
+        } else {
+            Some(span.max(4.0))
+        };
+        if self.span.is_none() {
+            self.anchor = None;
+        }
+    }
+
+    pub(super) fn pan(&mut self, share: f64) {
+        let all = self.history.step().max(1) as f64;
+        let Some(span) = self.span else { return };
+        let end = self.anchor.unwrap_or(all) + share * span;
+        self.anchor = if end >= all {
+            None
+        } else {
+            Some(end.max(span))
+        };
+    }
+
+    pub(super) fn move_cursor(&mut self, direction: f64) {
+        let (from, to) = self.visible();
+        let step = ((to - from) / 100.0).max(1.0).round();
+        let at = self.view.cursor.unwrap_or(to) + direction * step;
+        self.view.cursor = Some(at.clamp(from, to));
+    }
+
+    /// Visible steps. The end runs a little ahead of the newest step and moves in lots: between
+    /// two moves a frame only adds to the last, which is calm to look at and little to send.
+    pub(in crate::tui) fn visible(&self) -> (f64, f64) {
+        let all = self.history.step().max(1) as f64;
+        match self.span {
+            None => (0.0, ahead(all, all)),
+            Some(span) => {
+                let end = self.anchor.unwrap_or_else(|| ahead(all, span));
+                ((end - span).max(0.0), end)
+            }
+        }
+    }
+
+    /// The view for a plot with so many columns.
+    pub(in crate::tui) fn view_for(&self, columns: u16) -> View {
+        let layers = self
+            .history
+            .layers
+            .iter()
+            .enumerate()
+            .filter(|(_, l)| self.view.shows(l));
+        let selected = layers.map(|(i, _)| i).nth(self.selected);
+        View {
+            x_range: Some(self.visible()),
+            resolution: usize::from(columns).max(1) * 2,
+            selected,
+            ..self.view.clone()
+        }
+    }
+
+    /// A quantizer at the cursor, or now.
+    pub(in crate::tui) fn layer_record(&self, layer: &LayerHistory) -> Option<LayerRecord> {
+        match self.view.cursor {
+            Some(step) => layer.at(step.max(0.0) as u64),
+            None => layer.newest,
+        }
+    }
+
+    pub(super) fn export(&mut self) -> Vec<Effect> {
+        let names = self.page.figures();
+        if names.is_empty() {
+            self.tell("this page has no plots".into());
+        }
+        let steps = self.visible();
+        names
+            .into_iter()
+            .map(|figure| {
+                let panels = panel_count(figure, &self.history);
+                Effect::ExportFigure(Saved {
+                    // From the run's `figures` folder.
+                    run: PathBuf::from(".."),
+                    events: self.history.events,
+                    figure,
+                    theme: Theme::Light,
+                    steps,
+                    x: self.view.x_unit,
+                    y_zoom: self.view.y_zoom,
+                    log: self.view.log_y,
+                    smoothing: self.view.smoothing,
+                    filter: self.view.filter.clone(),
+                    format: self.paper.format(panels),
+                })
+            })
+            .collect()
+    }
+
+    /// What the next start should look like.
+    pub(in crate::tui) fn layout(&self) -> Layout {
+        Layout {
+            page: self.page,
+            filter: self.view.filter.clone(),
+            x: self.view.x_unit,
+            log: self.view.log_y,
+            smoothing: self.view.smoothing,
+            cursor: self.view.cursor,
+            second: self.view.second,
+            theme: self.palette.theme,
+            marker: self.palette.marker,
+            paper: self.paper,
+        }
+    }
+
+    /// Looks as it did.
+    pub(in crate::tui) fn restore(&mut self, layout: Layout) {
+        self.view.filter = layout.filter;
+        self.view.x_unit = layout.x;
+        self.view.log_y = layout.log;
+        self.view.smoothing = layout.smoothing;
+        (self.view.cursor, self.view.second) = (layout.cursor, layout.second);
+        self.paper = layout.paper;
+        self.palette.theme = layout.theme;
+        if self.palette.marker != Marker::Ascii {
+            self.palette.marker = layout.marker;
+        }
+        self.go_to(layout.page);
+    }
+}
+
+/// How the workbench looked when it was left; in the runs folder.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::tui) struct Layout {
+    page: Page,
+    filter: String,
+    x: XUnit,
+    log: bool,
+    smoothing: f64,
+    cursor: Option<f64>,
+    second: Option<f64>,
+    theme: Theme,
+    marker: Marker,
+    #[serde(default)]
+    paper: Paper,
+}
+
+/// The newest step rounded up to a sixteenth to a thirty-second of the span.
+fn ahead(newest: f64, span: f64) -> f64 {
+    let lot = (span.max(1.0).log2().floor() - 4.0).max(0.0).exp2();
+    (newest / lot).ceil() * lot
+}
+
+/// What the terminal can show, by its environment.
+pub(super) fn palette_of_terminal() -> Palette {
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let no_colour = !variable("NO_COLOR").is_empty() || variable("TERM") == "dumb";
+    let true_colour = matches!(variable("COLORTERM").as_str(), "truecolor" | "24bit");
+    let colours = match (no_colour, true_colour) {
+        (true, _) => Colours::None,
+        (_, true) => Colours::True,
+        _ => Colours::Sixteen,
+    };
+    let utf8 = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .iter()
+        .map(|n| variable(n))
+        .find(|v| !v.is_empty());
+    let ascii = matches!(utf8.as_deref(), Some("C" | "POSIX"));
+    let marker = if ascii {
+        Marker::Ascii
+    } else {
+        Marker::Braille
+    };
+    Palette {
+        colours,
+        theme: Theme::Dark,
+        marker,
+    }
+}

@@ -1,0 +1,302 @@
+//! What the workbench knows, and how it changes.
+
+mod edit;
+mod input;
+mod look;
+mod page;
+mod runs;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::Current;
+use super::keymap::Action;
+use super::microscope::Microscope;
+use super::palette;
+use super::preview::Preview;
+use super::system::System;
+use super::toy::Toy;
+use crate::experiment::{Change, Class, Diagnostics, Loaded};
+use crate::figure::terminal::Palette;
+use crate::figure::{Overlaid, Saved, View};
+use crate::run::{Command, History, Manifest, RunFolder, Severity, read_log};
+
+pub(super) use page::{Order, Page, Paper};
+
+/// What lies over the page.
+#[derive(Debug, Clone)]
+pub(super) enum Overlay {
+    Help,
+    /// What is wrong with the experiment file.
+    Diagnostic,
+    /// Quit while training?
+    ConfirmQuit,
+    /// Changes that need a new run, waiting for a decision.
+    ConfirmNewRun(Box<Pending>),
+}
+
+/// A valid file whose changes need a new run.
+#[derive(Debug, Clone)]
+pub(super) struct Pending {
+    pub loaded: Loaded,
+    pub changes: Vec<Change>,
+    pub class: Class,
+}
+
+/// What the app asks the workbench to do.
+#[derive(Debug)]
+pub(super) enum Effect {
+    Quit,
+    Send(Command),
+    NewRun {
+        loaded: Box<Loaded>,
+        fork: bool,
+    },
+    ExportFigure(Saved),
+    ExportScreen,
+    /// Show the newest exported picture.
+    Preview,
+    /// Paint every cell anew: pixels lay over them.
+    Repaint,
+    Suspend,
+}
+
+/// State of the workbench.
+pub(super) struct App {
+    pub page: Page,
+    pub history: History,
+    pub view: View,
+    pub palette: Palette,
+    pub overlay: Option<Overlay>,
+    /// Filter being typed.
+    pub typing: Option<String>,
+    /// The command palette, while it is open.
+    pub command: Option<palette::Palette>,
+    /// Values set from the screen where no file takes them.
+    overrides: Vec<String>,
+    /// Column where the mouse was last.
+    dragged: u16,
+    pub selected: usize,
+    pub scroll: usize,
+    pub folder: RunFolder,
+    pub runs_root: PathBuf,
+    pub runs: Vec<(RunFolder, Manifest)>,
+    /// How the selected run differs from the current one, line by line.
+    pub compared: Vec<String>,
+    pub toy: Toy,
+    pub microscope: Microscope,
+    pub system: System,
+    /// What exported figures are made for.
+    pub paper: Paper,
+    /// An exported picture over the page.
+    pub preview: Option<Preview>,
+    /// Columns of the tabs, for the mouse.
+    pub tabs: Vec<(std::ops::Range<u16>, Page)>,
+    /// The plot of the page that fills the screen.
+    pub expanded: Option<usize>,
+    /// Runs drawn behind the current one.
+    pub overlays: Vec<Overlaid>,
+    /// How the runs page is sorted.
+    pub order: Order,
+    /// Only runs whose label contains this.
+    pub runs_filter: String,
+    pub file: Option<PathBuf>,
+    /// What the file asks for now, where it can be read.
+    pub diagnostics: Option<Diagnostics>,
+    pub experiment: Current,
+    /// Newest message of the program itself and when it came: it stays on the bottom line for a
+    /// while, whatever the run says.
+    pub message: Option<(Instant, Severity, String)>,
+    /// Experiments before each applied change, for undo.
+    undo: Vec<Loaded>,
+    current: Loaded,
+    /// Visible span in steps where zoomed in; `None` shows everything.
+    span: Option<f64>,
+    /// Last visible step where panned away; `None` follows the newest.
+    anchor: Option<f64>,
+}
+
+impl App {
+    pub(super) fn new(
+        loaded: &Loaded,
+        file: Option<PathBuf>,
+        folder: RunFolder,
+        runs_root: PathBuf,
+    ) -> Self {
+        Self {
+            page: Page::Overview,
+            history: History::default(),
+            view: View::default(),
+            palette: look::palette_of_terminal(),
+            overlay: None,
+            typing: None,
+            command: None,
+            overrides: Vec::new(),
+            dragged: 0,
+            selected: 0,
+            scroll: 0,
+            folder,
+            runs_root,
+            runs: Vec::new(),
+            compared: Vec::new(),
+            toy: Toy::default(),
+            microscope: Microscope::default(),
+            system: System::default(),
+            paper: Paper::default(),
+            preview: None,
+            tabs: Vec::new(),
+            expanded: None,
+            overlays: Vec::new(),
+            order: Order::Time,
+            runs_filter: String::new(),
+            file,
+            diagnostics: None,
+            experiment: loaded.experiment.clone(),
+            message: None,
+            undo: Vec::new(),
+            current: loaded.clone(),
+            span: None,
+            anchor: None,
+        }
+    }
+
+    /// Switches to a new run.
+    pub(super) fn adopt(&mut self, loaded: &Loaded, folder: RunFolder) {
+        self.history = History::default();
+        self.experiment = loaded.experiment.clone();
+        self.current = loaded.clone();
+        self.folder = folder;
+        self.span = None;
+        self.anchor = None;
+        (self.view.cursor, self.view.second) = (None, None);
+        self.microscope = Microscope::default();
+    }
+
+    /// Reads the history back from the log.
+    pub(super) fn load_history(&mut self, log: &Path) {
+        match read_log(log) {
+            Ok((events, _)) => self.history = History::from_events(&events),
+            Err(error) => self.warn(error.to_string()),
+        }
+    }
+
+    pub(super) fn tell(&mut self, text: String) {
+        self.say(Severity::Info, text);
+    }
+
+    pub(super) fn warn(&mut self, text: String) {
+        self.say(Severity::Warning, text);
+    }
+
+    fn say(&mut self, severity: Severity, text: String) {
+        self.history
+            .say(self.history.step(), severity, text.clone());
+        self.message = Some((Instant::now(), severity, text));
+    }
+
+    pub(super) fn perform(&mut self, action: Action) -> Vec<Effect> {
+        match action {
+            Action::GoTo(page) => self.go_to(page),
+            Action::NextPage => self.go_to(self.page.step(1)),
+            Action::PreviousPage => self.go_to(self.page.step(Page::ALL.len() - 1)),
+            Action::Pause if self.history.paused => return vec![Effect::Send(Command::Resume)],
+            Action::Pause => return vec![Effect::Send(Command::Pause)],
+            Action::SingleStep => return vec![Effect::Send(Command::Step(1))],
+            Action::Checkpoint => return vec![Effect::Send(Command::CheckpointNow)],
+            Action::Undo => return self.undo(),
+            Action::Filter if self.page == Page::Runs => {
+                self.typing = Some(self.runs_filter.clone());
+            }
+            Action::Filter => self.typing = Some(self.view.filter.clone()),
+            Action::Palette => self.command = Some(palette::Palette::default()),
+            Action::Sort => {
+                self.order = self.order.next();
+                self.tell(format!("runs: {}", self.order.name()));
+                self.list_runs();
+            }
+            Action::Overlay => self.toggle_overlay(),
+            Action::Expand => {
+                let count = self.page.plots().len();
+                let next = self.expanded.map_or(0, |e| e + 1);
+                self.expanded = (next < count).then_some(next);
+            }
+            Action::EarlierCheckpoint => self.microscope.scrub(-1),
+            Action::LaterCheckpoint => self.microscope.scrub(1),
+            Action::SecondCursor => {
+                self.view.second = match (self.view.second, self.view.cursor) {
+                    (Some(_), _) => None,
+                    (None, cursor) => cursor.or(Some(self.history.step() as f64)),
+                };
+            }
+            Action::Down => self.move_selection(1),
+            Action::Up => self.move_selection(-1),
+            Action::First => self.move_selection(isize::MIN / 2),
+            Action::Last => self.move_selection(isize::MAX / 2),
+            Action::Open => self.open_layer(),
+            Action::ZoomIn => self.zoom(0.5),
+            Action::ZoomOut => self.zoom(2.0),
+            Action::PanLeft => self.pan(-0.25),
+            Action::PanRight => self.pan(0.25),
+            Action::ZoomInY => self.view.y_zoom = (self.view.y_zoom / 1.5).max(1e-3),
+            Action::ZoomOutY => self.view.y_zoom = (self.view.y_zoom * 1.5).min(100.0),
+            Action::Fit => {
+                (self.span, self.anchor) = (None, None);
+                self.view.y_zoom = 1.0;
+            }
+            Action::CursorLeft => self.move_cursor(-1.0),
+            Action::CursorRight => self.move_cursor(1.0),
+            Action::CursorOff => (self.view.cursor, self.view.second) = (None, None),
+            Action::Logarithmic => self.view.log_y = !self.view.log_y,
+            Action::Smooth => {
+                self.view.smoothing = match self.view.smoothing {
+                    0.0 => 0.9,
+                    s if s < 0.95 => 0.99,
+                    _ => 0.0,
+                };
+            }
+            Action::Unit => {
+                self.view.x_unit = self.view.x_unit.next();
+            }
+            Action::ExportFigure => return self.export(),
+            Action::ExportScreen => return vec![Effect::ExportScreen],
+            Action::Preview => return vec![Effect::Preview],
+            Action::Diagnostic => {
+                if self.diagnostics.is_some() {
+                    self.overlay = Some(Overlay::Diagnostic);
+                } else {
+                    self.tell("the experiment file is valid".into());
+                }
+            }
+            Action::Help => {
+                self.scroll = 0;
+                self.overlay = Some(Overlay::Help);
+            }
+            Action::Back if self.expanded.is_some() => self.expanded = None,
+            Action::Back => {
+                self.view.filter.clear();
+                self.overlay = None;
+            }
+            Action::Suspend => return vec![Effect::Suspend],
+            Action::Quit if self.history.end.is_some() => return vec![Effect::Quit],
+            Action::Quit => self.overlay = Some(Overlay::ConfirmQuit),
+        }
+        Vec::new()
+    }
+
+    pub(super) fn go_to(&mut self, page: Page) {
+        self.page = page;
+        self.expanded = None;
+        self.selected = 0;
+        self.scroll = 0;
+        match page {
+            Page::Runs => self.list_runs(),
+            Page::Microscope => self.microscope.refresh(&self.folder),
+            Page::Toy => {
+                if let Err(error) = self.toy.start() {
+                    self.warn(format!("the toy cannot be computed: {error}"));
+                }
+            }
+            _ => {}
+        }
+    }
+}
