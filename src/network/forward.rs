@@ -23,11 +23,19 @@ const RUNNING_MOMENTUM: f32 = 0.9;
 pub struct Forward<'a> {
     network: &'a mut Network,
     mode: Mode,
-    /// Called with the name and output of every unit.
-    watch: Option<Watch<'a>>,
+    watch: Watch<'a>,
 }
 
-type Watch<'a> = &'a mut dyn FnMut(&str, &Tensor<4>);
+/// What someone wants to see of a forward pass.
+enum Watch<'a> {
+    Nothing,
+    /// Name and output of every unit.
+    Outputs(Look<'a>),
+    /// Name and input of every activation quantizer in use.
+    QuantizerInputs(Look<'a>),
+}
+
+type Look<'a> = &'a mut dyn FnMut(&str, &Tensor<4>);
 
 impl Network {
     /// Logits `[n, classes]` of images `[n, 3, h, w]`.
@@ -37,7 +45,7 @@ impl Network {
         Forward {
             network: self,
             mode,
-            watch: None,
+            watch: Watch::Nothing,
         }
         .run(images)
     }
@@ -51,7 +59,22 @@ impl Network {
         Forward {
             network: self,
             mode: Mode::Evaluate,
-            watch: Some(&mut watch),
+            watch: Watch::Outputs(&mut watch),
+        }
+        .run(images)
+    }
+
+    /// Forward pass for evaluation that shows what goes into each activation quantizer to `watch`,
+    /// by the quantizer's name.
+    pub fn quantizer_inputs(
+        &mut self,
+        images: Tensor<4>,
+        mut watch: impl FnMut(&str, &Tensor<4>),
+    ) -> Tensor<2> {
+        Forward {
+            network: self,
+            mode: Mode::Evaluate,
+            watch: Watch::QuantizerInputs(&mut watch),
         }
         .run(images)
     }
@@ -130,14 +153,37 @@ impl Forward<'_> {
             epsilon: NORM_EPSILON,
             moments: self.network.moments,
         };
-        let (y, statistics) = kernels::norm_activation(x, inputs, activation);
+        let (y, statistics) = self.norm(unit, x, inputs, activation);
         if self.mode == Mode::Train {
             self.follow(unit.running, statistics.inner(), count);
         }
-        if let Some(watch) = &mut self.watch {
+        if let Watch::Outputs(watch) = &mut self.watch {
             watch(&self.network.running[unit.running].name, &y);
         }
         y
+    }
+
+    /// Batch norm and activation in one; in two where someone looks between them.
+    fn norm(
+        &mut self,
+        unit: &Unit,
+        x: Tensor<4>,
+        inputs: NormInputs,
+        activation: Activation,
+    ) -> (Tensor<4>, Tensor<2>) {
+        match (&mut self.watch, activation, unit.activation) {
+            (
+                Watch::QuantizerInputs(watch),
+                Activation::Quantize(grid),
+                UnitActivation::Relu(Some(slot)),
+            ) => {
+                let sums = inputs.sums.clone();
+                let (z, statistics) = kernels::norm_activation(x, inputs, Activation::Identity);
+                watch(&self.network.slots[slot].name, &z);
+                (kernels::fake_quantize(z, sums, grid), statistics)
+            }
+            _ => kernels::norm_activation(x, inputs, activation),
+        }
     }
 
     fn classify(&self, x: Tensor<4>) -> Tensor<2> {

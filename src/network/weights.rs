@@ -86,16 +86,22 @@ impl std::fmt::Display for Report {
 /// # Errors
 /// Where the file cannot be read or is no safetensors file.
 pub fn read_file(path: &Path) -> Result<Tensors, WeightsError> {
-    let io = |source| WeightsError::Io {
+    let bytes = std::fs::read(path).map_err(|source| WeightsError::Io {
         path: path.to_owned(),
         source,
-    };
-    let bytes = std::fs::read(path).map_err(io)?;
-    let format = |found: String| WeightsError::Format {
+    })?;
+    parse(path, &bytes)
+}
+
+/// Every f32 tensor of a file's bytes.
+///
+/// # Errors
+/// Where they are no safetensors file.
+pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Tensors, WeightsError> {
+    let file = SafeTensors::deserialize(bytes).map_err(|e| WeightsError::Format {
         path: path.to_owned(),
-        found,
-    };
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| format(e.to_string()))?;
+        found: e.to_string(),
+    })?;
     let mut tensors = Tensors::new();
     for (name, view) in file.tensors() {
         if view.dtype() == Dtype::F32 {

@@ -16,7 +16,7 @@ mod session;
 mod trainer;
 
 pub use budget::Constraints;
-pub use checkpoint::{CheckpointError, State, read_state, read_weights};
+pub use checkpoint::{Checkpoint, CheckpointError, State};
 pub use optimizer::Optimizer;
 pub use preflight::{Budgeted, preflight, resolved_budgets};
 pub use schedule::learning_rate;

@@ -10,12 +10,13 @@ use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
 
 use super::budget::{self, Constraints};
-use super::checkpoint::{self, CheckpointError, State};
+use super::checkpoint::{self, Checkpoint, CheckpointError, State};
 use super::optimizer::Optimizer;
 use super::schedule::learning_rate;
 use super::session::TrainError;
 use crate::dataset::{Batch, Dataset, Loader, LoaderSettings, Splits, evaluation_batches};
 use crate::experiment::{Experiment, Initial, QuantizerSettings, Start};
+use crate::network::weights::Tensors;
 use crate::network::{Kind, Mode, Network, read_tensor};
 use crate::quantizer::memory::Role;
 use crate::quantizer::{InitialBits, Sums, initial_parameters};
@@ -23,6 +24,9 @@ use crate::run::{Budget, LayerInfo, LayerRecord, Phase, StepRecord, Times};
 
 /// Samples per forward pass of an evaluation.
 const EVALUATION_BATCH: usize = 250;
+/// Pictures whose activations a checkpoint samples, and values of each quantizer at most.
+const SAMPLED_PICTURES: usize = 8;
+const SAMPLED_ACTIVATIONS: usize = 4096;
 
 /// A run: network, optimizer, loader and where it stands.
 pub struct Trainer {
@@ -90,7 +94,7 @@ impl Trainer {
                     .or_else(|| folder.newest_checkpoint());
                 let path =
                     path.ok_or_else(|| TrainError::NoCheckpoint(folder.path().to_owned()))?;
-                network.load_weights(&path, checkpoint::read_weights(&path)?)?;
+                network.load_weights(&path, Checkpoint::open(&path)?.weights)?;
             }
         }
         let loader_settings = loader_settings(&experiment, &splits);
@@ -549,7 +553,7 @@ impl Trainer {
     ///
     /// # Errors
     /// Where the disk does not take it.
-    pub fn save(&self, path: &Path) -> std::io::Result<()> {
+    pub fn save(&mut self, path: &Path) -> std::io::Result<()> {
         let state = State {
             step: self.step,
             epoch: self.epoch,
@@ -562,7 +566,28 @@ impl Trainer {
             constraints: self.constraints.clone(),
             best_error: self.best_error,
         };
-        checkpoint::write(path, &self.network, &self.optimizer, &state)
+        let activations = self.activations();
+        checkpoint::write(path, &self.network, &self.optimizer, &state, activations)
+    }
+
+    /// A sample of what goes into each activation quantizer, from the first training pictures:
+    /// evenly over pictures, channels and pixels. Empty where none is in use.
+    fn activations(&mut self) -> Tensors {
+        let mut samples = Tensors::new();
+        if !self.network.quantized || self.experiment.activations.is_none() {
+            return samples;
+        }
+        let batch = evaluation_batches(&self.splits.train, SAMPLED_PICTURES).next();
+        if let Some(batch) = batch {
+            let images = self.images(&batch, &self.device);
+            self.network.quantizer_inputs(images, |name, input| {
+                let values = read_tensor(input.clone());
+                let step = values.len().div_ceil(SAMPLED_ACTIVATIONS).max(1);
+                let sample: Vec<f32> = values.into_iter().step_by(step).collect();
+                samples.insert(name.to_owned(), (vec![sample.len()], sample));
+            });
+        }
+        samples
     }
 
     /// Continues from a checkpoint, bit for bit on the same device.
@@ -570,7 +595,8 @@ impl Trainer {
     /// # Errors
     /// Where the file is damaged or of another network.
     pub fn restore(&mut self, path: &Path) -> Result<(), CheckpointError> {
-        let state = checkpoint::read(path, &mut self.network, &mut self.optimizer)?;
+        let checkpoint = Checkpoint::open(path)?;
+        let state = checkpoint.restore(path, &mut self.network, &mut self.optimizer)?;
         self.step = state.step;
         self.epoch = state.epoch;
         self.seconds = state.seconds;
@@ -592,7 +618,7 @@ impl Trainer {
     /// Where the file is damaged or of another network.
     pub fn fork_from(&mut self, path: &Path) -> Result<(), CheckpointError> {
         self.network
-            .load_weights(path, checkpoint::read_weights(path)?)?;
+            .load_weights(path, Checkpoint::open(path)?.weights)?;
         if self.has_quantizers() {
             // Weights were trained: a float phase has happened already.
             self.initialise_quantizers();

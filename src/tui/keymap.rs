@@ -92,7 +92,7 @@ pub(super) const KEYMAP: &[Binding] = &[
     bind!(Char('5'), GoTo(Page::Gradients), "pages", "gradient norms over steps", ""),
     bind!(Char('6'), GoTo(Page::Plane), "pages", "plane: step size and range over the diagonals of equal bitwidth", ""),
     bind!(Char('7'), GoTo(Page::Memory), "pages", "memory: kB per layer, what the penalties pull", ""),
-    bind!(Char('8'), GoTo(Page::Microscope), "pages", "microscope: one layer's weights on their levels", ""),
+    bind!(Char('8'), GoTo(Page::Microscope), "pages", "microscope: one layer's weights or activations on their levels", ""),
     bind!(Char('9'), GoTo(Page::Verdicts), "pages", "verdicts: what the detectors found", ""),
     bind!(Char('0'), GoTo(Page::Runs), "pages", "recorded runs: sort, compare, draw behind this one", ""),
     bind!(Char('S'), GoTo(Page::System), "pages", "system: time of a step, processor, memory", ""),

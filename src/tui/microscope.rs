@@ -1,5 +1,5 @@
-//! One layer's weights under the microscope: as a checkpoint holds them, on the levels that they
-//! are rounded to. Reads files, never tensors of the run.
+//! One layer's weights or activations under the microscope: as a checkpoint holds them, on the
+//! levels that they are rounded to. Reads files, never tensors of the run.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::figure::{Area, Axis, Figure, Guide, Ink, Item, Line, Scale, Scene, Ve
 use crate::quantizer::memory::Role;
 use crate::quantizer::{Grid, Quantizer, Sums};
 use crate::run::{LayerInfo, RunFolder};
-use crate::training::{read_state, read_weights};
+use crate::training::Checkpoint;
 
 /// Columns of the histogram.
 const BINS: usize = 120;
@@ -88,7 +88,8 @@ fn examine(
     experiment: &Experiment,
     path: &Path,
 ) -> Result<(Figure, Vec<String>), String> {
-    let state = read_state(path).map_err(|e| e.to_string())?;
+    let checkpoint = Checkpoint::open(path).map_err(|e| e.to_string())?;
+    let state = &checkpoint.state;
     if !state.quantized {
         return Err("at this checkpoint the quantizers were not in use yet".into());
     }
@@ -114,43 +115,46 @@ fn examine(
         grid.step,
         grid.level_count()
     )];
-    let suffix = match info.role {
-        Role::Weight => ".weight",
-        Role::Bias => ".bias",
-        Role::Activation => {
-            lines.push("activations are not kept; this is the curve they go through".into());
-            let panels = vec![transfer(&grid, grid.q_max * 1.3)];
-            return Ok((Figure { panels, columns: 1 }, lines));
-        }
+    let (what, tensors, name) = match info.role {
+        Role::Weight => (
+            "weights",
+            &checkpoint.weights,
+            format!("{}.weight", info.name),
+        ),
+        Role::Bias => ("biases", &checkpoint.weights, format!("{}.bias", info.name)),
+        Role::Activation => ("activations", &checkpoint.activations, info.name.clone()),
     };
-    let tensors = read_weights(path).map_err(|e| e.to_string())?;
-    let name = format!("{}{suffix}", info.name);
-    let (_, weights) = tensors
+    let (_, values) = tensors
         .get(&name)
         .ok_or_else(|| format!("{name} is not in {}", path.display()))?;
-    lines.push(numbers(&grid, weights));
-    let largest = weights.iter().fold(0f32, |m, w| m.max(w.abs()));
+    lines.push(numbers(&grid, what, values));
+    let largest = values.iter().fold(0f32, |m, w| m.max(w.abs()));
     let reach = largest.max(grid.q_max) * 1.08;
-    let panels = vec![histogram(&grid, weights, reach), transfer(&grid, reach)];
+    let panels = vec![
+        histogram(&grid, what, values, reach),
+        transfer(&grid, reach),
+    ];
     Ok((Figure { panels, columns: 1 }, lines))
 }
 
-/// Shares and errors of all weights in one line.
-fn numbers(grid: &Grid, weights: &[f32]) -> String {
+/// Shares and errors of all values in one line. The rounding error is of what is inside the range
+/// of a ReLU too: below zero there is nothing to round.
+fn numbers(grid: &Grid, what: &str, weights: &[f32]) -> String {
     let mut sums = Sums::default();
     let (mut error, mut power) = (0.0, 0.0);
     let mut used = std::collections::BTreeSet::new();
     for w in weights {
         grid.backward(*w, 0.0, &mut sums);
-        let level = grid.forward(*w);
+        let w = if grid.signed { *w } else { w.max(0.0) };
+        let level = grid.forward(w);
         // Minus zero is no level of its own.
         used.insert((level + 0.0).to_bits());
         error += f64::from(level - w).powi(2);
-        power += f64::from(*w).powi(2);
+        power += f64::from(w).powi(2);
     }
     let count = weights.len().max(1) as f64;
     format!(
-        "{} weights   clipped {:.2} %   at zero {:.1} %   levels in use {}   \
+        "{} {what}   clipped {:.2} %   at zero {:.1} %   levels in use {}   \
          rounding error (rms) {:.2e}   signal to noise {:.1} dB",
         weights.len(),
         100.0 * sums.clipped / count,
@@ -170,7 +174,7 @@ fn axis(label: &str, range: (f64, f64)) -> Axis {
     }
 }
 
-fn scene(title: &str, x: Axis, y: Axis, items: Vec<Item>) -> Scene {
+fn scene(title: impl Into<String>, x: Axis, y: Axis, items: Vec<Item>) -> Scene {
     Scene {
         title: title.into(),
         x,
@@ -196,7 +200,7 @@ fn level_marks(grid: &Grid) -> Vec<VerticalMark> {
     marks.collect()
 }
 
-fn histogram(grid: &Grid, weights: &[f32], reach: f32) -> Scene {
+fn histogram(grid: &Grid, what: &str, weights: &[f32], reach: f32) -> Scene {
     let mut counts = [0usize; BINS];
     let width = 2.0 * reach / BINS as f32;
     for w in weights {
@@ -217,9 +221,9 @@ fn histogram(grid: &Grid, weights: &[f32], reach: f32) -> Scene {
     Scene {
         marks: level_marks(grid),
         ..scene(
-            "weights, levels below",
-            axis("weight", (-reach, reach)),
-            axis("% of the weights", (0.0, highest.max(1e-9) * 1.05)),
+            format!("{what}, levels below"),
+            axis("value", (-reach, reach)),
+            axis(&format!("% of the {what}"), (0.0, highest.max(1e-9) * 1.05)),
             vec![Item::Area(area)],
         )
     }
