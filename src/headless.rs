@@ -10,7 +10,7 @@ use crate::cli::{CliError, Output, Run, exit, print};
 use crate::dataset::cifar10::{self, Archive};
 use crate::experiment::Loaded;
 use crate::figure::{self, Format, Name, Theme};
-use crate::run::{Event, History, LayerInfo, Manifest, RunFolder, StepRecord, read_log};
+use crate::run::{Event, History, LayerInfo, Manifest, RunFolder, StepRecord};
 use crate::training::{Session, Setup};
 
 /// Events that wait for standard output at most; then training waits: no line is lost.
@@ -258,8 +258,8 @@ pub(crate) fn plot(
     theme: Theme,
     format: Format,
 ) -> Result<(), CliError> {
-    let (events, _) = read_log(&folder.log()).map_err(|e| CliError::Failed(e.to_string()))?;
-    let history = History::from_events(&events);
+    let history = History::from_log(&folder.log(), None);
+    let history = history.map_err(|e| CliError::Failed(e.to_string()))?;
     let scene = figure::build(name, &history, &figure::View::default());
     let notes = figure::notes(&history);
     // A named format is that of one panel; pixels are the whole picture's.

@@ -9,7 +9,7 @@ use super::build::{Name, View, XUnit, build};
 use super::export::{ExportError, Format, Notes, export};
 use super::scene::Figure;
 use super::theme::Theme;
-use crate::run::{History, LogError, RunFolder, read_log};
+use crate::run::{Detail, History, Index, LogError, RunFolder};
 
 /// A figure's file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,15 +82,35 @@ impl Saved {
             path: beside.to_owned(),
             reason: e.to_string(),
         })?;
-        let (events, _) = read_log(&folder.log())?;
-        let history = History::from_events(events.iter().take(self.events as usize));
-        self.export(&self.figure(&history), output, &notes(&history))?;
+        let history = History::from_log(&folder.log(), Some(self.events))?;
+        let figure = self.figure(&history, &folder.log())()?;
+        self.export(&figure, output, &notes(&history))?;
         Ok(())
     }
 
-    /// The figure of a history.
-    pub fn figure(&self, history: &History) -> Figure {
-        build(self.figure, history, &self.view())
+    /// How to build the figure of a history: at once where memory resolves it, from the log where
+    /// only that does. Either way the same events give the same figure.
+    pub fn figure(
+        &self,
+        history: &History,
+        log: &Path,
+    ) -> impl FnOnce() -> Result<Figure, LogError> + Send + use<> {
+        let (name, view) = (self.figure, self.view());
+        let from = self.steps.0.max(0.0) as u64;
+        let to = (self.steps.1.max(0.0).ceil() as u64).min(history.step());
+        let (built, outline) = if history.is_coarse(from, to, RESOLUTION) {
+            (None, history.outline())
+        } else {
+            (Some(build(name, history, &view)), History::default())
+        };
+        let log = log.to_owned();
+        move || match built {
+            Some(figure) => Ok(figure),
+            None => {
+                let detail = Detail::read(&log, &mut Index::default(), outline, from, to)?;
+                Ok(build(name, &detail.history, &view))
+            }
+        }
     }
 
     /// Writes the figure to a PNG, SVG or CSV file.

@@ -116,8 +116,8 @@ pub struct LayerRecord {
     pub weight_norm: f32,
 }
 
-/// One training step.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// One training step. The step stays the first field: the log is searched by it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
     /// Steps taken, this one included.
     pub step: u64,
@@ -291,6 +291,18 @@ impl Event {
         )
     }
 
+    /// Bytes of an encoded event that [`Event::peek_step`] needs at most.
+    pub(super) const STEP_PREFIX: usize = 12;
+
+    /// The step of an encoded [`Event::Step`], from its first bytes alone; `None` for others.
+    pub(super) fn peek_step(bytes: &[u8]) -> Option<u64> {
+        /// Place of the variant in the enum, which is how it is encoded.
+        const STEP: u32 = 2;
+        let (variant, rest) = postcard::take_from_bytes::<u32>(bytes).ok()?;
+        let step = postcard::take_from_bytes::<u64>(rest).ok()?.0;
+        (variant == STEP).then_some(step)
+    }
+
     /// One JSON object with an `event` field; `layers` names the quantizers of the run.
     ///
     /// Non-finite numbers become `null`.
@@ -366,4 +378,24 @@ fn layer_json(info: &LayerInfo, l: &LayerRecord) -> Value {
         object["weight_norm"] = l.weight_norm.into();
     }
     object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_read_from_the_first_bytes() {
+        for step in [0, 1, 127, 128, 1_000_000, u64::MAX] {
+            let record = StepRecord {
+                step,
+                ..StepRecord::default()
+            };
+            let bytes = postcard::to_stdvec(&Event::Step(Box::new(record))).expect("encoded");
+            let prefix = &bytes[..Event::STEP_PREFIX];
+            assert_eq!(Event::peek_step(prefix), Some(step));
+        }
+        let other = postcard::to_stdvec(&Event::Paused { step: 7 }).expect("encoded");
+        assert_eq!(Event::peek_step(&other), None);
+    }
 }

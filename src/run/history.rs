@@ -2,8 +2,10 @@
 //! hold.
 
 use std::collections::VecDeque;
+use std::path::Path;
 
 use super::event::{Budget, Event, LayerInfo, LayerRecord, Phase, Split, StepRecord};
+use super::log::{LogError, LogReader};
 use super::series::Series;
 use super::verdict::Verdicts;
 use crate::quantizer::memory::Role;
@@ -249,6 +251,71 @@ impl History {
         history
     }
 
+    /// A run from its log on disk, the first `events` of it.
+    ///
+    /// # Errors
+    /// Where the log cannot be read.
+    pub fn from_log(path: &Path, events: Option<u64>) -> Result<Self, LogError> {
+        let mut history = Self::default();
+        let reader = LogReader::open(path)?;
+        for event in reader.take(events.map_or(usize::MAX, |n| n as usize)) {
+            history.push(&event);
+        }
+        Ok(history)
+    }
+
+    /// Whether steps `from` to `to` are held in fewer than `columns` buckets although more were
+    /// recorded.
+    pub fn is_coarse(&self, from: u64, to: u64, columns: usize) -> bool {
+        let mut buckets = 0;
+        let mut points = 0;
+        for bucket in self.loss.range(from, to, columns.max(2) * 2) {
+            buckets += 1;
+            points += bucket.count();
+        }
+        buckets < columns && points > buckets as u32
+    }
+
+    /// This run without what is recorded step by step.
+    pub fn outline(&self) -> Self {
+        let layers = self.layers.iter();
+        Self {
+            events: self.events,
+            name: self.name.clone(),
+            device: self.device.clone(),
+            experiment: self.experiment.clone(),
+            budgets: self.budgets.clone(),
+            steps_per_epoch: self.steps_per_epoch,
+            total_steps: self.total_steps,
+            phase: self.phase,
+            newest: self.newest.clone(),
+            batch: self.batch,
+            validation_error: self.validation_error.clone(),
+            validation_loss: self.validation_loss.clone(),
+            evaluations: self.evaluations.clone(),
+            marks: self.marks.clone(),
+            layers: layers
+                .map(|l| LayerHistory {
+                    newest: l.newest,
+                    ..LayerHistory::new(l.info.clone())
+                })
+                .collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Adds an older step to the series of an [outline](Self::outline), and to nothing else.
+    pub(super) fn fill(&mut self, record: &StepRecord) {
+        let newest = self.newest.take();
+        let layers: Vec<_> = self.layers.iter().map(|l| l.newest).collect();
+        let batch = self.batch;
+        self.push_step(record);
+        (self.newest, self.batch) = (newest, batch);
+        for (layer, newest) in self.layers.iter_mut().zip(layers) {
+            layer.newest = newest;
+        }
+    }
+
     /// Steps taken.
     pub fn step(&self) -> u64 {
         self.newest.as_ref().map_or(0, |r| r.step)
@@ -441,7 +508,7 @@ impl History {
         self.newest = Some(r.clone());
     }
 
-    fn break_lines(&mut self) {
+    pub(super) fn break_lines(&mut self) {
         for series in [
             &mut self.loss,
             &mut self.cross_entropy,

@@ -2,7 +2,8 @@
 //!
 //! Doors:
 //! - [`Event`], [`Command`]: what passes between training and everyone else.
-//! - [`RunFolder`], [`LogWriter`], [`read_log`]: a run on disk.
+//! - [`RunFolder`], [`LogWriter`], [`LogReader`]: a run on disk.
+//! - [`Detail`]: older steps, read back from the log where they are looked at closely.
 //! - [`History`], [`Series`]: a run in memory, with several levels of detail.
 //! - [`Verdicts`]: detectors that say what is wrong with a run.
 //! - [`Feed`]: events to the screen, without ever making training wait.
@@ -20,6 +21,6 @@ pub use feed::Feed;
 pub(crate) use folder::write_atomically;
 pub use folder::{Manifest, RunFolder, Status, list_runs};
 pub use history::{Evaluation, History, LayerHistory, Mark, MarkKind, Message, PHASES, Severity};
-pub use log::{LogError, LogWriter, read_log};
+pub use log::{Detail, Index, LogError, LogReader, LogWriter, read_log};
 pub use series::{Bucket, Series};
 pub use verdict::{Kind as VerdictKind, Verdict, Verdicts};

@@ -9,6 +9,7 @@
 mod app;
 mod bench;
 mod capture;
+mod detail;
 mod keymap;
 mod microscope;
 mod palette;
@@ -209,6 +210,7 @@ impl Workbench {
                 }
             }
         }
+        changed |= self.app.look_closely();
         changed |= self.app.toy.receive();
         changed |= self.app.system.sample();
         while let Ok(text) = self.exported.1.try_recv() {
@@ -280,11 +282,15 @@ impl Workbench {
     fn export_figure(&mut self, saved: crate::figure::Saved) {
         let folder = self.app.folder.figures();
         let history = &self.app.history;
-        let (figure, notes) = (saved.figure(history), crate::figure::notes(history));
+        let figure = saved.figure(history, &self.app.folder.log());
+        let notes = crate::figure::notes(history);
         let name = format!("{}-{}", saved.figure.label(), history.step());
         let done = self.exported.0.clone();
         let work = move || {
-            let text = match write_figure(&saved, &figure, &notes, &folder, &name) {
+            let written = figure()
+                .map_err(|e| e.to_string())
+                .and_then(|figure| write_figure(&saved, &figure, &notes, &folder, &name));
+            let text = match written {
                 Ok(()) => format!(
                     "exported {}.png, .svg, .csv, .toml (p shows it)",
                     folder.join(name).display()

@@ -1,8 +1,8 @@
-//! What this process takes from the machine.
+//! What this process takes from the machine, and what its graphics cards do.
 
 use std::time::{Duration, Instant};
 
-use crate::process::{processor_seconds, resident};
+use crate::process::{Gpu, gpus, processor_seconds, resident};
 
 /// Time between two looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -15,6 +15,8 @@ pub(super) struct System {
     pub cores: Option<f64>,
     /// Resident memory, MB, and its peak.
     pub memory: Option<(f64, f64)>,
+    /// Graphics cards, where there are any.
+    pub gpus: Vec<Gpu>,
 }
 
 impl System {
@@ -30,6 +32,7 @@ impl System {
         }
         self.looked = Some((now, spent.unwrap_or(0.0)));
         self.memory = resident();
+        self.gpus = gpus();
         true
     }
 }

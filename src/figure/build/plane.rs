@@ -124,10 +124,9 @@ impl Builder<'_> {
         x: (f64, f64),
         y: (f64, f64),
     ) -> Option<Segments> {
-        let newest = layer
-            .newest
-            .as_ref()
-            .filter(|_| self.view.cursor.is_none())?;
+        // The newest gradient belongs at the newest place, not where an older view ends.
+        let is_now = self.view.cursor.is_none() && self.x_range().1 >= self.history.step() as f64;
+        let newest = layer.newest.as_ref().filter(|_| is_now)?;
         let signed = layer.info.role != Role::Activation;
         let (u, v) = log_descent(&layer.info, newest, signed)?;
         let spans = ((x.1 / x.0).log2(), (y.1 / y.0).log2());

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use super::page::Paper;
 use super::{App, Effect, Page};
 use crate::figure::terminal::{Colours, Marker, Palette};
-use crate::figure::{Saved, Theme, View, XUnit, panel_count};
+use crate::figure::{Name, Saved, Theme, View, XUnit, panel_count};
 use crate::quantizer::Parametrization;
-use crate::run::{LayerHistory, LayerRecord, Verdict, VerdictKind};
+use crate::run::{History, LayerHistory, LayerRecord, Verdict, VerdictKind};
 
 impl App {
     /// Rows that the selection moves over on this page.
@@ -54,7 +54,7 @@ impl App {
         if let Some(layer) = layer {
             self.view.filter = layer.info.name.clone();
             self.selected = 0;
-            if self.page == Page::Layers {
+            if matches!(self.page, Page::Layers | Page::Bitwidths) {
                 self.page = Page::Ranges;
             }
         }
@@ -137,6 +137,36 @@ impl App {
                 ((end - span).max(0.0), end)
             }
         }
+    }
+
+    /// Asks for older detail where the plots would show less than was recorded; `true` if some came.
+    pub(in crate::tui) fn look_closely(&mut self) -> bool {
+        let (from, to) = self.visible();
+        let steps = (from.max(0.0) as u64, to.max(0.0).ceil() as u64);
+        let log = self.folder.log();
+        if let Err(error) = self.closeup.look(&self.history, &log, steps, CLOSE) {
+            self.warn(format!("no older detail: {error}"));
+        }
+        match self.closeup.receive() {
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
+                self.warn(format!("no older detail: {error}"));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The run as a plot should see it: with older detail where it was read back from the log.
+    pub(in crate::tui) fn history_for(&self, name: Name) -> &History {
+        let (from, to) = self.visible();
+        let steps = (from.max(0.0) as u64, to.max(0.0).ceil() as u64);
+        // Bars are of now or the cursor, not of what is visible.
+        let over_steps = name != Name::Bitwidth;
+        self.closeup
+            .history(steps.0, steps.1)
+            .filter(|_| over_steps)
+            .unwrap_or(&self.history)
     }
 
     /// The view for a plot with so many columns.
@@ -240,6 +270,9 @@ pub(in crate::tui) struct Layout {
     #[serde(default)]
     paper: Paper,
 }
+
+/// Buckets that a plot of the usual width can tell apart.
+const CLOSE: usize = 400;
 
 /// The newest step rounded up to a sixteenth to a thirty-second of the span.
 fn ahead(newest: f64, span: f64) -> f64 {

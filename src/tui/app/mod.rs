@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::Current;
+use super::detail::Closeup;
 use super::keymap::Action;
 use super::microscope::Microscope;
 use super::palette;
@@ -19,7 +20,7 @@ use super::toy::Toy;
 use crate::experiment::{Change, Class, Diagnostics, Loaded};
 use crate::figure::terminal::Palette;
 use crate::figure::{Overlaid, Saved, View};
-use crate::run::{Command, History, Manifest, RunFolder, Severity, read_log};
+use crate::run::{Command, History, Manifest, RunFolder, Severity};
 
 pub(super) use page::{Order, Page, Paper};
 
@@ -88,6 +89,8 @@ pub(super) struct App {
     pub system: System,
     /// What exported figures are made for.
     pub paper: Paper,
+    /// Older detail that memory does not hold.
+    pub closeup: Closeup,
     /// An exported picture over the page.
     pub preview: Option<Preview>,
     /// Columns of the tabs, for the mouse.
@@ -143,6 +146,7 @@ impl App {
             microscope: Microscope::default(),
             system: System::default(),
             paper: Paper::default(),
+            closeup: Closeup::default(),
             preview: None,
             tabs: Vec::new(),
             expanded: None,
@@ -170,12 +174,13 @@ impl App {
         self.anchor = None;
         (self.view.cursor, self.view.second) = (None, None);
         self.microscope = Microscope::default();
+        self.closeup = Closeup::default();
     }
 
     /// Reads the history back from the log.
     pub(super) fn load_history(&mut self, log: &Path) {
-        match read_log(log) {
-            Ok((events, _)) => self.history = History::from_events(&events),
+        match History::from_log(log, None) {
+            Ok(history) => self.history = history,
             Err(error) => self.warn(error.to_string()),
         }
     }

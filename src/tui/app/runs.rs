@@ -3,7 +3,7 @@
 use super::{App, Order};
 use crate::experiment::{Experiment, difference, resolve_text};
 use crate::figure::Overlaid;
-use crate::run::{History, Manifest, RunFolder, list_runs, read_log};
+use crate::run::{History, Manifest, RunFolder, list_runs};
 
 impl App {
     /// Reads the runs folder: filtered and sorted as asked.
@@ -39,15 +39,15 @@ impl App {
             self.tell("this is the run on the screen".into());
             return;
         }
-        match read_log(&folder.log()) {
-            Ok((events, _)) => {
+        match History::from_log(&folder.log(), None) {
+            Ok(history) => {
                 // The first colour that none of the others has: theirs stay as they are.
                 let taken = |c: &usize| self.overlays.iter().any(|o| o.colour == *c);
                 let colour = (0..).find(|c| !taken(c)).unwrap_or(0);
                 self.overlays.push(Overlaid {
                     label: label.clone(),
                     colour,
-                    history: History::from_events(&events),
+                    history,
                 });
                 self.tell(format!("{label} is drawn behind this run's plots"));
             }

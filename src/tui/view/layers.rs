@@ -138,7 +138,11 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
         .scroll
         .clamp((app.selected + 1).saturating_sub(rows), app.selected);
     let mut x = area.x + 2 + name_width;
-    buffer.set_stringn(area.x + 2, area.y, "layer", name_width.into(), bold(app));
+    let title = match app.view.cursor {
+        Some(step) => format!("layer at step {step:.0}"),
+        None => "layer".into(),
+    };
+    buffer.set_stringn(area.x + 2, area.y, title, name_width.into(), bold(app));
     for column in &columns {
         let title = format!(
             "{:>width$}",

@@ -6,11 +6,15 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use super::super::app::App;
 use super::{bold, plot};
 use crate::figure::Name;
+use crate::process::Gpu;
 use crate::run::PHASES;
 
 pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
-    let [text, below] = Layout::vertical([Constraint::Length(4), Constraint::Min(4)]).areas(area);
-    for (i, line) in lines(app).into_iter().enumerate() {
+    let lines = lines(app);
+    let rows = lines.len() as u16 + 1;
+    let [text, below] =
+        Layout::vertical([Constraint::Length(rows.max(4)), Constraint::Min(4)]).areas(area);
+    for (i, line) in lines.into_iter().enumerate() {
         let width = text.width.saturating_sub(2).into();
         buffer.set_stringn(text.x + 1, text.y + i as u16, line, width, bold(app));
     }
@@ -38,7 +42,7 @@ fn lines(app: &App) -> Vec<String> {
     let memory = app.system.memory.map_or("-".into(), |(now, peak)| {
         format!("{now:.0} MB resident, {peak:.0} MB at most")
     });
-    vec![
+    let mut lines = vec![
         format!(
             "{:.2} steps/s   {:.0} samples/s   {:.1} ms a step   batch {}",
             1.0 / total.max(1e-9),
@@ -48,5 +52,19 @@ fn lines(app: &App) -> Vec<String> {
         ),
         phases.collect::<Vec<_>>().join("   "),
         format!("processor {cores}   memory {memory}   device {}", h.device),
-    ]
+    ];
+    lines.extend(app.system.gpus.iter().map(card));
+    lines
+}
+
+/// A graphics card in one line.
+fn card(gpu: &Gpu) -> String {
+    let (used, all) = gpu.memory;
+    let temperature = gpu
+        .temperature
+        .map_or(String::new(), |t| format!("   {t} °C"));
+    format!(
+        "{}: {} % busy   {used:.0} of {all:.0} MB{temperature}",
+        gpu.name, gpu.busy
+    )
 }

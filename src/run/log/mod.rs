@@ -4,7 +4,7 @@
 //! (postcard). A torn tail is cut off when the log is opened again; nothing before it is lost.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,6 +13,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::event::Event;
+
+mod detail;
+mod reader;
+
+pub use detail::{Detail, Index};
+pub use reader::{LogReader, read_log};
 
 const HEADER: &[u8] = b"bitscope events 3\n";
 /// Records that wait for the disk at most; then training waits too, since the log loses nothing.
@@ -47,45 +53,6 @@ impl LogError {
             source,
         }
     }
-}
-
-/// Reads every complete record; returns them with the length of the sound part in bytes.
-///
-/// # Errors
-/// Where the file cannot be read or is something else. A torn or damaged tail is not an error.
-pub fn read_log(path: &Path) -> Result<(Vec<Event>, u64), LogError> {
-    let mut bytes = Vec::new();
-    let mut file = File::open(path).map_err(LogError::io(path))?;
-    file.read_to_end(&mut bytes).map_err(LogError::io(path))?;
-    if !bytes.starts_with(HEADER) {
-        return Err(LogError::Header {
-            path: path.to_owned(),
-        });
-    }
-    let mut events = Vec::new();
-    let mut at = HEADER.len();
-    while let Some((event, length)) = record(&bytes[at..]) {
-        events.push(event);
-        at += length;
-    }
-    Ok((events, at as u64))
-}
-
-fn record(bytes: &[u8]) -> Option<(Event, usize)> {
-    let word = |from: usize| -> Option<u32> {
-        Some(u32::from_le_bytes(
-            bytes.get(from..from + 4)?.try_into().ok()?,
-        ))
-    };
-    let (length, checksum) = (word(0)?, word(4)?);
-    if length > LONGEST {
-        return None;
-    }
-    let payload = bytes.get(8..8 + length as usize)?;
-    if crc32fast::hash(payload) != checksum {
-        return None;
-    }
-    Some((postcard::from_bytes(payload).ok()?, 8 + length as usize))
 }
 
 /// Writes events on a thread of its own. Lossless: it makes training wait rather than drop.
