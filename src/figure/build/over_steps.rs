@@ -239,7 +239,11 @@ fn columns(
     from: f64,
     width: f64,
 ) -> impl Iterator<Item = Bucket> {
-    let column = move |b: &Bucket| ((f64::from(b.last) - from) / width).floor();
+    // What lies before the first column is one of its own. (A cast, since rounding down is a call.)
+    let column = move |b: &Bucket| {
+        let at = (f64::from(b.last) - from) / width;
+        if at < 0.0 { -1 } else { at as i64 }
+    };
     let mut buckets = buckets.peekable();
     std::iter::from_fn(move || {
         let mut merged = buckets.next()?;

@@ -17,9 +17,48 @@ pub(super) struct Canvas<'a> {
     palette: &'a Palette,
     pub width: usize,
     pub height: usize,
+    cell: CellDots,
     masks: Vec<u8>,
     inks: Vec<Option<(Ink, u16)>>,
     pub series: u16,
+}
+
+/// Where the dots of a cell lie and which bits they are: looked up, since a frame sets a million.
+struct CellDots {
+    /// Binary logarithms of dots across and down.
+    across: u32,
+    down: u32,
+    /// By row and column.
+    bits: [[u8; 2]; 4],
+    /// All of a column.
+    columns: [u8; 2],
+}
+
+impl CellDots {
+    fn new(marker: Marker) -> Self {
+        let (across, down) = marker.dots();
+        let bits = match marker {
+            Marker::Braille => [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]],
+            Marker::Octant | Marker::Block => {
+                [[0x01, 0x02], [0x04, 0x08], [0x10, 0x20], [0x40, 0x80]]
+            }
+            Marker::Ascii => [[1; 2]; 4],
+        };
+        Self {
+            across: across.ilog2(),
+            down: down.ilog2(),
+            bits,
+            columns: [0, 1].map(|x| bits[..down].iter().fold(0, |mask, row| mask | row[x])),
+        }
+    }
+
+    fn bit(&self, x: usize, y: usize) -> u8 {
+        self.bits[y & ((1 << self.down) - 1)][x & ((1 << self.across) - 1)]
+    }
+
+    fn column(&self, x: usize) -> u8 {
+        self.columns[x & ((1 << self.across) - 1)]
+    }
 }
 
 impl<'a> Canvas<'a> {
@@ -31,26 +70,24 @@ impl<'a> Canvas<'a> {
             palette,
             width: usize::from(area.width) * across,
             height: usize::from(area.height) * down,
+            cell: CellDots::new(palette.marker),
             masks: vec![0; cells],
             inks: vec![None; cells],
             series: 0,
         }
     }
 
-    pub(super) fn dot(&mut self, x: i64, y: i64, ink: Ink) {
-        if x < 0 || y < 0 || x >= self.width as i64 || y >= self.height as i64 {
+    fn dot(&mut self, x: usize, y: usize, ink: Ink) {
+        if x >= self.width || y >= self.height {
             return;
         }
-        let (across, down) = self.palette.marker.dots();
-        let (x, y) = (x as usize, y as usize);
-        let cell = y / down * usize::from(self.area.width) + x / across;
-        self.masks[cell] |= self.bit(x % across, y % down);
-        self.inks[cell] = Some((ink, self.series));
+        let at = (y >> self.cell.down) * usize::from(self.area.width) + (x >> self.cell.across);
+        self.masks[at] |= self.cell.bit(x, y);
+        self.inks[at] = Some((ink, self.series));
     }
 
     /// A vertical line in dots, whole cells at a time.
     pub(super) fn vertical(&mut self, x: f64, y0: f64, y1: f64, ink: Ink) {
-        let (across, down) = self.palette.marker.dots();
         if !(x >= 0.0 && x <= self.width as f64) || self.width == 0 || self.height == 0 {
             return;
         }
@@ -61,27 +98,17 @@ impl<'a> Canvas<'a> {
         }
         let clamp = |y: f64| (y.max(0.0) as usize).min(self.height - 1);
         let (top, bottom) = (clamp(top), clamp(bottom));
-        let whole = (0..down).fold(0, |mask, y| mask | self.bit(x % across, y));
-        for row in top / down..=bottom / down {
-            let (first, last) = (row * down, row * down + down - 1);
-            let cell = row * usize::from(self.area.width) + x / across;
-            self.masks[cell] |= if top <= first && bottom >= last {
-                whole
+        let (down, across) = (self.cell.down, self.cell.across);
+        for row in top >> down..=bottom >> down {
+            let (first, last) = (row << down, (row << down) + (1 << down) - 1);
+            let at = row * usize::from(self.area.width) + (x >> across);
+            self.masks[at] |= if top <= first && bottom >= last {
+                self.cell.column(x)
             } else {
                 let inside = top.max(first)..=bottom.min(last);
-                inside.fold(0, |mask, y| mask | self.bit(x % across, y % down))
+                inside.fold(0, |mask, y| mask | self.cell.bit(x, y))
             };
-            self.inks[cell] = Some((ink, self.series));
-        }
-    }
-
-    /// The bit of a dot inside its cell.
-    pub(super) fn bit(&self, x: usize, y: usize) -> u8 {
-        const BRAILLE: [[u8; 2]; 4] = [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]];
-        match self.palette.marker {
-            Marker::Braille => BRAILLE[y][x],
-            Marker::Octant | Marker::Block => 1 << (y * 2 + x),
-            Marker::Ascii => 1,
+            self.inks[at] = Some((ink, self.series));
         }
     }
 
@@ -104,8 +131,9 @@ impl<'a> Canvas<'a> {
         let phase = phase.unwrap_or(&mut unused);
         // A dash pattern counts dots, not cells; the last row and column belong to the plot.
         let edge = |v: f64, size: usize| if v == size as f64 { v - 0.5 } else { v };
+        let part = 1.0 / steps;
         for i in 0..=steps as usize {
-            let t = i as f64 / steps;
+            let t = (i as f64 * part).min(1.0);
             let visible = match dash % 4 {
                 0 => true,
                 1 => *phase % 8 < 5,
@@ -113,10 +141,10 @@ impl<'a> Canvas<'a> {
                 _ => !matches!(*phase % 12, 6 | 7 | 10 | 11),
             };
             *phase += 1;
-            if visible {
-                let x = edge(x0 + (x1 - x0) * t, self.width).floor();
-                let y = edge(y0 + (y1 - y0) * t, self.height).floor();
-                self.dot(x as i64, y as i64, ink);
+            let x = edge(x0 + (x1 - x0) * t, self.width);
+            let y = edge(y0 + (y1 - y0) * t, self.height);
+            if visible && x >= 0.0 && y >= 0.0 {
+                self.dot(x as usize, y as usize, ink);
             }
         }
     }
