@@ -1,6 +1,7 @@
 //! The terminal's state: entered once, left on every way out.
 
-use std::io::{self, Stdout, stdout};
+use std::io::{self, Stdout, Write, stdout};
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -22,7 +23,9 @@ static ENTERED: AtomicBool = AtomicBool::new(false);
 
 /// The alternate screen in raw mode. Dropping it restores the terminal.
 pub(super) struct Screen {
-    terminal: Terminal<CrosstermBackend<Stdout>>,
+    /// Never dropped at the end: it would say on standard error that the cursor cannot be shown,
+    /// and where that is gone with the terminal, saying so is a panic.
+    terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
 }
 
 impl Screen {
@@ -33,13 +36,16 @@ impl Screen {
             // and the screen stays.
             if std::thread::current().name() == Some("main") {
                 restore();
-                eprintln!("{info}");
+                // Standard error may have gone with the terminal.
+                let _ = writeln!(io::stderr(), "{info}");
             }
             previous(info);
         }));
         take_over()?;
         let terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
-        Ok(Self { terminal })
+        Ok(Self {
+            terminal: ManuallyDrop::new(terminal),
+        })
     }
 
     pub(super) fn draw(&mut self, paint: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
@@ -61,7 +67,7 @@ impl Screen {
     /// wait for an answer.)
     pub(super) fn repaint(&mut self) -> io::Result<()> {
         execute!(stdout(), Clear(ClearType::All))?;
-        self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
+        *self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
         Ok(())
     }
 

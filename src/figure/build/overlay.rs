@@ -84,7 +84,7 @@ pub fn panel_with(
 
 /// The other run's lines; the first carries its name.
 fn lines(name: Name, theirs: &Scene, other: &Overlaid) -> Vec<Line> {
-    let drawn = theirs.items.iter().filter_map(|item| match item {
+    let mut drawn = theirs.items.iter().filter_map(|item| match item {
         Item::Line(line) if !line.segments.is_empty() => Some(line),
         _ => None,
     });
@@ -96,7 +96,7 @@ fn lines(name: Name, theirs: &Scene, other: &Overlaid) -> Vec<Line> {
             .into_iter()
             .collect(),
         Name::Memory | Name::Pull => drawn
-            .last()
+            .next_back()
             .map(|l| l.segments.clone())
             .into_iter()
             .collect(),
