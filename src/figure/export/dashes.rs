@@ -90,3 +90,63 @@ pub(super) fn dashed(points: &[(i32, i32)], pattern: usize, em: f64) -> Vec<Vec<
     }
     out
 }
+
+/// A polyline in parts without sharp corners: a wide line's joint at one reaches far beyond it, to
+/// where no value was.
+pub(super) fn without_corners(points: &[(i32, i32)]) -> Vec<&[(i32, i32)]> {
+    let mut parts = Vec::new();
+    let mut start = 0;
+    for corner in 1..points.len().saturating_sub(1) {
+        let [a, b, c] = [corner - 1, corner, corner + 1].map(|i| {
+            let (x, y) = points[i];
+            (f64::from(x), f64::from(y))
+        });
+        let (before, after) = ((b.0 - a.0, b.1 - a.1), (c.0 - b.0, c.1 - b.1));
+        let along = before.0 * after.0 + before.1 * after.1;
+        let lengths = before.0.hypot(before.1) * after.0.hypot(after.1);
+        // Turns of more than sixty degrees.
+        if along < 0.5 * lengths {
+            parts.push(&points[start..=corner]);
+            start = corner;
+        }
+    }
+    parts.push(&points[start..]);
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn corners_part_a_line_and_every_point_stays() {
+        let gentle = [(0, 0), (10, 1), (20, 3)];
+        assert_eq!(without_corners(&gentle), [&gentle[..]]);
+        let spike = [(0, 0), (10, 0), (11, 90), (12, 0), (20, 0)];
+        let parts = without_corners(&spike);
+        let expected = [&spike[..2], &spike[1..3], &spike[2..4], &spike[3..]];
+        assert_eq!(parts, expected);
+        assert_eq!(without_corners(&spike[..1]), [&spike[..1]]);
+    }
+
+    #[test]
+    fn dashes_cover_the_line_and_leave_gaps() {
+        let line = [(0, 0), (1000, 0)];
+        for pattern in 1..4 {
+            let dashes = dashed(&line, pattern, 20.0);
+            let drawn: i32 = dashes.iter().map(|d| d[d.len() - 1].0 - d[0].0).sum();
+            assert!((200..900).contains(&drawn), "{pattern}: {drawn}");
+        }
+        assert_eq!(dashed(&line, 0, 20.0), [line.to_vec()]);
+    }
+
+    #[test]
+    fn clipping_keeps_what_is_inside() {
+        let plot = (0, 0, 100, 100);
+        let through = clipped(&[(-50, 50), (150, 50)], plot);
+        assert_eq!(through, [vec![(0, 50), (100, 50)]]);
+        assert!(clipped(&[(-50, -50), (150, -50)], plot).is_empty());
+        let twice = clipped(&[(50, 50), (50, 150), (60, 50)], plot);
+        assert_eq!(twice.len(), 2);
+    }
+}

@@ -5,7 +5,7 @@ use plotters::style::text_anchor::{HPos, VPos};
 
 use super::super::scene::{Area, Bar, Heat, Ink, Line};
 use super::ExportError;
-use super::dashes::{clipped, dashed};
+use super::dashes::{clipped, dashed, without_corners};
 use super::painter::{Painter, colour, failed};
 
 impl<DB: DrawingBackend> Painter<'_, DB> {
@@ -60,7 +60,9 @@ impl<DB: DrawingBackend> Painter<'_, DB> {
             }
             for piece in clipped(&points, self.plot) {
                 for dash in dashed(&piece, line.dash, self.text) {
-                    self.path(dash, style)?;
+                    for part in without_corners(&dash) {
+                        self.path(part.to_vec(), style)?;
+                    }
                 }
             }
         }

@@ -56,6 +56,9 @@ pub(super) fn paint<DB: DrawingBackend>(
     area.present().map_err(failed)
 }
 
+/// Ticks of an axis at most.
+const MOST_TICKS: usize = 12;
+
 /// Paints one scene. All coordinates are pixels of its panel.
 pub(super) struct Painter<'a, DB: DrawingBackend> {
     pub(super) area: &'a Area<DB>,
@@ -75,8 +78,10 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
         let text = format.text.unwrap_or(fitting);
         let em = text as i32;
         // Names under bars and beside heat rows need room.
-        let (mut left, mut bottom) = (em * 5, em * 3 + em / 2);
         let longest = |names: &mut dyn Iterator<Item = usize>| names.max().unwrap_or(0) as f64;
+        let numbers = ticks(&scene.y, MOST_TICKS);
+        let digits = longest(&mut numbers.iter().map(|t| t.1.chars().count()));
+        let (mut left, mut bottom) = ((digits * text * 0.62) as i32 + em * 2, em * 3 + em / 2);
         for item in &scene.items {
             match item {
                 Item::Bars(bars) => {
@@ -233,7 +238,7 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
         let em = self.text as i32;
         let grid = ShapeStyle::from(&colour(Ink::Muted, self.theme).mix(0.4));
         let wanted = |pixels: i32, each: f64| (f64::from(pixels) / (self.text * each)) as usize;
-        for (v, text) in ticks(&self.scene.x, wanted(right - left, 7.0).max(2)) {
+        for (v, text) in ticks(&self.scene.x, wanted(right - left, 5.0).max(2)) {
             let Some(x) = self.x(v).filter(|x| (left..=right).contains(x)) else {
                 continue;
             };
@@ -246,7 +251,8 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
                 Ink::Text,
             )?;
         }
-        for (v, text) in ticks(&self.scene.y, wanted(bottom - top, 2.6).max(2)) {
+        let rows = wanted(bottom - top, 2.6).clamp(2, MOST_TICKS);
+        for (v, text) in ticks(&self.scene.y, rows) {
             let Some(y) = self.y(v).filter(|y| (top..=bottom).contains(y)) else {
                 continue;
             };
