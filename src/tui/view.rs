@@ -1,6 +1,7 @@
 //! Painting the pages.
 
 mod layers;
+mod memory;
 mod microscope;
 mod overlay;
 mod runs;
@@ -57,7 +58,8 @@ pub(super) fn draw(app: &mut App, frame: &mut Frame<'_>) {
         (_, Page::Overview) => overview(app, body, buffer),
         (_, Page::Layers) => layers::draw(app, body, buffer),
         (_, Page::Bitwidths) => bitwidths(app, body, buffer),
-        (_, page @ (Page::Ranges | Page::Gradients | Page::Plane | Page::Memory)) => {
+        (_, Page::Memory) => memory::draw(app, body, buffer),
+        (_, page @ (Page::Ranges | Page::Gradients | Page::Plane)) => {
             grid(app, page.plots(), body, buffer);
         }
         (_, Page::Microscope) => microscope::draw(app, body, buffer),

@@ -143,3 +143,94 @@ fn mark_bars(bars: &mut [Bar], theirs: &Scene, ink: Ink) {
         bar.marks.extend(same.map(|other| (other.value, ink)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::panel_count;
+    use super::*;
+    use crate::network::LayerKind;
+    use crate::quantizer::Parametrization;
+    use crate::quantizer::memory::Role;
+    use crate::run::{Event, LayerInfo, LayerRecord, StepRecord, Times};
+
+    /// Twenty steps of one layer at so many bits.
+    fn run(bits: f32) -> History {
+        let mut history = History::default();
+        history.push(&Event::Started {
+            name: "r".into(),
+            device: "flex".into(),
+            experiment: String::new(),
+            layers: vec![LayerInfo {
+                name: "conv".into(),
+                role: Role::Weight,
+                kind: LayerKind::Convolution,
+                elements: 1024,
+                parametrization: Parametrization::U3,
+                clamps: [[1e-3, 1.0], [1e-3, 100.0]],
+            }],
+            budgets: Vec::new(),
+            steps_per_epoch: 10,
+            total_steps: 20,
+            step: 0,
+        });
+        for step in 1..=20 {
+            history.push(&Event::Step(Box::new(StepRecord {
+                step,
+                loss: 2.0 / step as f64,
+                cross_entropy: 1.0 / step as f64,
+                pulls: [1.0, 0.5],
+                times: Times {
+                    forward: 0.1,
+                    ..Times::default()
+                },
+                layers: Some(vec![LayerRecord {
+                    d: 0.1,
+                    q_max: 0.1 * bits,
+                    bitwidth: bits,
+                    gradients: [0.1, 0.2],
+                    grad_norm: 1.0,
+                    ..LayerRecord::default()
+                }]),
+                ..StepRecord::default()
+            })));
+        }
+        history
+    }
+
+    #[test]
+    fn another_run_lies_behind_every_plot_in_its_own_colour() {
+        let (own, other) = (run(4.0), run(7.0));
+        let others = [Overlaid {
+            label: "other".into(),
+            colour: 2,
+            history: other,
+        }];
+        for name in [
+            Name::Loss,
+            Name::Error,
+            Name::StepSize,
+            Name::Range,
+            Name::Gradients,
+            Name::Memory,
+            Name::Plane,
+            Name::Ledger,
+            Name::Pull,
+            Name::Phases,
+        ] {
+            for index in 0..panel_count(name, &own) {
+                let scene = panel_with(name, index, &own, &View::default(), &others);
+                let first = scene.items.first();
+                let behind = matches!(first, Some(Item::Line(l)) if l.ink == Ink::Series(5));
+                assert!(behind, "{name:?} {index}: {first:?}");
+                let named = scene.legend().iter().any(|entry| entry.0 == "other");
+                assert!(named, "{name:?} {index}");
+            }
+        }
+        let bars = panel_with(Name::Bitwidth, 0, &own, &View::default(), &others);
+        let Some(Item::Bars(bars)) = bars.items.first() else {
+            panic!("no bars");
+        };
+        assert_eq!(bars[0].value, 4.0);
+        assert_eq!(bars[0].marks, [(7.0, Ink::Series(5))]);
+    }
+}

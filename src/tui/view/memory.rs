@@ -1,0 +1,58 @@
+//! The ledger: kB per layer against the budgets, and what the penalties pull.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Constraint, Layout, Rect};
+
+use super::super::app::{App, Page};
+use super::{bold, grid};
+use crate::figure::ticks::number;
+use crate::quantizer::memory::Resource;
+use crate::run::{History, Series};
+
+pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
+    let [text, plots] = Layout::vertical([Constraint::Length(1), Constraint::Min(4)]).areas(area);
+    let line = account(&app.history, app.view.cursor);
+    buffer.set_stringn(text.x, text.y, line, text.width.into(), bold(app));
+    grid(app, Page::Memory.plots(), plots, buffer);
+}
+
+/// Every budget with what is used of it, the penalties, and the best error within budget; at the
+/// cursor where there is one.
+fn account(h: &History, cursor: Option<f64>) -> String {
+    let at = cursor.map_or(h.step(), |c| c.max(0.0) as u64);
+    let used = |series: &Series| series.at(at).map(f64::from);
+    let mut parts = vec![format!("step {at}")];
+    for budget in &h.budgets {
+        let series = match budget.resource {
+            Resource::Weights => &h.weight_kb,
+            Resource::ActivationSum => &h.activation_sum_kb,
+            Resource::ActivationMax => &h.activation_max_kb,
+            Resource::Bops => &h.gbops,
+        };
+        let Some(used) = used(series) else { continue };
+        let verdict = if used <= budget.limit { "met" } else { "over" };
+        parts.push(format!(
+            "{} {} of {} {}: {verdict}",
+            budget.resource.label(),
+            number(used, 2),
+            number(budget.limit, 2),
+            budget.resource.unit()
+        ));
+    }
+    if h.budgets.is_empty() {
+        parts.push("no budget".into());
+    } else if let (Some(penalty), Some(share)) = (used(&h.penalty), used(&h.pull)) {
+        parts.push(format!(
+            "penalties {penalty:.3} nats, {:.0} % of the gradient",
+            100.0 * share
+        ));
+    }
+    match h.best() {
+        Some((step, error)) => parts.push(format!(
+            "best within budget {:.2} % at {step}",
+            100.0 * error
+        )),
+        None => parts.push("no evaluation within budget yet".into()),
+    }
+    parts.join("   ")
+}
