@@ -361,12 +361,13 @@ impl History {
                 self.say(*step, Severity::Info, format!("{verb} {name} on {device}"));
             }
             Event::Phase { step, phase } => {
-                self.phase = Some(*phase);
+                // A resumed run says its phase again; only a change is one.
+                let changed = self.phase.replace(*phase) != Some(*phase);
                 let text = match phase {
                     Phase::Float => "float phase",
                     Phase::Quantized => "quantizers in use",
                 };
-                if *phase == Phase::Quantized && *step > 0 {
+                if changed && *phase == Phase::Quantized && *step > 0 {
                     self.mark(*step, MarkKind::Quantized, text.into());
                 }
                 self.say(*step, Severity::Info, text.into());
@@ -534,5 +535,45 @@ impl History {
             layer.q_max.break_line();
             layer.bitwidth.break_line();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resumed_run_marks_the_start_of_its_quantizers_once() {
+        let mut history = History::default();
+        let phase = |step, phase| Event::Phase { step, phase };
+        for event in [
+            phase(0, Phase::Float),
+            phase(100, Phase::Quantized),
+            phase(150, Phase::Quantized),
+        ] {
+            history.push(&event);
+        }
+        let marks: Vec<_> = history.marks.iter().map(|m| (m.step, m.kind)).collect();
+        assert_eq!(marks, [(100, MarkKind::Quantized)]);
+    }
+
+    #[test]
+    fn an_outline_has_everything_but_the_steps() {
+        let mut history = History::default();
+        history.push(&Event::Step(Box::new(StepRecord {
+            step: 7,
+            loss: 1.5,
+            ..StepRecord::default()
+        })));
+        let mut outline = history.outline();
+        assert!(outline.loss.is_empty());
+        assert_eq!(outline.step(), 7);
+        outline.fill(&StepRecord {
+            step: 3,
+            loss: 2.5,
+            ..StepRecord::default()
+        });
+        assert_eq!(outline.loss.newest(), Some(2.5));
+        assert_eq!(outline.step(), 7);
     }
 }

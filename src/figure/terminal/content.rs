@@ -114,9 +114,15 @@ impl Plot<'_> {
             }
             let top = plot.y + plot.height - (eighths as u16).div_ceil(8).min(plot.height);
             let value = format!("{:.0}", bar.value);
-            if top > plot.y && value.len() <= usize::from(width.max(2)) {
+            if value.len() <= usize::from(width.max(2)) {
                 let middle = x + width.saturating_sub(value.len() as u16) / 2;
-                buffer.set_stringn(middle, top - 1, &value, width.max(2).into(), style);
+                // A bar up to the top carries its number inside.
+                let (y, style) = if top > plot.y {
+                    (top - 1, style)
+                } else {
+                    (plot.y, style.add_modifier(Modifier::REVERSED))
+                };
+                buffer.set_stringn(middle, y, &value, width.max(2).into(), style);
             }
             for (height, ink) in &bar.marks {
                 let Some(y) = row_of(&self.scene.y, *height, plot) else {
