@@ -98,7 +98,8 @@ impl Saved {
         let (name, view) = (self.figure, self.view());
         let from = self.steps.0.max(0.0) as u64;
         let to = (self.steps.1.max(0.0).ceil() as u64).min(history.step());
-        let (built, outline) = if history.is_coarse(from, to, RESOLUTION) {
+        let coarse = name.is_over_steps() && history.is_coarse(from, to, RESOLUTION);
+        let (built, outline) = if coarse {
             (None, history.outline())
         } else {
             (Some(build(name, history, &view)), History::default())

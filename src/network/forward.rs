@@ -56,12 +56,7 @@ impl Network {
         images: Tensor<4>,
         mut watch: impl FnMut(&str, &Tensor<4>),
     ) -> Tensor<2> {
-        Forward {
-            network: self,
-            mode: Mode::Evaluate,
-            watch: Watch::Outputs(&mut watch),
-        }
-        .run(images)
+        self.shown(images, Watch::Outputs(&mut watch))
     }
 
     /// Forward pass for evaluation that shows what goes into each activation quantizer to `watch`,
@@ -71,10 +66,14 @@ impl Network {
         images: Tensor<4>,
         mut watch: impl FnMut(&str, &Tensor<4>),
     ) -> Tensor<2> {
+        self.shown(images, Watch::QuantizerInputs(&mut watch))
+    }
+
+    fn shown<'a>(&'a mut self, images: Tensor<4>, watch: Watch<'a>) -> Tensor<2> {
         Forward {
             network: self,
             mode: Mode::Evaluate,
-            watch: Watch::QuantizerInputs(&mut watch),
+            watch,
         }
         .run(images)
     }

@@ -8,7 +8,7 @@ use super::event::{Budget, Event, LayerInfo, LayerRecord, Phase, Split, StepReco
 use super::log::{LogError, LogReader};
 use super::series::Series;
 use super::verdict::Verdicts;
-use crate::quantizer::memory::Role;
+use crate::quantizer::memory::{Resource, Role};
 
 /// Everything recorded of one quantizer.
 #[derive(Debug, Clone)]
@@ -265,8 +265,12 @@ impl History {
     }
 
     /// Whether steps `from` to `to` are held in fewer than `columns` buckets although more were
-    /// recorded.
+    /// recorded. Of a whole run memory holds all that a second look at the log would give.
     pub fn is_coarse(&self, from: u64, to: u64, columns: usize) -> bool {
+        let whole = |(first, last): (u64, u64)| from <= first && last <= to;
+        if self.loss.extent().is_none_or(whole) {
+            return false;
+        }
         let mut buckets = 0;
         let mut points = 0;
         for bucket in self.loss.range(from, to, columns.max(2) * 2) {
@@ -274,6 +278,16 @@ impl History {
             points += bucket.count();
         }
         buckets < columns && points > buckets as u32
+    }
+
+    /// What was used of a resource over steps: kB, or 10^9 bit operations.
+    pub fn used(&self, resource: Resource) -> &Series {
+        match resource {
+            Resource::Weights => &self.weight_kb,
+            Resource::ActivationSum => &self.activation_sum_kb,
+            Resource::ActivationMax => &self.activation_max_kb,
+            Resource::Bops => &self.gbops,
+        }
     }
 
     /// This run without what is recorded step by step.

@@ -380,12 +380,8 @@ fn bitwidths(app: &App, area: Rect, buffer: &mut Buffer) {
 
 /// The selected layer's numbers at the cursor, or now.
 fn layer_reading(app: &App, area: Rect, buffer: &mut Buffer) {
-    let layers = &app.history.layers;
-    let selected = layers
-        .iter()
-        .filter(|l| app.view.shows(l))
-        .nth(app.selected);
-    let Some((layer, r)) = selected.and_then(|l| Some((l, app.layer_record(l)?))) else {
+    let selected = app.selected_layer();
+    let Some((layer, r)) = selected.and_then(|(_, l)| Some((l, app.layer_record(l)?))) else {
         return;
     };
     let step = app.view.cursor.unwrap_or(app.history.step() as f64);

@@ -53,6 +53,12 @@ impl Name {
         self.to_possible_value()
             .map_or_else(String::new, |v| v.get_name().to_owned())
     }
+
+    /// Whether it shows the visible steps. Bars are of one step, the cursor's or the newest,
+    /// whatever is visible.
+    pub fn is_over_steps(self) -> bool {
+        self != Self::Bitwidth
+    }
 }
 
 /// Unit of the x axis.

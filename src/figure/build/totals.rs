@@ -5,7 +5,6 @@ use super::super::ticks::number;
 use super::Builder;
 use super::over_steps::Drawn;
 use crate::quantizer::memory::Resource;
-use crate::run::Series;
 
 impl Builder<'_> {
     pub(super) fn loss(&self) -> Scene {
@@ -67,25 +66,22 @@ impl Builder<'_> {
 
     pub(super) fn memory(&self, index: usize) -> Scene {
         let h = self.history;
-        let (title, series): (&str, Vec<(&str, &Series, Resource)>) = if index == 0 {
-            (
-                "memory of weights",
-                vec![("weights", &h.weight_kb, Resource::Weights)],
-            )
+        let (title, resources): (&str, &[(&str, Resource)]) = if index == 0 {
+            ("memory of weights", &[("weights", Resource::Weights)])
         } else {
-            let all = [
-                ("sum", &h.activation_sum_kb, Resource::ActivationSum),
-                ("max", &h.activation_max_kb, Resource::ActivationMax),
+            let both = &[
+                ("sum", Resource::ActivationSum),
+                ("max", Resource::ActivationMax),
             ];
-            ("memory of activations, one sample", all.to_vec())
+            ("memory of activations, one sample", both)
         };
         // With a budget on one of them, the other would only squeeze the scale.
         let limits: Vec<Resource> = h.budgets.iter().map(|b| b.resource).collect();
-        let any = series.iter().any(|s| limits.contains(&s.2));
+        let any = resources.iter().any(|r| limits.contains(&r.1));
         let mut lines = Vec::new();
         let mut guides = Vec::new();
-        for (i, (label, series, resource)) in series.into_iter().enumerate() {
-            if any && !limits.contains(&resource) {
+        for (i, (label, resource)) in resources.iter().enumerate() {
+            if any && !limits.contains(resource) {
                 continue;
             }
             let ink = if index == 0 {
@@ -95,13 +91,13 @@ impl Builder<'_> {
             };
             lines.push(self.line(&Drawn {
                 label,
-                series,
+                series: h.used(*resource),
                 ink,
                 dash: i,
                 smooth: false,
                 factor: 1.0,
             }));
-            for budget in h.budgets.iter().filter(|b| b.resource == resource) {
+            for budget in h.budgets.iter().filter(|b| b.resource == *resource) {
                 guides.push(Guide {
                     y: budget.limit,
                     label: format!("budget {}", number(budget.limit, 1)),

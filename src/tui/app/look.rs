@@ -45,14 +45,9 @@ impl App {
             self.view.filter.clear();
             return;
         }
-        let layer = self
-            .history
-            .layers
-            .iter()
-            .filter(|l| self.view.shows(l))
-            .nth(self.selected);
-        if let Some(layer) = layer {
-            self.view.filter = layer.info.name.clone();
+        let name = self.selected_layer().map(|(_, l)| l.info.name.clone());
+        if let Some(name) = name {
+            self.view.filter = name;
             self.selected = 0;
             if matches!(self.page, Page::Layers | Page::Bitwidths) {
                 self.page = Page::Ranges;
@@ -139,11 +134,15 @@ impl App {
         }
     }
 
+    /// Whole steps that are visible.
+    fn visible_steps(&self) -> (u64, u64) {
+        let (from, to) = self.visible();
+        (from.max(0.0) as u64, to.max(0.0).ceil() as u64)
+    }
+
     /// Asks for older detail where the plots would show less than was recorded; `true` if some came.
     pub(in crate::tui) fn look_closely(&mut self) -> bool {
-        let (from, to) = self.visible();
-        let steps = (from.max(0.0) as u64, to.max(0.0).ceil() as u64);
-        let log = self.folder.log();
+        let (steps, log) = (self.visible_steps(), self.folder.log());
         if let Err(error) = self.closeup.look(&self.history, &log, steps, CLOSE) {
             self.warn(format!("no older detail: {error}"));
         }
@@ -159,31 +158,29 @@ impl App {
 
     /// The run as a plot should see it: with older detail where it was read back from the log.
     pub(in crate::tui) fn history_for(&self, name: Name) -> &History {
-        let (from, to) = self.visible();
-        let steps = (from.max(0.0) as u64, to.max(0.0).ceil() as u64);
-        // Bars are of now or the cursor, not of what is visible.
-        let over_steps = name != Name::Bitwidth;
+        let (from, to) = self.visible_steps();
         self.closeup
-            .history(steps.0, steps.1)
-            .filter(|_| over_steps)
+            .history(from, to)
+            .filter(|_| name.is_over_steps())
             .unwrap_or(&self.history)
     }
 
     /// The view for a plot with so many columns.
     pub(in crate::tui) fn view_for(&self, columns: u16) -> View {
-        let layers = self
-            .history
-            .layers
-            .iter()
-            .enumerate()
-            .filter(|(_, l)| self.view.shows(l));
-        let selected = layers.map(|(i, _)| i).nth(self.selected);
         View {
             x_range: Some(self.visible()),
             resolution: usize::from(columns).max(1) * 2,
-            selected,
+            selected: self.selected_layer().map(|(i, _)| i),
             ..self.view.clone()
         }
+    }
+
+    /// The chosen one of the layers that the filter lets through, with its place among all.
+    pub(in crate::tui) fn selected_layer(&self) -> Option<(usize, &LayerHistory)> {
+        let layers = self.history.layers.iter().enumerate();
+        layers
+            .filter(|(_, l)| self.view.shows(l))
+            .nth(self.selected)
     }
 
     /// A quantizer at the cursor, or now.

@@ -6,7 +6,6 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use super::super::app::{App, Page};
 use super::{bold, grid};
 use crate::figure::ticks::number;
-use crate::quantizer::memory::Resource;
 use crate::run::{History, Series};
 
 pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
@@ -20,16 +19,12 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
 /// cursor where there is one.
 fn account(h: &History, cursor: Option<f64>) -> String {
     let at = cursor.map_or(h.step(), |c| c.max(0.0) as u64);
-    let used = |series: &Series| series.at(at).map(f64::from);
+    let value = |series: &Series| series.at(at).map(f64::from);
     let mut parts = vec![format!("step {at}")];
     for budget in &h.budgets {
-        let series = match budget.resource {
-            Resource::Weights => &h.weight_kb,
-            Resource::ActivationSum => &h.activation_sum_kb,
-            Resource::ActivationMax => &h.activation_max_kb,
-            Resource::Bops => &h.gbops,
+        let Some(used) = value(h.used(budget.resource)) else {
+            continue;
         };
-        let Some(used) = used(series) else { continue };
         let verdict = if used <= budget.limit { "met" } else { "over" };
         parts.push(format!(
             "{} {} of {} {}: {verdict}",
@@ -41,7 +36,7 @@ fn account(h: &History, cursor: Option<f64>) -> String {
     }
     if h.budgets.is_empty() {
         parts.push("no budget".into());
-    } else if let (Some(penalty), Some(share)) = (used(&h.penalty), used(&h.pull)) {
+    } else if let (Some(penalty), Some(share)) = (value(&h.penalty), value(&h.pull)) {
         parts.push(format!(
             "penalties {penalty:.3} nats, {:.0} % of the gradient",
             100.0 * share
