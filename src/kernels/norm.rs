@@ -378,6 +378,11 @@ fn forward_row_body<const IN_ORDER: bool>(
     residual: &[f32],
     y: &mut [MaybeUninit<f32>],
 ) {
+    // What the loops below do not reach would stay unwritten.
+    assert!(
+        x.len() == y.len() && (residual.is_empty() || residual.len() == x.len()),
+        "rows of one length"
+    );
     let channel = *channel;
     // The bodies are written out in place: closures would not be compiled for the instruction set
     // of the function around them. With and without a residual are two loops, and flat ones: any
