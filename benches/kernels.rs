@@ -2,7 +2,8 @@
 //! fused multiply-adds on the same threads: `cargo bench --bench kernels`.
 //!
 //! One JSON object per line. Times are medians; work is counted as two operations per
-//! multiply-accumulate.
+//! multiply-accumulate of the plain sum, so that kernels which save products can exceed the peak.
+//! Words behind `--` choose by label: `-- "weight gradient Avx512 16-16x32"`.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -15,7 +16,7 @@ use bitscope::quantizer::{Parametrization, Quantizer, Rules};
 use serde_json::json;
 
 const IMAGES: usize = 128;
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 99;
 
 fn main() {
     let peak = peak();
@@ -60,6 +61,16 @@ fn median(mut work: impl FnMut()) -> f64 {
     times[ROUNDS / 2]
 }
 
+/// The median of `work`, where the command line names no kernels or one whose label holds it.
+fn measured(label: &str, work: &mut dyn FnMut()) -> Option<f64> {
+    let mut names = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .peekable();
+    let wanted = names.peek().is_none() || names.any(|name| label.contains(&name));
+    wanted.then(|| median(work))
+}
+
 fn values(n: usize) -> Vec<f32> {
     (0..n).map(|i| (i as f32 * 0.37).sin()).collect()
 }
@@ -82,7 +93,11 @@ fn convolution(e: &Extents, peak: f64) {
             simd,
             pool: Pool::Rayon,
         };
-        let report = |kernel: &str, seconds: f64| {
+        let report = |kernel: &str, work: &mut dyn FnMut()| {
+            let shape = format!("{}-{}x{}", e.input, e.output, e.size[0]);
+            let Some(seconds) = measured(&format!("{kernel} {simd:?} {shape}"), work) else {
+                return;
+            };
             let line = json!({
                 "kernel": kernel, "simd": format!("{simd:?}"), "channels": channels, "size": size,
                 "ms": seconds * 1e3, "gflops": operations / seconds / 1e9,
@@ -92,16 +107,14 @@ fn convolution(e: &Extents, peak: f64) {
         };
         let out = &mut out.spare_capacity_mut()[..n];
         let y = &mut out[..output];
-        report("forward", median(|| conv::forward(cpu, e, &x, &w, y)));
+        report("forward", &mut || conv::forward(cpu, e, &x, &w, y));
         let gx = &mut out[..input];
-        report(
-            "input gradient",
-            median(|| conv::input_gradient(cpu, e, &w, &g, gx)),
-        );
-        report(
-            "weight gradient",
-            median(|| drop(black_box(conv::weight_gradient(cpu, e, &x, &g)))),
-        );
+        report("input gradient", &mut || {
+            conv::input_gradient(cpu, e, &w, &g, gx)
+        });
+        report("weight gradient", &mut || {
+            drop(black_box(conv::weight_gradient(cpu, e, &x, &g)));
+        });
     }
 }
 
@@ -118,7 +131,11 @@ fn elementwise(channels: usize, size: usize) {
             simd,
             pool: Pool::Rayon,
         };
-        let report = |kernel: &str, seconds: f64, bytes: usize| {
+        let report = |kernel: &str, bytes: usize, work: &mut dyn FnMut()| {
+            let shape = format!("{channels}x{size}");
+            let Some(seconds) = measured(&format!("{kernel} {simd:?} {shape}"), work) else {
+                return;
+            };
             let line = json!({
                 "kernel": kernel, "simd": format!("{simd:?}"), "channels": channels, "size": size,
                 "ms": seconds * 1e3, "gbytes_per_s": bytes as f64 / seconds / 1e9,
@@ -127,10 +144,12 @@ fn elementwise(channels: usize, size: usize) {
         };
         let y = &mut out.spare_capacity_mut()[..n];
         let z = &mut other.spare_capacity_mut()[..n];
-        let seconds = median(|| quantize::forward(cpu, &grid, &x, y));
-        report("quantize", seconds, 8 * n);
-        let seconds = median(|| _ = black_box(quantize::backward(cpu, &grid, &x, &g, y)));
-        report("quantize backward", seconds, 12 * n);
+        report("quantize", 8 * n, &mut || {
+            quantize::forward(cpu, &grid, &x, y)
+        });
+        report("quantize backward", 12 * n, &mut || {
+            _ = black_box(quantize::backward(cpu, &grid, &x, &g, y));
+        });
         for (name, activation) in [
             ("quantizer", Activation::Quantize(grid)),
             ("relu", Activation::Relu),
@@ -149,15 +168,16 @@ fn elementwise(channels: usize, size: usize) {
                     pixels: size * size,
                 },
             };
-            let mut statistics = Vec::new();
-            let seconds = median(|| statistics = norm::statistics(cpu, &inputs));
-            report("norm statistics", seconds, 4 * n);
-            let seconds = median(|| norm::forward(cpu, &inputs, &statistics, y));
-            report(&format!("norm and {name} forward"), seconds, 12 * n);
-            let seconds = median(|| {
+            let statistics = norm::statistics(cpu, &inputs);
+            report("norm statistics", 4 * n, &mut || {
+                _ = black_box(norm::statistics(cpu, &inputs));
+            });
+            report(&format!("norm and {name} forward"), 12 * n, &mut || {
+                norm::forward(cpu, &inputs, &statistics, y)
+            });
+            report(&format!("norm and {name} backward"), 20 * n, &mut || {
                 _ = black_box(norm::backward(cpu, &inputs, &statistics, &g, y, z));
             });
-            report(&format!("norm and {name} backward"), seconds, 20 * n);
         }
     }
 }

@@ -10,8 +10,9 @@ use burn::tensor::ops::ConvOptions;
 
 use super::direct;
 use super::outer;
-use super::parallel::{Cpu, with_scratch};
+use super::parallel::{Cpu, Scratch, with_scratch};
 use super::simd::{Simd, multiversion, product, vector};
+use super::winograd;
 
 /// Stride, padding and groups of a convolution (both axes alike).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +109,9 @@ pub fn forward(cpu: Cpu, e: &Extents, x: &[f32], weight: &[f32], y: &mut [MaybeU
         x.len() == e.images * e.image() && y.len() == e.images * output,
         "input and output have the extents' lengths"
     );
+    if winograd::fits(e) {
+        return forward_winograd(cpu, e, x, weight, y);
+    }
     let packed = direct::fits(e).then(|| direct::pack_weights(e, weight));
     let images = y
         .chunks_mut(output.max(1))
@@ -118,6 +122,19 @@ pub fn forward(cpu: Cpu, e: &Extents, x: &[f32], weight: &[f32], y: &mut [MaybeU
             Some(packed) => direct::forward_image(cpu.simd, e, x, packed, scratch, y),
             None => forward_unfolded(cpu.simd, e, x, weight, scratch, y),
         });
+    });
+}
+
+/// By tiles, as many images at a time as it takes for enough of them.
+fn forward_winograd(cpu: Cpu, e: &Extents, x: &[f32], weight: &[f32], y: &mut [MaybeUninit<f32>]) {
+    let packed = winograd::pack_weights(e, weight);
+    let together = winograd::images_together(e);
+    let images = y
+        .chunks_mut((together * e.output * e.pixels()).max(1))
+        .zip(x.chunks((together * e.image()).max(1)))
+        .collect();
+    cpu.map(images, |_, (y, x)| {
+        with_scratch(|scratch| winograd::forward(cpu.simd, e, x, &packed, scratch, y));
     });
 }
 
@@ -239,22 +256,29 @@ pub fn weight_gradient(cpu: Cpu, e: &Extents, x: &[f32], g: &[f32]) -> Vec<f32> 
         .chunks((SUM_GROUP * e.image()).max(1))
         .zip(g.chunks((SUM_GROUP * e.output * pixels).max(1)))
         .collect();
+    let by_tiles = winograd::fits_weight_gradient(e);
     let parts = cpu.map(groups, |_, (x, g)| {
-        let mut sum = vec![0.0; e.output * taps];
         with_scratch(|scratch| {
+            if by_tiles {
+                return winograd::weight_sums(cpu.simd, e, x, g, scratch);
+            }
+            let mut sum = vec![0.0; e.output * taps];
             if outer::fits(e) {
                 outer::add_weight_gradient(cpu.simd, e, x, g, together, scratch, &mut sum);
             } else {
                 add_weight_gradient(cpu.simd, e, x, g, together, scratch, &mut sum);
             }
-        });
-        sum
+            sum
+        })
     });
-    let mut total = vec![0.0; e.output * taps];
-    for part in parts {
+    let total = parts.into_iter().reduce(|mut total, part| {
         total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
+        total
+    });
+    match total {
+        Some(sums) if by_tiles => winograd::weight_gradient(cpu.simd, e, &sums),
+        total => total.unwrap_or_else(|| vec![0.0; e.output * taps]),
     }
-    total
 }
 
 /// Adds the weight gradient of some images to `sum`.
@@ -264,7 +288,7 @@ fn add_weight_gradient(
     x: &[f32],
     g: &[f32],
     together: usize,
-    scratch: &mut [Vec<f32>; 3],
+    scratch: &mut Scratch,
     sum: &mut [f32],
 ) {
     let (pixels, taps) = (e.pixels(), e.taps());
@@ -276,7 +300,7 @@ fn add_weight_gradient(
         for group in 0..e.geometry.groups {
             let count = gather(e, group, x, g, scratch);
             let sum = &mut sum[group * outputs * taps..(group + 1) * outputs * taps];
-            let [_, columns, gradients] = &*scratch;
+            let [_, columns, gradients, _] = &*scratch;
             multiply_transposed(simd, sum, gradients, columns, count * pixels);
         }
     }
@@ -292,7 +316,7 @@ fn gather(
     group: usize,
     x: &[f32],
     g: &[f32],
-    [one, all, gradients]: &mut [Vec<f32>; 3],
+    [one, all, gradients, _]: &mut Scratch,
 ) -> usize {
     let (pixels, taps) = (e.pixels(), e.taps());
     let outputs = e.output / e.geometry.groups;
@@ -488,6 +512,16 @@ pub(super) fn unfold_row(
     let row = &mut row[inside];
     if stride == 1 {
         row.copy_from_slice(&source[first..first + row.len()]);
+    } else if stride == 2 {
+        // Pairs, which the compiler takes apart by vectors; the last may be half outside.
+        let source = &source[first.min(source.len())..];
+        let (pairs, rest) = source.as_chunks::<2>();
+        let (whole, last) = row.split_at_mut(row.len().min(pairs.len()));
+        whole
+            .iter_mut()
+            .zip(pairs)
+            .for_each(|(to, pair)| *to = pair[0]);
+        last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
     } else {
         row.iter_mut()
             .zip(source[first.min(source.len())..].iter().step_by(stride))

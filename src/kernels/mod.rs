@@ -31,6 +31,8 @@ pub mod quantize;
 mod simd;
 mod slices;
 pub mod subsample;
+mod turn;
+mod winograd;
 
 use std::mem::MaybeUninit;
 

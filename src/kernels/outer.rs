@@ -7,7 +7,9 @@
 //! channels]` keeps one weight per lane, and nothing is folded.
 
 use super::conv::Extents;
+use super::parallel::Scratch;
 use super::simd::{Simd, multiversion, product, vector};
+use super::turn::{Turned, turn};
 
 /// Columns of the kernel: three accumulators for each output of a block.
 const KX: usize = 3;
@@ -17,18 +19,12 @@ pub(super) fn fits(e: &Extents) -> bool {
     e.kernel[1] == KX && e.geometry.groups == 1 && !e.geometry.in_order
 }
 
-/// Lanes that channels are padded to: a multiple of every vector.
-const LANES: usize = 16;
-
 /// What the loops need of the shape.
 #[derive(Debug, Clone, Copy)]
 struct Walk {
-    /// Input channels, and the lanes they lie in.
-    channels: usize,
+    turned: Turned,
+    /// [`Turned::lanes`].
     lanes: usize,
-    /// Input height and width, without padding.
-    size: [usize; 2],
-    padding: usize,
     stride: usize,
     kernel_height: usize,
     outputs: usize,
@@ -38,30 +34,20 @@ struct Walk {
 
 impl Walk {
     fn new(e: &Extents) -> Self {
-        Self {
+        let turned = Turned {
             channels: e.input,
-            lanes: e.input.next_multiple_of(LANES),
             size: e.size,
             padding: e.geometry.padding,
+            padded: [0, 1].map(|i| e.size[i] + 2 * e.geometry.padding),
+        };
+        Self {
+            turned,
+            lanes: turned.lanes(),
             stride: e.geometry.stride,
             kernel_height: e.kernel[0],
             outputs: e.output,
             output_size: e.output_size(),
         }
-    }
-
-    /// Floats of one padded row of pixels.
-    fn row(&self) -> usize {
-        (self.size[1] + 2 * self.padding) * self.lanes
-    }
-
-    /// Floats of one turned image.
-    fn image(&self) -> usize {
-        (self.size[0] + 2 * self.padding) * self.row()
-    }
-
-    fn pixels(&self) -> usize {
-        self.size[0] * self.size[1]
     }
 
     fn output_pixels(&self) -> usize {
@@ -78,82 +64,44 @@ pub(super) fn add_weight_gradient(
     x: &[f32],
     g: &[f32],
     together: usize,
-    [turned, sums, _]: &mut [Vec<f32>; 3],
+    [turned, sums, ..]: &mut Scratch,
     sum: &mut [f32],
 ) {
     let walk = Walk::new(e);
     let (input, output) = (
-        walk.channels * walk.pixels(),
+        e.input * e.size[0] * e.size[1],
         walk.outputs * walk.output_pixels(),
     );
     // Its padding is written here once and stays zero.
     turned.clear();
-    turned.resize(together * walk.image(), 0.0);
+    turned.resize(together * walk.turned.image(), 0.0);
     sums.clear();
     sums.resize(walk.outputs * walk.kernel_height * KX * walk.lanes, 0.0);
     for (x, g) in x.chunks(together * input).zip(g.chunks(together * output)) {
         let images = x.len() / input;
         for (x, turned) in x
             .chunks_exact(input)
-            .zip(turned.chunks_exact_mut(walk.image()))
+            .zip(turned.chunks_exact_mut(walk.turned.image()))
         {
-            turn(simd, &walk, x, turned);
+            turn(simd, &walk.turned, x, turned);
         }
-        accumulate(simd, &walk, &turned[..images * walk.image()], g, sums);
+        accumulate(
+            simd,
+            &walk,
+            &turned[..images * walk.turned.image()],
+            g,
+            sums,
+        );
     }
     // `[o, kh, 3, lanes]` back to `[o, c, kh, 3]`.
     let taps = walk.kernel_height * KX;
     for (sum, sums) in sum
-        .chunks_exact_mut(walk.channels * taps)
+        .chunks_exact_mut(e.input * taps)
         .zip(sums.chunks_exact(taps * walk.lanes))
     {
         for (tap, sums) in sums.chunks_exact(walk.lanes).enumerate() {
-            for (channel, value) in sums[..walk.channels].iter().enumerate() {
+            for (channel, value) in sums[..e.input].iter().enumerate() {
                 sum[channel * taps + tap] += value;
-            }
-        }
-    }
-}
-
-multiversion! {
-    /// Lays an image `[c, h, w]` out as `[h + 2p, w + 2p, lanes]`; padding and the lanes behind the
-    /// last channel are left as they are.
-    fn turn(walk: &Walk, x: &[f32], turned: &mut [f32]) = turn_body
-}
-
-/// Pixels that are turned at a time.
-const TILE: usize = 8;
-
-#[inline(always)]
-fn turn_body(walk: &Walk, x: &[f32], turned: &mut [f32]) {
-    let Walk {
-        channels,
-        lanes,
-        size: [_, width],
-        padding,
-        ..
-    } = *walk;
-    let pixels = walk.pixels();
-    let inside = turned.chunks_exact_mut(walk.row()).skip(padding);
-    for (y, row) in inside.take(walk.size[0]).enumerate() {
-        let row = &mut row[padding * lanes..][..width * lanes];
-        for first in (0..channels).step_by(LANES) {
-            let count = (channels - first).min(LANES);
-            let from = |channel: usize| &x[(first + channel) * pixels + y * width..][..width];
-            let whole = if count == LANES { width / TILE } else { 0 };
-            let (tiles, rest) = row.split_at_mut(whole * TILE * lanes);
-            for (tile, out) in tiles.chunks_exact_mut(TILE * lanes).enumerate() {
-                let columns: [[f32; TILE]; LANES] =
-                    std::array::from_fn(|channel| vector(from(channel), tile * TILE));
-                for (j, out) in out.chunks_exact_mut(lanes).enumerate().take(TILE) {
-                    let pixel: [f32; LANES] = std::array::from_fn(|channel| columns[channel][j]);
-                    out[first..first + LANES].copy_from_slice(&pixel);
-                }
-            }
-            for (x, out) in rest.chunks_exact_mut(lanes).enumerate() {
-                for (channel, out) in out[first..first + count].iter_mut().enumerate() {
-                    *out = from(channel)[whole * TILE + x];
-                }
             }
         }
     }
@@ -183,10 +131,10 @@ macro_rules! accumulate_body {
                 for ky in 0..kernel_height {
                     for first in (0..lanes).step_by(L) {
                         $(let mut $a = [0f32; L]; let mut $b = [0f32; L]; let mut $c = [0f32; L];)*
-                        let images = turned.chunks_exact(walk.image());
+                        let images = turned.chunks_exact(walk.turned.image());
                         for (turned, g) in images.zip(g.chunks_exact(outputs * output_pixels)) {
                             for y in 0..height {
-                                let row = &turned[(y * stride + ky) * walk.row() + first..];
+                                let row = &turned[(y * stride + ky) * walk.turned.row() + first..];
                                 let near = row.chunks(step);
                                 let middle = row[lanes..].chunks(step);
                                 let far = row[2 * lanes..].chunks(step);

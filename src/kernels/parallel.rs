@@ -53,14 +53,14 @@ impl Cpu {
     }
 }
 
+/// Buffers that a thread keeps.
+pub(super) type Scratch = [Vec<f32>; 4];
+
 thread_local! {
-    static SCRATCH: RefCell<[Vec<f32>; SCRATCHES]> = const { RefCell::new([Vec::new(), Vec::new(), Vec::new()]) };
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new([Vec::new(), Vec::new(), Vec::new(), Vec::new()]) };
 }
 
-/// Buffers that a thread keeps.
-const SCRATCHES: usize = 3;
-
 /// Lends this thread's buffers: what one item leaves there the next overwrites.
-pub(super) fn with_scratch<R>(f: impl FnOnce(&mut [Vec<f32>; SCRATCHES]) -> R) -> R {
+pub(super) fn with_scratch<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
     SCRATCH.with_borrow_mut(f)
 }

@@ -1,0 +1,82 @@
+//! Pictures turned so that the channels of a pixel lie side by side, in the lanes of a vector.
+
+use super::simd::{multiversion, vector};
+
+/// Lanes that channels are padded to: a multiple of every vector.
+pub(super) const LANES: usize = 16;
+
+/// Shape of a turned image, `[padded height, padded width, lanes]`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turned {
+    pub channels: usize,
+    /// Height and width before.
+    pub size: [usize; 2],
+    /// Pixels of zeros above and to the left.
+    pub padding: usize,
+    /// Height and width with what is padded on all sides.
+    pub padded: [usize; 2],
+}
+
+impl Turned {
+    /// Lanes that the channels lie in.
+    pub fn lanes(&self) -> usize {
+        self.channels.next_multiple_of(LANES)
+    }
+
+    /// Floats of one row of pixels.
+    pub fn row(&self) -> usize {
+        self.padded[1] * self.lanes()
+    }
+
+    /// Floats of one image.
+    pub fn image(&self) -> usize {
+        self.padded[0] * self.row()
+    }
+}
+
+/// Pixels that are turned at a time.
+const TILE: usize = 8;
+
+multiversion! {
+    /// Turns an image `[c, h, w]`; padding and the lanes behind the last channel are left as they
+    /// are.
+    pub(super) fn turn(shape: &Turned, x: &[f32], turned: &mut [f32]) = turn_body
+}
+
+#[inline(always)]
+fn turn_body(shape: &Turned, x: &[f32], turned: &mut [f32]) {
+    let Turned {
+        channels,
+        size: [height, width],
+        padding,
+        ..
+    } = *shape;
+    let (lanes, pixels) = (shape.lanes(), height * width);
+    let inside = turned.chunks_exact_mut(shape.row()).skip(padding);
+    for (y, row) in inside.take(height).enumerate() {
+        let row = &mut row[padding * lanes..][..width * lanes];
+        for first in (0..channels).step_by(LANES) {
+            let count = (channels - first).min(LANES);
+            let from = |channel: usize| &x[(first + channel) * pixels + y * width..][..width];
+            let whole = if count == LANES { width / TILE } else { 0 };
+            let (tiles, rest) = row.split_at_mut(whole * TILE * lanes);
+            for (tile, out) in tiles.chunks_exact_mut(TILE * lanes).enumerate() {
+                let mut columns = [[0f32; TILE]; LANES];
+                for channel in 0..LANES {
+                    columns[channel] = vector(from(channel), tile * TILE);
+                }
+                for (j, out) in out.chunks_exact_mut(lanes).enumerate().take(TILE) {
+                    let out = &mut out[first..first + LANES];
+                    for channel in 0..LANES {
+                        out[channel] = columns[channel][j];
+                    }
+                }
+            }
+            for (x, out) in rest.chunks_exact_mut(lanes).enumerate() {
+                for (channel, out) in out[first..first + count].iter_mut().enumerate() {
+                    *out = from(channel)[whole * TILE + x];
+                }
+            }
+        }
+    }
+}

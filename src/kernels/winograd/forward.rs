@@ -1,0 +1,338 @@
+//! Outputs, and with turned weights the gradient of the input.
+//!
+//! Tiles lie side by side in the lanes of a vector, whatever row or image they are of: a strip of
+//! [`STRIP`] tiles is transformed, multiplied and transformed back while it is in cache.
+
+use std::mem::MaybeUninit;
+
+use super::super::Simd;
+use super::super::conv::Extents;
+use super::super::parallel::Scratch;
+use super::super::simd::{multiversion, product, vector};
+use super::{APART, POSITIONS, Tiling, lanes, take_apart};
+
+/// Tiles that are taken together.
+const STRIP: usize = 32;
+/// Output channels of the widest block: packed weights are padded to a multiple.
+const MOST_OUTPUTS: usize = 8;
+/// Floats of one channel's transformed tiles, `[16, tiles]`.
+const CHANNEL: usize = POSITIONS * STRIP + APART;
+
+multiversion! {
+    /// Lays images `[n, c, h, w]` out as padded planes.
+    fn lay_out(t: &Tiling, x: &[f32], planes: &mut [f32]) = lay_out_body
+}
+
+#[inline(always)]
+fn lay_out_body(t: &Tiling, x: &[f32], planes: &mut [f32]) {
+    let [height, width] = t.size;
+    let half = t.half();
+    let images = planes.chunks_exact_mut(t.plane());
+    for (plane, x) in images.zip(x.chunks_exact(height * width)) {
+        plane.fill(0.0);
+        let rows = plane.chunks_exact_mut(2 * half).skip(t.padding);
+        for (row, x) in rows.zip(x.chunks_exact(width)) {
+            let (even, odd) = row.split_at_mut(half);
+            // Where the left end of the picture falls on an odd column, its pairs are the other way.
+            let (left, right) = match t.padding % 2 {
+                0 => (&mut even[t.padding / 2..], &mut odd[t.padding / 2..]),
+                _ => (&mut odd[t.padding / 2..], &mut even[t.padding / 2 + 1..]),
+            };
+            let (pairs, rest) = x.as_chunks::<2>();
+            in_pieces!(pairs.len(), |at| take_apart(
+                &pairs[at..],
+                &mut left[at..],
+                &mut right[at..],
+            ));
+            if let Some(last) = rest.first() {
+                left[pairs.len()] = *last;
+            }
+        }
+    }
+}
+
+/// Images that fill a strip, where one does not.
+pub(in super::super) fn images_together(e: &Extents) -> usize {
+    Tiling::of(e).images_together(STRIP)
+}
+
+/// Weights `[o, c, 3, 3]` transformed, as `[16, blocks of 8 outputs, channels, 8]`, zeros behind the
+/// last output.
+pub(in super::super) fn pack_weights(e: &Extents, weight: &[f32]) -> Vec<f32> {
+    let blocks = e.output.div_ceil(MOST_OUTPUTS);
+    let mut packed = vec![0.0; POSITIONS * blocks * e.input * MOST_OUTPUTS];
+    for (i, w) in weight.as_chunks::<9>().0.iter().enumerate() {
+        let (output, channel) = (i / e.input, i % e.input);
+        let (block, lane) = (output / MOST_OUTPUTS, output % MOST_OUTPUTS);
+        for (position, value) in transform_weight(w).into_iter().enumerate() {
+            let row = (position * blocks + block) * e.input + channel;
+            packed[row * MOST_OUTPUTS + lane] = value;
+        }
+    }
+    packed
+}
+
+/// `G w G^T`
+fn transform_weight(w: &[f32; 9]) -> [f32; POSITIONS] {
+    let spread = |a: f32, b: f32, c: f32| [a, 0.5 * (a + b + c), 0.5 * (a - b + c), c];
+    let columns = [0, 1, 2].map(|x| spread(w[x], w[3 + x], w[6 + x]));
+    let mut u = [0.0; POSITIONS];
+    for (y, row) in u.chunks_exact_mut(4).enumerate() {
+        row.copy_from_slice(&spread(columns[0][y], columns[1][y], columns[2][y]));
+    }
+    u
+}
+
+/// Convolves some images `[n, c, h, w]`; writes `[n, o, oh, ow]`.
+pub(in super::super) fn forward(
+    simd: Simd,
+    e: &Extents,
+    x: &[f32],
+    packed: &[f32],
+    [planes, strip, products, _]: &mut Scratch,
+    y: &mut [MaybeUninit<f32>],
+) {
+    let tiling = Tiling::of(e);
+    let images = x.len() / (e.input * e.size[0] * e.size[1]);
+    // Every float is written.
+    planes.resize(images * e.input * tiling.plane(), 0.0);
+    lay_out(simd, &tiling, x, planes);
+    // What lies behind the last tile of a last strip is multiplied, but never read.
+    strip.resize(e.input * CHANNEL, 0.0);
+    products.resize(MOST_OUTPUTS * CHANNEL, 0.0);
+    let tiles = images * tiling.tiles();
+    for first in (0..tiles).step_by(STRIP) {
+        let count = (tiles - first).min(STRIP);
+        transform_input(simd, &tiling, planes, first, count, strip);
+        for block in 0..tiling.outputs.div_ceil(MOST_OUTPUTS) {
+            multiply(simd, &tiling, block, packed, strip, products);
+            transform_output(simd, &tiling, products, first, count, block, y);
+        }
+    }
+}
+
+multiversion! {
+    /// `B^T x B` of a strip's tiles, `[channels, 16, tiles]`.
+    fn transform_input(t: &Tiling, planes: &[f32], first: usize, count: usize, strip: &mut [f32])
+        = transform_input_body
+}
+
+#[inline(always)]
+fn transform_input_body(t: &Tiling, planes: &[f32], first: usize, count: usize, strip: &mut [f32]) {
+    let image = t.channels * t.plane();
+    for s in t.segments(first, count) {
+        let image = &planes[s.image * image..][..image];
+        in_pieces!(s.length, |at| input_piece(
+            t,
+            image,
+            s.row,
+            s.column + at,
+            s.lane + at,
+            strip,
+        ));
+    }
+}
+
+/// All channels of some tiles: what there is to check about them is the same for each.
+#[inline(always)]
+fn input_piece<const N: usize>(
+    t: &Tiling,
+    image: &[f32],
+    row: usize,
+    column: usize,
+    lane: usize,
+    strip: &mut [f32],
+) {
+    let half = t.half();
+    let start = 4 * row * half + column;
+    let (strip, _) = strip.as_chunks_mut::<CHANNEL>();
+    for (plane, channel) in image.chunks_exact(t.plane()).zip(strip) {
+        // A tile's columns: even and odd ones of the row in turn.
+        macro_rules! row {
+            ($y:literal) => {{
+                let even = &plane[start + 2 * $y * half..][..N + 1];
+                let odd = &plane[start + (2 * $y + 1) * half..][..N + 1];
+                [lanes(even), lanes(odd), lanes(&even[1..]), lanes(&odd[1..])]
+            }};
+        }
+        let rows: [[&[f32; N]; 4]; 4] = [row!(0), row!(1), row!(2), row!(3)];
+        let v = transformed_input!(N, rows);
+        let to = &mut channel[lane..][..(POSITIONS - 1) * STRIP + N];
+        store_positions!(v, to, STRIP);
+    }
+}
+
+multiversion! {
+    /// Products of a strip with one block of outputs, `[8, 16, tiles]`.
+    fn multiply(t: &Tiling, block: usize, packed: &[f32], strip: &[f32], products: &mut [f32])
+        = multiply_avx512, multiply_avx2, multiply_portable
+}
+
+/// One body per instruction set: lanes of a vector, outputs in a block of registers, and the
+/// names of the block's accumulators. (As one array they would not stay in registers.)
+macro_rules! multiply_body {
+    ($name:ident, $lanes:literal, $outputs:literal, $fused:literal, [$(($o:literal, $a:ident, $b:ident)),*]) => {
+        #[inline(always)]
+        fn $name(t: &Tiling, block: usize, packed: &[f32], strip: &[f32], products: &mut [f32]) {
+            const L: usize = $lanes;
+            let length = t.channels * MOST_OUTPUTS;
+            let weights = packed.chunks_exact(length).skip(block).step_by(t.outputs.div_ceil(MOST_OUTPUTS));
+            let (strip, _) = strip.as_chunks::<CHANNEL>();
+            let (products, _) = products.as_chunks_mut::<CHANNEL>();
+            for (position, weights) in weights.take(POSITIONS).enumerate() {
+                let (weights, _) = weights.as_chunks::<MOST_OUTPUTS>();
+                for output in (0..MOST_OUTPUTS).step_by($outputs) {
+                    for start in (0..STRIP).step_by(2 * L) {
+                        let start = position * STRIP + start;
+                        $(let mut $a = [0f32; L]; let mut $b = [0f32; L];)*
+                        for (channel, weights) in strip.iter().zip(weights) {
+                            let low: [f32; L] = vector(channel, start);
+                            let high: [f32; L] = vector(channel, start + L);
+                            $(
+                                let weight = [weights[output + $o]; L];
+                                $a = product::<L, $fused>(weight, low, $a);
+                                $b = product::<L, $fused>(weight, high, $b);
+                            )*
+                        }
+                        $(
+                            store(&mut products[output + $o], start, $a);
+                            store(&mut products[output + $o], start + L, $b);
+                        )*
+                    }
+                }
+            }
+        }
+    };
+}
+
+multiply_body!(
+    multiply_avx512,
+    16,
+    8,
+    true,
+    [
+        (0, a0, b0),
+        (1, a1, b1),
+        (2, a2, b2),
+        (3, a3, b3),
+        (4, a4, b4),
+        (5, a5, b5),
+        (6, a6, b6),
+        (7, a7, b7)
+    ]
+);
+multiply_body!(
+    multiply_avx2,
+    8,
+    4,
+    true,
+    [(0, a0, b0), (1, a1, b1), (2, a2, b2), (3, a3, b3)]
+);
+multiply_body!(
+    multiply_portable,
+    4,
+    4,
+    false,
+    [(0, a0, b0), (1, a1, b1), (2, a2, b2), (3, a3, b3)]
+);
+
+multiversion! {
+    /// `A^T m A` of a strip's tiles for one block of outputs, into `[n, o, oh, ow]`.
+    fn transform_output(t: &Tiling, products: &[f32], first: usize, count: usize, block: usize,
+        y: &mut [MaybeUninit<f32>]) = transform_output_body
+}
+
+#[inline(always)]
+fn transform_output_body(
+    t: &Tiling,
+    products: &[f32],
+    first: usize,
+    count: usize,
+    block: usize,
+    y: &mut [MaybeUninit<f32>],
+) {
+    let image = t.outputs * t.output[0] * t.output[1];
+    let (products, _) = products.as_chunks::<CHANNEL>();
+    for s in t.segments(first, count) {
+        let image = &mut y[s.image * image..][..image];
+        let planes = &mut image[block * MOST_OUTPUTS * t.output[0] * t.output[1]..];
+        // The last tile of an odd width goes alone.
+        let whole = s.length.min(t.output[1] / 2 - s.column);
+        in_pieces!(whole, |at| output_piece(
+            t,
+            products,
+            planes,
+            s.row,
+            s.column + at,
+            s.lane + at,
+        ));
+        if whole < s.length {
+            output_piece::<1>(t, products, planes, s.row, s.column + whole, s.lane + whole);
+        }
+    }
+}
+
+#[inline(always)]
+fn output_piece<const N: usize>(
+    t: &Tiling,
+    products: &[[f32; CHANNEL]],
+    planes: &mut [MaybeUninit<f32>],
+    row: usize,
+    column: usize,
+    lane: usize,
+) {
+    let [height, width] = t.output;
+    let start = 2 * row * width;
+    for (products, plane) in products.iter().zip(planes.chunks_exact_mut(height * width)) {
+        let products = &products[lane..][..(POSITIONS - 1) * STRIP + N];
+        let [mut a, mut b, mut c, mut d] = [[0f32; N]; 4];
+        for l in 0..N {
+            macro_rules! column {
+                ($x:literal) => {{
+                    let [m0, m1, m2, m3] = [
+                        products[$x * STRIP + l],
+                        products[(4 + $x) * STRIP + l],
+                        products[(8 + $x) * STRIP + l],
+                        products[(12 + $x) * STRIP + l],
+                    ];
+                    (m0 + m1 + m2, m1 - m2 - m3)
+                }};
+            }
+            let [c0, c1, c2, c3] = [column!(0), column!(1), column!(2), column!(3)];
+            a[l] = c0.0 + c1.0 + c2.0;
+            b[l] = c1.0 - c2.0 - c3.0;
+            c[l] = c0.1 + c1.1 + c2.1;
+            d[l] = c1.1 - c2.1 - c3.1;
+        }
+        store_pairs(&mut plane[start..][..width], 2 * column, a, b);
+        // The last row of tiles may reach below the image.
+        if 2 * row + 1 < height {
+            store_pairs(&mut plane[start + width..][..width], 2 * column, c, d);
+        }
+    }
+}
+
+#[inline(always)]
+fn store<const N: usize>(to: &mut [f32], start: usize, values: [f32; N]) {
+    to[start..start + N].copy_from_slice(&values);
+}
+
+/// Writes `even` and `odd` in turn from `x` on. A single tile may have no right half.
+#[inline(always)]
+fn store_pairs<const N: usize>(
+    row: &mut [MaybeUninit<f32>],
+    x: usize,
+    even: [f32; N],
+    odd: [f32; N],
+) {
+    let row = &mut row[x..];
+    if N == 1 && row.len() == 1 {
+        row[0].write(even[0]);
+        return;
+    }
+    let (row, _) = row.as_chunks_mut::<2>();
+    let row = &mut row[..N];
+    for l in 0..N {
+        row[l] = [MaybeUninit::new(even[l]), MaybeUninit::new(odd[l])];
+    }
+}
