@@ -16,7 +16,7 @@ use bitscope::quantizer::{Parametrization, Quantizer, Rules};
 use serde_json::json;
 
 const IMAGES: usize = 128;
-const ROUNDS: usize = 99;
+const ROUNDS: usize = 9;
 
 fn main() {
     let peak = peak();
@@ -110,7 +110,7 @@ fn convolution(e: &Extents, peak: f64) {
         report("forward", &mut || conv::forward(cpu, e, &x, &w, y));
         let gx = &mut out[..input];
         report("input gradient", &mut || {
-            conv::input_gradient(cpu, e, &w, &g, gx)
+            conv::input_gradient(cpu, e, &w, &g, None, gx)
         });
         report("weight gradient", &mut || {
             drop(black_box(conv::weight_gradient(cpu, e, &x, &g)));

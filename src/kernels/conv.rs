@@ -104,38 +104,61 @@ pub fn is_direct(e: &Extents) -> bool {
 /// # Panics
 /// If the length of `y` is another.
 pub fn forward(cpu: Cpu, e: &Extents, x: &[f32], weight: &[f32], y: &mut [MaybeUninit<f32>]) {
+    forward_onto(cpu, e, x, weight, None, y);
+}
+
+/// [`forward`], with `base` of the output's shape added while the output is still in cache.
+fn forward_onto(
+    cpu: Cpu,
+    e: &Extents,
+    x: &[f32],
+    weight: &[f32],
+    base: Option<&[f32]>,
+    y: &mut [MaybeUninit<f32>],
+) {
     let output = e.output * e.pixels();
     assert!(
         x.len() == e.images * e.image() && y.len() == e.images * output,
         "input and output have the extents' lengths"
     );
-    if winograd::fits(e) {
-        return forward_winograd(cpu, e, x, weight, y);
-    }
-    let packed = direct::fits(e).then(|| direct::pack_weights(e, weight));
+    let by_tiles = winograd::fits(e);
+    let (packed, together) = if by_tiles {
+        let packed = winograd::pack_weights(e, weight);
+        (Some(packed), winograd::images_together(e))
+    } else {
+        let packed = direct::fits(e).then(|| direct::pack_weights(e, weight));
+        (packed, 1)
+    };
+    let (input, output) = (together * e.image(), together * output);
     let images = y
         .chunks_mut(output.max(1))
-        .zip(x.chunks(e.image().max(1)))
+        .zip(x.chunks(input.max(1)))
         .collect();
-    cpu.map(images, |_, (y, x)| {
-        with_scratch(|[scratch, ..]| match &packed {
-            Some(packed) => direct::forward_image(cpu.simd, e, x, packed, scratch, y),
-            None => forward_unfolded(cpu.simd, e, x, weight, scratch, y),
+    cpu.map(images, |i, (y, x)| {
+        with_scratch(|scratch| match &packed {
+            Some(packed) if by_tiles => winograd::forward(cpu.simd, e, x, packed, scratch, y),
+            Some(packed) => direct::forward_image(cpu.simd, e, x, packed, &mut scratch[0], y),
+            None => forward_unfolded(cpu.simd, e, x, weight, &mut scratch[0], y),
         });
+        if let Some(base) = base {
+            // SAFETY: each of the three writes every element of its output.
+            let y = unsafe { y.assume_init_mut() };
+            add(cpu.simd, y, &base[i * output..]);
+        }
     });
 }
 
-/// By tiles, as many images at a time as it takes for enough of them.
-fn forward_winograd(cpu: Cpu, e: &Extents, x: &[f32], weight: &[f32], y: &mut [MaybeUninit<f32>]) {
-    let packed = winograd::pack_weights(e, weight);
-    let together = winograd::images_together(e);
-    let images = y
-        .chunks_mut((together * e.output * e.pixels()).max(1))
-        .zip(x.chunks((together * e.image()).max(1)))
-        .collect();
-    cpu.map(images, |_, (y, x)| {
-        with_scratch(|scratch| winograd::forward(cpu.simd, e, x, &packed, scratch, y));
-    });
+multiversion! {
+    /// `sum += values`, as many as there are in `sum`.
+    fn add(sum: &mut [f32], values: &[f32]) = add_body
+}
+
+#[inline(always)]
+fn add_body(sum: &mut [f32], values: &[f32]) {
+    let values = &values[..sum.len()];
+    for (sum, value) in sum.iter_mut().zip(values) {
+        *sum += value;
+    }
 }
 
 /// One image by columns.
@@ -162,7 +185,7 @@ fn forward_unfolded(
     }
 }
 
-/// Writes the gradient of the input, all of it.
+/// Writes the gradient of the input, all of it, plus `base` (its gradient from elsewhere).
 ///
 /// At stride 1 it is itself a convolution, of the upstream gradient with turned weights: unfolding
 /// copies, where folding would read, add and write.
@@ -171,8 +194,13 @@ pub fn input_gradient(
     e: &Extents,
     weight: &[f32],
     g: &[f32],
+    base: Option<&[f32]>,
     gx: &mut [MaybeUninit<f32>],
 ) {
+    assert!(
+        gx.len() == e.images * e.image() && base.is_none_or(|base| base.len() == gx.len()),
+        "the input's length"
+    );
     let [height, width] = e.kernel;
     let padding = e.geometry.padding;
     if e.geometry.stride == 1 && height == width && padding < height {
@@ -187,7 +215,7 @@ pub fn input_gradient(
             },
             ..*e
         };
-        return forward(cpu, &turned, g, &turn(e, weight), gx);
+        return forward_onto(cpu, &turned, g, &turn(e, weight), base, gx);
     }
     let (pixels, taps) = (e.pixels(), e.taps());
     let outputs = e.output / e.geometry.groups;
@@ -203,14 +231,16 @@ pub fn input_gradient(
             fold(e, columns, gx);
         }
     };
-    assert_eq!(gx.len(), e.images * e.image(), "the input's length");
     let images = gx
         .chunks_mut(e.image().max(1))
         .zip(g.chunks((e.output * pixels).max(1)))
         .collect();
-    cpu.map(images, |_, (gx, g)| {
-        gx.iter_mut().for_each(|v| _ = v.write(0.0));
-        // SAFETY: the line above wrote every element.
+    cpu.map(images, |i, (gx, g)| {
+        match base {
+            Some(base) => _ = gx.write_copy_of_slice(&base[i * e.image()..][..gx.len()]),
+            None => gx.iter_mut().for_each(|v| _ = v.write(0.0)),
+        }
+        // SAFETY: either arm wrote every element.
         let gx = unsafe { gx.assume_init_mut() };
         with_scratch(|[columns, ..]| work(columns, gx, g));
     });
@@ -746,8 +776,12 @@ mod tests {
             };
             let (y, ()) = written(outputs, |y| forward(cpu, &e, &x, &w, y));
             prop_assert!(close(&y, &ry));
-            let (gx, ()) = written(x.len(), |gx| input_gradient(cpu, &e, &w, &g, gx));
+            let (gx, ()) = written(x.len(), |gx| input_gradient(cpu, &e, &w, &g, None, gx));
             prop_assert!(close(&gx, &rx));
+            let (sum, ()) = written(x.len(), |gx| input_gradient(cpu, &e, &w, &g, Some(&x), gx));
+            let expected: Vec<f32> = gx.iter().zip(&x).map(|(g, x)| g + x).collect();
+            let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * (1.0 + b.abs());
+            prop_assert!(sum.iter().zip(&expected).all(near));
             prop_assert!(close(&weight_gradient(cpu, &e, &x, &g), &rw));
         }
         Ok(())

@@ -9,7 +9,7 @@ use burn::tensor::TensorData;
 use burn_flex::FlexTensor;
 
 use super::conv::Geometry;
-use super::ops::{Engine, NormGradients, NormSpec, NormTensors, kernels_of_engine};
+use super::ops::{Engine, InputGradient, NormGradients, NormSpec, NormTensors, kernels_of_engine};
 use super::parallel::{Cpu, Pool};
 use super::slices::{self, Slices};
 use super::subsample::Subsampling;
@@ -64,10 +64,10 @@ impl Engine for Flex {
         weight: FloatTensor<Self>,
         g: FloatTensor<Self>,
         geometry: Geometry,
-        wants_x: bool,
+        wanted: InputGradient<Self>,
     ) -> (Option<FloatTensor<Self>>, FloatTensor<Self>) {
         let e = slices::extents::<Self>(&x, &weight, geometry);
-        slices::convolution_backward::<Self>(&x, &weight, &g, &e, wants_x)
+        slices::convolution_backward::<Self>(&x, &weight, &g, &e, wanted)
     }
 
     fn subsample_forward(x: FloatTensor<Self>, s: &Subsampling) -> FloatTensor<Self> {

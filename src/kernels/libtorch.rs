@@ -18,7 +18,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::composed;
 use super::conv::{self, Extents, Geometry};
-use super::ops::{Engine, NormGradients, NormSpec, NormTensors, kernels_of_engine};
+use super::ops::{Engine, InputGradient, NormGradients, NormSpec, NormTensors, kernels_of_engine};
 use super::parallel::{Cpu, Pool};
 use super::slices::{self, Slices};
 use super::subsample::Subsampling;
@@ -183,13 +183,14 @@ impl Engine for LibTorch {
         weight: FloatTensor<Self>,
         g: FloatTensor<Self>,
         geometry: Geometry,
-        wants_x: bool,
+        wanted: InputGradient<Self>,
     ) -> (Option<FloatTensor<Self>>, FloatTensor<Self>) {
         let e = slices::extents::<Self>(&x, &weight, geometry);
         if is_ours(&x, &e) {
-            return slices::convolution_backward::<Self>(&x, &weight, &g, &e, wants_x);
+            return slices::convolution_backward::<Self>(&x, &weight, &g, &e, wanted);
         }
-        own_convolution_backward(&x, &weight, &g, geometry, wants_x)
+        let (gx, gw) = own_convolution_backward(&x, &weight, &g, geometry, wanted.is_wanted());
+        (gx.map(|gx| wanted.with_base(gx)), gw)
     }
 
     fn subsample_forward(x: FloatTensor<Self>, s: &Subsampling) -> FloatTensor<Self> {

@@ -115,6 +115,22 @@ pub fn convolution(x: Tensor<4>, weight: Tensor<4>, geometry: Geometry) -> Tenso
         x.into_dispatch(),
         weight.into_dispatch(),
         geometry,
+        false,
+    ))
+}
+
+/// [`convolution`] of the input of a residual block, which is also the residual, as it is, of a
+/// [`norm_activation`] further on in the same graph. That one's gradient comes first on the way
+/// back; the convolution's is added to it while it is in cache, instead of in a pass of its own.
+///
+/// # Panics
+/// In the backward pass, if the input is no such residual.
+pub fn convolution_of_residual(x: Tensor<4>, weight: Tensor<4>, geometry: Geometry) -> Tensor<4> {
+    Tensor::from_dispatch(Dispatch::convolution(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        geometry,
+        true,
     ))
 }
 

@@ -16,6 +16,7 @@ use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
+use burn_backend::ops::FloatTensorOps;
 
 use super::composed;
 use super::conv::Geometry;
@@ -78,21 +79,56 @@ pub trait Engine: Backend {
         Self::conv2d(x, weight, None, geometry.options())
     }
 
-    /// Gradients of `x` (where `wants_x`) and of `weight`.
+    /// Gradients of `x` (where it is wanted) and of `weight`.
     fn convolution_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         g: FloatTensor<Self>,
         geometry: Geometry,
-        wants_x: bool,
+        wanted: InputGradient<Self>,
     ) -> (Option<FloatTensor<Self>>, FloatTensor<Self>) {
-        let gx = wants_x.then(|| {
-            Self::conv2d_x_backward(x.clone(), weight.clone(), g.clone(), geometry.options())
+        let gx = wanted.is_wanted().then(|| {
+            let (x, weight, g) = (x.clone(), weight.clone(), g.clone());
+            wanted.with_base(Self::conv2d_x_backward(x, weight, g, geometry.options()))
         });
         (
             gx,
             Self::conv2d_weight_backward(x, weight, g, geometry.options()),
         )
+    }
+}
+
+/// What is wanted of a convolution's input gradient.
+#[derive(Debug)]
+pub enum InputGradient<B: Backend> {
+    /// Nothing: the input is data.
+    Unwanted,
+    /// The gradient.
+    Alone,
+    /// The gradient plus what the input has been given from elsewhere.
+    Onto(FloatTensor<B>),
+}
+
+impl<B: Backend> InputGradient<B> {
+    /// Whether there is anything to compute.
+    pub fn is_wanted(&self) -> bool {
+        !matches!(self, Self::Unwanted)
+    }
+
+    /// What to add the gradient to.
+    pub fn base(&self) -> Option<&FloatTensor<B>> {
+        match self {
+            Self::Onto(base) => Some(base),
+            Self::Unwanted | Self::Alone => None,
+        }
+    }
+
+    /// A gradient that an engine computed alone, with the base added.
+    pub fn with_base(self, gradient: FloatTensor<B>) -> FloatTensor<B> {
+        match self {
+            Self::Onto(base) => B::float_add(gradient, base),
+            Self::Unwanted | Self::Alone => gradient,
+        }
     }
 }
 
@@ -171,11 +207,12 @@ pub trait Kernels: Backend {
         spec: NormSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
-    /// See [`super::convolution`].
+    /// See [`super::convolution`] and, for `of_residual`, [`super::convolution_of_residual`].
     fn convolution(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         geometry: Geometry,
+        of_residual: bool,
     ) -> FloatTensor<Self>;
 
     /// See [`super::subsample`].
@@ -227,6 +264,7 @@ macro_rules! kernels_of_engine {
                 x: FloatTensor<Self>,
                 weight: FloatTensor<Self>,
                 geometry: Geometry,
+                _of_residual: bool,
             ) -> FloatTensor<Self> {
                 <Self as Engine>::convolution_forward(x, weight, geometry)
             }
@@ -307,7 +345,10 @@ impl<B: Engine, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         geometry: Geometry,
+        of_residual: bool,
     ) -> FloatTensor<Self> {
+        // A leaf's gradient stays where it is when it is read: it would count twice.
+        let of_residual = of_residual && !<Self as FloatTensorOps<Self>>::float_is_require_grad(&x);
         let (x, x_node) = x.into_parts();
         let (weight, weight_node) = weight.into_parts();
         let output = B::convolution_forward(x.clone(), weight.clone(), geometry);
@@ -316,7 +357,15 @@ impl<B: Engine, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
             .compute_bound()
             .stateful()
         {
-            OpsKind::Tracked(prep) => prep.finish((x, weight, geometry), output),
+            OpsKind::Tracked(prep) => prep.finish(
+                ConvolutionState {
+                    x,
+                    weight,
+                    geometry,
+                    of_residual,
+                },
+                output,
+            ),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }
@@ -407,8 +456,17 @@ impl<B: Engine> Backward<B, 5> for NormActivation {
 #[derive(Debug)]
 struct Convolution;
 
+/// What the convolution's backward pass needs.
+#[derive(Debug, Clone)]
+struct ConvolutionState<B: Backend> {
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    geometry: Geometry,
+    of_residual: bool,
+}
+
 impl<B: Engine> Backward<B, 2> for Convolution {
-    type State = (FloatTensor<B>, FloatTensor<B>, Geometry);
+    type State = ConvolutionState<B>;
 
     fn backward(
         self,
@@ -417,14 +475,90 @@ impl<B: Engine> Backward<B, 2> for Convolution {
         _checkpointer: &mut Checkpointer,
     ) {
         let g = gradients.consume::<B>(&ops.node);
-        let (x, weight, geometry) = ops.state;
+        let ConvolutionState {
+            x,
+            weight,
+            geometry,
+            of_residual,
+        } = ops.state;
         let [x_parent, weight_parent] = ops.parents;
-        let (gx, gw) = B::convolution_backward(x, weight, g, geometry, x_parent.is_some());
+        let wanted = match &x_parent {
+            None => InputGradient::Unwanted,
+            // The norm that the residual goes into lies behind this convolution, so its gradient
+            // is there already.
+            Some(node) if of_residual => InputGradient::Onto(gradients.consume::<B>(node)),
+            Some(_) => InputGradient::Alone,
+        };
+        let (gx, gw) = B::convolution_backward(x, weight, g, geometry, wanted);
         if let (Some(node), Some(gradient)) = (x_parent, gx) {
             gradients.register::<B>(node.id, gradient);
         }
         if let Some(node) = weight_parent {
             gradients.register::<B>(node.id, gw);
+        }
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::{Device, Tensor, TensorData};
+
+    use crate::kernels::norm::{Activation, Moments};
+    use crate::kernels::{
+        Geometry, NormInputs, convolution, convolution_of_residual, norm_activation,
+    };
+
+    fn wave<const D: usize>(shape: [usize; D], seed: f32) -> Tensor<D> {
+        let count = shape.iter().product::<usize>();
+        let values: Vec<f32> = (0..count).map(|i| (i as f32 * 0.7 + seed).sin()).collect();
+        Tensor::from_data(TensorData::new(values, shape), &Device::flex().autodiff())
+    }
+
+    /// Gradients of what a residual block's input is made of, and of its convolution's weights.
+    fn block(
+        first: impl Fn(Tensor<4>, Tensor<4>, Geometry) -> Tensor<4>,
+        input_is_leaf: bool,
+    ) -> [Vec<f32>; 2] {
+        let geometry = Geometry {
+            stride: 1,
+            padding: 1,
+            groups: 1,
+            in_order: false,
+        };
+        let leaf = wave([3, 8, 5, 6], 0.0).require_grad();
+        let weight = wave([8, 8, 3, 3], 1.0).require_grad();
+        let x = if input_is_leaf {
+            leaf.clone()
+        } else {
+            leaf.clone() * 2.0
+        };
+        let inputs = NormInputs {
+            residual: Some(x.clone()),
+            gamma: wave([8], 2.0),
+            beta: wave([8], 3.0),
+            sums: wave([4], 0.0),
+            statistics: None,
+            epsilon: 1e-5,
+            moments: Moments::Exact,
+        };
+        let (y, _) = norm_activation(first(x, weight.clone(), geometry), inputs, Activation::Relu);
+        let gradients = (y.clone() * wave(y.dims(), 4.0)).sum().backward();
+        [leaf, weight].map(|t| {
+            let gradient = t.grad(&gradients).expect("tracked");
+            gradient.into_data().try_to_vec::<f32>().expect("f32")
+        })
+    }
+
+    #[test]
+    fn a_residual_and_its_convolution_give_their_input_one_gradient() {
+        for input_is_leaf in [false, true] {
+            let [x, w] = block(convolution_of_residual, input_is_leaf);
+            let [expected_x, expected_w] = block(convolution, input_is_leaf);
+            assert_eq!(w, expected_w);
+            assert_eq!(x.len(), expected_x.len());
+            for (a, b) in x.iter().zip(&expected_x) {
+                assert!((a - b).abs() <= 1e-5 * (1.0 + b.abs()), "{a} and {b}");
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use burn::backend::{Backend, TensorMetadata};
 
 use super::conv::{self, Extents, Geometry};
 use super::norm::{self, Activation, Extent, Inputs, Moments};
-use super::ops::{NormGradients, NormTensors};
+use super::ops::{InputGradient, NormGradients, NormTensors};
 use super::parallel::Cpu;
 use super::quantize;
 use super::subsample::{self, Subsampling};
@@ -84,13 +84,15 @@ pub(super) fn convolution_backward<B: Slices>(
     weight: &FloatTensor<B>,
     g: &FloatTensor<B>,
     e: &Extents,
-    wants_x: bool,
+    wanted: InputGradient<B>,
 ) -> (Option<FloatTensor<B>>, FloatTensor<B>) {
     let upstream = B::hold(g);
-    let gx = wants_x.then(|| {
+    let gx = wanted.is_wanted().then(|| {
         let weight = B::hold(weight);
+        let base = wanted.base().map(B::hold);
+        let base = base.as_ref().map(AsRef::as_ref);
         B::written(&shape::<B>(x), |gx| {
-            conv::input_gradient(B::cpu(), e, weight.as_ref(), upstream.as_ref(), gx);
+            conv::input_gradient(B::cpu(), e, weight.as_ref(), upstream.as_ref(), base, gx);
         })
         .0
     });

@@ -100,7 +100,7 @@ impl Forward<'_> {
         let modules = std::mem::take(&mut self.network.modules);
         for module in &modules {
             x = match module {
-                Module::Unit(unit) => self.unit(unit, x, None),
+                Module::Unit(unit) => self.unit(unit, x, None, false),
                 Module::Block(block) => self.block(block, x),
             };
         }
@@ -112,17 +112,30 @@ impl Forward<'_> {
         let around = match &block.around {
             Around::Identity => x.clone(),
             Around::Subsample { stride, extra } => kernels::subsample(x.clone(), *stride, *extra),
-            Around::Projection(unit) => self.unit(unit, x.clone(), None),
+            Around::Projection(unit) => self.unit(unit, x.clone(), None, false),
         };
-        let x = self.unit(&block.first, x, None);
-        self.unit(&block.second, x, Some(around))
+        let around_is_input = matches!(block.around, Around::Identity);
+        let x = self.unit(&block.first, x, None, around_is_input);
+        self.unit(&block.second, x, Some(around), false)
     }
 
-    fn unit(&mut self, unit: &Unit, x: Tensor<4>, residual: Option<Tensor<4>>) -> Tensor<4> {
+    /// `of_residual`: whether `x`, as it is, is also the residual of the unit that ends the block.
+    fn unit(
+        &mut self,
+        unit: &Unit,
+        x: Tensor<4>,
+        residual: Option<Tensor<4>>,
+        of_residual: bool,
+    ) -> Tensor<4> {
         let weight = self
             .weight(unit.weight, unit.weight_slot)
             .reshape(unit.weight_shape);
-        let x = kernels::convolution(x, weight, unit.geometry);
+        let convolution = if of_residual {
+            kernels::convolution_of_residual
+        } else {
+            kernels::convolution
+        };
+        let x = convolution(x, weight, unit.geometry);
         let activation = match unit.activation {
             UnitActivation::Identity => Activation::Identity,
             UnitActivation::Relu(Some(slot)) if self.network.quantized => {
