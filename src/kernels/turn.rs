@@ -62,8 +62,8 @@ fn turn_body(shape: &Turned, x: &[f32], turned: &mut [f32]) {
             let (tiles, rest) = row.split_at_mut(whole * TILE * lanes);
             for (tile, out) in tiles.chunks_exact_mut(TILE * lanes).enumerate() {
                 let mut columns = [[0f32; TILE]; LANES];
-                for channel in 0..LANES {
-                    columns[channel] = vector(from(channel), tile * TILE);
+                for (channel, column) in columns.iter_mut().enumerate() {
+                    *column = vector(from(channel), tile * TILE);
                 }
                 for (j, out) in out.chunks_exact_mut(lanes).enumerate().take(TILE) {
                     let out = &mut out[first..first + LANES];

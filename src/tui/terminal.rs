@@ -1,6 +1,6 @@
 //! The terminal's state: entered once, left on every way out.
 
-use std::io::{self, Stdout, Write, stdout};
+use std::io::{self, BufWriter, Stdout, Write, stdout};
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,7 +25,21 @@ static ENTERED: AtomicBool = AtomicBool::new(false);
 pub(super) struct Screen {
     /// Never dropped at the end: it would say on standard error that the cursor cannot be shown,
     /// and where that is gone with the terminal, saying so is a panic.
-    terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
+    terminal: ManuallyDrop<Painted>,
+}
+
+/// A frame leaves in one piece: written bit by bit, it would wake whoever shows it several times,
+/// on cores that training has use for.
+type Painted = Terminal<CrosstermBackend<BufWriter<Stdout>>>;
+
+/// More than a full frame of a large terminal takes.
+const FRAME: usize = 1 << 18;
+
+fn painted() -> io::Result<Painted> {
+    Terminal::new(CrosstermBackend::new(BufWriter::with_capacity(
+        FRAME,
+        stdout(),
+    )))
 }
 
 impl Screen {
@@ -42,7 +56,7 @@ impl Screen {
             previous(info);
         }));
         take_over()?;
-        let terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
+        let terminal = painted()?;
         Ok(Self {
             terminal: ManuallyDrop::new(terminal),
         })
@@ -67,7 +81,7 @@ impl Screen {
     /// wait for an answer.)
     pub(super) fn repaint(&mut self) -> io::Result<()> {
         execute!(stdout(), Clear(ClearType::All))?;
-        *self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
+        *self.terminal = painted()?;
         Ok(())
     }
 
