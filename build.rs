@@ -15,6 +15,7 @@ mod libtorch {
 
     pub fn build() {
         println!("cargo:rerun-if-changed=src/kernels/libtorch.cpp");
+        println!("cargo:rerun-if-changed=src/kernels/nvidia/element.cuh");
         println!("cargo:rerun-if-env-changed=LIBTORCH");
         println!("cargo:rerun-if-env-changed=LIBTORCH_BYPASS_VERSION_CHECK");
         let root = match find() {
@@ -51,6 +52,11 @@ mod libtorch {
         println!("cargo:rustc-link-lib=c10");
         // The loader finds the libraries where they were linked, without variables.
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", libraries.display());
+        // Beside a PyTorch from the package index lies NVRTC, which compiles kernels for a card.
+        let nvrtc = root.join("../nvidia/cuda_nvrtc/lib");
+        if let Ok(nvrtc) = nvrtc.canonicalize() {
+            println!("cargo:rustc-link-arg=-Wl,-rpath,{}", nvrtc.display());
+        }
     }
 
     /// The folder with `include` and `lib`, of a version that fits.

@@ -1,5 +1,5 @@
 //! The operations on LibTorch: our slices' kernels on the CPU, on LibTorch's own threads; its own
-//! convolution; tensor operations on CUDA.
+//! convolution; on CUDA a quantizer of our own, and tensor operations.
 
 #![allow(
     deprecated,
@@ -10,7 +10,7 @@ use std::any::Any;
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use burn::backend::tensor::FloatTensor;
 use burn_tch::{LibTorch, TchTensor};
@@ -18,6 +18,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::composed;
 use super::conv::{self, Extents, Geometry};
+use super::nvidia::{self, Card};
 use super::ops::{Engine, InputGradient, NormGradients, NormSpec, NormTensors, kernels_of_engine};
 use super::parallel::{Cpu, Pool};
 use super::slices::{self, Slices};
@@ -211,9 +212,12 @@ impl Engine for LibTorch {
 
     fn fake_quantize_forward(x: FloatTensor<Self>, grid: &Grid) -> FloatTensor<Self> {
         if on_cpu(&x) {
-            slices::fake_quantize_forward::<Self>(&x, grid)
-        } else {
-            composed::fake_quantize_forward::<Self>(x, grid)
+            return slices::fake_quantize_forward::<Self>(&x, grid);
+        }
+        let ours = card(&x).and_then(|card| said(card.forward(&x.tensor, grid)));
+        match ours {
+            Some(y) => TchTensor::new(y),
+            None => composed::fake_quantize_forward::<Self>(x, grid),
         }
     }
 
@@ -223,9 +227,12 @@ impl Engine for LibTorch {
         grid: &Grid,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         if on_cpu(&x) {
-            slices::fake_quantize_backward::<Self>(&x, &g, grid)
-        } else {
-            composed::fake_quantize_backward::<Self>(x, g, grid)
+            return slices::fake_quantize_backward::<Self>(&x, &g, grid);
+        }
+        let ours = card(&x).and_then(|card| said(card.backward(&x.tensor, &g.tensor, grid)));
+        match ours {
+            Some([gx, sums]) => (TchTensor::new(gx), TchTensor::new(sums)),
+            None => composed::fake_quantize_backward::<Self>(x, g, grid),
         }
     }
 
@@ -251,6 +258,23 @@ impl Engine for LibTorch {
             composed::norm_activation_backward(inputs, statistics, g)
         }
     }
+}
+
+/// Our kernels on the tensor's card, held against the composed operations.
+fn card(x: &TchTensor) -> Option<Arc<Card>> {
+    nvidia::card(x.tensor.device(), |x, g, grid| {
+        let [x, g] = [x, g].map(|t| TchTensor::new(t.shallow_clone()));
+        let y = composed::fake_quantize_forward::<LibTorch>(x.clone(), grid);
+        let (gx, sums) = composed::fake_quantize_backward::<LibTorch>(x, g, grid);
+        [y.tensor, gx.tensor, sums.tensor]
+    })
+}
+
+/// What a launch gave; why it gave nothing goes to the log.
+fn said<T>(launched: Result<T, String>) -> Option<T> {
+    launched
+        .inspect_err(|reason| tracing::warn!("a kernel was not launched: {reason}"))
+        .ok()
 }
 
 /// Both gradients by LibTorch's own backward pass.

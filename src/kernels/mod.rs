@@ -24,6 +24,8 @@ mod flex;
 pub(crate) mod libtorch;
 mod memory;
 pub mod norm;
+#[cfg(feature = "libtorch")]
+mod nvidia;
 pub mod ops;
 mod outer;
 pub mod parallel;
