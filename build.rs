@@ -53,9 +53,10 @@ mod libtorch {
         // The loader finds the libraries where they were linked, without variables.
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", libraries.display());
         // Beside a PyTorch from the package index lies NVRTC, which compiles kernels for a card.
-        let nvrtc = root.join("../nvidia/cuda_nvrtc/lib");
-        if let Ok(nvrtc) = nvrtc.canonicalize() {
-            println!("cargo:rustc-link-arg=-Wl,-rpath,{}", nvrtc.display());
+        for place in ["../nvidia/cuda_nvrtc/lib", "../nvidia/cu13/lib"] {
+            if let Ok(nvrtc) = root.join(place).canonicalize() {
+                println!("cargo:rustc-link-arg=-Wl,-rpath,{}", nvrtc.display());
+            }
         }
     }
 

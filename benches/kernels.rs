@@ -196,8 +196,8 @@ fn peak() -> f64 {
         });
     });
     let lanes = match Simd::current() {
-        Simd::Avx512 => 16,
-        Simd::Avx2 => 8,
+        Simd::Avx512 { .. } => 16,
+        Simd::Avx2 { .. } => 8,
         Simd::Portable => 4,
     };
     (threads * STEPS * CHAINS * lanes * 2) as f64 / seconds
@@ -219,9 +219,9 @@ fn multiply_adds(steps: usize) -> f32 {
         }
         match Simd::current() {
             // SAFETY: `Simd::current` detected these features on this processor.
-            Simd::Avx512 => return unsafe { avx512(steps) },
+            Simd::Avx512 { .. } => return unsafe { avx512(steps) },
             // SAFETY: as above.
-            Simd::Avx2 => return unsafe { avx2(steps) },
+            Simd::Avx2 { .. } => return unsafe { avx2(steps) },
             Simd::Portable => {}
         }
     }

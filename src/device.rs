@@ -205,3 +205,20 @@ pub fn burn_device(engine: Engine) -> Device {
         other => panic!("{other} is not compiled in"),
     }
 }
+
+/// How quantizers run on an engine that has met one: `own` kernels of one pass, or `composed` of tensor
+/// operations, with the reason where it is not the engine's nature.
+pub fn quantizer_kernels(engine: Engine) -> String {
+    match engine {
+        Engine::Flex | Engine::LibTorchCpu => "own".into(),
+        Engine::Cuda(_) => "composed".into(),
+        #[cfg(feature = "libtorch")]
+        Engine::LibTorchCuda(ordinal) => match crate::kernels::card_status(ordinal) {
+            Some(Ok(())) => "own".into(),
+            Some(Err(reason)) => format!("composed: {reason}"),
+            None => "none met".into(),
+        },
+        #[cfg(not(feature = "libtorch"))]
+        Engine::LibTorchCuda(_) => "composed".into(),
+    }
+}

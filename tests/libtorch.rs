@@ -6,7 +6,7 @@ mod common;
 
 use bitscope::device::{burn_device, parse};
 use bitscope::experiment::load_embedded;
-use bitscope::kernels::{Geometry, convolution};
+use bitscope::kernels::{Geometry, Input, convolution};
 use bitscope::training::Trainer;
 use burn::tensor::{Device, Tensor, TensorData};
 use common::SMALL;
@@ -27,7 +27,7 @@ fn convolved(device: &Device, x: [usize; 4], w: [usize; 4], geometry: Geometry) 
         Tensor::<4>::from_data(TensorData::new(values, shape), &autodiff).require_grad()
     };
     let (x, w) = (leaf(x, 0.0), leaf(w, 1.0));
-    let y = convolution(x.clone(), w.clone(), geometry);
+    let y = convolution(x.clone(), w.clone(), geometry, Input::Plain);
     let shape = y.dims();
     let upstream = wave(shape.iter().product(), 2.0);
     let upstream = Tensor::<4>::from_data(TensorData::new(upstream, shape), &autodiff);

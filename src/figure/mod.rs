@@ -20,6 +20,7 @@ pub use build::{Name, Overlaid, View, XUnit, build, panel, panel_count, panel_wi
 pub use export::{ExportError, Format, Notes, csv, export, paint_svg_text, write_png};
 pub use saved::{Saved, SavedError, notes};
 pub use scene::{
-    Area, Axis, Bar, Figure, Guide, Heat, Ink, Item, Label, Line, Scale, Scene, VerticalMark,
+    Area, Axis, Bar, Figure, Guide, Heat, HeatRow, Ink, Item, Label, Line, Scale, Scene,
+    VerticalMark,
 };
 pub use theme::Theme;

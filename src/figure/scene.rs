@@ -154,14 +154,52 @@ pub struct Bar {
 /// A matrix of bitwidths over steps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Heat {
-    /// Name of each row, top first.
-    pub rows: Vec<String>,
-    /// Edges of the columns on the x axis: one more than columns.
+    /// The rows, top first.
+    pub rows: Vec<HeatRow>,
+    /// Edges of the columns on the x axis, ascending: one more than columns.
     pub edges: Vec<f64>,
     /// Row-major values; `None` where there is no data.
     pub values: Vec<Option<f32>>,
     /// The row whose name stands out.
     pub selected: Option<usize>,
+}
+
+impl Heat {
+    /// Number of columns.
+    pub fn columns(&self) -> usize {
+        self.edges.len().saturating_sub(1)
+    }
+
+    /// The values of one row.
+    pub fn row(&self, row: usize) -> &[Option<f32>] {
+        &self.values[row * self.columns()..][..self.columns()]
+    }
+
+    /// The column that `x` falls into.
+    fn column(&self, x: f64) -> Option<usize> {
+        let behind = self.edges.partition_point(|edge| *edge <= x);
+        behind
+            .checked_sub(1)
+            .filter(|column| *column < self.columns())
+    }
+
+    /// One row in other columns: what it holds in the middle of each.
+    pub fn row_in(&self, row: usize, edges: &[f64]) -> Vec<Option<f32>> {
+        let values = self.row(row);
+        edges
+            .windows(2)
+            .map(|ends| values[self.column(ends[0].midpoint(ends[1]))?])
+            .collect()
+    }
+}
+
+/// What stands beside a row of a [`Heat`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeatRow {
+    /// Its name.
+    pub label: String,
+    /// Colour of the name.
+    pub ink: Ink,
 }
 
 /// A filled band.

@@ -10,7 +10,7 @@ use std::any::Any;
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use burn::backend::tensor::FloatTensor;
 use burn_tch::{LibTorch, TchTensor};
@@ -214,8 +214,7 @@ impl Engine for LibTorch {
         if on_cpu(&x) {
             return slices::fake_quantize_forward::<Self>(&x, grid);
         }
-        let ours = card(&x).and_then(|card| said(card.forward(&x.tensor, grid)));
-        match ours {
+        match by_card(&x, |card| card.forward(&x.tensor, grid)) {
             Some(y) => TchTensor::new(y),
             None => composed::fake_quantize_forward::<Self>(x, grid),
         }
@@ -229,8 +228,7 @@ impl Engine for LibTorch {
         if on_cpu(&x) {
             return slices::fake_quantize_backward::<Self>(&x, &g, grid);
         }
-        let ours = card(&x).and_then(|card| said(card.backward(&x.tensor, &g.tensor, grid)));
-        match ours {
+        match by_card(&x, |card| card.backward(&x.tensor, &g.tensor, grid)) {
             Some([gx, sums]) => (TchTensor::new(gx), TchTensor::new(sums)),
             None => composed::fake_quantize_backward::<Self>(x, g, grid),
         }
@@ -260,20 +258,18 @@ impl Engine for LibTorch {
     }
 }
 
-/// Our kernels on the tensor's card, held against the composed operations.
-fn card(x: &TchTensor) -> Option<Arc<Card>> {
-    nvidia::card(x.tensor.device(), |x, g, grid| {
+/// What our kernels on the tensor's card give, where there are any and they agree with the composed
+/// operations. A launch that fails is the last one on its card.
+fn by_card<T>(x: &TchTensor, launch: impl FnOnce(&Card) -> Result<T, String>) -> Option<T> {
+    let device = x.tensor.device();
+    let card = nvidia::card(device, |x, g, grid| {
         let [x, g] = [x, g].map(|t| TchTensor::new(t.shallow_clone()));
         let y = composed::fake_quantize_forward::<LibTorch>(x.clone(), grid);
         let (gx, sums) = composed::fake_quantize_backward::<LibTorch>(x, g, grid);
         [y.tensor, gx.tensor, sums.tensor]
-    })
-}
-
-/// What a launch gave; why it gave nothing goes to the log.
-fn said<T>(launched: Result<T, String>) -> Option<T> {
-    launched
-        .inspect_err(|reason| tracing::warn!("a kernel was not launched: {reason}"))
+    })?;
+    launch(&card)
+        .map_err(|reason| nvidia::give_up(device, reason))
         .ok()
 }
 
@@ -320,4 +316,34 @@ fn own_convolution_backward(
 /// Whether a CUDA device answers to LibTorch, and how many.
 pub(crate) fn cuda_devices() -> usize {
     usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantizer::{Parametrization, Quantizer, Rules};
+
+    #[test]
+    fn what_a_card_is_held_against_equals_the_cpu_kernels() {
+        for p in [Parametrization::U3, Parametrization::P3] {
+            for (signed, rules) in [(true, Rules::Paper), (false, Rules::PublishedCode)] {
+                let grid = Quantizer::learned(p, signed, rules).grid([0.125, 1.0]);
+                let x = nvidia::trial(&grid, Device::Cpu);
+                let tensors = || [&x, &x.sin()].map(|t| TchTensor::new(t.shallow_clone()));
+                let [a, g] = tensors();
+                let y = composed::fake_quantize_forward::<LibTorch>(a.clone(), &grid);
+                let (gx, sums) = composed::fake_quantize_backward::<LibTorch>(a, g, &grid);
+                let [a, g] = tensors();
+                let expected_y = LibTorch::fake_quantize_forward(a.clone(), &grid);
+                let (expected_gx, expected_sums) = LibTorch::fake_quantize_backward(a, g, &grid);
+                for (ours, expected) in [(y, expected_y), (gx, expected_gx), (sums, expected_sums)]
+                {
+                    assert!(
+                        ours.tensor.allclose(&expected.tensor, 1e-5, 1e-3, false),
+                        "{grid:?}"
+                    );
+                }
+            }
+        }
+    }
 }

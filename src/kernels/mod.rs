@@ -6,18 +6,18 @@
 //! - [`norm_activation`]: batch norm, residual addition and activation (ReLU or quantizer) as one
 //!   operation.
 //! - [`convolution`]: 2-d convolution and both gradients.
+//! - [`subsample`]: the shortcut that takes every other pixel.
 //! - [`Simd`]: which instruction set the CPU kernels use, chosen at run time.
 //!
 //! Each engine implements [`ops::Engine`] on plain slices, in its own fast paths, or composed of
-//! its tensor operations; the wiring
-//! into burn's autodiff is written once, in `ops`. Beside each fast path stands a plain reference
-//! that the tests compare against. All `unsafe` of the project lives in this room.
+//! its tensor operations; the wiring into burn's autodiff is written once, in `ops`. Beside each
+//! fast path stands a plain reference that the tests compare against. All `unsafe` of the project
+//! lives in this room.
 
 mod composed;
 pub mod conv;
 #[cfg(feature = "cuda")]
 mod cuda;
-mod direct;
 #[cfg(feature = "flex")]
 mod flex;
 #[cfg(feature = "libtorch")]
@@ -27,14 +27,11 @@ pub mod norm;
 #[cfg(feature = "libtorch")]
 mod nvidia;
 pub mod ops;
-mod outer;
 pub mod parallel;
 pub mod quantize;
 mod simd;
 mod slices;
 pub mod subsample;
-mod turn;
-mod winograd;
 
 use std::mem::MaybeUninit;
 
@@ -44,6 +41,8 @@ use burn::tensor::Tensor;
 pub use conv::Geometry;
 pub use memory::keep_blocks;
 pub use norm::{Activation, Moments};
+#[cfg(feature = "libtorch")]
+pub(crate) use nvidia::status as card_status;
 use ops::{Kernels, NormSpec};
 pub use simd::Simd;
 pub use subsample::Subsampling;
@@ -111,28 +110,28 @@ pub fn norm_activation(
     (Tensor::from_dispatch(y), Tensor::from_dispatch(statistics))
 }
 
-/// Cross-correlation of `x` `[n, c, h, w]` with `weight` `[o, c / groups, kh, kw]`.
-pub fn convolution(x: Tensor<4>, weight: Tensor<4>, geometry: Geometry) -> Tensor<4> {
-    Tensor::from_dispatch(Dispatch::convolution(
-        x.into_dispatch(),
-        weight.into_dispatch(),
-        geometry,
-        false,
-    ))
+/// What else the input of a [`convolution`] goes into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// Nothing that this operation has to know.
+    Plain,
+    /// As it is, it is also the residual of a [`norm_activation`] further on in the same graph.
+    /// That one's gradient comes first on the way back; the convolution's is added to it while it
+    /// is in cache, instead of in a pass of its own.
+    Residual,
 }
 
-/// [`convolution`] of the input of a residual block, which is also the residual, as it is, of a
-/// [`norm_activation`] further on in the same graph. That one's gradient comes first on the way
-/// back; the convolution's is added to it while it is in cache, instead of in a pass of its own.
+/// Cross-correlation of `x` `[n, c, h, w]` with `weight` `[o, c / groups, kh, kw]`.
 ///
 /// # Panics
-/// In the backward pass, if the input is no such residual.
-pub fn convolution_of_residual(x: Tensor<4>, weight: Tensor<4>, geometry: Geometry) -> Tensor<4> {
+/// In the backward pass, if `x` was said to be a residual and nothing further on gave it a
+/// gradient.
+pub fn convolution(x: Tensor<4>, weight: Tensor<4>, geometry: Geometry, input: Input) -> Tensor<4> {
     Tensor::from_dispatch(Dispatch::convolution(
         x.into_dispatch(),
         weight.into_dispatch(),
         geometry,
-        true,
+        input,
     ))
 }
 

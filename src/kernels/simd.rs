@@ -7,9 +7,11 @@ use std::sync::OnceLock;
 pub enum Simd {
     /// What the compiler's target has.
     Portable,
-    /// AVX2 and FMA.
+    /// AVX2 and FMA. Only made where the processor has them.
+    #[non_exhaustive]
     Avx2,
-    /// AVX-512 (F, BW, DQ, VL).
+    /// AVX-512 (F, BW, DQ, VL). Only made where the processor has it.
+    #[non_exhaustive]
     Avx512,
 }
 
@@ -113,6 +115,15 @@ pub(super) fn product<const L: usize, const FUSED: bool>(
         };
     }
     out
+}
+
+/// Adds the lanes to the first values of `sums`.
+#[inline(always)]
+pub(super) fn add<const L: usize>(sums: &mut [f32], lanes: [f32; L]) {
+    let sums = &mut sums[..L];
+    for l in 0..L {
+        sums[l] += lanes[l];
+    }
 }
 
 /// A vector of a row, from `start` on.

@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, s};
 
 use super::parameter::read;
 use super::{Around, Block, Module, NORM_EPSILON, Network, Unit, UnitActivation};
-use crate::kernels::{self, Activation, NormInputs};
+use crate::kernels::{self, Activation, Input, NormInputs};
 
 /// What a forward pass is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl Forward<'_> {
         let modules = std::mem::take(&mut self.network.modules);
         for module in &modules {
             x = match module {
-                Module::Unit(unit) => self.unit(unit, x, None, false),
+                Module::Unit(unit) => self.unit(unit, x, None, Input::Plain),
                 Module::Block(block) => self.block(block, x),
             };
         }
@@ -112,30 +112,27 @@ impl Forward<'_> {
         let around = match &block.around {
             Around::Identity => x.clone(),
             Around::Subsample { stride, extra } => kernels::subsample(x.clone(), *stride, *extra),
-            Around::Projection(unit) => self.unit(unit, x.clone(), None, false),
+            Around::Projection(unit) => self.unit(unit, x.clone(), None, Input::Plain),
         };
-        let around_is_input = matches!(block.around, Around::Identity);
-        let x = self.unit(&block.first, x, None, around_is_input);
-        self.unit(&block.second, x, Some(around), false)
+        let input = match block.around {
+            Around::Identity => Input::Residual,
+            Around::Subsample { .. } | Around::Projection(_) => Input::Plain,
+        };
+        let x = self.unit(&block.first, x, None, input);
+        self.unit(&block.second, x, Some(around), Input::Plain)
     }
 
-    /// `of_residual`: whether `x`, as it is, is also the residual of the unit that ends the block.
     fn unit(
         &mut self,
         unit: &Unit,
         x: Tensor<4>,
         residual: Option<Tensor<4>>,
-        of_residual: bool,
+        input: Input,
     ) -> Tensor<4> {
         let weight = self
             .weight(unit.weight, unit.weight_slot)
             .reshape(unit.weight_shape);
-        let convolution = if of_residual {
-            kernels::convolution_of_residual
-        } else {
-            kernels::convolution
-        };
-        let x = convolution(x, weight, unit.geometry);
+        let x = kernels::convolution(x, weight, unit.geometry, input);
         let activation = match unit.activation {
             UnitActivation::Identity => Activation::Identity,
             UnitActivation::Relu(Some(slot)) if self.network.quantized => {

@@ -176,6 +176,7 @@ impl Grid {
                 // `f32::round` is half away from zero; dividing by a power of two is exact.
                 (clipped / self.step).round() * self.step
             }
+            Family::PowerOfTwo if x.is_nan() => x,
             Family::PowerOfTwo => {
                 let magnitude = x.abs();
                 if !self.signed && (x < 0.0 || magnitude < self.zero_threshold()) {

@@ -1,6 +1,6 @@
 //! Inferred bitwidths: bars per layer, and layers x steps.
 
-use super::super::scene::{Axis, Bar, Heat, Item, Scale, Scene};
+use super::super::scene::{Axis, Bar, Heat, HeatRow, Ink, Item, Scale, Scene};
 use super::Builder;
 use crate::quantizer::memory::Role;
 use crate::run::{LayerHistory, Series};
@@ -79,7 +79,10 @@ impl Builder<'_> {
         };
         let rows = layers
             .iter()
-            .map(|(_, l)| format!("{} {}", mark(l), l.info.name))
+            .map(|(_, l)| HeatRow {
+                label: format!("{} {}", mark(l), l.info.name),
+                ink: Ink::Text,
+            })
             .collect();
         let selected = layers
             .iter()

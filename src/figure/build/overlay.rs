@@ -1,6 +1,6 @@
 //! Other runs behind a plot.
 
-use super::super::scene::{Bar, Ink, Item, Line, Scene};
+use super::super::scene::{Bar, Heat, HeatRow, Ink, Item, Line, Scene};
 use super::{Name, View, panel};
 use crate::run::History;
 
@@ -37,8 +37,8 @@ impl Overlaid {
     }
 }
 
-/// [`panel`] with the same quantity of other runs behind it. A heat strip takes the whole plot and
-/// stays alone.
+/// [`panel`] with the same quantity of other runs behind it; in a heat strip, below each row that
+/// they have too.
 pub fn panel_with(
     name: Name,
     index: usize,
@@ -59,9 +59,16 @@ pub fn panel_with(
         if theirs.is_empty() {
             continue;
         }
-        if let Some(Item::Bars(bars)) = scene.items.first_mut() {
-            mark_bars(bars, &theirs, other.ink());
-            continue;
+        match scene.items.first_mut() {
+            Some(Item::Bars(bars)) => {
+                mark_bars(bars, &theirs, other.ink());
+                continue;
+            }
+            Some(Item::Heat(heat)) => {
+                add_rows(heat, &mut scene.x.range, &theirs, other);
+                continue;
+            }
+            _ => {}
         }
         let lines = lines(name, &theirs, other);
         if lines.is_empty() {
@@ -131,6 +138,53 @@ fn heights(scene: &Scene) -> Vec<(f64, f64)> {
         }
     }
     tops
+}
+
+/// Adds the other run's rows to a heat strip, each behind the rows of its name, on an x axis that
+/// holds both.
+fn add_rows(heat: &mut Heat, range: &mut (f64, f64), theirs: &Scene, other: &Overlaid) {
+    let Some(Item::Heat(others)) = theirs.items.first() else {
+        return;
+    };
+    *range = (range.0.min(theirs.x.range.0), range.1.max(theirs.x.range.1));
+    let columns = heat.columns().max(1);
+    let edge = |c: usize| range.0 + (range.1 - range.0) * c as f64 / columns as f64;
+    let edges: Vec<f64> = (0..=columns).map(edge).collect();
+    let mut merged = Heat {
+        rows: Vec::new(),
+        edges: Vec::new(),
+        values: Vec::new(),
+        selected: None,
+    };
+    // The name of the layer whose rows are being copied: those of runs added before follow it.
+    let mut layer = None;
+    for (r, row) in heat.rows.iter().enumerate() {
+        if heat.selected == Some(r) {
+            merged.selected = Some(merged.rows.len());
+        }
+        if row.ink == Ink::Text {
+            layer = Some(row.label.as_str());
+        }
+        merged.values.extend(heat.row_in(r, &edges));
+        merged.rows.push(row.clone());
+        let is_last = heat
+            .rows
+            .get(r + 1)
+            .is_none_or(|next| next.ink == Ink::Text);
+        let same = others
+            .rows
+            .iter()
+            .position(|o| Some(o.label.as_str()) == layer);
+        if let (true, Some(same)) = (is_last, same) {
+            merged.values.extend(others.row_in(same, &edges));
+            merged.rows.push(HeatRow {
+                label: format!("· {}", other.label),
+                ink: other.ink(),
+            });
+        }
+    }
+    merged.edges = edges;
+    *heat = merged;
 }
 
 /// Marks each bar at the height of the other run's bar of that name.
@@ -232,5 +286,23 @@ mod tests {
         };
         assert_eq!(bars[0].value, 4.0);
         assert_eq!(bars[0].marks, [(7.0, Ink::Series(5))]);
+        let twice = [
+            others[0].clone(),
+            Overlaid {
+                label: "third".into(),
+                colour: 0,
+                ..others[0].clone()
+            },
+        ];
+        let heat = panel_with(Name::BitwidthHeat, 0, &own, &View::default(), &twice);
+        let Some(Item::Heat(heat)) = heat.items.first() else {
+            panic!("no heat strip");
+        };
+        let labels: Vec<&str> = heat.rows.iter().map(|r| r.label.as_str()).collect();
+        assert_eq!(labels, ["W conv", "· other", "· third"]);
+        for (row, bits) in [4.0, 7.0, 7.0].into_iter().enumerate() {
+            assert!(heat.row(row).iter().flatten().all(|v| *v == bits));
+            assert!(heat.row(row).iter().flatten().count() > 10);
+        }
     }
 }

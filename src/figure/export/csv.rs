@@ -35,11 +35,10 @@ pub fn csv(figure: &Figure) -> String {
                     .enumerate()
                     .for_each(|(i, bar)| row(&bar.label, i as f64, Some(bar.value), None)),
                 Item::Heat(heat) => {
-                    let columns = heat.edges.len().saturating_sub(1);
                     for (r, name) in heat.rows.iter().enumerate() {
-                        for c in 0..columns {
-                            if let Some(bits) = heat.values[r * columns + c] {
-                                row(name, heat.edges[c], Some(bits.into()), None);
+                        for (bits, x) in heat.row(r).iter().zip(&heat.edges) {
+                            if let Some(bits) = bits {
+                                row(&name.label, *x, Some((*bits).into()), None);
                             }
                         }
                     }

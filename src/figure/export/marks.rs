@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::super::scene::{Area, Bar, Heat, Ink, Line};
+use super::super::scene::{Area, Bar, Heat, HeatRow, Ink, Line};
 use super::ExportError;
 use super::dashes::{clipped, dashed, without_corners};
 use super::painter::{Painter, colour, failed};
@@ -105,17 +105,18 @@ impl<DB: DrawingBackend> Painter<'_, DB> {
 
     pub(super) fn heat(&self, heat: &Heat) -> Result<(), ExportError> {
         let (left, top, right, bottom) = self.plot;
-        let columns = heat.edges.len().saturating_sub(1);
+        let columns = heat.columns();
         let height = f64::from(bottom - top) / heat.rows.len().max(1) as f64;
-        for (row, name) in heat.rows.iter().enumerate() {
+        for (row, HeatRow { label, ink }) in heat.rows.iter().enumerate() {
             let y0 = top + (row as f64 * height) as i32;
             let y1 = top + ((row + 1) as f64 * height) as i32;
             let mut column = 0;
             while column < columns {
                 // One rectangle per run of equal cells.
-                let value = heat.values[row * columns + column];
+                let values = heat.row(row);
+                let value = values[column];
                 let start = column;
-                while column < columns && heat.values[row * columns + column] == value {
+                while column < columns && values[column] == value {
                     column += 1;
                 }
                 let ends = (self.x(heat.edges[start]), self.x(heat.edges[column]));
@@ -131,7 +132,7 @@ impl<DB: DrawingBackend> Painter<'_, DB> {
             let every = (self.text * 0.9 / height).ceil().max(1.0) as usize;
             if row % every == 0 {
                 let at = (left - self.text as i32 / 3, (y0 + y1) / 2);
-                self.label(name, at, HPos::Right, VPos::Center, Ink::Text)?;
+                self.label(label, at, HPos::Right, VPos::Center, *ink)?;
             }
         }
         self.bits_scale(heat)

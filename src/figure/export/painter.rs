@@ -89,7 +89,7 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
                     bottom = (length * text * 0.55) as i32 + em * 2;
                 }
                 Item::Heat(heat) => {
-                    let length = longest(&mut heat.rows.iter().map(|r| r.chars().count()));
+                    let length = longest(&mut heat.rows.iter().map(|r| r.label.chars().count()));
                     left = (length * text * 0.5) as i32 + em * 2;
                 }
                 Item::Line(_) | Item::Area(_) | Item::Label(_) => {}

@@ -4,7 +4,7 @@ use ratatui::buffer::{Buffer, Cell};
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier};
 
-use super::super::scene::{Area, Bar, Heat, Ink, Line};
+use super::super::scene::{Area, Bar, Heat, HeatRow, Ink, Line};
 use super::canvas::Canvas;
 use super::palette::{Colours, Marker};
 use super::plot::{Plot, row_of};
@@ -141,7 +141,7 @@ impl Plot<'_> {
     }
 
     pub(super) fn heat(&self, heat: &Heat, plot: Rect, area: Rect, buffer: &mut Buffer) {
-        let columns = heat.edges.len().saturating_sub(1);
+        let columns = heat.columns();
         let rows = heat.rows.len();
         if rows == 0 || columns == 0 {
             return;
@@ -160,7 +160,7 @@ impl Plot<'_> {
                 .selected
                 .filter(|s| own.contains(s))
                 .unwrap_or(own.start);
-            let values = &heat.values[row * columns..(row + 1) * columns];
+            let values = heat.row(row);
             for t in 0..tall {
                 let y = plot.y + (r * tall + t) as u16;
                 for c in 0..plot.width {
@@ -171,11 +171,12 @@ impl Plot<'_> {
             }
             let y = plot.y + (r * tall + tall / 2) as u16;
             let width = usize::from(plot.x - area.x).saturating_sub(1);
-            let mut style = self.palette.style(Ink::Text);
+            let HeatRow { label, ink } = &heat.rows[row];
+            let mut style = self.palette.style(*ink);
             if heat.selected == Some(row) {
                 style = style.add_modifier(Modifier::REVERSED);
             }
-            buffer.set_stringn(area.x, y, shorten(&heat.rows[row], width), width, style);
+            buffer.set_stringn(area.x, y, shorten(label, width), width, style);
         }
     }
 

@@ -28,7 +28,7 @@ impl<'a> Plot<'a> {
         let label = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0) as u16;
         let left = match scene.items.first() {
             Some(Item::Heat(heat)) => {
-                label(&mut heat.rows.iter().map(|r| r.width())).min(area.width / 3) + 1
+                label(&mut heat.rows.iter().map(|r| r.label.width())).min(area.width / 3) + 1
             }
             _ => label(&mut y_ticks(scene, area.height).iter().map(|t| t.1.width())) + 1,
         };

@@ -28,6 +28,11 @@ ELEMENT float round_half_away(float v) {
     return copysignf(whole + (magnitude - whole >= 0.5f ? 1.0f : 0.0f), v);
 }
 
+// Not fminf and fmaxf, which would make a level of what is not a number.
+ELEMENT float clamped(float v, float low, float high) {
+    return v < low ? low : v > high ? high : v;
+}
+
 // The nearest power of two in the logarithm, decided on the mantissa.
 ELEMENT float nearest_octave(float v) {
     unsigned int bits;
@@ -44,15 +49,18 @@ ELEMENT int becomes_zero(const QuantizerGrid &q, float x, float magnitude) {
 }
 
 ELEMENT float quantize(const QuantizerGrid &q, float x) {
+    if (x != x) {
+        return x;
+    }
     if (q.power_of_two) {
         float magnitude = fabsf(x);
         if (becomes_zero(q, x, magnitude)) {
             return 0.0f;
         }
-        float level = nearest_octave(fminf(fmaxf(magnitude, q.step), q.high));
+        float level = nearest_octave(clamped(magnitude, q.step, q.high));
         return x < 0.0f ? -level : level;
     }
-    return round_half_away(fminf(fmaxf(x, q.low), q.high) * q.inverse) * q.step;
+    return round_half_away(clamped(x, q.low, q.high) * q.inverse) * q.step;
 }
 
 ELEMENT QuantizerShare quantize_backward(const QuantizerGrid &q, float x, float g) {
@@ -76,7 +84,7 @@ ELEMENT QuantizerShare quantize_backward(const QuantizerGrid &q, float x, float 
     }
     int above = q.published ? x >= q.high : x > q.high;
     int below = q.published ? x <= q.low : x < q.low;
-    float scaled = fminf(fmaxf(x, q.low), q.high) * q.inverse;
+    float scaled = clamped(x, q.low, q.high) * q.inverse;
     float rounded = round_half_away(scaled);
     share.zero = rounded == 0.0f ? 1.0f : 0.0f;
     share.clipped = magnitude > q.high && (q.is_signed || x > 0.0f) ? 1.0f : 0.0f;

@@ -3,14 +3,18 @@
 //!
 //! NVRTC compiles them when a card first meets a quantizer; driver and NVRTC are found at run time.
 //! What they compute is held against the composed operations once, before it is used: where
-//! anything is missing or differs, the log says so and the composed operations stay.
+//! anything is missing, fails or differs, the log says so and the composed operations stay.
+
+mod compile;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DeviceRepr, LaunchConfig};
-use cudarc::driver::{PushKernelArg, sys};
-use cudarc::nvrtc::{CompileError, CompileOptions, Ptx, compile_ptx_with_opts};
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg,
+    sys,
+};
 use tch::{Device, Kind, Tensor};
 
 use crate::quantizer::{Family, Grid, Parametrization, Quantizer, Rules, Sums};
@@ -59,54 +63,67 @@ pub(super) struct Card {
     backward: CudaFunction,
 }
 
+type Cards = HashMap<usize, Result<Arc<Card>, String>>;
+
+fn cards() -> MutexGuard<'static, Cards> {
+    static CARDS: OnceLock<Mutex<Cards>> = OnceLock::new();
+    let cards = CARDS.get_or_init(Mutex::default);
+    cards.lock().unwrap_or_else(|e| e.into_inner())
+}
+
 /// The kernels on a tensor's card, where they can be had and agree with `reference`: `Q(x)`, the
 /// gradient of `x` and the sums, for `x`, `g` and a grid, by other means.
 pub(super) fn card(
     device: Device,
     reference: impl Fn(&Tensor, &Tensor, &Grid) -> [Tensor; 3],
 ) -> Option<Arc<Card>> {
-    static CARDS: OnceLock<Mutex<HashMap<usize, Option<Arc<Card>>>>> = OnceLock::new();
     let Device::Cuda(ordinal) = device else {
         return None;
     };
-    let cards = CARDS.get_or_init(Mutex::default);
-    let mut cards = cards.lock().unwrap_or_else(|e| e.into_inner());
+    let mut cards = cards();
     let card = cards.entry(ordinal).or_insert_with(|| {
-        let card = Card::new(ordinal).and_then(|card| {
+        // LibTorch's calls panic where it cannot do them, and so does a library without a function.
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            let card = Card::new(ordinal)?;
             card.agrees(device, reference)?;
             Ok(Arc::new(card))
-        });
-        match card {
-            Ok(card) => Some(card),
-            Err(reason) => {
-                tracing::warn!("cuda:{ordinal} quantizes by tensor operations: {reason}");
-                None
-            }
+        }));
+        let card = made.unwrap_or_else(|_| Err("making the kernels panicked".into()));
+        if let Err(reason) = &card {
+            tracing::warn!("cuda:{ordinal} quantizes by tensor operations: {reason}");
         }
+        card
     });
-    card.clone()
+    card.as_ref().ok().cloned()
+}
+
+/// From here on the card quantizes by tensor operations.
+pub(super) fn give_up(device: Device, reason: String) {
+    if let Device::Cuda(ordinal) = device {
+        tracing::warn!("cuda:{ordinal} quantizes by tensor operations from here on: {reason}");
+        cards().insert(ordinal, Err(reason));
+    }
+}
+
+/// How a card that has met a quantizer does it: by our kernels, or why by tensor operations.
+pub(crate) fn status(ordinal: usize) -> Option<Result<(), String>> {
+    let cards = cards();
+    let card = cards.get(&ordinal)?;
+    Some(card.as_ref().map(|_| ()).map_err(Clone::clone))
 }
 
 impl Card {
     fn new(ordinal: usize) -> Result<Self, String> {
-        // SAFETY: only asks whether the libraries can be opened.
-        let there = unsafe {
-            (
-                sys::is_culib_present(),
-                cudarc::nvrtc::sys::is_culib_present(),
-            )
-        };
-        match there {
-            (true, true) => {}
-            (false, _) => return Err("the driver's library was not found".into()),
-            (_, false) => return Err("NVRTC, which compiles kernels, was not found".into()),
+        // SAFETY: only asks whether the library can be opened.
+        if !unsafe { sys::is_culib_present() } {
+            return Err("the driver's library was not found".into());
         }
-        let error = |e: cudarc::driver::DriverError| e.to_string();
+        let error = |e: DriverError| e.to_string();
         // The context that LibTorch uses too, and the stream that it uses by default.
         let context = CudaContext::new(ordinal).map_err(error)?;
-        let (major, minor) = context.compute_capability().map_err(error)?;
+        let capability = context.compute_capability().map_err(error)?;
         let module = context
-            .load_module(compile(Some((major, minor)))?)
+            .load_module(compile::for_card(capability, THREADS)?.into())
             .map_err(error)?;
         Ok(Self {
             stream: context.default_stream(),
@@ -117,6 +134,9 @@ impl Card {
 
     /// Q(x).
     pub(super) fn forward(&self, x: &Tensor, grid: &Grid) -> Result<Tensor, String> {
+        if x.kind() != Kind::Float {
+            return Err(format!("the kernels compute in f32, not {:?}", x.kind()));
+        }
         let x = x.contiguous();
         let y = Tensor::empty_like(&x);
         let (count, grid) = (x.numel() as u64, CardGrid::from(grid));
@@ -140,29 +160,33 @@ impl Card {
         g: &Tensor,
         grid: &Grid,
     ) -> Result<[Tensor; 2], String> {
+        let fits = |t: &Tensor| t.kind() == Kind::Float && t.device() == x.device();
+        if !fits(x) || !fits(g) || x.size() != g.size() {
+            return Err(format!("no gradient {g:?} of {x:?}"));
+        }
         let (x, g) = (x.contiguous(), g.contiguous());
         let gx = Tensor::empty_like(&x);
         let (count, grid) = (x.numel() as u64, CardGrid::from(grid));
-        let blocks = blocks(count);
-        let parts = Tensor::zeros(
-            [i64::from(blocks), Sums::LEN as i64],
-            (Kind::Double, x.device()),
-        );
-        if count > 0 {
-            let [x, g, gx, sums] = [&x, &g, &gx, &parts].map(address);
-            let mut launch = self.stream.launch_builder(&self.backward);
-            launch
-                .arg(&x)
-                .arg(&g)
-                .arg(&gx)
-                .arg(&sums)
-                .arg(&count)
-                .arg(&grid);
-            // SAFETY: as above; each of the blocks writes its own row of the sums.
-            unsafe { launch.launch(shape(blocks)) }.map_err(|e| e.to_string())?;
+        let sums = [Sums::LEN as i64];
+        if count == 0 {
+            return Ok([gx, Tensor::zeros(sums, (Kind::Float, x.device()))]);
         }
-        let sums = parts.sum_dim_intlist([0i64].as_slice(), false, Kind::Float);
-        Ok([gx, sums])
+        let blocks = blocks(count);
+        let rows = [i64::from(blocks), sums[0]];
+        let parts = Tensor::empty(rows, (Kind::Double, x.device()));
+        let [from, upstream, to, rows] = [&x, &g, &gx, &parts].map(address);
+        let mut launch = self.stream.launch_builder(&self.backward);
+        launch
+            .arg(&from)
+            .arg(&upstream)
+            .arg(&to)
+            .arg(&rows)
+            .arg(&count)
+            .arg(&grid);
+        // SAFETY: as above; each of the blocks writes its own row of the sums.
+        unsafe { launch.launch(shape(blocks)) }.map_err(|e| e.to_string())?;
+        let sums = parts.sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
+        Ok([gx, sums.to_kind(Kind::Float)])
     }
 
     /// Whether the kernels compute what `reference` does, on every kind of grid.
@@ -171,25 +195,38 @@ impl Card {
         device: Device,
         reference: impl Fn(&Tensor, &Tensor, &Grid) -> [Tensor; 3],
     ) -> Result<(), String> {
-        for (parametrization, signed) in [
-            (Parametrization::U3, true),
-            (Parametrization::U3, false),
-            (Parametrization::P3, true),
-            (Parametrization::P3, false),
-        ] {
-            let grid = Quantizer::learned(parametrization, signed, Rules::Paper).grid([0.125, 1.0]);
-            let x = Tensor::linspace(-1.7, 1.7, 100_003, (Kind::Float, device));
-            let g = x.sin();
-            let [gx, sums] = self.backward(&x, &g, &grid)?;
-            let ours = [self.forward(&x, &grid)?, gx, sums];
-            for (ours, theirs) in ours.iter().zip(reference(&x, &g, &grid)) {
-                if !ours.allclose(&theirs, 1e-4, 1e-3, false) {
-                    return Err(format!("{parametrization:?} gave other numbers"));
+        for parametrization in [Parametrization::U3, Parametrization::P3] {
+            for signed in [true, false] {
+                for rules in [Rules::Paper, Rules::PublishedCode] {
+                    let quantizer = Quantizer::learned(parametrization, signed, rules);
+                    let grid = quantizer.grid([0.125, 1.0]);
+                    let x = trial(&grid, device);
+                    let g = x.sin();
+                    let [gx, sums] = self.backward(&x, &g, &grid)?;
+                    let ours = [self.forward(&x, &grid)?, gx, sums];
+                    let theirs = reference(&x, &g, &grid);
+                    // Values are the same to the bit; sums differ by the order of additions.
+                    let tolerances = [[0.0, 0.0], [1e-6, 1e-6], [1e-5, 0.1]];
+                    for ((ours, theirs), [relative, absolute]) in
+                        ours.iter().zip(&theirs).zip(tolerances)
+                    {
+                        if !ours.allclose(theirs, relative, absolute, false) {
+                            return Err(format!("other numbers than expected on {grid:?}"));
+                        }
+                    }
                 }
             }
         }
         Ok(())
     }
+}
+
+/// Values all over a grid and beyond, and its bounds.
+pub(super) fn trial(grid: &Grid, device: Device) -> Tensor {
+    let bounds = [grid.q_max, grid.step, grid.zero_threshold(), 0.0];
+    let bounds = [bounds, bounds.map(|v| -v)].concat();
+    let over = Tensor::linspace(-1.7, 1.7, 10_007, (Kind::Float, device));
+    Tensor::cat(&[over, Tensor::from_slice(&bounds).to_device(device)], 0)
 }
 
 fn address(tensor: &Tensor) -> u64 {
@@ -206,30 +243,6 @@ fn shape(blocks: u32) -> LaunchConfig {
         block_dim: (THREADS, 1, 1),
         shared_mem_bytes: 0,
     }
-}
-
-/// The kernels for a card of this compute capability, or for any that NVRTC knows.
-fn compile(capability: Option<(i32, i32)>) -> Result<Ptx, String> {
-    let source = format!(
-        "#define ELEMENT static __device__ __forceinline__\n#define THREADS {THREADS}\n{}\n{}",
-        include_str!("element.cuh"),
-        include_str!("quantize.cu")
-    );
-    let mut options = CompileOptions {
-        // Products are rounded before they are subtracted, as everywhere.
-        fmad: Some(false),
-        name: Some("quantize.cu".into()),
-        ..CompileOptions::default()
-    };
-    if let Some((major, minor)) = capability {
-        options
-            .options
-            .push(format!("--gpu-architecture=compute_{major}{minor}"));
-    }
-    compile_ptx_with_opts(source, options).map_err(|error| match error {
-        CompileError::CompileError { log, .. } => log.to_string_lossy().into_owned(),
-        other => other.to_string(),
-    })
 }
 
 #[cfg(test)]
@@ -252,7 +265,11 @@ mod tests {
             p in prop::sample::select(&Parametrization::ALL[..]),
             signed in any::<bool>(),
             published in any::<bool>(),
-            x in prop_oneof![-3.0..3.0f32, Just(0.9f32), Just(-0.9f32), Just(0.0f32), -0.2..0.2f32],
+            x in prop_oneof![
+                8 => -3.0..3.0f32,
+                4 => -0.2..0.2f32,
+                4 => prop::sample::select(&[0.9, -0.9, 0.1, -0.1, 0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY][..]),
+            ],
             g in -2.0..2.0f32,
         ) {
             let rules = if published { Rules::PublishedCode } else { Rules::Paper };
@@ -269,21 +286,10 @@ mod tests {
                 .into_iter()
                 .chain(sums.to_array().map(|v| v as f32));
             for (ours, expected) in out.into_iter().zip(expected) {
-                prop_assert!((ours - expected).abs() <= 1e-6 * (1.0 + expected.abs()), "{ours} {expected}");
+                let near = (ours - expected).abs() <= 1e-6 * (1.0 + expected.abs());
+                let same = ours == expected || ours.is_nan() && expected.is_nan();
+                prop_assert!(near || same, "{ours} {expected}");
             }
-        }
-    }
-
-    #[test]
-    fn nvrtc_compiles_the_kernels_where_it_is_installed() {
-        // SAFETY: only asks whether the library can be opened.
-        if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
-            eprintln!("NVRTC is not installed here: nothing to compile with");
-            return;
-        }
-        let ptx = compile(None).expect("the kernels compile").to_src();
-        for kernel in ["quantize_forward", "quantize_backward"] {
-            assert!(ptx.contains(&format!(".entry {kernel}")), "{ptx}");
         }
     }
 

@@ -4,11 +4,10 @@
 //! to be folded: the input is turned, transformed tile by tile, and multiplied by single values of
 //! the transformed upstream gradient, whose tiles lie side by side.
 
-use super::super::Simd;
-use super::super::conv::Extents;
-use super::super::parallel::Scratch;
-use super::super::simd::{multiversion, product, vector};
-use super::super::turn::{LANES, Turned, turn};
+use super::super::super::parallel::Scratch;
+use super::super::super::simd::{Simd, add, multiversion, product, vector};
+use super::super::Extents;
+use super::super::turned::{LANES, Turned, turn};
 use super::{APART, POSITIONS, Tiling, lanes};
 
 /// Tiles that are taken together: sums stay in registers that long.
@@ -16,9 +15,9 @@ const STRIP: usize = 64;
 /// Output channels of the widest block: transformed gradients are padded to a multiple.
 const MOST_OUTPUTS: usize = 16;
 /// Floats of one output's transformed gradients, `[16, tiles]`.
-const OUTPUT: usize = POSITIONS * STRIP + APART;
+const OUTPUT_FLOATS: usize = POSITIONS * STRIP + APART;
 /// Floats of one transformed tile of [`LANES`] channels, `[16, lanes]`.
-const TILE: usize = POSITIONS * LANES + APART;
+const TILE_FLOATS: usize = POSITIONS * LANES + APART;
 
 /// `A g A^T` of the 2x2 gradients in two rows, `$N` tiles at a time.
 macro_rules! transformed_gradient {
@@ -58,13 +57,13 @@ impl Tiling {
 }
 
 /// Whether this room has a kernel for the shape: lanes without a channel would be lost.
-pub(in super::super) fn fits_weight_gradient(e: &Extents) -> bool {
+pub(in crate::kernels::conv) fn fits_weight_gradient(e: &Extents) -> bool {
     super::fits(e) && e.input >= LANES
 }
 
-/// The sums over some images, `[16, outputs, lanes]`: they may be added up before
+/// The sums over some images, `[16, padded outputs, lanes]`: they may be added up before
 /// [`weight_gradient`] makes the gradient of them.
-pub(in super::super) fn weight_sums(
+pub(in crate::kernels::conv) fn weight_sums(
     simd: Simd,
     e: &Extents,
     x: &[f32],
@@ -73,18 +72,15 @@ pub(in super::super) fn weight_sums(
 ) -> Vec<f32> {
     let t = Tiling::of(e);
     let shape = t.turned();
-    let [input, output] = [
-        t.channels * t.size[0] * t.size[1],
-        t.outputs * t.output[0] * t.output[1],
-    ];
-    let together = t.images_together(STRIP);
+    let (input, output) = (e.image(), e.output_image());
+    let together = t.images_together(STRIP).min(x.len() / input);
     // What is not written below is padding, and zero.
     turned.clear();
     turned.resize(together * shape.image(), 0.0);
-    gradients.resize(t.padded_outputs() * OUTPUT, 0.0);
-    gradients[t.outputs * OUTPUT..].fill(0.0);
+    gradients.resize(t.padded_outputs() * OUTPUT_FLOATS, 0.0);
+    gradients[t.outputs * OUTPUT_FLOATS..].fill(0.0);
     let mut sums = vec![0.0; POSITIONS * t.padded_outputs() * shape.lanes()];
-    inputs.resize(shape.lanes() / LANES * STRIP * TILE, 0.0);
+    inputs.resize(shape.lanes() / LANES * STRIP * TILE_FLOATS, 0.0);
     let groups = x.chunks(together * input).zip(g.chunks(together * output));
     for (x, g) in groups {
         for (x, turned) in x
@@ -105,7 +101,7 @@ pub(in super::super) fn weight_sums(
 }
 
 /// The gradient, `[o, c, 3, 3]`, of all images' sums.
-pub(in super::super) fn weight_gradient(simd: Simd, e: &Extents, sums: &[f32]) -> Vec<f32> {
+pub(in crate::kernels::conv) fn weight_gradient(simd: Simd, e: &Extents, sums: &[f32]) -> Vec<f32> {
     let mut gradient = vec![0.0; e.output * e.input * 9];
     transform_sums(simd, &Tiling::of(e), sums, &mut gradient);
     gradient
@@ -128,7 +124,7 @@ fn transform_input_body(
     const N: usize = LANES;
     let shape = t.turned();
     let (pixel, row) = (shape.lanes(), shape.row());
-    let (tiles, _) = inputs.as_chunks_mut::<TILE>();
+    let (tiles, _) = inputs.as_chunks_mut::<TILE_FLOATS>();
     for s in t.segments(first, count) {
         let start = s.image * shape.image() + 2 * s.row * row + 2 * s.column * pixel;
         let rows = &turned[start..][..3 * row + (2 * s.length + 2) * pixel];
@@ -171,7 +167,7 @@ fn transform_gradient_body(
 ) {
     let [height, width] = t.output;
     let image = t.outputs * height * width;
-    let (gradients, _) = gradients.as_chunks_mut::<OUTPUT>();
+    let (gradients, _) = gradients.as_chunks_mut::<OUTPUT_FLOATS>();
     for s in t.segments(first, count) {
         let image = &g[s.image * image..][..image];
         // Tiles that reach over the edge go alone.
@@ -198,7 +194,7 @@ fn gradient_piece<const N: usize>(
     row: usize,
     column: usize,
     lane: usize,
-    gradients: &mut [[f32; OUTPUT]],
+    gradients: &mut [[f32; OUTPUT_FLOATS]],
 ) {
     let [height, width] = t.output;
     let start = 2 * row * width + 2 * column;
@@ -218,7 +214,7 @@ fn gradient_at_edge(
     row: usize,
     column: usize,
     lane: usize,
-    gradients: &mut [[f32; OUTPUT]],
+    gradients: &mut [[f32; OUTPUT_FLOATS]],
 ) {
     const N: usize = 1;
     let [height, width] = t.output;
@@ -237,7 +233,8 @@ fn gradient_at_edge(
 }
 
 multiversion! {
-    /// Adds the outer products of a strip's gradients and inputs to `sums`, `[16, outputs, lanes]`.
+    /// Adds the outer products of a strip's gradients and inputs to `sums`, `[16, padded
+    /// outputs, lanes]`.
     fn accumulate(t: &Tiling, inputs: &[f32], gradients: &[f32], count: usize, sums: &mut [f32])
         = accumulate_avx512, accumulate_avx2, accumulate_portable
 }
@@ -252,8 +249,8 @@ macro_rules! accumulate_body {
             const L: usize = $lanes;
             let (pixel, outputs) = (t.turned().lanes(), t.padded_outputs());
             assert!(count <= STRIP, "no more tiles than a strip has");
-            let (gradients, _) = gradients.as_chunks::<OUTPUT>();
-            let (inputs, _) = inputs.as_chunks::<TILE>();
+            let (gradients, _) = gradients.as_chunks::<OUTPUT_FLOATS>();
+            let (inputs, _) = inputs.as_chunks::<TILE_FLOATS>();
             for (position, sums) in sums.chunks_exact_mut(outputs * pixel).enumerate().take(POSITIONS) {
                 for block in (0..outputs).step_by($outputs) {
                     let rows = &gradients[block..block + $outputs];
@@ -273,14 +270,6 @@ macro_rules! accumulate_body {
             }
         }
     };
-}
-
-#[inline(always)]
-fn add<const L: usize>(sums: &mut [f32], lanes: [f32; L]) {
-    let sums = &mut sums[..L];
-    for l in 0..L {
-        sums[l] += lanes[l];
-    }
 }
 
 accumulate_body!(

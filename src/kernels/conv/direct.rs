@@ -1,4 +1,5 @@
-//! 3x3 convolution without unfolding: the shape that residual networks spend their time in.
+//! 3x3 convolution without unfolding, at stride 2, and at stride 1 where there are too few outputs
+//! for [`super::winograd`].
 //!
 //! Every channel is laid out as three planes, one for each column of the kernel, with zeros around.
 //! At stride 1 they are the picture shifted by a pixel to the right, not at all and to the left;
@@ -13,8 +14,9 @@
 
 use std::mem::MaybeUninit;
 
-use super::conv::{Extents, unfold_row};
-use super::simd::{multiversion, product};
+use super::super::simd::{Simd, multiversion, product};
+use super::Extents;
+use super::columns::unfold_row;
 
 /// Pixels that the widest block covers: planes are padded to a multiple.
 const WIDEST: usize = 32;
@@ -42,7 +44,7 @@ impl Planes {
         }
     }
 
-    fn outputs(&self) -> usize {
+    fn pixels(&self) -> usize {
         self.output[0] * self.output[1]
     }
 
@@ -65,7 +67,7 @@ impl Planes {
     /// Floats of one plane: its rows, and what the last whole block reaches from any tap.
     fn length(&self) -> usize {
         let last = self.taps().into_iter().max().unwrap_or(0);
-        let reached = last + self.outputs().next_multiple_of(WIDEST);
+        let reached = last + self.pixels().next_multiple_of(WIDEST);
         reached.max(self.filled()).next_multiple_of(WIDEST / 2)
     }
 
@@ -132,7 +134,7 @@ pub(super) fn pack_weights(e: &Extents, weight: &[f32]) -> Vec<f32> {
 
 /// Convolves one image `[c, h, w]`; writes `[o, h, w]`.
 pub(super) fn forward_image(
-    simd: super::Simd,
+    simd: Simd,
     e: &Extents,
     x: &[f32],
     packed: &[f32],
@@ -144,7 +146,7 @@ pub(super) fn forward_image(
     let shape = Walk {
         length: planes.length(),
         taps: planes.taps(),
-        pixels: planes.outputs(),
+        pixels: planes.pixels(),
         outputs: e.output,
     };
     convolve(simd, &shape, scratch, packed, y);

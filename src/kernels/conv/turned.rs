@@ -1,6 +1,6 @@
 //! Pictures turned so that the channels of a pixel lie side by side, in the lanes of a vector.
 
-use super::simd::{multiversion, vector};
+use super::super::simd::{multiversion, vector};
 
 /// Lanes that channels are padded to: a multiple of every vector.
 pub(super) const LANES: usize = 16;

@@ -6,10 +6,10 @@
 //! by side: then `gradient[output, ky, kx, channels] += g[output, pixel] * x[pixel + (ky, kx),
 //! channels]` keeps one weight per lane, and nothing is folded.
 
-use super::conv::Extents;
-use super::parallel::Scratch;
-use super::simd::{Simd, multiversion, product, vector};
-use super::turn::{Turned, turn};
+use super::super::parallel::Scratch;
+use super::super::simd::{Simd, add, multiversion, product, vector};
+use super::Extents;
+use super::turned::{Turned, turn};
 
 /// Columns of the kernel: three accumulators for each output of a block.
 const KX: usize = 3;
@@ -68,10 +68,7 @@ pub(super) fn add_weight_gradient(
     sum: &mut [f32],
 ) {
     let walk = Walk::new(e);
-    let (input, output) = (
-        e.input * e.size[0] * e.size[1],
-        walk.outputs * walk.output_pixels(),
-    );
+    let (input, output) = (e.image(), e.output_image());
     // Its padding is written here once and stays zero.
     turned.clear();
     turned.resize(together * walk.turned.image(), 0.0);
@@ -165,13 +162,6 @@ macro_rules! accumulate_body {
             }
         }
     };
-}
-
-#[inline(always)]
-fn add<const L: usize>(sums: &mut [f32], lanes: [f32; L]) {
-    for (sum, lane) in sums.iter_mut().zip(lanes) {
-        *sum += lane;
-    }
 }
 
 accumulate_body!(

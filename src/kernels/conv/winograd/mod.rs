@@ -17,7 +17,7 @@
 //! [`forward()`] gives outputs, and with turned weights the gradient of the input;
 //! [`weight_gradient`] that of the weights, by the transposes of the same matrices.
 
-use super::conv::Extents;
+use super::Extents;
 
 /// Elements of a transformed tile, 4x4.
 const POSITIONS: usize = 16;
@@ -91,8 +91,8 @@ mod weight;
 pub(super) use forward::{forward, images_together, pack_weights};
 pub(super) use weight::{fits_weight_gradient, weight_gradient, weight_sums};
 
-/// Whether this room has kernels for the shape, and they pay: what one side's channels cost to
-/// transform is shared by those of the other.
+/// Whether this room has kernels for the shape, and they pay: what a tile of inputs costs to
+/// transform is shared by the outputs.
 pub(super) fn fits(e: &Extents) -> bool {
     let g = e.geometry;
     e.kernel == [3, 3] && g.stride == 1 && g.groups == 1 && !g.in_order && e.output >= 8

@@ -5,10 +5,9 @@
 
 use std::mem::MaybeUninit;
 
-use super::super::Simd;
-use super::super::conv::Extents;
-use super::super::parallel::Scratch;
-use super::super::simd::{multiversion, product, vector};
+use super::super::super::parallel::Scratch;
+use super::super::super::simd::{Simd, multiversion, product, vector};
+use super::super::Extents;
 use super::{APART, POSITIONS, Tiling, lanes, take_apart};
 
 /// Tiles that are taken together.
@@ -16,7 +15,7 @@ const STRIP: usize = 32;
 /// Output channels of the widest block: packed weights are padded to a multiple.
 const MOST_OUTPUTS: usize = 8;
 /// Floats of one channel's transformed tiles, `[16, tiles]`.
-const CHANNEL: usize = POSITIONS * STRIP + APART;
+const CHANNEL_FLOATS: usize = POSITIONS * STRIP + APART;
 
 multiversion! {
     /// Lays images `[n, c, h, w]` out as padded planes.
@@ -52,13 +51,13 @@ fn lay_out_body(t: &Tiling, x: &[f32], planes: &mut [f32]) {
 }
 
 /// Images that fill a strip, where one does not.
-pub(in super::super) fn images_together(e: &Extents) -> usize {
+pub(in crate::kernels::conv) fn images_together(e: &Extents) -> usize {
     Tiling::of(e).images_together(STRIP)
 }
 
 /// Weights `[o, c, 3, 3]` transformed, as `[16, blocks of 8 outputs, channels, 8]`, zeros behind the
 /// last output.
-pub(in super::super) fn pack_weights(e: &Extents, weight: &[f32]) -> Vec<f32> {
+pub(in crate::kernels::conv) fn pack_weights(e: &Extents, weight: &[f32]) -> Vec<f32> {
     let blocks = e.output.div_ceil(MOST_OUTPUTS);
     let mut packed = vec![0.0; POSITIONS * blocks * e.input * MOST_OUTPUTS];
     for (i, w) in weight.as_chunks::<9>().0.iter().enumerate() {
@@ -84,7 +83,7 @@ fn transform_weight(w: &[f32; 9]) -> [f32; POSITIONS] {
 }
 
 /// Convolves some images `[n, c, h, w]`; writes `[n, o, oh, ow]`.
-pub(in super::super) fn forward(
+pub(in crate::kernels::conv) fn forward(
     simd: Simd,
     e: &Extents,
     x: &[f32],
@@ -93,13 +92,13 @@ pub(in super::super) fn forward(
     y: &mut [MaybeUninit<f32>],
 ) {
     let tiling = Tiling::of(e);
-    let images = x.len() / (e.input * e.size[0] * e.size[1]);
+    let images = x.len() / e.image();
     // Every float is written.
     planes.resize(images * e.input * tiling.plane(), 0.0);
     lay_out(simd, &tiling, x, planes);
     // What lies behind the last tile of a last strip is multiplied, but never read.
-    strip.resize(e.input * CHANNEL, 0.0);
-    products.resize(MOST_OUTPUTS * CHANNEL, 0.0);
+    strip.resize(e.input * CHANNEL_FLOATS, 0.0);
+    products.resize(MOST_OUTPUTS * CHANNEL_FLOATS, 0.0);
     let tiles = images * tiling.tiles();
     for first in (0..tiles).step_by(STRIP) {
         let count = (tiles - first).min(STRIP);
@@ -145,7 +144,7 @@ fn input_piece<const N: usize>(
 ) {
     let half = t.half();
     let start = 4 * row * half + column;
-    let (strip, _) = strip.as_chunks_mut::<CHANNEL>();
+    let (strip, _) = strip.as_chunks_mut::<CHANNEL_FLOATS>();
     for (plane, channel) in image.chunks_exact(t.plane()).zip(strip) {
         // A tile's columns: even and odd ones of the row in turn.
         macro_rules! row {
@@ -177,8 +176,8 @@ macro_rules! multiply_body {
             const L: usize = $lanes;
             let length = t.channels * MOST_OUTPUTS;
             let weights = packed.chunks_exact(length).skip(block).step_by(t.outputs.div_ceil(MOST_OUTPUTS));
-            let (strip, _) = strip.as_chunks::<CHANNEL>();
-            let (products, _) = products.as_chunks_mut::<CHANNEL>();
+            let (strip, _) = strip.as_chunks::<CHANNEL_FLOATS>();
+            let (products, _) = products.as_chunks_mut::<CHANNEL_FLOATS>();
             for (position, weights) in weights.take(POSITIONS).enumerate() {
                 let (weights, _) = weights.as_chunks::<MOST_OUTPUTS>();
                 for output in (0..MOST_OUTPUTS).step_by($outputs) {
@@ -252,7 +251,7 @@ fn transform_output_body(
     y: &mut [MaybeUninit<f32>],
 ) {
     let image = t.outputs * t.output[0] * t.output[1];
-    let (products, _) = products.as_chunks::<CHANNEL>();
+    let (products, _) = products.as_chunks::<CHANNEL_FLOATS>();
     for s in t.segments(first, count) {
         let image = &mut y[s.image * image..][..image];
         let planes = &mut image[block * MOST_OUTPUTS * t.output[0] * t.output[1]..];
@@ -275,7 +274,7 @@ fn transform_output_body(
 #[inline(always)]
 fn output_piece<const N: usize>(
     t: &Tiling,
-    products: &[[f32; CHANNEL]],
+    products: &[[f32; CHANNEL_FLOATS]],
     planes: &mut [MaybeUninit<f32>],
     row: usize,
     column: usize,
