@@ -41,13 +41,19 @@ fn linear(low: f64, high: f64, wanted: usize) -> Vec<(f64, String)> {
     let first = (low / step).ceil();
     let count = ((high / step).floor() - first) as i64;
     let decimals = (-step.log10().floor()).max(0.0) as usize;
-    (0..=count.clamp(-1, 1000))
-        .map(|i| {
-            // Multiples, not sums: no drift. Adding zero turns -0 into 0.
-            let v = (first + i as f64) * step + 0.0;
-            (v, number(v, decimals))
-        })
-        .collect()
+    // Multiples, not sums: no drift. Adding zero turns -0 into 0.
+    let values = (0..=count.clamp(-1, 1000)).map(|i| (first + i as f64) * step + 0.0);
+    let mut ticks: Vec<(f64, String)> = values.map(|v| (v, number(v, decimals))).collect();
+    // Where a short text would be of another place, all are written out.
+    if ticks
+        .iter()
+        .any(|(v, text)| (value(text) - v).abs() > step * 1e-3)
+    {
+        for (v, text) in &mut ticks {
+            *text = format!("{v:.decimals$}");
+        }
+    }
+    ticks
 }
 
 fn powers(
@@ -94,6 +100,18 @@ pub fn number(v: f64, decimals: usize) -> String {
     }
 }
 
+/// What [`number`] wrote.
+fn value(text: &str) -> f64 {
+    let (digits, unit) = if let Some(digits) = text.strip_suffix('k') {
+        (digits, 1e3)
+    } else if let Some(digits) = text.strip_suffix('M') {
+        (digits, 1e6)
+    } else {
+        (text, 1.0)
+    };
+    digits.parse().unwrap_or(f64::NAN) * unit
+}
+
 fn trimmed(v: f64, decimals: usize) -> String {
     let text = format!("{v:.decimals$}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -126,6 +144,7 @@ mod tests {
             let slack = span * 1e-6;
             prop_assert!(all.iter().all(|(v, _)| *v >= low - slack && *v <= high + slack));
             prop_assert!(all.windows(2).all(|w| w[0].0 < w[1].0));
+            prop_assert!(all.windows(2).all(|w| w[0].1 != w[1].1), "{all:?}");
             prop_assert!(all.len() <= wanted + 1);
         }
 
@@ -158,6 +177,14 @@ mod tests {
         assert_eq!(
             texts(Scale::Linear, (0.0, 60_000.0), 3),
             ["0", "20k", "40k", "60k"]
+        );
+        assert_eq!(
+            texts(Scale::Linear, (375_734.0, 375_750.0), 3),
+            ["375740", "375750"]
+        );
+        assert_eq!(
+            texts(Scale::Linear, (1e-4, 2e-4), 3),
+            ["0.00010", "0.00015", "0.00020"]
         );
     }
 }

@@ -19,8 +19,8 @@ mod terminal;
 mod toy;
 mod view;
 
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
@@ -54,6 +54,20 @@ pub(crate) fn run(
     let code = outcome.map_err(failed)?;
     workbench.close();
     Ok(code)
+}
+
+/// Says on the terminal, before the screen is there, that a long log takes a moment.
+fn say_reading(log: &Path) {
+    const LONG: u64 = 32 << 20;
+    let length = log.metadata().map_or(0, |m| m.len());
+    if length > LONG {
+        let _ = writeln!(
+            io::stdout(),
+            "reading {} ({} MB)",
+            log.display(),
+            length >> 20
+        );
+    }
 }
 
 /// The app with everything it drives.
@@ -103,6 +117,7 @@ impl Workbench {
             None => None,
         };
         if let Some(folder_log) = checkpoint.as_ref().map(|_| folder.log()) {
+            say_reading(&folder_log);
             app.load_history(&folder_log);
         }
         let mut workbench = Self {

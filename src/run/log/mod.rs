@@ -76,7 +76,11 @@ impl LogWriter {
     /// Where the file cannot be created or is something else.
     pub fn open(path: &Path) -> Result<Self, LogError> {
         let exists = path.metadata().is_ok_and(|m| m.len() > 0);
-        let sound = if exists { read_log(path)?.1 } else { 0 };
+        let sound = if exists {
+            LogReader::sound_length(path)?
+        } else {
+            0
+        };
         let mut options = File::options();
         let mut file = options
             .create(true)

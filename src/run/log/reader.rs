@@ -41,6 +41,17 @@ impl LogReader {
         self.position
     }
 
+    /// Bytes of the log up to its first record that is not complete. Reads all, and keeps nothing:
+    /// a long run's log is larger than memory should be.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or is something else.
+    pub(super) fn sound_length(path: &Path) -> Result<u64, LogError> {
+        let mut reader = Self::open(path)?;
+        reader.by_ref().for_each(drop);
+        Ok(reader.offset())
+    }
+
     /// Goes to a record that began at this position.
     ///
     /// # Errors
