@@ -53,24 +53,28 @@ pub fn panel_with(
         selected: None,
         ..view.clone()
     };
+    let theirs: Vec<(&Overlaid, Scene)> = others
+        .iter()
+        .map(|other| (other, panel(name, index, &other.history, &plain)))
+        .filter(|(_, theirs)| !theirs.is_empty())
+        .collect();
+    match scene.items.first_mut() {
+        Some(Item::Bars(bars)) => {
+            for (other, theirs) in &theirs {
+                mark_bars(bars, theirs, other.ink());
+            }
+        }
+        Some(Item::Heat(heat)) => add_rows(heat, &mut scene.x.range, &theirs),
+        _ => draw_behind(name, &mut scene, &theirs),
+    }
+    scene
+}
+
+/// Puts the other runs' lines before the scene's own items, on axes that hold all.
+fn draw_behind(name: Name, scene: &mut Scene, theirs: &[(&Overlaid, Scene)]) {
     let mut behind = Vec::new();
-    for other in others {
-        let theirs = panel(name, index, &other.history, &plain);
-        if theirs.is_empty() {
-            continue;
-        }
-        match scene.items.first_mut() {
-            Some(Item::Bars(bars)) => {
-                mark_bars(bars, &theirs, other.ink());
-                continue;
-            }
-            Some(Item::Heat(heat)) => {
-                add_rows(heat, &mut scene.x.range, &theirs, other);
-                continue;
-            }
-            _ => {}
-        }
-        let lines = lines(name, &theirs, other);
+    for (other, theirs) in theirs {
+        let lines = lines(name, theirs, other);
         if lines.is_empty() {
             continue;
         }
@@ -82,11 +86,8 @@ pub fn panel_with(
         }
         behind.extend(lines.into_iter().map(Item::Line));
     }
-    if !behind.is_empty() {
-        behind.append(&mut scene.items);
-        scene.items = behind;
-    }
-    scene
+    behind.append(&mut scene.items);
+    scene.items = behind;
 }
 
 /// The other run's lines; the first carries its name.
@@ -140,51 +141,46 @@ fn heights(scene: &Scene) -> Vec<(f64, f64)> {
     tops
 }
 
-/// Adds the other run's rows to a heat strip, each behind the rows of its name, on an x axis that
-/// holds both.
-fn add_rows(heat: &mut Heat, range: &mut (f64, f64), theirs: &Scene, other: &Overlaid) {
-    let Some(Item::Heat(others)) = theirs.items.first() else {
+/// Adds the other runs' rows to a heat strip, below the row of the same name, on an x axis that
+/// holds all.
+fn add_rows(heat: &mut Heat, range: &mut (f64, f64), theirs: &[(&Overlaid, Scene)]) {
+    let mut others = Vec::new();
+    for (other, theirs) in theirs {
+        if let Some(Item::Heat(heat)) = theirs.items.first() {
+            *range = (range.0.min(theirs.x.range.0), range.1.max(theirs.x.range.1));
+            others.push((other, heat));
+        }
+    }
+    if others.is_empty() {
         return;
-    };
-    *range = (range.0.min(theirs.x.range.0), range.1.max(theirs.x.range.1));
+    }
     let columns = heat.columns().max(1);
     let edge = |c: usize| range.0 + (range.1 - range.0) * c as f64 / columns as f64;
     let edges: Vec<f64> = (0..=columns).map(edge).collect();
-    let mut merged = Heat {
-        rows: Vec::new(),
-        edges: Vec::new(),
-        values: Vec::new(),
-        selected: None,
-    };
-    // The name of the layer whose rows are being copied: those of runs added before follow it.
-    let mut layer = None;
+    let (mut rows, mut values, mut selected) = (Vec::new(), Vec::new(), None);
     for (r, row) in heat.rows.iter().enumerate() {
         if heat.selected == Some(r) {
-            merged.selected = Some(merged.rows.len());
+            selected = Some(rows.len());
         }
-        if row.ink == Ink::Text {
-            layer = Some(row.label.as_str());
-        }
-        merged.values.extend(heat.row_in(r, &edges));
-        merged.rows.push(row.clone());
-        let is_last = heat
-            .rows
-            .get(r + 1)
-            .is_none_or(|next| next.ink == Ink::Text);
-        let same = others
-            .rows
-            .iter()
-            .position(|o| Some(o.label.as_str()) == layer);
-        if let (true, Some(same)) = (is_last, same) {
-            merged.values.extend(others.row_in(same, &edges));
-            merged.rows.push(HeatRow {
+        rows.push(row.clone());
+        values.extend(heat.row_in(r, &edges));
+        for (other, heat) in &others {
+            let Some(same) = heat.rows.iter().position(|o| o.label == row.label) else {
+                continue;
+            };
+            rows.push(HeatRow {
                 label: format!("· {}", other.label),
                 ink: other.ink(),
             });
+            values.extend(heat.row_in(same, &edges));
         }
     }
-    merged.edges = edges;
-    *heat = merged;
+    *heat = Heat {
+        rows,
+        edges,
+        values,
+        selected,
+    };
 }
 
 /// Marks each bar at the height of the other run's bar of that name.

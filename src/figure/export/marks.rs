@@ -110,10 +110,10 @@ impl<DB: DrawingBackend> Painter<'_, DB> {
         for (row, HeatRow { label, ink }) in heat.rows.iter().enumerate() {
             let y0 = top + (row as f64 * height) as i32;
             let y1 = top + ((row + 1) as f64 * height) as i32;
+            let values = heat.row(row);
             let mut column = 0;
             while column < columns {
                 // One rectangle per run of equal cells.
-                let values = heat.row(row);
                 let value = values[column];
                 let start = column;
                 while column < columns && values[column] == value {
