@@ -99,6 +99,71 @@ macro_rules! multiversion {
 }
 pub(crate) use multiversion;
 
+/// Calls `$body!` for a function of this name, with the lanes of a vector, whether its
+/// multiply-adds are fused, and so many names for the registers of a block: number, row and three
+/// accumulators for each output. (As one array they would not stay in registers.)
+macro_rules! with_registers {
+    ($body:ident, $name:ident, $lanes:literal, $fused:literal, 4) => {
+        $body!(
+            $name,
+            $lanes,
+            4,
+            $fused,
+            [
+                (0, g0, a0, b0, c0),
+                (1, g1, a1, b1, c1),
+                (2, g2, a2, b2, c2),
+                (3, g3, a3, b3, c3)
+            ]
+        );
+    };
+    ($body:ident, $name:ident, $lanes:literal, $fused:literal, 8) => {
+        $body!(
+            $name,
+            $lanes,
+            8,
+            $fused,
+            [
+                (0, g0, a0, b0, c0),
+                (1, g1, a1, b1, c1),
+                (2, g2, a2, b2, c2),
+                (3, g3, a3, b3, c3),
+                (4, g4, a4, b4, c4),
+                (5, g5, a5, b5, c5),
+                (6, g6, a6, b6, c6),
+                (7, g7, a7, b7, c7)
+            ]
+        );
+    };
+    ($body:ident, $name:ident, $lanes:literal, $fused:literal, 16) => {
+        $body!(
+            $name,
+            $lanes,
+            16,
+            $fused,
+            [
+                (0, g0, a0, b0, c0),
+                (1, g1, a1, b1, c1),
+                (2, g2, a2, b2, c2),
+                (3, g3, a3, b3, c3),
+                (4, g4, a4, b4, c4),
+                (5, g5, a5, b5, c5),
+                (6, g6, a6, b6, c6),
+                (7, g7, a7, b7, c7),
+                (8, g8, a8, b8, c8),
+                (9, g9, a9, b9, c9),
+                (10, g10, a10, b10, c10),
+                (11, g11, a11, b11, c11),
+                (12, g12, a12, b12, c12),
+                (13, g13, a13, b13, c13),
+                (14, g14, a14, b14, c14),
+                (15, g15, a15, b15, c15)
+            ]
+        );
+    };
+}
+pub(crate) use with_registers;
+
 /// `u v + sum`, lane by lane.
 #[inline(always)]
 pub(super) fn product<const L: usize, const FUSED: bool>(

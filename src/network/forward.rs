@@ -109,14 +109,16 @@ impl Forward<'_> {
     }
 
     fn block(&mut self, block: &Block, x: Tensor<4>) -> Tensor<4> {
-        let around = match &block.around {
-            Around::Identity => x.clone(),
-            Around::Subsample { stride, extra } => kernels::subsample(x.clone(), *stride, *extra),
-            Around::Projection(unit) => self.unit(unit, x.clone(), None, Input::Plain),
-        };
-        let input = match block.around {
-            Around::Identity => Input::Residual,
-            Around::Subsample { .. } | Around::Projection(_) => Input::Plain,
+        let (around, input) = match &block.around {
+            Around::Identity => (x.clone(), Input::Residual),
+            Around::Subsample { stride, extra } => {
+                let around = kernels::subsample(x.clone(), *stride, *extra);
+                (around, Input::Plain)
+            }
+            Around::Projection(unit) => {
+                let around = self.unit(unit, x.clone(), None, Input::Plain);
+                (around, Input::Plain)
+            }
         };
         let x = self.unit(&block.first, x, None, input);
         self.unit(&block.second, x, Some(around), Input::Plain)

@@ -260,10 +260,7 @@ fn unfold<'a>(e: &Extents, x: &'a [f32], columns: &'a mut Vec<f32>) -> &'a [f32]
             for kx in 0..kernel_width {
                 for oy in 0..out_height {
                     let row = rows.next().expect("one row per tap and output row");
-                    let Some(y) = (oy * stride + ky)
-                        .checked_sub(padding)
-                        .filter(|y| *y < height)
-                    else {
+                    let Some(y) = source_row(e, oy, ky) else {
                         row.fill(0.0);
                         continue;
                     };
@@ -274,6 +271,12 @@ fn unfold<'a>(e: &Extents, x: &'a [f32], columns: &'a mut Vec<f32>) -> &'a [f32]
         }
     }
     columns
+}
+
+/// The row that a kernel's row reads for a row of outputs, where it lies inside.
+fn source_row(e: &Extents, oy: usize, ky: usize) -> Option<usize> {
+    let y = (oy * e.geometry.stride + ky).checked_sub(e.geometry.padding)?;
+    (y < e.size[0]).then_some(y)
 }
 
 /// `row[ox] = source[ox * stride + kx - padding]`, zero outside.
@@ -340,10 +343,7 @@ fn fold(e: &Extents, columns: &[f32], gx: &mut [f32]) {
                 let inside = inside(width, out_width, kx, stride, padding);
                 for oy in 0..out_height {
                     let row = rows.next().expect("one row per tap and output row");
-                    let Some(y) = (oy * stride + ky)
-                        .checked_sub(padding)
-                        .filter(|y| *y < height)
-                    else {
+                    let Some(y) = source_row(e, oy, ky) else {
                         continue;
                     };
                     if inside.is_empty() {

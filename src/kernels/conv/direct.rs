@@ -14,7 +14,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::super::simd::{Simd, multiversion, product};
+use super::super::simd::{Simd, multiversion, product, with_registers};
 use super::Extents;
 use super::columns::unfold_row;
 
@@ -168,10 +168,9 @@ multiversion! {
         = convolve_avx512, convolve_avx2, convolve_portable
 }
 
-/// One body per instruction set: lanes of a vector, outputs in a block of registers, and the
-/// names of the block's accumulators. (As one array they would not stay in registers.)
+/// One body per instruction set: lanes of a vector, and outputs in a block of registers.
 macro_rules! convolve_body {
-    ($name:ident, $lanes:literal, $outputs:literal, $fused:literal, [$(($o:literal, $a:ident, $b:ident)),*]) => {
+    ($name:ident, $lanes:literal, $outputs:literal, $fused:literal, [$(($o:literal, $g:ident, $a:ident, $b:ident, $c:ident)),*]) => {
         #[inline(always)]
         fn $name(shape: &Walk, planes: &[f32], packed: &[f32], y: &mut [MaybeUninit<f32>]) {
             const L: usize = $lanes;
@@ -208,36 +207,9 @@ macro_rules! convolve_body {
     };
 }
 
-convolve_body!(
-    convolve_avx512,
-    16,
-    8,
-    true,
-    [
-        (0, a0, b0),
-        (1, a1, b1),
-        (2, a2, b2),
-        (3, a3, b3),
-        (4, a4, b4),
-        (5, a5, b5),
-        (6, a6, b6),
-        (7, a7, b7)
-    ]
-);
-convolve_body!(
-    convolve_avx2,
-    8,
-    4,
-    true,
-    [(0, a0, b0), (1, a1, b1), (2, a2, b2), (3, a3, b3)]
-);
-convolve_body!(
-    convolve_portable,
-    4,
-    4,
-    false,
-    [(0, a0, b0), (1, a1, b1), (2, a2, b2), (3, a3, b3)]
-);
+with_registers!(convolve_body, convolve_avx512, 16, true, 8);
+with_registers!(convolve_body, convolve_avx2, 8, true, 4);
+with_registers!(convolve_body, convolve_portable, 4, false, 4);
 
 /// `w v + sum`, lane by lane.
 #[inline(always)]

@@ -139,6 +139,13 @@ pub fn forward(cpu: Cpu, e: &Extents, x: &[f32], weight: &[f32], y: &mut [MaybeU
     forward_onto(cpu, e, x, weight, None, y);
 }
 
+/// What takes a shape, with the weights as it reads them.
+enum Kernel {
+    Winograd(Vec<f32>),
+    Direct(Vec<f32>),
+    Columns,
+}
+
 /// [`forward`], with `base` of the output's shape added while the output is still in cache.
 fn forward_onto(
     cpu: Cpu,
@@ -149,21 +156,25 @@ fn forward_onto(
     y: &mut [MaybeUninit<f32>],
 ) {
     e.check(x.len(), Some(weight.len()), y.len());
-    let by_tiles = winograd::fits(e);
-    let (packed, together) = if by_tiles {
+    let (kernel, together) = if winograd::fits(e) {
         let packed = winograd::pack_weights(e, weight);
-        (Some(packed), winograd::images_together(e))
+        (Kernel::Winograd(packed), winograd::images_together(e))
+    } else if direct::fits(e) {
+        (Kernel::Direct(direct::pack_weights(e, weight)), 1)
     } else {
-        let packed = direct::fits(e).then(|| direct::pack_weights(e, weight));
-        (packed, 1)
+        (Kernel::Columns, 1)
     };
     let (input, output) = (together * e.image(), together * e.output_image());
     let images = y.chunks_mut(output).zip(x.chunks(input)).collect();
     cpu.map(images, |i, (y, x)| {
-        with_scratch(|scratch| match &packed {
-            Some(packed) if by_tiles => winograd::forward(cpu.simd, e, x, packed, scratch, y),
-            Some(packed) => direct::forward_image(cpu.simd, e, x, packed, &mut scratch[0], y),
-            None => columns::forward_image(cpu.simd, e, x, weight, &mut scratch[0], y),
+        with_scratch(|scratch| match &kernel {
+            Kernel::Winograd(packed) => winograd::forward(cpu.simd, e, x, packed, scratch, y),
+            Kernel::Direct(packed) => {
+                direct::forward_image(cpu.simd, e, x, packed, &mut scratch[0], y);
+            }
+            Kernel::Columns => {
+                columns::forward_image(cpu.simd, e, x, weight, &mut scratch[0], y);
+            }
         });
         if let Some(base) = base {
             // SAFETY: each of the three writes every element of its output.
@@ -283,7 +294,7 @@ pub fn weight_gradient(cpu: Cpu, e: &Extents, x: &[f32], g: &[f32]) -> Vec<f32> 
         })
     });
     let total = parts.into_iter().reduce(|mut total, part| {
-        total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
+        add(cpu.simd, &mut total, &part);
         total
     });
     match total {

@@ -7,7 +7,7 @@
 //! channels]` keeps one weight per lane, and nothing is folded.
 
 use super::super::parallel::Scratch;
-use super::super::simd::{Simd, add, multiversion, product, vector};
+use super::super::simd::{Simd, add, multiversion, product, vector, with_registers};
 use super::Extents;
 use super::turned::{Turned, turn};
 
@@ -111,8 +111,7 @@ multiversion! {
         = accumulate_avx512, accumulate_avx2, accumulate_portable
 }
 
-/// One body per instruction set: lanes of a vector, outputs in a block of registers, and the names
-/// of the block's accumulators. (As one array they would not stay in registers.)
+/// One body per instruction set: lanes of a vector, and outputs in a block of registers.
 macro_rules! accumulate_body {
     ($name:ident, $lanes:literal, $outputs:literal, $fused:literal,
      [$(($o:literal, $row:ident, $a:ident, $b:ident, $c:ident)),*]) => {
@@ -164,43 +163,6 @@ macro_rules! accumulate_body {
     };
 }
 
-accumulate_body!(
-    accumulate_avx512,
-    16,
-    8,
-    true,
-    [
-        (0, g0, a0, b0, c0),
-        (1, g1, a1, b1, c1),
-        (2, g2, a2, b2, c2),
-        (3, g3, a3, b3, c3),
-        (4, g4, a4, b4, c4),
-        (5, g5, a5, b5, c5),
-        (6, g6, a6, b6, c6),
-        (7, g7, a7, b7, c7)
-    ]
-);
-accumulate_body!(
-    accumulate_avx2,
-    8,
-    4,
-    true,
-    [
-        (0, g0, a0, b0, c0),
-        (1, g1, a1, b1, c1),
-        (2, g2, a2, b2, c2),
-        (3, g3, a3, b3, c3)
-    ]
-);
-accumulate_body!(
-    accumulate_portable,
-    4,
-    4,
-    false,
-    [
-        (0, g0, a0, b0, c0),
-        (1, g1, a1, b1, c1),
-        (2, g2, a2, b2, c2),
-        (3, g3, a3, b3, c3)
-    ]
-);
+with_registers!(accumulate_body, accumulate_avx512, 16, true, 8);
+with_registers!(accumulate_body, accumulate_avx2, 8, true, 4);
+with_registers!(accumulate_body, accumulate_portable, 4, false, 4);

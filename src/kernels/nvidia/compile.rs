@@ -1,6 +1,6 @@
 //! Compiles the kernels with NVRTC.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CString, c_char};
 
 use cudarc::nvrtc::{Ptx, result, sys};
 
@@ -74,13 +74,7 @@ impl Program {
     fn log(&self) -> String {
         // SAFETY: the program is live.
         let log = unsafe { result::get_program_log(self.0) };
-        let bytes: Vec<u8> = log
-            .unwrap_or_default()
-            .into_iter()
-            .map(|c| c as u8)
-            .collect();
-        let text = CStr::from_bytes_until_nul(&bytes).map(CStr::to_string_lossy);
-        text.unwrap_or_default().trim().to_owned()
+        text(log.unwrap_or_default()).trim().to_owned()
     }
 
     fn machine_code(&self) -> Result<Code, String> {
@@ -99,11 +93,16 @@ impl Program {
 
     fn ptx(&self) -> Result<Code, String> {
         // SAFETY: the program is live and was compiled.
-        let text = unsafe { result::get_ptx(self.0) }.map_err(|e| e.to_string())?;
-        let bytes: Vec<u8> = text.into_iter().map(|c| c as u8).collect();
-        let text = CStr::from_bytes_until_nul(&bytes).map_err(|e| e.to_string())?;
-        Ok(Code::Ptx(text.to_string_lossy().into_owned()))
+        let ptx = unsafe { result::get_ptx(self.0) }.map_err(|e| e.to_string())?;
+        Ok(Code::Ptx(text(ptx)))
     }
+}
+
+/// What NVRTC wrote, up to its end mark.
+fn text(characters: Vec<c_char>) -> String {
+    let bytes = characters.into_iter().map(|c| c as u8);
+    let bytes: Vec<u8> = bytes.take_while(|byte| *byte != 0).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 impl Drop for Program {

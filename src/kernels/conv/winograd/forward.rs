@@ -6,7 +6,7 @@
 use std::mem::MaybeUninit;
 
 use super::super::super::parallel::Scratch;
-use super::super::super::simd::{Simd, multiversion, product, vector};
+use super::super::super::simd::{Simd, multiversion, product, vector, with_registers};
 use super::super::Extents;
 use super::{APART, POSITIONS, Tiling, lanes, take_apart};
 
@@ -167,10 +167,9 @@ multiversion! {
         = multiply_avx512, multiply_avx2, multiply_portable
 }
 
-/// One body per instruction set: lanes of a vector, outputs in a block of registers, and the
-/// names of the block's accumulators. (As one array they would not stay in registers.)
+/// One body per instruction set: lanes of a vector, and outputs in a block of registers.
 macro_rules! multiply_body {
-    ($name:ident, $lanes:literal, $outputs:literal, $fused:literal, [$(($o:literal, $a:ident, $b:ident)),*]) => {
+    ($name:ident, $lanes:literal, $outputs:literal, $fused:literal, [$(($o:literal, $g:ident, $a:ident, $b:ident, $c:ident)),*]) => {
         #[inline(always)]
         fn $name(t: &Tiling, block: usize, packed: &[f32], strip: &[f32], products: &mut [f32]) {
             const L: usize = $lanes;
@@ -204,36 +203,9 @@ macro_rules! multiply_body {
     };
 }
 
-multiply_body!(
-    multiply_avx512,
-    16,
-    8,
-    true,
-    [
-        (0, a0, b0),
-        (1, a1, b1),
-        (2, a2, b2),
-        (3, a3, b3),
-        (4, a4, b4),
-        (5, a5, b5),
-        (6, a6, b6),
-        (7, a7, b7)
-    ]
-);
-multiply_body!(
-    multiply_avx2,
-    8,
-    4,
-    true,
-    [(0, a0, b0), (1, a1, b1), (2, a2, b2), (3, a3, b3)]
-);
-multiply_body!(
-    multiply_portable,
-    4,
-    4,
-    false,
-    [(0, a0, b0), (1, a1, b1), (2, a2, b2), (3, a3, b3)]
-);
+with_registers!(multiply_body, multiply_avx512, 16, true, 8);
+with_registers!(multiply_body, multiply_avx2, 8, true, 4);
+with_registers!(multiply_body, multiply_portable, 4, false, 4);
 
 multiversion! {
     /// `A^T m A` of a strip's tiles for one block of outputs, into `[n, o, oh, ow]`.

@@ -48,8 +48,8 @@ macro_rules! in_pieces {
     }};
 }
 
-/// `B^T x B` of the 4x4 pixels that `$row` names, `$N` tiles at a time; each row gives its four
-/// columns as arrays.
+/// `B^T x B` of the 4x4 pixels of `$rows`, `$N` tiles at a time: each row is its four columns as
+/// arrays.
 ///
 /// By way of arrays of their own, which cannot overlap what is read: then all lanes go at once.
 macro_rules! transformed_input {
@@ -146,7 +146,7 @@ impl Tiling {
 
     /// Images that fill a strip of tiles, where one does not.
     fn images_together(&self, strip: usize) -> usize {
-        (strip / self.tiles().max(1)).max(1)
+        (strip / self.tiles()).max(1)
     }
 
     /// Floats of one padded row's columns of one parity.

@@ -1,11 +1,11 @@
 //! The gradient of the weights: `G^T (sum over tiles of (A g A^T) * V) G`.
 //!
-//! As in `outer`, input channels lie in the lanes of a vector, so that nothing has
-//! to be folded: the input is turned, transformed tile by tile, and multiplied by single values of
-//! the transformed upstream gradient, whose tiles lie side by side.
+//! As in `outer`, input channels lie in the lanes of a vector, so that nothing has to be folded: the
+//! input is turned, transformed tile by tile, and multiplied by single values of the transformed
+//! upstream gradient, whose tiles lie side by side.
 
 use super::super::super::parallel::Scratch;
-use super::super::super::simd::{Simd, add, multiversion, product, vector};
+use super::super::super::simd::{Simd, add, multiversion, product, vector, with_registers};
 use super::super::Extents;
 use super::super::turned::{LANES, Turned, turn};
 use super::{APART, POSITIONS, Tiling, lanes};
@@ -239,11 +239,10 @@ multiversion! {
         = accumulate_avx512, accumulate_avx2, accumulate_portable
 }
 
-/// One body per instruction set: lanes of a vector, outputs in a block of registers, and the names
-/// of the block's accumulators. (As one array they would not stay in registers.)
+/// One body per instruction set: lanes of a vector, and outputs in a block of registers.
 macro_rules! accumulate_body {
     ($name:ident, $lanes:literal, $outputs:literal, $fused:literal,
-     [$(($o:literal, $row:ident, $sum:ident)),*]) => {
+     [$(($o:literal, $row:ident, $sum:ident, $b:ident, $c:ident)),*]) => {
         #[inline(always)]
         fn $name(t: &Tiling, inputs: &[f32], gradients: &[f32], count: usize, sums: &mut [f32]) {
             const L: usize = $lanes;
@@ -272,62 +271,9 @@ macro_rules! accumulate_body {
     };
 }
 
-accumulate_body!(
-    accumulate_avx512,
-    16,
-    16,
-    true,
-    [
-        (0, r0, s0),
-        (1, r1, s1),
-        (2, r2, s2),
-        (3, r3, s3),
-        (4, r4, s4),
-        (5, r5, s5),
-        (6, r6, s6),
-        (7, r7, s7),
-        (8, r8, s8),
-        (9, r9, s9),
-        (10, r10, s10),
-        (11, r11, s11),
-        (12, r12, s12),
-        (13, r13, s13),
-        (14, r14, s14),
-        (15, r15, s15)
-    ]
-);
-accumulate_body!(
-    accumulate_avx2,
-    8,
-    8,
-    true,
-    [
-        (0, r0, s0),
-        (1, r1, s1),
-        (2, r2, s2),
-        (3, r3, s3),
-        (4, r4, s4),
-        (5, r5, s5),
-        (6, r6, s6),
-        (7, r7, s7)
-    ]
-);
-accumulate_body!(
-    accumulate_portable,
-    4,
-    8,
-    false,
-    [
-        (0, r0, s0),
-        (1, r1, s1),
-        (2, r2, s2),
-        (3, r3, s3),
-        (4, r4, s4),
-        (5, r5, s5),
-        (6, r6, s6),
-        (7, r7, s7)
-    ]
-);
+with_registers!(accumulate_body, accumulate_avx512, 16, true, 16);
+with_registers!(accumulate_body, accumulate_avx2, 8, true, 8);
+with_registers!(accumulate_body, accumulate_portable, 4, false, 8);
 
 multiversion! {
     /// `G^T s G` of the sums, as `[o, c, 3, 3]`.
