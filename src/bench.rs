@@ -95,7 +95,7 @@ fn steps(bench: &Bench) -> Result<Value, CliError> {
     Ok(json!({
         "engine": engine.to_string(),
         "kernels": format!("{:?}", crate::kernels::Simd::current()).to_lowercase(),
-        "quantizer_kernels": crate::device::quantizer_kernels(engine),
+        "operations": crate::device::operations(engine),
         "quantizer": bench.quantizer,
         "model": bench.model,
         "batch": bench.batch,

@@ -206,9 +206,9 @@ pub fn burn_device(engine: Engine) -> Device {
     }
 }
 
-/// How quantizers run on an engine that has met one: `own` kernels of one pass, or `composed` of tensor
-/// operations, with the reason where it is not the engine's nature.
-pub fn quantizer_kernels(engine: Engine) -> String {
+/// How quantizers and norms run on an engine that has met one: in kernels of our `own`, or `composed`
+/// of tensor operations, with the reason where it is not the engine's nature.
+pub fn operations(engine: Engine) -> String {
     match engine {
         Engine::Flex | Engine::LibTorchCpu => "own".into(),
         Engine::Cuda(_) => "composed".into(),

@@ -8,7 +8,7 @@ use burn::backend::tensor::FloatTensor;
 use burn_backend::{FloatDType, Scalar, Slice, TensorMetadata, get_or_init_device_settings};
 
 use super::norm::Activation;
-use super::ops::{Engine, NormGradients, NormTensors};
+use super::ops::{NormGradients, NormTensors};
 use super::subsample::Subsampling;
 use crate::quantizer::{Family, Grid, Rules};
 
@@ -300,7 +300,7 @@ pub(super) fn subsample_backward<B: Backend>(g: FloatTensor<B>, s: &Subsampling)
 }
 
 /// Output and the statistics used, `[2, c]`. Sums are the engine's own, whatever `moments` says.
-pub(super) fn norm_activation_forward<B: Engine>(
+pub(super) fn norm_activation_forward<B: Backend>(
     inputs: &NormTensors<B>,
     statistics: Option<FloatTensor<B>>,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
@@ -320,8 +320,7 @@ pub(super) fn norm_activation_forward<B: Engine>(
     let y = match &inputs.activation {
         Activation::Identity => z,
         Activation::Relu => z.clone().times(&z.above(0.0)),
-        // The engine may have a kernel for this part.
-        Activation::Quantize(grid) => Values(B::fake_quantize_forward(z.0, grid)),
+        Activation::Quantize(grid) => quantized(z, grid),
     };
     (B::float_reshape(y.0, shape), statistics)
 }
@@ -367,7 +366,7 @@ impl<B: Backend> Normed<B> {
 }
 
 /// Gradients of everything that went in.
-pub(super) fn norm_activation_backward<B: Engine>(
+pub(super) fn norm_activation_backward<B: Backend>(
     inputs: &NormTensors<B>,
     statistics: FloatTensor<B>,
     g: FloatTensor<B>,
@@ -384,8 +383,8 @@ pub(super) fn norm_activation_backward<B: Engine>(
         }
         Activation::Quantize(grid) => {
             let z = parts.before_activation(inputs);
-            let (gz, sums) = B::fake_quantize_backward(z.0, g.0.clone(), grid);
-            (Values::<B>(gz), Some(Values::<B>(sums)))
+            let (gz, sums) = quantizer_gradient(&z, &g, grid);
+            (gz, Some(sums))
         }
     };
     let sums = sums.unwrap_or_else(|| {
@@ -418,6 +417,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::norm::Moments;
+    use super::super::ops::Engine;
     use super::*;
     use crate::quantizer::{Parametrization, Quantizer};
 

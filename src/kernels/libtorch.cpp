@@ -1,17 +1,11 @@
-// What tch does not bind: the convolution's own backward pass, and LibTorch's threads; and an element
-// of the card's quantizer for the tests.
+// What tch does not bind: the convolution's own backward pass, and LibTorch's threads.
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/convolution_backward.h>
 
-#include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <cstring>
 #include <exception>
-
-#define ELEMENT static inline
-#include "nvidia/element.cuh"
 
 extern "C" {
 
@@ -37,14 +31,6 @@ int bitscope_convolution_backward(const at::Tensor* g, const at::Tensor* x, cons
 // `work` must not throw.
 void bitscope_parallel_for(int64_t count, void (*work)(void*, int64_t, int64_t), void* context) {
     at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) { work(context, begin, end); });
-}
-
-// Q(x), then gradient, inner, outer, clipped and zero.
-void bitscope_quantize_element(const QuantizerGrid* grid, float x, float g, float* out) {
-    QuantizerShare share = quantize_backward(*grid, x, g);
-    const float values[6] = {quantize(*grid, x), share.gradient, share.inner,
-                             share.outer,        share.clipped,  share.zero};
-    std::memcpy(out, values, sizeof values);
 }
 
 }

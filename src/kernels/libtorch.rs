@@ -1,5 +1,5 @@
 //! The operations on LibTorch: our slices' kernels on the CPU, on LibTorch's own threads; its own
-//! convolution; on CUDA a quantizer of our own, and tensor operations.
+//! convolution; on CUDA the kernels of [`super::nvidia`], or tensor operations.
 
 #![allow(
     deprecated,
@@ -18,7 +18,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::composed;
 use super::conv::{self, Extents, Geometry};
-use super::nvidia::{self, Card};
+use super::nvidia::by_card;
 use super::ops::{Engine, InputGradient, NormGradients, NormSpec, NormTensors, kernels_of_engine};
 use super::parallel::{Cpu, Pool};
 use super::slices::{self, Slices};
@@ -214,7 +214,7 @@ impl Engine for LibTorch {
         if on_cpu(&x) {
             return slices::fake_quantize_forward::<Self>(&x, grid);
         }
-        match by_card(&x, |card| card.forward(&x.tensor, grid)) {
+        match by_card(&x.tensor, |card| card.quantize(&x.tensor, grid)) {
             Some(y) => TchTensor::new(y),
             None => composed::fake_quantize_forward::<Self>(x, grid),
         }
@@ -228,7 +228,9 @@ impl Engine for LibTorch {
         if on_cpu(&x) {
             return slices::fake_quantize_backward::<Self>(&x, &g, grid);
         }
-        match by_card(&x, |card| card.backward(&x.tensor, &g.tensor, grid)) {
+        match by_card(&x.tensor, |card| {
+            card.quantize_backward(&x.tensor, &g.tensor, grid)
+        }) {
             Some([gx, sums]) => (TchTensor::new(gx), TchTensor::new(sums)),
             None => composed::fake_quantize_backward::<Self>(x, g, grid),
         }
@@ -239,9 +241,12 @@ impl Engine for LibTorch {
         statistics: Option<FloatTensor<Self>>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         if on_cpu(&inputs.x) {
-            slices::norm_activation_forward(inputs, statistics)
-        } else {
-            composed::norm_activation_forward(inputs, statistics)
+            return slices::norm_activation_forward(inputs, statistics);
+        }
+        let x = &inputs.x.tensor;
+        match by_card(x, |card| card.norm_activation(inputs, statistics.as_ref())) {
+            Some([y, statistics]) => (y, statistics),
+            None => composed::norm_activation_forward(inputs, statistics),
         }
     }
 
@@ -251,26 +256,14 @@ impl Engine for LibTorch {
         g: FloatTensor<Self>,
     ) -> NormGradients<Self> {
         if on_cpu(&inputs.x) {
-            slices::norm_activation_backward(inputs, &statistics, &g)
-        } else {
-            composed::norm_activation_backward(inputs, statistics, g)
+            return slices::norm_activation_backward(inputs, &statistics, &g);
         }
+        let x = &inputs.x.tensor;
+        by_card(x, |card| {
+            card.norm_activation_backward(inputs, &statistics, &g)
+        })
+        .unwrap_or_else(|| composed::norm_activation_backward(inputs, statistics, g))
     }
-}
-
-/// What our kernels on the tensor's card give, where there are any and they agree with the composed
-/// operations. A launch that fails is the last one on its card.
-fn by_card<T>(x: &TchTensor, launch: impl FnOnce(&Card) -> Result<T, String>) -> Option<T> {
-    let device = x.tensor.device();
-    let card = nvidia::card(device, |x, g, grid| {
-        let [x, g] = [x, g].map(|t| TchTensor::new(t.shallow_clone()));
-        let y = composed::fake_quantize_forward::<LibTorch>(x.clone(), grid);
-        let (gx, sums) = composed::fake_quantize_backward::<LibTorch>(x, g, grid);
-        [y.tensor, gx.tensor, sums.tensor]
-    })?;
-    launch(&card)
-        .map_err(|reason| nvidia::give_up(device, reason))
-        .ok()
 }
 
 /// Both gradients by LibTorch's own backward pass.
@@ -316,34 +309,4 @@ fn own_convolution_backward(
 /// Whether a CUDA device answers to LibTorch, and how many.
 pub(crate) fn cuda_devices() -> usize {
     usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::quantizer::{Parametrization, Quantizer, Rules};
-
-    #[test]
-    fn what_a_card_is_held_against_equals_the_cpu_kernels() {
-        for p in [Parametrization::U3, Parametrization::P3] {
-            for (signed, rules) in [(true, Rules::Paper), (false, Rules::PublishedCode)] {
-                let grid = Quantizer::learned(p, signed, rules).grid([0.125, 1.0]);
-                let x = nvidia::trial(&grid, Device::Cpu);
-                let tensors = || [&x, &x.sin()].map(|t| TchTensor::new(t.shallow_clone()));
-                let [a, g] = tensors();
-                let y = composed::fake_quantize_forward::<LibTorch>(a.clone(), &grid);
-                let (gx, sums) = composed::fake_quantize_backward::<LibTorch>(a, g, &grid);
-                let [a, g] = tensors();
-                let expected_y = LibTorch::fake_quantize_forward(a.clone(), &grid);
-                let (expected_gx, expected_sums) = LibTorch::fake_quantize_backward(a, g, &grid);
-                for (ours, expected) in [(y, expected_y), (gx, expected_gx), (sums, expected_sums)]
-                {
-                    assert!(
-                        ours.tensor.allclose(&expected.tensor, 1e-5, 1e-3, false),
-                        "{grid:?}"
-                    );
-                }
-            }
-        }
-    }
 }

@@ -53,34 +53,70 @@ impl Optimizer {
     ) {
         let settings = &experiment.optimizer;
         self.updates += 1;
-        let all = network
-            .parameters
-            .iter_mut()
-            .zip(&mut self.tensors)
-            .zip(gradients);
-        for ((parameter, state), gradient) in all {
-            let Some(gradient) = gradient else { continue };
-            let is_weight = parameter.kind == Kind::Weight;
-            let lr = if is_weight { lr } else { lr * settings.lr_norm };
-            let value = parameter.value.clone().inner();
-            let decays = is_weight || settings.decay == Decay::All;
-            let gradient = if decays && settings.weight_decay > 0.0 {
-                gradient + value.clone() * settings.weight_decay as f32
-            } else {
-                gradient
-            };
-            let update = match settings.kind {
-                OptimizerKind::Sgd => {
-                    let velocity = match state[0].take() {
-                        Some(v) => v * settings.momentum as f32 + gradient,
-                        None => gradient,
-                    };
-                    state[0] = Some(velocity.clone());
-                    velocity * lr as f32
-                }
-                OptimizerKind::Adam => adam(state, gradient, settings, self.updates, lr),
-            };
-            parameter.set(value - update);
+        let mut gradients: Vec<_> = gradients.into_iter().enumerate().collect();
+        for weights in [true, false] {
+            let is_member = |i: usize| (network.parameters[i].kind == Kind::Weight) == weights;
+            let (members, gradients): (Vec<usize>, Vec<_>) = gradients
+                .extract_if(.., |(i, _)| is_member(*i))
+                .filter_map(|(i, gradient)| Some((i, gradient?)))
+                .unzip();
+            if members.is_empty() {
+                continue;
+            }
+            let lr = if weights { lr } else { lr * settings.lr_norm };
+            let decays = weights || settings.decay == Decay::All;
+            let decay = if decays { settings.weight_decay } else { 0.0 };
+            self.update_group(network, settings, [lr, decay], &members, gradients);
+        }
+    }
+
+    /// One update of parameters that share learning rate and decay. They are updated as one long
+    /// vector: as it is elementwise that is the same, and a card is not asked for hundreds of
+    /// operations on a few numbers each.
+    fn update_group(
+        &mut self,
+        network: &mut Network,
+        settings: &OptimizerSettings,
+        [lr, decay]: [f64; 2],
+        members: &[usize],
+        gradients: Vec<Tensor<1>>,
+    ) {
+        let parameters = &mut network.parameters;
+        let values = members.iter().map(|i| parameters[*i].value.clone().inner());
+        let value = Tensor::cat(values.collect(), 0);
+        let mut gradient = Tensor::cat(gradients, 0);
+        if decay > 0.0 {
+            gradient = gradient + value.clone() * decay as f32;
+        }
+        let mut take = |moment: usize| {
+            let of_each = members.iter().map(|i| {
+                let zeros = || Tensor::zeros([parameters[*i].elements()], &value.device());
+                self.tensors[*i][moment].take().unwrap_or_else(zeros)
+            });
+            Tensor::cat(of_each.collect(), 0)
+        };
+        let (moments, update) = match settings.kind {
+            OptimizerKind::Sgd => {
+                let velocity = take(0) * settings.momentum as f32 + gradient;
+                (vec![velocity.clone()], velocity * lr as f32)
+            }
+            OptimizerKind::Adam => {
+                let [first, second] = adam([take(0), take(1)], gradient, settings);
+                let (c1, c2) = corrections(settings, self.updates);
+                let scale = (second.clone() / c2 as f32).sqrt() + ADAM_EPSILON as f32;
+                let update = first.clone() / scale * (lr / c1) as f32;
+                (vec![first, second], update)
+            }
+        };
+        let value = value - update;
+        let mut start = 0;
+        for i in members {
+            let own = start..start + parameters[*i].elements();
+            start = own.end;
+            for (kept, moment) in self.tensors[*i].iter_mut().zip(&moments) {
+                *kept = Some(moment.clone().slice([own.clone()]));
+            }
+            parameters[*i].set(value.clone().slice([own]));
         }
     }
 
@@ -125,27 +161,15 @@ impl Optimizer {
     }
 }
 
+/// Adam's moments after a gradient.
 fn adam(
-    state: &mut [Option<Tensor<1>>; 2],
+    [first, second]: [Tensor<1>; 2],
     gradient: Tensor<1>,
     settings: &OptimizerSettings,
-    updates: u64,
-    lr: f64,
-) -> Tensor<1> {
+) -> [Tensor<1>; 2] {
     let (b1, b2) = (settings.momentum as f32, settings.beta2 as f32);
     let square = gradient.clone() * gradient.clone() * (1.0 - b2);
-    let first = match state[0].take() {
-        Some(m) => m * b1 + gradient * (1.0 - b1),
-        None => gradient * (1.0 - b1),
-    };
-    let second = match state[1].take() {
-        Some(v) => v * b2 + square,
-        None => square,
-    };
-    *state = [Some(first.clone()), Some(second.clone())];
-    let (c1, c2) = corrections(settings, updates);
-    let scale = (second / c2 as f32).sqrt() + ADAM_EPSILON as f32;
-    first / scale * (lr / c1) as f32
+    [first * b1 + gradient * (1.0 - b1), second * b2 + square]
 }
 
 fn corrections(settings: &OptimizerSettings, updates: u64) -> (f64, f64) {

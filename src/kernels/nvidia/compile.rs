@@ -47,16 +47,19 @@ fn is_present() -> bool {
 
 fn compile(architecture: Option<&str>, threads: u32) -> Result<Code, String> {
     let source = format!(
-        "#define ELEMENT static __device__ __forceinline__\n#define THREADS {threads}\n{}\n{}",
+        "#define ELEMENT static __device__ __forceinline__\n#define DEVICE static __device__\n\
+         #define THREADS {threads}\n{}\n{}\n{}\n{}",
         include_str!("element.cuh"),
-        include_str!("quantize.cu")
+        include_str!("total.cuh"),
+        include_str!("quantize.cu"),
+        include_str!("norm.cu")
     );
     let source = CString::new(source).map_err(|e| e.to_string())?;
     // Products are rounded before they are subtracted, as everywhere.
     let mut options = vec!["--fmad=false".to_owned()];
     options.extend(architecture.map(|name| format!("--gpu-architecture={name}")));
     let program =
-        Program(result::create_program(&source, Some(c"quantize.cu")).map_err(|e| e.to_string())?);
+        Program(result::create_program(&source, Some(c"bitscope.cu")).map_err(|e| e.to_string())?);
     // SAFETY: the program is live until it is dropped.
     let compiled = unsafe { result::compile_program(program.0, &options) };
     compiled.map_err(|error| format!("{error} {}", program.log()))?;
@@ -125,7 +128,7 @@ mod tests {
         let Ok(Code::Ptx(ptx)) = compile(None, 256) else {
             panic!("no PTX");
         };
-        for kernel in ["quantize_forward", "quantize_backward"] {
+        for kernel in super::super::launch::NAMES {
             assert!(ptx.contains(&format!(".entry {kernel}")), "{ptx}");
         }
         for capability in [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0)] {

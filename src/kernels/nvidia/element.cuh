@@ -63,7 +63,7 @@ ELEMENT float quantize(const QuantizerGrid &q, float x) {
     return round_half_away(clamped(x, q.low, q.high) * q.inverse) * q.step;
 }
 
-ELEMENT QuantizerShare quantize_backward(const QuantizerGrid &q, float x, float g) {
+ELEMENT QuantizerShare quantizer_share(const QuantizerGrid &q, float x, float g) {
     QuantizerShare share = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
     float magnitude = fabsf(x);
     if (q.power_of_two) {

@@ -1,0 +1,185 @@
+// Batch norm, residual addition and activation on the card: a pass over memory for the statistics
+// and one for the output, and the same number back. Compiled at run time, behind element.cuh and
+// total.cuh.
+//
+// Layout [n, c, p]. blockIdx.y is the channel; the gridDim.x blocks of a channel, at most THREADS,
+// share its values, and each leaves its sums for the next kernel to add up.
+
+struct NormLayer {
+    unsigned int images;
+    unsigned int channels;
+    unsigned int pixels;
+    float epsilon;   // added to the variance
+    int activation;  // 0: nothing, 1: ReLU, 2: the quantizer
+    QuantizerGrid grid;
+};
+
+struct NormChannel {
+    float mean;
+    float deviation;  // sqrt(var + epsilon)
+    float gamma;
+    float beta;
+};
+
+#define EACH_VALUE(i, layer)                                                                  \
+    for (unsigned int i = blockIdx.x * THREADS + threadIdx.x; i < layer.images * layer.pixels; \
+         i += gridDim.x * THREADS)
+
+// Where the i-th value of this block's channel lies.
+DEVICE unsigned long long place(const NormLayer &layer, unsigned int i) {
+    unsigned int image = i / layer.pixels;
+    unsigned long long row = (unsigned long long)image * layer.channels + blockIdx.y;
+    return row * layer.pixels + (i - image * layer.pixels);
+}
+
+// The row of this block, or of another of its channel, among those that blocks leave sums in.
+DEVICE unsigned long long row_of(unsigned int block) {
+    return (unsigned long long)blockIdx.y * gridDim.x + block;
+}
+
+DEVICE NormChannel channel_of(const NormLayer &layer, float mean, float variance,
+                              const float *gamma, const float *beta) {
+    NormChannel channel = {mean, sqrtf(variance + layer.epsilon), gamma[blockIdx.y],
+                           beta[blockIdx.y]};
+    return channel;
+}
+
+DEVICE float normalised(const NormChannel &channel, float x) {
+    return (x - channel.mean) / channel.deviation;
+}
+
+// What goes into the activation, without the residual.
+DEVICE float scaled(const NormChannel &channel, float x) {
+    return normalised(channel, x) * channel.gamma + channel.beta;
+}
+
+DEVICE float activated(const NormLayer &layer, float z) {
+    if (layer.activation == 2) {
+        return quantize(layer.grid, z);
+    }
+    return layer.activation == 1 && z <= 0.0f ? 0.0f : z;
+}
+
+DEVICE QuantizerShare activation_backward(const NormLayer &layer, float z, float g) {
+    if (layer.activation == 2) {
+        return quantizer_share(layer.grid, z, g);
+    }
+    QuantizerShare share = {layer.activation == 1 && z <= 0.0f ? 0.0f : g, 0.0f, 0.0f, 0.0f, 0.0f};
+    return share;
+}
+
+// Deviations from the channel's first value, and their squares: parts [c, blocks, 2].
+extern "C" __global__ void norm_moments(const float *x, double *parts, NormLayer layer) {
+    float pivot = x[place(layer, 0)];
+    double sum = 0.0, square = 0.0;
+    EACH_VALUE(i, layer) {
+        double deviation = (double)x[place(layer, i)] - (double)pivot;
+        sum += deviation;
+        square += deviation * deviation;
+    }
+    double totals[2] = {block_total(sum), block_total(square)};
+    if (threadIdx.x == 0) {
+        parts[row_of(blockIdx.x) * 2] = totals[0];
+        parts[row_of(blockIdx.x) * 2 + 1] = totals[1];
+    }
+}
+
+// With parts, the batch's statistics [2, c] are written; without, those there are used.
+extern "C" __global__ void norm_forward(
+    const float *x, const float *residual, const float *gamma, const float *beta,
+    const double *parts, float *statistics, float *y, NormLayer layer) {
+    if (parts) {
+        const double *own = parts + row_of(0) * 2;
+        double count = (double)(layer.images * layer.pixels);
+        double shift = column_total(own, gridDim.x, 2, 0) / count;
+        double variance = column_total(own, gridDim.x, 2, 1) / count - shift * shift;
+        float mean = (float)((double)x[place(layer, 0)] + shift);
+        float spread = variance < 0.0 ? 0.0f : (float)variance;
+        NormChannel channel = channel_of(layer, mean, spread, gamma, beta);
+        if (blockIdx.x == 0 && threadIdx.x == 0) {
+            statistics[blockIdx.y] = mean;
+            statistics[layer.channels + blockIdx.y] = spread;
+        }
+        EACH_VALUE(i, layer) {
+            unsigned long long at = place(layer, i);
+            float z = scaled(channel, x[at]);
+            y[at] = activated(layer, residual ? z + residual[at] : z);
+        }
+        return;
+    }
+    NormChannel channel = channel_of(layer, statistics[blockIdx.y],
+                                     statistics[layer.channels + blockIdx.y], gamma, beta);
+    EACH_VALUE(i, layer) {
+        unsigned long long at = place(layer, i);
+        float z = scaled(channel, x[at]);
+        y[at] = activated(layer, residual ? z + residual[at] : z);
+    }
+}
+
+// Gradient of the activation's input, gz, where a residual wants it; and parts [c, blocks, 6]: sums
+// of gz times the normalised value, of gz, and the quantizer's four.
+extern "C" __global__ void norm_backward_sums(
+    const float *x, const float *residual, const float *gamma, const float *beta,
+    const float *statistics, const float *g, float *gz, double *parts, NormLayer layer) {
+    NormChannel channel = channel_of(layer, statistics[blockIdx.y],
+                                     statistics[layer.channels + blockIdx.y], gamma, beta);
+    float sums[6] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
+    EACH_VALUE(i, layer) {
+        unsigned long long at = place(layer, i);
+        float n = normalised(channel, x[at]);
+        float z = n * channel.gamma + channel.beta;
+        QuantizerShare share = activation_backward(layer, residual ? z + residual[at] : z, g[at]);
+        if (gz) {
+            gz[at] = share.gradient;
+        }
+        sums[0] += share.gradient * n;
+        sums[1] += share.gradient;
+        sums[2] += share.inner;
+        sums[3] += share.outer;
+        sums[4] += share.clipped;
+        sums[5] += share.zero;
+    }
+    for (unsigned int k = 0; k < 6; k++) {
+        double total = block_total(sums[k]);
+        if (threadIdx.x == 0) {
+            parts[row_of(blockIdx.x) * 6 + k] = total;
+        }
+    }
+}
+
+// Everything else: from gz where it was kept, else (there is no residual then) from g.
+extern "C" __global__ void norm_backward(
+    const float *x, const float *gamma, const float *beta, const float *statistics,
+    const float *g, const float *gz, const double *parts, float *gx, float *gamma_gradient,
+    float *beta_gradient, float *quantizer_sums, NormLayer layer) {
+    NormChannel channel = channel_of(layer, statistics[blockIdx.y],
+                                     statistics[layer.channels + blockIdx.y], gamma, beta);
+    const double *own = parts + row_of(0) * 6;
+    float product = (float)column_total(own, gridDim.x, 6, 0);
+    float sum = (float)column_total(own, gridDim.x, 6, 1);
+    if (blockIdx.x == 0) {
+        if (threadIdx.x == 0) {
+            gamma_gradient[blockIdx.y] = product;
+            beta_gradient[blockIdx.y] = sum;
+        }
+        if (blockIdx.y == 0) {
+            for (unsigned int k = 0; k < 4; k++) {
+                double total = column_total(parts, layer.channels * gridDim.x, 6, 2 + k);
+                if (threadIdx.x == 0) {
+                    quantizer_sums[k] = (float)total;
+                }
+            }
+        }
+    }
+    float share = 1.0f / (float)(layer.images * layer.pixels);
+    float mean_product = product * share, mean_sum = sum * share;
+    EACH_VALUE(i, layer) {
+        unsigned long long at = place(layer, i);
+        float n = normalised(channel, x[at]);
+        float upstream = gz ? gz[at]
+                            : activation_backward(layer, n * channel.gamma + channel.beta, g[at])
+                                  .gradient;
+        float centred = upstream - mean_sum - n * mean_product;
+        gx[at] = centred * channel.gamma / channel.deviation;
+    }
+}
