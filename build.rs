@@ -50,7 +50,7 @@ mod libtorch {
         // leaves them out.
         cc::Build::new()
             .cpp(true)
-            .std("c++20")
+            .std("c++17")
             .warnings(false)
             .file("src/kernels/nvidia/on_cpu.cpp")
             .compile("bitscope_card_on_cpu");

@@ -1,6 +1,8 @@
 //! Engines and devices: parsed from one string, listed with what is missing when unusable.
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::path::Path;
 
 use burn::tensor::Device;
 
@@ -85,11 +87,15 @@ pub fn available() -> Vec<Availability> {
             missing: missing_libtorch_cuda(),
         });
     }
-    all.push(Availability {
-        engine: Engine::Cuda(0),
-        description: "CUDA, CubeCL".into(),
-        missing: missing_cuda(),
-    });
+    let names: Vec<String> = gpus().into_iter().map(|card| card.name).collect();
+    for index in 0..names.len().max(1) {
+        let name = names.get(index).map(|name| format!(", {name}"));
+        all.push(Availability {
+            engine: Engine::Cuda(index),
+            description: format!("CUDA, CubeCL{}", name.unwrap_or_default()),
+            missing: missing_cuda(),
+        });
+    }
     all
 }
 
@@ -111,13 +117,36 @@ fn missing_libtorch_cuda() -> Option<String> {
     })
 }
 
-/// What burn-cuda needs: the driver, and the run-time compiler of the CUDA toolkit.
+/// What burn-cuda needs: the driver, and the mathematical functions of the CUDA toolkit.
 fn missing_cuda() -> Option<String> {
-    not_compiled(cfg!(feature = "cuda"), "cuda").or_else(|| {
-        let driver = std::path::Path::new("/proc/driver/nvidia/version");
-        (cfg!(target_os = "linux") && !driver.exists())
-            .then(|| "no NVIDIA driver is loaded (/proc/driver/nvidia/version is missing)".into())
-    })
+    not_compiled(cfg!(feature = "cuda"), "cuda")
+        .or_else(|| {
+            let driver = Path::new("/proc/driver/nvidia/version");
+            (cfg!(target_os = "linux") && !driver.exists()).then(|| {
+                "no NVIDIA driver is loaded (/proc/driver/nvidia/version is missing)".into()
+            })
+        })
+        .or_else(|| missing_toolkit(std::env::var_os("CUDA_PATH").as_deref()))
+}
+
+/// Where burn's compiler looks for the CUDA toolkit, unless it is told.
+const TOOLKITS: [&str; 4] = ["/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda", "/usr"];
+
+fn missing_toolkit(told: Option<&OsStr>) -> Option<String> {
+    const FUNCTIONS: &str = "nvvm/libdevice/libdevice.10.bc";
+    let is_in = |root: &Path| root.join(FUNCTIONS).is_file();
+    match told {
+        Some(root) => (!is_in(Path::new(root))).then(|| {
+            let root = Path::new(root).display();
+            format!("CUDA_PATH is {root}, where no {FUNCTIONS} is")
+        }),
+        None => (!TOOLKITS.iter().any(|root| is_in(Path::new(root)))).then(|| {
+            format!(
+                "the CUDA toolkit was not found (no {FUNCTIONS} in {}); set CUDA_PATH to its folder",
+                TOOLKITS.join(", ")
+            )
+        }),
+    }
 }
 
 fn not_compiled(compiled: bool, feature: &str) -> Option<String> {
@@ -171,9 +200,7 @@ pub fn parse(text: &str) -> Result<Engine, DeviceError> {
         .or_else(|| all.iter().find(same_kind))
         .map(|a| a.missing.clone())
     {
-        Some(None) if listed.is_none() && matches!(engine, Engine::LibTorchCuda(_)) => {
-            Err(error("is not there: fewer devices answer".into()))
-        }
+        Some(None) if listed.is_none() => Err(error("is not there: fewer devices answer".into())),
         Some(None) => Ok(engine),
         Some(Some(missing)) => Err(error(format!("cannot be used: {missing}"))),
         None => Err(error("is not supported by this build".into())),
@@ -220,5 +247,69 @@ pub fn operations(engine: Engine) -> String {
         },
         #[cfg(not(feature = "libtorch"))]
         Engine::LibTorchCuda(_) => "composed".into(),
+    }
+}
+
+/// A graphics card.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Gpu {
+    /// As its driver names it.
+    pub name: String,
+    /// Share of the last moment in which it computed, percent.
+    pub busy: u32,
+    /// Memory in use and in all, MB.
+    pub memory: (f64, f64),
+    /// Degrees Celsius.
+    pub temperature: Option<u32>,
+}
+
+/// The graphics cards that NVIDIA's management library tells of; none without its driver, or in a
+/// build whose engines use none.
+#[cfg(any(feature = "libtorch", feature = "cuda"))]
+pub(crate) fn gpus() -> Vec<Gpu> {
+    use std::sync::OnceLock;
+
+    use nvml_wrapper::Nvml;
+    use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
+
+    static LIBRARY: OnceLock<Option<Nvml>> = OnceLock::new();
+    let Some(nvml) = LIBRARY.get_or_init(|| Nvml::init().ok()) else {
+        return Vec::new();
+    };
+    let megabytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let card = |index: u32| {
+        let device = nvml.device_by_index(index).ok()?;
+        let memory = device.memory_info().ok()?;
+        Some(Gpu {
+            name: device.name().ok()?,
+            busy: device.utilization_rates().ok()?.gpu,
+            memory: (megabytes(memory.used), megabytes(memory.total)),
+            temperature: device.temperature(TemperatureSensor::Gpu).ok(),
+        })
+    };
+    (0..nvml.device_count().unwrap_or(0))
+        .filter_map(card)
+        .collect()
+}
+
+/// Without engines that use them.
+#[cfg(not(any(feature = "libtorch", feature = "cuda")))]
+pub(crate) fn gpus() -> Vec<Gpu> {
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_toolkit_without_its_functions_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let missing = missing_toolkit(Some(root.path().as_os_str())).unwrap();
+        assert!(missing.contains(&root.path().display().to_string()));
+        let folder = root.path().join("nvvm/libdevice");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("libdevice.10.bc"), "").unwrap();
+        assert_eq!(missing_toolkit(Some(root.path().as_os_str())), None);
     }
 }

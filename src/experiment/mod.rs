@@ -13,6 +13,7 @@ mod edit;
 mod keys;
 mod resolve;
 mod schema;
+mod settings;
 mod source;
 mod value;
 mod watch;
@@ -21,12 +22,13 @@ pub use diagnostic::{Diagnostic, Diagnostics, render};
 pub use diff::{Change, difference, strongest};
 pub use edit::set_in_file;
 pub use keys::KEYS;
-pub use resolve::{
+pub use resolve::resolve_text;
+pub use schema::{Class, Default, Key, Kind, reference_markdown};
+pub use settings::{
     Augment, AutoApply, BudgetMethod, Budgets, Clip, DataSource, Decay, Experiment, Initial,
     LogSettings, OptimizerKind, OptimizerSettings, QuantizerSettings, ScheduleKind,
-    ScheduleSettings, Start, Thresholds, resolve_text,
+    ScheduleSettings, Start, Thresholds,
 };
-pub use schema::{Class, Default, Key, Kind, reference_markdown};
 pub use source::{Loaded, Overrides, load, load_embedded};
 pub use value::{Value, Values};
 pub use watch::{Saved, Watcher};

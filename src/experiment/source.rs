@@ -10,8 +10,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Diagnostics, Place};
 use super::keys::KEYS;
-use super::resolve::{Experiment, resolve};
+use super::resolve::resolve;
 use super::schema::{Key, Kind};
+use super::settings::Experiment;
 use super::value::{Value, Values};
 
 /// `key.path=value` settings that go over the file.

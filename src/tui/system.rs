@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::process::{Gpu, gpus, processor_seconds, resident};
+use crate::device::{Gpu, gpus};
+use crate::process::{processor_seconds, resident};
 
 /// Time between two looks.
 const EVERY: Duration = Duration::from_secs(1);

@@ -97,7 +97,7 @@ impl Place {
         match self {
             Self::Card(..) => THREADS,
             #[cfg(test)]
-            Self::Cpu => 8,
+            Self::Cpu => 16,
         }
     }
 

@@ -1,11 +1,15 @@
-// The card's kernels on the CPU, so that tests can run them where there is no card: the threads of
-// a block are threads, its shared memory is static, and blocks come one after the other.
+// The card's kernels on the CPU, so that tests can run them where there is no card. Blocks come one
+// after the other; so do the threads of a block, each up to where it waits for the others. Shared
+// memory is static.
 
-#include <barrier>
+#include <ucontext.h>
+
 #include <cmath>
+#include <cstddef>
+#include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <mutex>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -15,13 +19,51 @@ struct Index {
     unsigned int x, y;
 };
 
-thread_local Index threadIdx, blockIdx;
-Index gridDim;
+Index threadIdx, blockIdx, gridDim;
 
-constexpr unsigned int threads_of_block = 8;
-std::barrier<> meeting(threads_of_block);
+constexpr unsigned int threads_of_block = 16;
+constexpr std::size_t stack_size = 64 * 1024;
 
-void __syncthreads() { meeting.arrive_and_wait(); }
+// A thread of the block, and whoever lets them run in turn.
+struct Thread {
+    ucontext_t context;
+    bool is_over = false;
+};
+
+Thread threads[threads_of_block];
+ucontext_t scheduler;
+std::function<void()> kernel_of_thread;
+
+void __syncthreads() { swapcontext(&threads[threadIdx.x].context, &scheduler); }
+
+void run_thread() {
+    kernel_of_thread();
+    threads[threadIdx.x].is_over = true;
+}
+
+// Every thread of the block from one meeting to the next, until all are over. Where some wait for
+// others that have gone, a card would hang or worse.
+void run_block() {
+    static std::vector<char> stacks(threads_of_block * stack_size);
+    for (unsigned int t = 0; t < threads_of_block; t++) {
+        threads[t].is_over = false;
+        getcontext(&threads[t].context);
+        threads[t].context.uc_stack.ss_sp = stacks.data() + t * stack_size;
+        threads[t].context.uc_stack.ss_size = stack_size;
+        threads[t].context.uc_link = &scheduler;
+        makecontext(&threads[t].context, run_thread, 0);
+    }
+    unsigned int over = 0;
+    while (over == 0) {
+        for (threadIdx = {0, 0}; threadIdx.x < threads_of_block; threadIdx.x++) {
+            swapcontext(&scheduler, &threads[threadIdx.x].context);
+            over += threads[threadIdx.x].is_over;
+        }
+    }
+    if (over != threads_of_block) {
+        std::abort();
+    }
+}
 
 #define ELEMENT static inline
 #define DEVICE static inline
@@ -42,21 +84,12 @@ void call(void (*kernel)(A...), void **arguments, std::index_sequence<I...>) {
 
 template <typename... A>
 void launch(void (*kernel)(A...), void **arguments) {
-    std::vector<std::thread> threads;
-    for (unsigned int t = 0; t < threads_of_block; t++) {
-        threads.emplace_back([=] {
-            threadIdx = {t, 0};
-            for (unsigned int y = 0; y < gridDim.y; y++) {
-                for (unsigned int x = 0; x < gridDim.x; x++) {
-                    blockIdx = {x, y};
-                    call(kernel, arguments, std::index_sequence_for<A...>());
-                    __syncthreads();
-                }
-            }
-        });
-    }
-    for (std::thread &thread : threads) {
-        thread.join();
+    kernel_of_thread = [=] { call(kernel, arguments, std::index_sequence_for<A...>()); };
+    for (unsigned int y = 0; y < gridDim.y; y++) {
+        for (unsigned int x = 0; x < gridDim.x; x++) {
+            blockIdx = {x, y};
+            run_block();
+        }
     }
 }
 
@@ -69,10 +102,10 @@ int bitscope_launch_on_cpu(const char *name, unsigned int x, unsigned int y, voi
     static std::mutex one_at_a_time;
     std::lock_guard<std::mutex> guard(one_at_a_time);
     gridDim = {x, y};
-#define KERNEL(kernel)                      \
-    if (std::strcmp(name, #kernel) == 0) {  \
-        launch(kernel, arguments);          \
-        return 0;                           \
+#define KERNEL(kernel)                     \
+    if (std::strcmp(name, #kernel) == 0) { \
+        launch(kernel, arguments);         \
+        return 0;                          \
     }
     KERNEL(quantize_forward)
     KERNEL(quantize_backward)

@@ -5,8 +5,8 @@ use ratatui::layout::{Constraint, Layout, Rect};
 
 use super::super::app::App;
 use super::{bold, plot};
+use crate::device::Gpu;
 use crate::figure::Name;
-use crate::process::Gpu;
 use crate::run::PHASES;
 
 pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {

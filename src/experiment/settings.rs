@@ -1,0 +1,308 @@
+//! A complete experiment as the rest of the program reads it: typed, with every key resolved.
+
+use std::path::PathBuf;
+
+use super::resolve::resolve_text;
+use super::value::Values;
+use crate::network::{Model, Quantization, QuantizerPlan};
+use crate::quantizer::memory::Resource;
+use crate::quantizer::{Quantizer, Rules};
+
+/// A complete, valid experiment. Immutable; shared as `Arc<Experiment>`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Experiment {
+    /// Every key's value: what the run folder holds and differences compare.
+    pub values: Values,
+    /// Name of the run.
+    pub name: String,
+    /// Paper or published code.
+    pub rules: Rules,
+    /// Of everything random.
+    pub seed: u64,
+    /// As the file says it; `device::parse` knows the rest.
+    pub device: String,
+    /// Strongest class of change applied without asking.
+    pub auto_apply: AutoApply,
+    /// Network.
+    pub model: Model,
+    /// Where samples come from.
+    pub data: DataSource,
+    /// Share of the training part held out for validation.
+    pub validation: f64,
+    /// Of training samples.
+    pub augment: Augment,
+    /// Threads of the loader.
+    pub loader_threads: usize,
+    /// Where the weights start.
+    pub start: Start,
+    /// After the float phase.
+    pub epochs: f64,
+    /// Before the quantizers start.
+    pub float_epochs: f64,
+    /// Samples per step.
+    pub batch: usize,
+    /// Quantizer of weights and biases.
+    pub weights: Option<QuantizerSettings>,
+    /// Quantizer of nonlinearities' outputs.
+    pub activations: Option<QuantizerSettings>,
+    /// Constraints.
+    pub budgets: Budgets,
+    /// Optimizer.
+    pub optimizer: OptimizerSettings,
+    /// Learning rate over time.
+    pub schedule: ScheduleSettings,
+    /// What is recorded and when.
+    pub log: LogSettings,
+    /// Limits of the detectors.
+    pub verdicts: Thresholds,
+}
+
+/// Strongest class of change that applies by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AutoApply {
+    /// Live and epoch changes.
+    Live,
+    /// Also those that fork the run.
+    Fork,
+    /// All.
+    Fresh,
+}
+
+/// Source of samples.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DataSource {
+    /// Generated.
+    Glyphs {
+        /// Training pictures.
+        samples: usize,
+        /// 0 to 1.
+        difficulty: f64,
+    },
+    /// Official binary files in a folder.
+    Cifar10(PathBuf),
+    /// Safetensors file.
+    Tensors(PathBuf),
+    /// One folder per class under `train` and `test`.
+    Folder(PathBuf),
+}
+
+/// Augmentation of training samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Augment {
+    /// Pixels of padding that a random crop moves in; 0 for none.
+    pub crop: usize,
+    /// Random horizontal flip.
+    pub flip: bool,
+}
+
+/// Where the weights start.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Start {
+    /// Random.
+    Scratch,
+    /// A safetensors file.
+    Weights(PathBuf),
+    /// The best checkpoint of a run folder.
+    Run(PathBuf),
+}
+
+/// A quantizer and where its parameters start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuantizerSettings {
+    /// The quantizer with its clamps.
+    pub quantizer: Quantizer,
+    /// Where its parameters start.
+    pub initial: Initial,
+    /// Bitwidth that initialisation aims at.
+    pub bits: f64,
+}
+
+/// Where a quantizer's parameters start.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Initial {
+    /// From the tensor's largest magnitude.
+    Data,
+    /// These.
+    Fixed([f64; 2]),
+}
+
+/// Constraints (8a) to (8c) and BOPs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Budgets {
+    /// Resource, limit, lambda.
+    pub limits: Vec<(Resource, f64, f64)>,
+    /// How they enter the loss.
+    pub method: BudgetMethod,
+}
+
+/// How a budget enters the loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BudgetMethod {
+    /// Constant lambda.
+    Penalty,
+    /// Augmented Lagrangian.
+    Lagrangian,
+    /// Raises lambda until met, then lets go.
+    Controller,
+}
+
+/// Optimizer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OptimizerSettings {
+    /// SGD or Adam.
+    pub kind: OptimizerKind,
+    /// Before the schedule.
+    pub lr: f64,
+    /// Of SGD; first decay rate of Adam.
+    pub momentum: f64,
+    /// Second decay rate of Adam.
+    pub beta2: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// What it decays.
+    pub decay: Decay,
+    /// Factor for biases and batch norm.
+    pub lr_norm: f64,
+    /// Factor for the weights' quantizers.
+    pub lr_weight_quantizers: f64,
+    /// Factor for the activations' quantizers.
+    pub lr_activation_quantizers: f64,
+    /// Clipping of the quantizers' gradients.
+    pub clip: Clip,
+}
+
+/// Kind of optimizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OptimizerKind {
+    /// SGD with momentum.
+    Sgd,
+    /// Adam.
+    Adam,
+}
+
+/// What weight decay decays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decay {
+    /// Weights.
+    Weights,
+    /// Every parameter.
+    All,
+}
+
+/// Clipping of the quantizers' gradients to plus and minus the step size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clip {
+    /// Where there is a budget.
+    WithBudget,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Learning rate over the run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScheduleSettings {
+    /// Shape.
+    pub kind: ScheduleKind,
+    /// Epochs.
+    pub milestones: Vec<f64>,
+    /// Of a step.
+    pub factor: f64,
+    /// Epochs.
+    pub warmup: f64,
+    /// Learning rate of the float phase.
+    pub float_lr: Option<f64>,
+}
+
+/// Shape of the schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScheduleKind {
+    /// Drops at milestones.
+    Step,
+    /// Half a cosine to zero.
+    Cosine,
+    /// None.
+    Constant,
+}
+
+/// What is recorded and when.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogSettings {
+    /// Steps.
+    pub probe_every: u64,
+    /// Epochs.
+    pub evaluate_every: f64,
+    /// Epochs.
+    pub checkpoint_every: f64,
+}
+
+/// Limits of the detectors, as the keys of `[verdicts]` say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Thresholds {
+    /// Records.
+    pub hold: u32,
+    /// Steps.
+    pub frozen_steps: u64,
+    /// Relative distance.
+    pub clamp_margin: f64,
+    /// Share.
+    pub clipped: f64,
+    /// Steps.
+    pub unreached_steps: u64,
+    /// Share.
+    pub zeros: f64,
+    /// Turns.
+    pub oscillations: u64,
+    /// Steps.
+    pub window: u64,
+    /// Gradient over parameter.
+    pub vanishing: f64,
+    /// Gradient over parameter.
+    pub exploding: f64,
+    /// Penalty over cross entropy.
+    pub drowning: f64,
+}
+
+impl Default for Thresholds {
+    /// The schema's defaults.
+    fn default() -> Self {
+        resolve_text("defaults", "").map_or_else(
+            |error| unreachable!("an empty experiment is valid: {error}"),
+            |experiment| experiment.verdicts,
+        )
+    }
+}
+
+impl Experiment {
+    /// How the network is quantized. Parameters from data are filled in later.
+    pub fn quantization(&self) -> Quantization {
+        let plan = |settings: &Option<QuantizerSettings>| {
+            settings.as_ref().map(|s| QuantizerPlan {
+                quantizer: s.quantizer.clone(),
+                parameters: match s.initial {
+                    Initial::Fixed(parameters) => parameters,
+                    Initial::Data => crate::quantizer::initial_parameters(
+                        &s.quantizer,
+                        1.0,
+                        crate::quantizer::InitialBits(s.bits),
+                    ),
+                },
+            })
+        };
+        Quantization {
+            weights: plan(&self.weights),
+            activations: plan(&self.activations),
+            rules: self.rules,
+        }
+    }
+
+    /// Whether quantizer gradients are clipped.
+    pub fn clips(&self) -> bool {
+        match self.optimizer.clip {
+            Clip::WithBudget => !self.budgets.limits.is_empty(),
+            Clip::Always => true,
+            Clip::Never => false,
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Batch norm, residual addition and activation (ReLU or quantizer) of slices, as one operation.
+//!
+//! Layout `[n, c, h * w]`. Channels are independent, so one channel is one unit of work; its rows
+//! stay in cache between the two passes. Sums are taken per row in lanes and added up in f64 in
+//! row order, so they do not depend on the number of threads.
+
+mod rows;
+
+use std::mem::MaybeUninit;
+
+use super::parallel::Cpu;
+use crate::quantizer::{Grid, Sums};
+use rows::{
+    Means, forward_row, forward_row_in_order, input_gradient_in_place, input_gradient_row,
+    pre_activation_row, pre_activation_row_in_order, row_moments,
+};
+
+/// What follows the normalisation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Activation {
+    /// Nothing.
+    Identity,
+    /// max(x, 0).
+    Relu,
+    /// Q(x); unsigned grids clip below zero, which makes them quantized ReLUs.
+    Quantize(Grid),
+}
+
+/// Extent of a tensor `[n, c, h, w]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Extent {
+    /// Images.
+    pub images: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Pixels of one channel, `h * w`.
+    pub pixels: usize,
+}
+
+/// Scale, shift and statistics of one channel.
+#[derive(Debug, Clone, Copy)]
+struct Channel {
+    mean: f32,
+    /// 1 / sqrt(var + eps)
+    inverse: f32,
+    /// sqrt(var + eps)
+    deviation: f32,
+    gamma: f32,
+    /// gamma / sqrt(var + eps)
+    scale: f32,
+    beta: f32,
+}
+
+impl Channel {
+    /// `IN_ORDER` rounds as the published code does, after the product and after the division; a
+    /// division of every element costs more than all else here.
+    #[inline(always)]
+    fn apply<const IN_ORDER: bool>(&self, x: f32) -> f32 {
+        if IN_ORDER {
+            (x - self.mean) * self.gamma / self.deviation + self.beta
+        } else {
+            (x - self.mean) * self.scale + self.beta
+        }
+    }
+}
+
+/// Inputs of the forward and backward passes.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// `[n, c, h, w]`.
+    pub x: &'a [f32],
+    /// Same shape, or nothing.
+    pub residual: Option<&'a [f32]>,
+    /// `[c]`.
+    pub gamma: &'a [f32],
+    /// `[c]`.
+    pub beta: &'a [f32],
+    /// Added to the variance.
+    pub epsilon: f32,
+    /// What follows.
+    pub activation: Activation,
+    /// How the batch's own statistics are summed; the arithmetic behind them follows suit.
+    pub moments: Moments,
+    /// Shape of `x`.
+    pub extent: Extent,
+}
+
+impl Inputs<'_> {
+    fn channel(&self, statistics: &[f32], c: usize) -> Channel {
+        let deviation = (statistics[self.extent.channels + c] + self.epsilon).sqrt();
+        let (inverse, gamma) = (1.0 / deviation, self.gamma[c]);
+        Channel {
+            mean: statistics[c],
+            inverse,
+            deviation,
+            gamma,
+            scale: gamma * inverse,
+            beta: self.beta[c],
+        }
+    }
+
+    /// The residual's row, or an empty one.
+    fn residual_row(&self, image: usize, c: usize) -> &[f32] {
+        self.residual.map_or(&[], |r| row(r, self.extent, image, c))
+    }
+}
+
+fn row(tensor: &[f32], e: Extent, image: usize, channel: usize) -> &[f32] {
+    let start = (image * e.channels + channel) * e.pixels;
+    &tensor[start..start + e.pixels]
+}
+
+/// The rows of a tensor by channel, so that channels can be written in parallel.
+fn rows_by_channel<T>(tensor: &mut [T], e: Extent) -> Vec<Vec<&mut [T]>> {
+    let mut rows: Vec<Vec<&mut [T]>> = (0..e.channels)
+        .map(|_| Vec::with_capacity(e.images))
+        .collect();
+    for (i, row) in tensor.chunks_mut(e.pixels.max(1)).enumerate() {
+        rows[i % e.channels].push(row);
+    }
+    rows
+}
+
+/// How a batch's mean and variance are summed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moments {
+    /// In f64, as deviations from a first element.
+    Exact,
+    /// One element after the other in f32, variance as E(x^2) - E(x)^2: as the published code does.
+    ///
+    /// Its sums are off by about 1e-5, and a quantized network amplifies that: activations that
+    /// round the other way change ten in the next layer. Only the same sums give its numbers.
+    Sequential,
+}
+
+/// Mean and biased variance per channel: `[mean; c] ++ [var; c]`.
+pub fn statistics(cpu: Cpu, inputs: &Inputs) -> Vec<f32> {
+    let Inputs {
+        x,
+        extent: e,
+        moments,
+        ..
+    } = *inputs;
+    let count = (e.images * e.pixels) as f64;
+    let exact = |c: usize| {
+        // Deviations from the first element: no cancellation for channels far from zero.
+        let shift = row(x, e, 0, c)[0];
+        let (mut sum, mut squares) = (0.0, 0.0);
+        for image in 0..e.images {
+            let (s, q) = row_moments(cpu.simd, row(x, e, image, c), shift);
+            sum += s;
+            squares += q;
+        }
+        let mean = sum / count;
+        let variance = (squares / count - mean * mean).max(0.0);
+        ((f64::from(shift) + mean) as f32, variance as f32)
+    };
+    let moments: Vec<(f32, f32)> = cpu.map((0..e.channels).collect(), |_, c| match moments {
+        Moments::Exact => exact(c),
+        Moments::Sequential => sequential_statistics(x, e, c),
+    });
+    let means = moments.iter().map(|m| m.0);
+    means.chain(moments.iter().map(|m| m.1)).collect()
+}
+
+/// Mean and biased variance of one channel, in the order of the published code.
+fn sequential_statistics(x: &[f32], e: Extent, c: usize) -> (f32, f32) {
+    let count = (e.images * e.pixels) as f32;
+    let all = (0..e.images).flat_map(|image| row(x, e, image, c));
+    let (sum, squares) = all.fold((0.0, 0.0), |(s, q), x| (s + x, q + x * x));
+    let mean = sum / count;
+    (mean, squares / count - mean * mean)
+}
+
+/// Writes the output for the given statistics.
+pub fn forward(cpu: Cpu, inputs: &Inputs, statistics: &[f32], y: &mut [MaybeUninit<f32>]) {
+    assert_eq!(
+        inputs.x.len(),
+        y.len(),
+        "input and output have the same length"
+    );
+    cpu.map(rows_by_channel(y, inputs.extent), |c, rows| {
+        let channel = inputs.channel(statistics, c);
+        for (image, y) in rows.into_iter().enumerate() {
+            let x = row(inputs.x, inputs.extent, image, c);
+            let residual = inputs.residual_row(image, c);
+            let forward = match inputs.moments {
+                Moments::Exact => forward_row,
+                Moments::Sequential => forward_row_in_order,
+            };
+            forward(cpu.simd, &channel, &inputs.activation, x, residual, y);
+        }
+    });
+}
+
+/// What the backward pass yields besides the tensors it writes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gradients {
+    /// `[c]`.
+    pub gamma: Vec<f32>,
+    /// `[c]`.
+    pub beta: Vec<f32>,
+    /// Of the quantizer.
+    pub sums: Sums,
+}
+
+/// Writes the gradient of `x` to `gx` and, where there is a residual, its gradient to `gr`, which is
+/// empty otherwise.
+pub fn backward(
+    cpu: Cpu,
+    inputs: &Inputs,
+    statistics: &[f32],
+    g: &[f32],
+    gx: &mut [MaybeUninit<f32>],
+    gr: &mut [MaybeUninit<f32>],
+) -> Gradients {
+    let e = inputs.extent;
+    assert!(
+        inputs.x.len() == gx.len() && g.len() == gx.len(),
+        "one length for input and gradients"
+    );
+    let gr_rows = if gr.is_empty() {
+        (0..e.channels).map(|_| Vec::new()).collect()
+    } else {
+        rows_by_channel(gr, e)
+    };
+    let channels: Vec<_> = rows_by_channel(gx, e).into_iter().zip(gr_rows).collect();
+    let parts = cpu.map(channels, |c, (gx, gr)| {
+        backward_channel(cpu, inputs, statistics, g, c, gx, gr)
+    });
+    let mut sums = Sums::default();
+    for part in &parts {
+        sums.add(part.2);
+    }
+    Gradients {
+        gamma: parts.iter().map(|p| p.1 as f32).collect(),
+        beta: parts.iter().map(|p| p.0 as f32).collect(),
+        sums,
+    }
+}
+
+/// One channel: the gradient before the activation (the residual's own) in a first pass over its
+/// rows, the input's in a second. Returns the sums behind beta, gamma and the quantizer.
+fn backward_channel(
+    cpu: Cpu,
+    inputs: &Inputs,
+    statistics: &[f32],
+    g: &[f32],
+    c: usize,
+    gx: Vec<&mut [MaybeUninit<f32>]>,
+    gr: Vec<&mut [MaybeUninit<f32>]>,
+) -> (f64, f64, Sums) {
+    let e = inputs.extent;
+    let count = (e.images * e.pixels) as f64;
+    let channel = inputs.channel(statistics, c);
+    let mut sums = Sums::default();
+    let (mut sum, mut product) = (0.0, 0.0);
+    // Without a residual the input's rows hold what lies between the two passes.
+    let (between, fresh) = if gr.is_empty() { (gx, gr) } else { (gr, gx) };
+    let mut between_rows = Vec::with_capacity(between.len());
+    for (image, out) in between.into_iter().enumerate() {
+        let x = row(inputs.x, e, image, c);
+        let upstream = row(g, e, image, c);
+        let residual = inputs.residual_row(image, c);
+        let pre_activation = match inputs.moments {
+            Moments::Exact => pre_activation_row,
+            Moments::Sequential => pre_activation_row_in_order,
+        };
+        let (s, p, q) = pre_activation(
+            cpu.simd,
+            &channel,
+            &inputs.activation,
+            x,
+            residual,
+            upstream,
+            out,
+        );
+        sum += s;
+        product += p;
+        sums.add(q);
+        // SAFETY: the call above wrote every element of the row.
+        between_rows.push(unsafe { out.assume_init_mut() });
+    }
+    let means = Means {
+        scale: channel.scale,
+        gradient: (sum / count) as f32,
+        product: (product / count) as f32,
+    };
+    let mut fresh = fresh.into_iter();
+    for (image, between) in between_rows.into_iter().enumerate() {
+        let x = row(inputs.x, e, image, c);
+        match fresh.next() {
+            Some(gx) => input_gradient_row(cpu.simd, &channel, means, x, between, gx),
+            None => input_gradient_in_place(cpu.simd, &channel, means, x, between),
+        }
+    }
+    (sum, product, sums)
+}
+
+#[cfg(test)]
+mod tests;

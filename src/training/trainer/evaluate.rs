@@ -1,0 +1,112 @@
+//! What a run computes without learning from it.
+
+use burn::tensor::{Tensor, TensorData};
+
+use super::{EVALUATION_BATCH, Trainer};
+use crate::dataset::{Dataset, evaluation_batches};
+use crate::network::weights::Tensors;
+use crate::network::{Mode, read_tensor};
+
+/// Pictures whose activations a checkpoint samples, and values of each quantizer at most.
+const SAMPLED_PICTURES: usize = 8;
+const SAMPLED_ACTIVATIONS: usize = 4096;
+
+/// Outcome of an evaluation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Evaluated {
+    /// Share of wrong answers.
+    pub error: f64,
+    /// Mean cross entropy, nats.
+    pub loss: f64,
+}
+
+impl Trainer {
+    /// Evaluates on validation (or `None` without one). `go_on` is asked between batches.
+    pub fn validate(&mut self, go_on: impl FnMut() -> bool) -> Option<Evaluated> {
+        let data = self.splits.validation.clone()?;
+        self.evaluate(&data, go_on)
+    }
+
+    /// Evaluates on the test part: once, at the end.
+    pub fn test(&mut self, go_on: impl FnMut() -> bool) -> Option<Evaluated> {
+        let data = self.splits.test.clone()?;
+        self.evaluate(&data, go_on)
+    }
+
+    fn evaluate(&mut self, data: &Dataset, mut go_on: impl FnMut() -> bool) -> Option<Evaluated> {
+        let (mut loss, mut error) = (0.0, 0.0);
+        for batch in evaluation_batches(data, EVALUATION_BATCH) {
+            if !go_on() {
+                return None;
+            }
+            let images = self.images(&batch, &self.device);
+            let logits = read_tensor(self.network.forward(images, Mode::Evaluate));
+            let n = batch.labels.len() as f64;
+            let (l, e) = score(&logits, &batch.labels, data.classes);
+            loss += l * n;
+            error += e * n;
+        }
+        let n = data.len() as f64;
+        Some(Evaluated {
+            error: error / n,
+            loss: loss / n,
+        })
+    }
+
+    /// Records a validation error; `true` if it is the best among steps that met the budget.
+    pub fn is_best(&mut self, error: f64) -> bool {
+        let better = self.best_error.is_none_or(|best| error < best);
+        if !(better && self.budget_met()) {
+            return false;
+        }
+        self.best_error = Some(error);
+        true
+    }
+
+    /// Best validation error among steps that met the budget.
+    pub fn best_error(&self) -> Option<f64> {
+        self.best_error
+    }
+
+    /// The layer where a non-finite value first stands, after a step whose loss was one.
+    pub fn find_non_finite(&mut self) -> Option<String> {
+        let (values, shape) = self.last_images.take()?;
+        let images = Tensor::from_data(TensorData::new(values, shape), &self.device);
+        self.network.first_non_finite(images)
+    }
+
+    /// A sample of what goes into each activation quantizer, from the first training pictures:
+    /// evenly over pictures, channels and pixels. Empty where none is in use.
+    pub(super) fn activations(&mut self) -> Tensors {
+        let mut samples = Tensors::new();
+        if !self.network.quantized || self.experiment.activations.is_none() {
+            return samples;
+        }
+        let batch = evaluation_batches(&self.splits.train, SAMPLED_PICTURES).next();
+        if let Some(batch) = batch {
+            let images = self.images(&batch, &self.device);
+            self.network.quantizer_inputs(images, |name, input| {
+                let values = read_tensor(input.clone());
+                let step = values.len().div_ceil(SAMPLED_ACTIVATIONS).max(1);
+                let sample: Vec<f32> = values.into_iter().step_by(step).collect();
+                samples.insert(name.to_owned(), (vec![sample.len()], sample));
+            });
+        }
+        samples
+    }
+}
+
+/// Mean cross entropy (nats) and share of wrong answers, from logits on the host in f64.
+pub(super) fn score(logits: &[f32], labels: &[u8], classes: usize) -> (f64, f64) {
+    let (mut loss, mut wrong) = (0.0, 0.0);
+    for (row, label) in logits.chunks_exact(classes).zip(labels) {
+        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = row.iter().map(|v| f64::from(v - largest).exp()).sum();
+        let own = f64::from(row[usize::from(*label)] - largest);
+        loss += sum.ln() - own;
+        let best = row.iter().position(|v| *v == largest);
+        wrong += f64::from(best != Some(usize::from(*label)));
+    }
+    let n = labels.len() as f64;
+    (loss / n, wrong / n)
+}

@@ -1,0 +1,373 @@
+//! One run, step by step.
+
+mod evaluate;
+mod step;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::SeedableRng;
+use rand_pcg::Pcg64Mcg;
+
+use crate::dataset::{Batch, Loader, LoaderSettings, Splits, evaluation_batches};
+use crate::experiment::{Experiment, Initial, QuantizerSettings, Start};
+use crate::network::{Kind, Network};
+use crate::quantizer::memory::Role;
+use crate::quantizer::{InitialBits, initial_parameters};
+use crate::run::{Budget, LayerInfo, Phase};
+use crate::training::budget::{self, Constraints};
+use crate::training::checkpoint::{self, Checkpoint, CheckpointError, State};
+use crate::training::optimizer::Optimizer;
+use crate::training::session::TrainError;
+
+/// Samples per forward pass of an evaluation.
+const EVALUATION_BATCH: usize = 250;
+
+/// A run: network, optimizer, loader and where it stands.
+pub struct Trainer {
+    experiment: Arc<Experiment>,
+    device: Device,
+    network: Network,
+    optimizer: Optimizer,
+    constraints: Constraints,
+    splits: Splits,
+    loader: Loader,
+    /// Settings the loader runs with; they may lag behind the experiment until the next epoch.
+    loader_settings: LoaderSettings,
+    step: u64,
+    epoch: f64,
+    seconds: f64,
+    next_batch: u64,
+    best_error: Option<f64>,
+    /// Parameter behind each slot of weights or biases.
+    slot_parameters: Vec<Option<usize>>,
+    last_images: Option<(Vec<f32>, [usize; 4])>,
+}
+
+impl Trainer {
+    /// Builds network and loader; `splits` is the experiment's data, `device` has no autodiff.
+    ///
+    /// # Errors
+    /// Where initial weights cannot be read.
+    pub fn new(
+        experiment: Arc<Experiment>,
+        splits: Splits,
+        device: Device,
+    ) -> Result<Self, TrainError> {
+        let mut rng = Pcg64Mcg::seed_from_u64(experiment.seed);
+        let autodiff = device.clone().autodiff();
+        let (classes, size) = (splits.train.classes, splits.train.size);
+        let quantization = experiment.quantization();
+        let mut network = Network::build(
+            experiment.model,
+            classes,
+            size,
+            &quantization,
+            &autodiff,
+            &mut rng,
+        );
+        match &experiment.start {
+            Start::Scratch => {}
+            Start::Weights(path) => {
+                let tensors = crate::network::weights::read_file(path)?;
+                let report = network.load_weights(path, tensors)?;
+                tracing::info!("{}: {report}", path.display());
+            }
+            Start::Run(folder) => {
+                let folder = crate::run::RunFolder::open(folder)?;
+                let path = folder
+                    .best_checkpoint()
+                    .or_else(|| folder.newest_checkpoint());
+                let path =
+                    path.ok_or_else(|| TrainError::NoCheckpoint(folder.path().to_owned()))?;
+                network.load_weights(&path, Checkpoint::open(&path)?.weights)?;
+            }
+        }
+        let loader_settings = loader_settings(&experiment, &splits);
+        let loader = Loader::start(splits.train.clone(), loader_settings, 0);
+        let mut trainer = Self {
+            optimizer: Optimizer::new(&network),
+            constraints: Constraints::new(),
+            slot_parameters: slot_parameters(&network),
+            experiment,
+            device,
+            network,
+            splits,
+            loader,
+            loader_settings,
+            step: 0,
+            epoch: 0.0,
+            seconds: 0.0,
+            next_batch: 0,
+            best_error: None,
+            last_images: None,
+        };
+        if trainer.experiment.float_epochs > 0.0 {
+            trainer.network.quantized = false;
+        } else if trainer.has_quantizers() {
+            trainer.initialise_quantizers();
+        }
+        Ok(trainer)
+    }
+
+    /// The network.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Steps taken.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// Epochs, with fraction.
+    pub fn epochs(&self) -> f64 {
+        self.epoch
+    }
+
+    /// The experiment in force.
+    pub fn experiment(&self) -> &Arc<Experiment> {
+        &self.experiment
+    }
+
+    /// Steps of one epoch.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.loader.per_epoch()
+    }
+
+    /// Steps of the whole run at the current settings.
+    pub fn total_steps(&self) -> u64 {
+        let left = self.experiment.float_epochs + self.experiment.epochs - self.epoch;
+        self.step
+            + (left * self.steps_per_epoch() as f64 - 1e-6)
+                .ceil()
+                .max(0.0) as u64
+    }
+
+    /// Whether the run has come to its end.
+    pub fn is_done(&self) -> bool {
+        self.step >= self.total_steps()
+    }
+
+    /// Phase of the next step.
+    pub fn phase(&self) -> Phase {
+        if self.network.quantized {
+            Phase::Quantized
+        } else {
+            Phase::Float
+        }
+    }
+
+    fn has_quantizers(&self) -> bool {
+        !self.network.slots.is_empty()
+    }
+
+    /// Every quantizer, as events list them.
+    pub fn layers(&self) -> Vec<LayerInfo> {
+        let clamp = |r: &std::ops::RangeInclusive<f64>| [*r.start(), *r.end()];
+        let slots = self.network.slots.iter();
+        slots
+            .map(|slot| {
+                let q = &slot.quantizer;
+                let step = match q.parametrization.family() {
+                    crate::quantizer::Family::Uniform => &q.bounds.d,
+                    crate::quantizer::Family::PowerOfTwo => &q.bounds.q_min,
+                };
+                LayerInfo {
+                    name: slot.name.clone(),
+                    role: slot.role,
+                    kind: slot.kind,
+                    elements: slot.elements,
+                    parametrization: q.parametrization,
+                    clamps: [clamp(step), clamp(&q.bounds.q_max)],
+                }
+            })
+            .collect()
+    }
+
+    /// The constraints in force.
+    pub fn budgets(&self) -> Vec<Budget> {
+        budget::listed(&self.experiment.budgets)
+    }
+
+    /// Whether every budget is met now. In the float phase none is.
+    pub fn budget_met(&self) -> bool {
+        budget::met(&self.experiment.budgets, &self.network.usage())
+    }
+
+    /// Takes over settings that need no new run. Those of class epoch wait for the next epoch.
+    pub fn apply(&mut self, experiment: Arc<Experiment>) {
+        self.experiment = experiment;
+    }
+
+    /// Puts the quantizers into use where the float phase is over; `true` if it just was.
+    pub fn enter_phase(&mut self) -> bool {
+        let over = self.epoch + 1e-9 >= self.experiment.float_epochs;
+        if self.network.quantized || !self.has_quantizers() || !over {
+            return false;
+        }
+        self.initialise_quantizers();
+        self.network.quantized = true;
+        self.optimizer.reset_slots();
+        // The float phase's best does not count against the quantized network's.
+        self.best_error = None;
+        true
+    }
+
+    /// Initialises quantizers from the weights, and from one batch's activations.
+    fn initialise_quantizers(&mut self) {
+        let experiment = self.experiment.clone();
+        let settings = |role: Role| match role {
+            Role::Weight | Role::Bias => experiment.weights.as_ref(),
+            Role::Activation => experiment.activations.as_ref(),
+        };
+        let from_data = |s: &QuantizerSettings| s.initial == Initial::Data;
+        let activations = if settings(Role::Activation).is_some_and(from_data) {
+            self.largest_activations()
+        } else {
+            Vec::new()
+        };
+        let mut planned = Vec::with_capacity(self.network.slots.len());
+        let mut activation = activations.into_iter();
+        for slot in &self.network.slots {
+            let plan = settings(slot.role).filter(|s| from_data(s));
+            let largest = match slot.role {
+                Role::Weight | Role::Bias => self.network.largest_weight(&slot.name),
+                Role::Activation => activation.next(),
+            };
+            planned.push(match (plan, largest) {
+                (Some(plan), Some(largest)) => {
+                    initial_parameters(&slot.quantizer, largest, InitialBits(plan.bits))
+                }
+                _ => slot.parameters,
+            });
+        }
+        for (slot, parameters) in self.network.slots.iter_mut().zip(planned) {
+            slot.parameters = parameters;
+        }
+    }
+
+    /// Largest output of every nonlinearity in float on the first training pictures.
+    fn largest_activations(&mut self) -> Vec<f64> {
+        let Some(batch) = evaluation_batches(&self.splits.train, EVALUATION_BATCH).next() else {
+            return Vec::new();
+        };
+        let images = self.images(&batch, &self.device);
+        let quantized = std::mem::replace(&mut self.network.quantized, false);
+        let mut largest = Vec::new();
+        // Projections have no nonlinearity and no activation slot.
+        self.network.watched(images, |name, output| {
+            if !name.ends_with(".shortcut") {
+                largest.push(f64::from(output.clone().max().into_scalar::<f32>()));
+            }
+        });
+        self.network.quantized = quantized;
+        largest
+    }
+
+    fn images(&self, batch: &Batch, device: &Device) -> Tensor<4> {
+        let shape = [batch.labels.len(), 3, batch.size, batch.size];
+        Tensor::from_data(TensorData::new(batch.images.clone(), shape), device)
+    }
+
+    /// Settings of class epoch take effect where an epoch begins.
+    fn refresh_loader(&mut self) {
+        let wanted = loader_settings(&self.experiment, &self.splits);
+        let at_epoch = self.next_batch.is_multiple_of(self.loader.per_epoch());
+        if wanted == self.loader_settings || !at_epoch {
+            return;
+        }
+        let epoch = self.next_batch / self.loader.per_epoch();
+        self.loader_settings = wanted;
+        let per_epoch = crate::dataset::batches_per_epoch(self.splits.train.len(), wanted.batch);
+        self.next_batch = epoch * per_epoch;
+        self.loader = Loader::start(self.splits.train.clone(), wanted, self.next_batch);
+    }
+
+    /// Writes a checkpoint.
+    ///
+    /// # Errors
+    /// Where the disk does not take it.
+    pub fn save(&mut self, path: &Path) -> std::io::Result<()> {
+        let state = State {
+            step: self.step,
+            epoch: self.epoch,
+            seconds: self.seconds,
+            next_batch: self.next_batch,
+            quantized: self.network.quantized,
+            slots: self.network.slots.iter().map(|s| s.parameters).collect(),
+            slot_moments: self.optimizer.slots.clone(),
+            updates: self.optimizer.updates,
+            constraints: self.constraints.clone(),
+            best_error: self.best_error,
+        };
+        let activations = self.activations();
+        checkpoint::write(path, &self.network, &self.optimizer, &state, activations)
+    }
+
+    /// Continues from a checkpoint, bit for bit on the same device.
+    ///
+    /// # Errors
+    /// Where the file is damaged or of another network.
+    pub fn restore(&mut self, path: &Path) -> Result<(), CheckpointError> {
+        let checkpoint = Checkpoint::open(path)?;
+        let state = checkpoint.restore(path, &mut self.network, &mut self.optimizer)?;
+        self.step = state.step;
+        self.epoch = state.epoch;
+        self.seconds = state.seconds;
+        self.next_batch = state.next_batch;
+        self.constraints = state.constraints;
+        self.best_error = state.best_error;
+        self.loader = Loader::start(
+            self.splits.train.clone(),
+            self.loader_settings,
+            self.next_batch,
+        );
+        Ok(())
+    }
+
+    /// Starts from a checkpoint's weights as a new run (a fork): weights and running statistics,
+    /// and the quantizers' parameters where their parametrization is the same.
+    ///
+    /// # Errors
+    /// Where the file is damaged or of another network.
+    pub fn fork_from(&mut self, path: &Path) -> Result<(), CheckpointError> {
+        self.network
+            .load_weights(path, Checkpoint::open(path)?.weights)?;
+        if self.has_quantizers() {
+            // Weights were trained: a float phase has happened already.
+            self.initialise_quantizers();
+            self.network.quantized = true;
+        }
+        self.epoch = self.experiment.float_epochs;
+        Ok(())
+    }
+}
+
+fn loader_settings(experiment: &Experiment, splits: &Splits) -> LoaderSettings {
+    LoaderSettings {
+        batch: splits.prescribed_batch.unwrap_or(experiment.batch),
+        augment: experiment.augment,
+        seed: experiment.seed,
+        threads: experiment.loader_threads,
+        in_order: splits.prescribed_batch.is_some(),
+    }
+}
+
+fn slot_parameters(network: &Network) -> Vec<Option<usize>> {
+    let find = |name: &str, kind: Kind, suffix: &str| {
+        network
+            .parameters
+            .iter()
+            .position(|p| p.kind == kind && p.name.strip_suffix(suffix) == Some(name))
+    };
+    let slots = network.slots.iter();
+    slots
+        .map(|slot| match slot.role {
+            Role::Weight => find(&slot.name, Kind::Weight, ".weight"),
+            Role::Bias => find(&slot.name, Kind::Bias, ".bias"),
+            Role::Activation => None,
+        })
+        .collect()
+}

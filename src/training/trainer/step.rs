@@ -1,0 +1,234 @@
+//! One training step, and what it reads from the device.
+
+use std::time::Instant;
+
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Tensor, TensorData};
+
+use super::Trainer;
+use super::evaluate::score;
+use crate::network::{Mode, read_tensor};
+use crate::quantizer::Sums;
+use crate::quantizer::memory::Role;
+use crate::run::{LayerRecord, StepRecord, Times};
+use crate::training::budget::{self, Terms};
+use crate::training::schedule::learning_rate;
+
+impl Trainer {
+    /// One training step. `probe` records every layer.
+    pub fn step(&mut self, probe: bool) -> StepRecord {
+        let started = Instant::now();
+        let lr = learning_rate(&self.experiment, self.epoch);
+        self.refresh_loader();
+        let batch = self.loader.next_batch();
+        self.next_batch += 1;
+        let autodiff = self.network.device().clone();
+        let count = batch.labels.len();
+        let shape = [count, 3, batch.size, batch.size];
+        let labels = batch.labels;
+        let classes = self.splits.train.classes;
+        let images = Tensor::<4>::from_data(TensorData::new(batch.images, shape), &autodiff);
+        let targets = Tensor::<2>::from_data(one_hot(&labels, classes), &autodiff);
+        let data_done = Instant::now();
+
+        let logits = self.network.forward(images.clone(), Mode::Train);
+        let loss = (log_softmax(logits.clone(), 1) * targets).sum() / -(count as f32);
+        let forward_done = Instant::now();
+
+        let mut gradients = loss.backward();
+        let weight_gradients: Vec<Option<Tensor<1>>> = self
+            .network
+            .parameters
+            .iter()
+            .map(|p| p.value.grad_remove(&mut gradients))
+            .collect();
+        let slot_sums: Vec<Option<Tensor<1>>> = self
+            .network
+            .slots
+            .iter()
+            .map(|s| s.sums.grad_remove(&mut gradients))
+            .collect();
+        let backward_done = Instant::now();
+
+        let read = self.read(logits.inner(), &slot_sums, &weight_gradients, probe);
+        let (cross_entropy, train_error) = score(&read.logits, &labels, classes);
+        let telemetry_done = Instant::now();
+
+        let terms = self
+            .constraints
+            .terms(&self.experiment.budgets, &self.network);
+        let (slot_gradients, pulls) = self.slot_gradients(&read, &terms);
+        let finite = cross_entropy.is_finite();
+        let mut seen = vec![[0.0; 2]; slot_gradients.len()];
+        if finite {
+            self.optimizer
+                .update(&mut self.network, &self.experiment, lr, weight_gradients);
+            if self.network.quantized {
+                seen = self.optimizer.update_slots(
+                    &mut self.network,
+                    &self.experiment,
+                    lr,
+                    slot_gradients,
+                );
+            }
+        } else {
+            let values = read_tensor(images.inner());
+            self.last_images = Some((values, shape));
+        }
+        self.step += 1;
+        self.epoch += 1.0 / self.loader.per_epoch() as f64;
+        let layers = probe.then(|| self.records(&read, &seen, count));
+        let usage = self.network.usage();
+        let end = Instant::now();
+        let elapsed = (end - started).as_secs_f64();
+        self.seconds += elapsed;
+        StepRecord {
+            step: self.step,
+            epoch: self.epoch,
+            seconds: self.seconds,
+            loss: cross_entropy + terms.loss,
+            cross_entropy,
+            weight_penalty: terms.weight_penalty,
+            activation_penalty: terms.activation_penalty,
+            pulls,
+            train_error,
+            lr,
+            usage,
+            budget_met: budget::met(&self.experiment.budgets, &usage),
+            samples_per_s: count as f64 / elapsed,
+            times: Times {
+                data: (data_done - started).as_secs_f32(),
+                forward: (forward_done - data_done).as_secs_f32(),
+                backward: (backward_done - forward_done).as_secs_f32(),
+                telemetry: (telemetry_done - backward_done).as_secs_f32(),
+                update: (end - telemetry_done).as_secs_f32(),
+            },
+            layers,
+        }
+    }
+
+    /// Gradients of every quantizer's parameters, data's and penalties' together; and the norms of
+    /// both over all quantizers.
+    fn slot_gradients(&self, read: &Read, terms: &Terms) -> (Vec<[f64; 2]>, [f64; 2]) {
+        let mut pulls = [0.0; 2];
+        let slots = self.network.slots.iter();
+        let gradients = slots
+            .zip(&read.sums)
+            .zip(&terms.gradients)
+            .map(|((slot, sums), penalty)| {
+                let sums = sums.unwrap_or_default();
+                let data = slot.quantizer.parameter_gradients(slot.parameters, sums);
+                let square = |g: &[f64; 2]| g[0] * g[0] + g[1] * g[1];
+                pulls[0] += square(&data);
+                pulls[1] += square(penalty);
+                [data[0] + penalty[0], data[1] + penalty[1]]
+            })
+            .collect();
+        (gradients, pulls.map(f64::sqrt))
+    }
+
+    /// Everything that a step reads from the device, in one transfer.
+    fn read(
+        &self,
+        logits: Tensor<2>,
+        slot_sums: &[Option<Tensor<1>>],
+        weight_gradients: &[Option<Tensor<1>>],
+        probe: bool,
+    ) -> Read {
+        let count = logits.dims().iter().product();
+        let mut parts: Vec<Tensor<1>> = vec![logits.reshape([count])];
+        parts.extend(slot_sums.iter().flatten().cloned());
+        let square = |t: Tensor<1>| (t.clone() * t).sum();
+        let weights: Vec<usize> = if probe {
+            self.slot_parameters.iter().flatten().copied().collect()
+        } else {
+            Vec::new()
+        };
+        for parameter in &weights {
+            let value = self.network.parameters[*parameter].value.clone().inner();
+            let zeros = || Tensor::zeros([1], &self.device);
+            parts.push(
+                weight_gradients[*parameter]
+                    .clone()
+                    .map_or_else(zeros, square),
+            );
+            parts.push(square(value));
+        }
+        let values = read_tensor(Tensor::cat(parts, 0));
+        let (logits, rest) = values.split_at(count);
+        let mut rest = rest.iter().map(|v| f64::from(*v));
+        let mut take = || rest.next().expect("one number per part that was sent");
+        let sums = slot_sums
+            .iter()
+            .map(|s| {
+                s.as_ref()
+                    .map(|_| Sums::from_array([(); Sums::LEN].map(|()| take())))
+            })
+            .collect();
+        let mut norms = vec![[f64::NAN; 2]; self.network.parameters.len()];
+        for parameter in &weights {
+            norms[*parameter] = [take().sqrt(), take().sqrt()];
+        }
+        Read {
+            logits: logits.to_vec(),
+            sums,
+            norms,
+        }
+    }
+
+    fn records(&self, read: &Read, gradients: &[[f64; 2]], count: usize) -> Vec<LayerRecord> {
+        let slots = self.network.slots.iter().enumerate();
+        slots
+            .map(|(i, slot)| {
+                let norms = self.slot_parameters[i].map_or([f64::NAN; 2], |p| read.norms[p]);
+                let norms = norms.map(|v| v as f32);
+                if !self.network.quantized {
+                    return LayerRecord {
+                        d: f32::NAN,
+                        q_max: f32::NAN,
+                        bitwidth: f32::NAN,
+                        gradients: [f32::NAN; 2],
+                        clipped: f32::NAN,
+                        zeros: f32::NAN,
+                        grad_norm: norms[0],
+                        weight_norm: norms[1],
+                    };
+                }
+                let (d, q_max) = slot.quantizer.raw_step_and_range(slot.parameters);
+                let samples = if slot.role == Role::Activation {
+                    count
+                } else {
+                    1
+                };
+                let elements = (slot.elements * samples) as f64;
+                let sums = read.sums[i].unwrap_or_default();
+                LayerRecord {
+                    d: d as f32,
+                    q_max: q_max as f32,
+                    bitwidth: slot.grid().bits as f32,
+                    gradients: gradients[i].map(|g| g as f32),
+                    clipped: (sums.clipped / elements) as f32,
+                    zeros: (sums.zeros / elements) as f32,
+                    grad_norm: norms[0],
+                    weight_norm: norms[1],
+                }
+            })
+            .collect()
+    }
+}
+
+/// What a step reads from the device.
+struct Read {
+    logits: Vec<f32>,
+    sums: Vec<Option<Sums>>,
+    /// Norms of gradient and value, by parameter; NaN where not probed.
+    norms: Vec<[f64; 2]>,
+}
+
+fn one_hot(labels: &[u8], classes: usize) -> TensorData {
+    let mut values = vec![0f32; labels.len() * classes];
+    for (row, label) in labels.iter().enumerate() {
+        values[row * classes + usize::from(*label)] = 1.0;
+    }
+    TensorData::new(values, [labels.len(), classes])
+}
