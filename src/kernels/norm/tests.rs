@@ -96,9 +96,18 @@ impl Case {
         ([y, gx, gz, gamma, beta], sums)
     }
 
-    /// Whether some activation lies so close to a threshold that f32 may round it the other way.
+    /// Whether some activation lies so close to a threshold that f32 may round it the other way, or
+    /// some channel's values so close to each other that normalising them makes much of rounding.
     fn ambiguous(&self) -> bool {
         let e = self.extent;
+        let spread = |c: usize| {
+            let rows = (0..e.images).flat_map(|image| row(&self.x, e, image, c));
+            let bounds = rows.fold([f32::MAX, f32::MIN], |b, x| [b[0].min(*x), b[1].max(*x)]);
+            bounds[1] - bounds[0]
+        };
+        if (0..e.channels).any(|c| spread(c) < 0.2) {
+            return true;
+        }
         let plain = Case {
             activation: Activation::Identity,
             moments: self.moments,
