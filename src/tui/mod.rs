@@ -10,7 +10,9 @@ mod app;
 mod bench;
 mod capture;
 mod detail;
+mod export;
 mod keymap;
+mod lifeline;
 mod microscope;
 mod palette;
 mod preview;
@@ -21,15 +23,17 @@ mod view;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::{self, Event as Input, KeyEventKind};
 
 use app::{App, Effect};
 pub(crate) use bench::bench_frames;
+use export::{write_figure, write_screen};
+use lifeline::Lifeline;
 use terminal::{Screen, Signals};
 
 use crate::cli::{CliError, Run, exit};
@@ -385,100 +389,10 @@ impl Workbench {
     }
 }
 
-/// Ends the program when it was told to and the main thread does not: reading keys from a terminal
-/// that is gone can go on for ever inside the terminal library.
-#[derive(Default)]
-struct Lifeline {
-    /// Whether the main thread is on its way out.
-    leaving: Arc<AtomicBool>,
-    run: Arc<Mutex<Option<Held>>>,
-}
-
-/// A run: how to stop it, and whether it is over.
-type Held = (mpsc::Sender<Command>, Arc<AtomicBool>);
-
-/// How long the main thread has to leave by itself.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// How long a run has for its last checkpoint.
-const LAST_CHECKPOINT: Duration = Duration::from_secs(60);
-
-impl Lifeline {
-    fn hold(&self, commands: mpsc::Sender<Command>, over: Arc<AtomicBool>) {
-        *self.run.lock().unwrap_or_else(|e| e.into_inner()) = Some((commands, over));
-    }
-
-    fn watch(&self, termination: Arc<AtomicUsize>) {
-        let (leaving, run) = (self.leaving.clone(), self.run.clone());
-        let work = move || {
-            let pause = || std::thread::sleep(Duration::from_millis(100));
-            while termination.load(Ordering::Relaxed) == 0 {
-                pause();
-            }
-            let told = Instant::now();
-            while told.elapsed() < PATIENCE {
-                if leaving.load(Ordering::Relaxed) {
-                    return;
-                }
-                pause();
-            }
-            let current = run.lock().unwrap_or_else(|e| e.into_inner()).take();
-            if let Some((commands, over)) = current
-                && commands.send(Command::Stop).is_ok()
-            {
-                while !over.load(Ordering::Relaxed) && told.elapsed() < LAST_CHECKPOINT {
-                    pause();
-                }
-            }
-            terminal::restore();
-            std::process::exit(exit::INTERRUPTED.into());
-        };
-        let thread = std::thread::Builder::new().name("lifeline".into());
-        if let Err(error) = thread.spawn(work) {
-            tracing::warn!("no lifeline: {error}");
-        }
-    }
-}
-
 type PreviewResult = Result<preview::Preview, String>;
 
-/// The screen's cells as PNG and SVG.
-fn write_screen(
-    cells: &ratatui::buffer::Buffer,
-    path: &std::path::Path,
-    theme: crate::figure::Theme,
-    notes: &crate::figure::Notes,
-) -> Result<(), String> {
-    let text = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(|e| text(&e))?;
-    }
-    let (pixels, size) = capture::png(cells, theme);
-    crate::figure::write_png(path, &pixels, size, notes).map_err(|e| e.to_string())?;
-    let vectors = capture::svg(cells, theme);
-    let beside = path.with_extension("svg");
-    crate::run::write_atomically(&beside, vectors.as_bytes()).map_err(|e| text(&e))
-}
-
-/// The four files of an exported figure.
-fn write_figure(
-    saved: &crate::figure::Saved,
-    figure: &crate::figure::Figure,
-    notes: &crate::figure::Notes,
-    folder: &std::path::Path,
-    name: &str,
-) -> Result<(), String> {
-    let text = |e: &dyn std::fmt::Display| e.to_string();
-    std::fs::create_dir_all(folder).map_err(|e| text(&e))?;
-    for extension in ["png", "svg", "csv"] {
-        let path = folder.join(format!("{name}.{extension}"));
-        saved.export(figure, &path, notes).map_err(|e| text(&e))?;
-    }
-    let path = folder.join(format!("{name}.toml"));
-    crate::run::write_atomically(&path, saved.to_toml().as_bytes()).map_err(|e| text(&e))
-}
-
 /// Where the look of the workbench is kept.
-fn layout_file(runs: &std::path::Path) -> PathBuf {
+fn layout_file(runs: &Path) -> PathBuf {
     runs.join(".workbench.toml")
 }
 

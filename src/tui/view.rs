@@ -1,30 +1,27 @@
 //! Painting the pages.
 
+mod bars;
 mod layers;
 mod memory;
 mod microscope;
 mod overlay;
+mod overview;
 mod runs;
 mod system;
 mod toy;
 mod verdicts;
 
-use std::time::Duration;
-
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect, Size};
 use ratatui::style::{Color, Modifier, Style};
-use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Widget};
 
 use super::app::{App, Page};
-use super::keymap::KEYMAP;
 use crate::figure::terminal::{Colours, Plot};
-use crate::figure::{Ink, Name, panel_with, ticks::number};
-use crate::headless::duration;
+use crate::figure::{Ink, Name, panel_with};
 use crate::quantizer::memory::kilobytes;
-use crate::run::{Event, History, Phase, Severity};
+use crate::run::Severity;
 
 /// Least size that pages are laid out for.
 const LEAST: (u16, u16) = (60, 16);
@@ -48,14 +45,14 @@ pub(super) fn draw(app: &mut App, frame: &mut Frame<'_>) {
     ])
     .areas(area);
     let buffer = frame.buffer_mut();
-    status(app, top, buffer);
-    tab_bar(app, tabs, buffer);
+    bars::status(app, top, buffer);
+    bars::tab_bar(app, tabs, buffer);
     match (app.expanded, app.page) {
         (Some(index), page) if index < page.plots().len() => {
             let (name, panel) = page.plots()[index];
             plot(app, name, panel, body, buffer);
         }
-        (_, Page::Overview) => overview(app, body, buffer),
+        (_, Page::Overview) => overview::draw(app, body, buffer),
         (_, Page::Layers) => layers::draw(app, body, buffer),
         (_, Page::Bitwidths) => bitwidths(app, body, buffer),
         (_, Page::Memory) => memory::draw(app, body, buffer),
@@ -69,7 +66,7 @@ pub(super) fn draw(app: &mut App, frame: &mut Frame<'_>) {
         (_, Page::Log) => log(app, body, buffer),
         (_, Page::Toy) => toy::draw(app, body, buffer),
     }
-    bottom_line(app, bottom, buffer);
+    bars::bottom_line(app, bottom, buffer);
     overlay::draw(app, body, buffer);
     if let Some(preview) = &app.preview {
         overlay::preview(app, preview, body, buffer);
@@ -116,249 +113,6 @@ fn severity_style(app: &App, severity: Severity) -> Style {
         Severity::Error if coloured => Style::new().fg(Color::Red).add_modifier(Modifier::BOLD),
         Severity::Error => Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED),
     }
-}
-
-/// One word for how the run stands.
-fn state(history: &History) -> &'static str {
-    match (&history.end, history.phase) {
-        (Some(Event::Finished { .. }), _) => "finished",
-        (Some(Event::Failed { .. }), _) => "FAILED",
-        (Some(_), _) => "stopped",
-        (None, None) => "starting",
-        (None, _) if history.paused => "PAUSED",
-        (None, Some(Phase::Float)) => "float phase",
-        (None, Some(Phase::Quantized)) => "quantized",
-    }
-}
-
-fn status(app: &App, area: Rect, buffer: &mut Buffer) {
-    buffer.set_style(area, bar_style(app));
-    let h = &app.history;
-    let mut text = format!(" bitscope  {}  {}", app.experiment.name, state(h));
-    if let Some(r) = &h.newest {
-        let left = h.total_steps.saturating_sub(r.step) as f64 * f64::from(r.times.total());
-        text += &format!("  step {}/{}  epoch {:.2}", r.step, h.total_steps, r.epoch);
-        text += &format!(
-            "  {:.0} samples/s  left {}  {}",
-            r.samples_per_s,
-            duration(left),
-            h.device
-        );
-    }
-    buffer.set_stringn(area.x, area.y, text, area.width.into(), bar_style(app));
-}
-
-/// The key of a page, as the keymap has it.
-fn page_key(page: Page) -> String {
-    KEYMAP
-        .iter()
-        .find(|b| b.action == super::keymap::Action::GoTo(page))
-        .map_or_else(String::new, super::keymap::Binding::key)
-}
-
-fn tab_bar(app: &mut App, area: Rect, buffer: &mut Buffer) {
-    let notes = notes(app);
-    let room = area.width.saturating_sub(notes.chars().count() as u16 + 1);
-    // Whole names where they fit, else their first letters, else the keys alone.
-    let fits = |letters: usize| {
-        let width = |p: &Page| p.title().len().min(letters) + 4;
-        Page::ALL.iter().map(width).sum::<usize>() + 8 <= usize::from(room)
-    };
-    let letters = [usize::MAX, 4, 3]
-        .into_iter()
-        .find(|l| fits(*l))
-        .unwrap_or(0);
-    let mut x = area.x;
-    app.tabs.clear();
-    for page in Page::ALL {
-        let current = page == app.page;
-        let title = page.title();
-        let text = match (letters, current) {
-            (0, false) => format!(" {} ", page_key(page)),
-            (_, true) => format!(" {} {title} ", page_key(page)),
-            (letters, false) => format!(
-                " {} {} ",
-                page_key(page),
-                &title[..title.len().min(letters)]
-            ),
-        };
-        let alarmed = page == Page::Verdicts && !app.history.verdicts.standing().is_empty();
-        let style = if current {
-            bold(app).add_modifier(Modifier::REVERSED)
-        } else if alarmed {
-            severity_style(app, Severity::Warning)
-        } else {
-            muted(app)
-        };
-        let from = x;
-        (x, _) = buffer.set_stringn(
-            x,
-            area.y,
-            text,
-            (area.x + area.width).saturating_sub(x).into(),
-            style,
-        );
-        app.tabs.push((from..x, page));
-    }
-    let width = notes.chars().count() as u16;
-    if width > 0 && x + width < area.x + area.width {
-        let style = severity_style(app, Severity::Warning);
-        buffer.set_string(area.x + area.width - width, area.y, notes, style);
-    }
-}
-
-/// What is not as usual: at the right end of the tabs.
-fn notes(app: &App) -> String {
-    let mut notes = Vec::new();
-    if !app.view.filter.is_empty() {
-        notes.push(format!("filter: {}", app.view.filter));
-    }
-    if app.diagnostics.is_some() {
-        notes.push("experiment file broken (d)".into());
-    }
-    match app.history.verdicts.standing().len() {
-        0 => {}
-        1 => notes.push("1 verdict (9)".into()),
-        n => notes.push(format!("{n} verdicts (9)")),
-    }
-    notes.join("  ")
-}
-
-fn bottom_line(app: &App, area: Rect, buffer: &mut Buffer) {
-    if let Some(typing) = &app.typing {
-        let text = format!("filter layers: {typing}▏ (Enter keeps, Esc clears)");
-        buffer.set_stringn(area.x, area.y, text, area.width.into(), bold(app));
-        return;
-    }
-    if let Some((severity, text)) = newest_message(app) {
-        let style = severity_style(app, severity);
-        let (x, _) = buffer.set_stringn(area.x, area.y, text, area.width.into(), style);
-        if x + 12 < area.x + area.width {
-            key_bar(
-                app,
-                Rect {
-                    x: x + 2,
-                    width: area.x + area.width - x - 2,
-                    ..area
-                },
-                buffer,
-            );
-        }
-        return;
-    }
-    key_bar(app, area, buffer);
-}
-
-/// How long a message of the program itself stays.
-const STAYS: Duration = Duration::from_secs(6);
-
-/// What the program said a moment ago, or else the newest thing that the run said.
-fn newest_message(app: &App) -> Option<(Severity, &str)> {
-    if let Some((when, severity, text)) = &app.message
-        && when.elapsed() < STAYS
-    {
-        return Some((*severity, text));
-    }
-    let message = app.history.messages.back()?;
-    Some((message.severity, message.text.as_str()))
-}
-
-/// Keys at the right edge, as many as fit.
-fn key_bar(app: &App, area: Rect, buffer: &mut Buffer) {
-    let mut spans = Vec::new();
-    let mut width = 0;
-    for binding in KEYMAP.iter().filter(|b| !b.bar.is_empty()).rev() {
-        let key = binding.key();
-        let needed = key.chars().count() + binding.bar.len() + 3;
-        if width + needed > usize::from(area.width) {
-            break;
-        }
-        width += needed;
-        spans.insert(0, Span::styled(format!("{}  ", binding.bar), muted(app)));
-        spans.insert(0, Span::styled(format!("{key} "), bold(app)));
-    }
-    let x = area.x + area.width - width as u16;
-    buffer.set_line(x, area.y, &Line::from(spans), width as u16);
-}
-
-fn overview(app: &App, area: Rect, buffer: &mut Buffer) {
-    let strip = if area.height >= 30 { 9 } else { 7 };
-    let [plots, numbers, bits] = Layout::vertical([
-        Constraint::Min(8),
-        Constraint::Length(1),
-        Constraint::Length(strip),
-    ])
-    .areas(area);
-    grid(
-        app,
-        &[
-            (Name::Loss, 0),
-            (Name::Error, 0),
-            (Name::Memory, 0),
-            (Name::Memory, 1),
-        ],
-        plots,
-        buffer,
-    );
-    figures(app, numbers, buffer);
-    // Both kinds side by side: the strip of all bitwidths.
-    let layers = &app.history.layers;
-    let activations = layers.iter().any(|l| {
-        l.bitwidth.newest().is_some() && l.info.role == crate::quantizer::memory::Role::Activation
-    });
-    if activations {
-        let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(bits);
-        plot(app, Name::Bitwidth, 0, left, buffer);
-        plot(app, Name::Bitwidth, 1, right, buffer);
-    } else {
-        plot(app, Name::Bitwidth, 0, bits, buffer);
-    }
-}
-
-/// The line of figures: loss, error, memory against each budget, learning rate. At the cursor where
-/// there is one.
-fn figures(app: &App, area: Rect, buffer: &mut Buffer) {
-    let h = &app.history;
-    let Some(r) = &h.newest else { return };
-    let at = app.view.cursor.map_or(r.step, |c| c as u64);
-    let value = |s: &crate::run::Series, digits: usize| {
-        s.at(at).map_or("-".into(), |v| format!("{v:.digits$}"))
-    };
-    let mut parts = vec![
-        format!("step {at}"),
-        format!("loss {}", value(&h.loss, 4)),
-        format!("ce {}", value(&h.cross_entropy, 4)),
-        format!(
-            "error {} %",
-            h.train_error
-                .at(at)
-                .map_or("-".into(), |v| format!("{:.1}", v * 100.0))
-        ),
-        format!(
-            "val {} %",
-            h.validation_error
-                .at(at)
-                .map_or("-".into(), |v| format!("{:.2}", v * 100.0))
-        ),
-        format!("W {} kB", value(&h.weight_kb, 2)),
-        format!("A {} kB", value(&h.activation_max_kb, 2)),
-        format!(
-            "lr {}",
-            h.lr.at(at).map_or("-".into(), |v| number(v.into(), 4))
-        ),
-    ];
-    if !h.budgets.is_empty() {
-        parts.push(if r.budget_met {
-            "budget met".into()
-        } else {
-            "over budget".into()
-        });
-    }
-    if let Some((step, error)) = h.best() {
-        parts.push(format!("best {:.2} % at {step}", error * 100.0));
-    }
-    let text = parts.join("  ");
-    buffer.set_stringn(area.x, area.y, text, area.width.into(), bold(app));
 }
 
 fn bitwidths(app: &App, area: Rect, buffer: &mut Buffer) {

@@ -1,207 +1,17 @@
-//! A training thread that takes commands and emits events at step boundaries.
+//! One run inside its thread: steps, evaluations, checkpoints, commands.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, TryRecvError};
 
-use super::checkpoint::CheckpointError;
-use super::trainer::Trainer;
-use crate::dataset::DataError;
-use crate::device::DeviceError;
+use super::recorder::Recorder;
+use super::{Setup, TrainError};
 use crate::experiment::{Experiment, difference};
-use crate::network::weights::WeightsError;
-use crate::run::{Command, Event, LogError, LogWriter, Manifest, Phase, RunFolder, Split, Status};
+use crate::run::{Command, Event, Manifest, Phase, Split, Status};
+use crate::training::trainer::Trainer;
 
-/// Why training cannot start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainError {
-    /// The device.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// The data.
-    #[error(transparent)]
-    Data(#[from] DataError),
-    /// Initial weights.
-    #[error(transparent)]
-    Weights(#[from] WeightsError),
-    /// A checkpoint.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The event log.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The run folder.
-    #[error("run folder: {0}")]
-    Folder(#[from] std::io::Error),
-    /// A run without a checkpoint.
-    #[error("{0}: the run has no checkpoint yet")]
-    NoCheckpoint(PathBuf),
-}
-
-/// What a run needs to start.
-#[derive(Debug, Clone)]
-pub struct Setup {
-    /// The experiment.
-    pub experiment: Arc<Experiment>,
-    /// Where it is recorded.
-    pub folder: RunFolder,
-    /// Checkpoint of the same run to continue from.
-    pub resume: Option<PathBuf>,
-    /// Checkpoint of another run to start from, with that run's label.
-    pub fork: Option<(PathBuf, String)>,
-    /// Stop after this many steps.
-    pub max_steps: Option<u64>,
-}
-
-/// A running training thread.
-pub struct Session {
-    commands: Sender<Command>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Session {
-    /// Starts the thread. `emit` is called on it for every event, the last of which
-    /// [is last](Event::is_last): also after a panic, an error or out of memory.
-    pub fn start(setup: Setup, emit: impl Fn(Arc<Event>) + Send + 'static) -> Self {
-        let (commands, receiver) = mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("training".into())
-            .spawn(move || run(setup, receiver, emit))
-            .expect("the system can start a thread");
-        Self {
-            commands,
-            thread: Some(thread),
-        }
-    }
-
-    /// Sends a command; it is taken up between steps. A run that has ended takes none.
-    pub fn send(&self, command: Command) {
-        let _ = self.commands.send(command);
-    }
-
-    /// Another way to send commands, for a thread that does not own the session.
-    pub fn commands(&self) -> Sender<Command> {
-        self.commands.clone()
-    }
-
-    /// Whether the thread has ended.
-    pub fn is_over(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-
-    /// Asks the run to stop and waits until its last event is written.
-    pub fn stop(mut self) {
-        self.send(Command::Stop);
-        self.join();
-    }
-
-    /// Waits for the end of the run.
-    pub fn join(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            // A panic inside became an event; one outside it has nothing left to say.
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.send(Command::Stop);
-        self.join();
-    }
-}
-
-fn run(setup: Setup, commands: Receiver<Command>, emit: impl Fn(Arc<Event>)) {
-    let folder = setup.folder.clone();
-    let log = match LogWriter::open(&folder.log()) {
-        Ok(log) => Some(log),
-        Err(error) => {
-            emit(Arc::new(Event::Warning {
-                step: 0,
-                message: format!("not recorded: {error}"),
-            }));
-            None
-        }
-    };
-    let mut recorder = Recorder {
-        log,
-        emit,
-        step: 0,
-        trouble: false,
-    };
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        Run::prepare(&setup, &mut recorder).map(|mut run| run.go(&commands, &mut recorder))
-    }));
-    let failed = match outcome {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(panic) => Some(format!("panic: {}", panic_message(panic.as_ref()))),
-    };
-    if let Some(message) = failed {
-        if let Ok(mut manifest) = folder.manifest() {
-            manifest.status = Status::Failed;
-            manifest.reason = Some(message.clone());
-            if let Err(error) = folder.write_manifest(&manifest) {
-                tracing::warn!("manifest: {error}");
-            }
-        }
-        let step = recorder.step;
-        recorder.emit(Event::Failed { step, message });
-    }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "without a message".into())
-}
-
-/// Passes events to the log and to whoever listens.
-struct Recorder<E: Fn(Arc<Event>)> {
-    log: Option<LogWriter>,
-    emit: E,
-    step: u64,
-    trouble: bool,
-}
-
-impl<E: Fn(Arc<Event>)> Recorder<E> {
-    fn emit(&mut self, event: Event) {
-        self.step = event.step();
-        let last = event.is_last();
-        let event = Arc::new(event);
-        if let Some(log) = &self.log {
-            log.push(event.clone());
-        }
-        if last {
-            // The log is complete before anyone hears that the run is over.
-            self.log = None;
-        }
-        (self.emit)(event);
-    }
-
-    /// Says once when the disk stops taking the log, and once when it takes it again.
-    fn check_disk(&mut self) {
-        let trouble = self.log.as_ref().and_then(LogWriter::trouble);
-        if trouble.is_some() == self.trouble {
-            return;
-        }
-        self.trouble = trouble.is_some();
-        let message = match trouble {
-            Some(lost) => format!(
-                "the event log is not being written ({lost} events lost so far; is the disk full?); \
-                 training goes on"
-            ),
-            None => "the event log is being written again".into(),
-        };
-        let step = self.step;
-        (self.emit)(Arc::new(Event::Warning { step, message }));
-    }
-}
-
-struct Run<'a> {
+/// A run and where it stands.
+pub(super) struct Run<'a> {
     setup: &'a Setup,
     trainer: Trainer,
     manifest: Manifest,
@@ -216,7 +26,8 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn prepare<E: Fn(Arc<Event>)>(
+    /// Everything that comes before the first step.
+    pub(super) fn prepare<E: Fn(Arc<Event>)>(
         setup: &'a Setup,
         recorder: &mut Recorder<E>,
     ) -> Result<Self, TrainError> {
@@ -287,7 +98,12 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn go<E: Fn(Arc<Event>)>(&mut self, commands: &Receiver<Command>, out: &mut Recorder<E>) {
+    /// Step after step, until the run is over or told to stop.
+    pub(super) fn go<E: Fn(Arc<Event>)>(
+        &mut self,
+        commands: &Receiver<Command>,
+        out: &mut Recorder<E>,
+    ) {
         let began = self.trainer.steps();
         while !self.stopping {
             self.take_commands(commands, out);

@@ -1,0 +1,120 @@
+//! Batch norm, residual addition and activation.
+
+use burn::backend::Backend;
+use burn::backend::tensor::FloatTensor;
+use burn_backend::{Slice, TensorMetadata};
+
+use super::quantizer::{quantized, quantizer_gradient};
+use super::values::Values;
+use crate::kernels::norm::Activation;
+use crate::kernels::ops::{NormGradients, NormTensors};
+
+/// Output and the statistics used, `[2, c]`. Sums are the engine's own, whatever `moments` says.
+pub(in crate::kernels) fn norm_activation_forward<B: Backend>(
+    inputs: &NormTensors<B>,
+    statistics: Option<FloatTensor<B>>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let shape = inputs.x.shape();
+    let [images, channels, height, width] = shape.dims();
+    let count = (images * height * width) as f32;
+    let statistics = statistics.unwrap_or_else(|| {
+        let x = Values::<B>(inputs.x.clone()).reshaped([images, channels, height * width]);
+        let mean = x.clone().channel_sums().scaled(1.0 / count);
+        let deviation = x.minus(&mean);
+        let variance = deviation.clone().times(&deviation).channel_sums();
+        let rows = [mean, variance.scaled(1.0 / count)].map(|v| v.reshaped([1, channels]).0);
+        B::float_cat(rows.to_vec(), 0)
+    });
+    let parts = Normed::new(inputs, statistics.clone());
+    let z = parts.before_activation(inputs);
+    let y = match &inputs.activation {
+        Activation::Identity => z,
+        Activation::Relu => z.clone().times(&z.above(0.0)),
+        Activation::Quantize(grid) => quantized(z, grid),
+    };
+    (B::float_reshape(y.0, shape), statistics)
+}
+
+/// What both passes compute first.
+struct Normed<B: Backend> {
+    /// `[n, c, p]`
+    normalised: Values<B>,
+    /// sqrt(var + eps), `[1, c, 1]`
+    deviation: Values<B>,
+    /// `[1, c, 1]`
+    gamma: Values<B>,
+    /// `[n, c, p]`
+    shape: [usize; 3],
+}
+
+impl<B: Backend> Normed<B> {
+    fn new(inputs: &NormTensors<B>, statistics: FloatTensor<B>) -> Self {
+        let [images, channels, height, width] = inputs.x.shape().dims();
+        let shape = [images, channels, height * width];
+        let row = |i: usize| {
+            let slices = [Slice::from(i..i + 1), Slice::from(0..channels)];
+            Values::<B>(B::float_slice(statistics.clone(), &slices)).reshaped([1, channels, 1])
+        };
+        let deviation = row(1).shifted(inputs.epsilon).root();
+        let x = Values::<B>(inputs.x.clone()).reshaped(shape);
+        Self {
+            normalised: x.minus(&row(0)).over(&deviation),
+            deviation,
+            gamma: Values(inputs.gamma.clone()).reshaped([1, channels, 1]),
+            shape,
+        }
+    }
+
+    fn before_activation(&self, inputs: &NormTensors<B>) -> Values<B> {
+        let beta = Values(inputs.beta.clone()).reshaped([1, self.shape[1], 1]);
+        let z = self.normalised.clone().times(&self.gamma).plus(&beta);
+        match &inputs.residual {
+            Some(residual) => z.plus(&Values(residual.clone()).reshaped(self.shape)),
+            None => z,
+        }
+    }
+}
+
+/// Gradients of everything that went in.
+pub(in crate::kernels) fn norm_activation_backward<B: Backend>(
+    inputs: &NormTensors<B>,
+    statistics: FloatTensor<B>,
+    g: FloatTensor<B>,
+) -> NormGradients<B> {
+    let shape = inputs.x.shape();
+    let parts = Normed::new(inputs, statistics);
+    let [images, channels, pixels] = parts.shape;
+    let g = Values::<B>(g).reshaped(parts.shape);
+    let (gz, sums) = match &inputs.activation {
+        Activation::Identity => (g.clone(), None),
+        Activation::Relu => {
+            let z = parts.before_activation(inputs);
+            (g.clone().times(&z.above(0.0)), None)
+        }
+        Activation::Quantize(grid) => {
+            let z = parts.before_activation(inputs);
+            let (gz, sums) = quantizer_gradient(&z, &g, grid);
+            (gz, Some(sums))
+        }
+    };
+    let sums = sums.unwrap_or_else(|| {
+        let zero = g.total().scaled(0.0).0;
+        Values(B::float_cat(vec![zero; crate::quantizer::Sums::LEN], 0))
+    });
+    let sum = gz.clone().channel_sums();
+    let product = gz.clone().times(&parts.normalised).channel_sums();
+    let mean = 1.0 / (images * pixels) as f32;
+    let away = parts.normalised.times(&product.clone().scaled(mean));
+    let gx = gz.clone().minus(&sum.clone().scaled(mean)).minus(&away);
+    let gx = gx.times(&parts.gamma).over(&parts.deviation);
+    NormGradients {
+        x: B::float_reshape(gx.0, shape.clone()),
+        residual: inputs
+            .residual
+            .is_some()
+            .then(|| B::float_reshape(gz.0, shape)),
+        gamma: product.reshaped([channels]).0,
+        beta: sum.reshaped([channels]).0,
+        sums: sums.0,
+    }
+}

@@ -1,0 +1,44 @@
+//! Files that the workbench exports.
+
+use std::path::Path;
+
+use ratatui::buffer::Buffer;
+
+use super::capture;
+use crate::figure::{Figure, Notes, Saved, Theme};
+
+/// The screen's cells as PNG and SVG.
+pub(super) fn write_screen(
+    cells: &Buffer,
+    path: &Path,
+    theme: Theme,
+    notes: &Notes,
+) -> Result<(), String> {
+    let text = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|e| text(&e))?;
+    }
+    let (pixels, size) = capture::png(cells, theme);
+    crate::figure::write_png(path, &pixels, size, notes).map_err(|e| e.to_string())?;
+    let vectors = capture::svg(cells, theme);
+    let beside = path.with_extension("svg");
+    crate::run::write_atomically(&beside, vectors.as_bytes()).map_err(|e| text(&e))
+}
+
+/// The four files of an exported figure.
+pub(super) fn write_figure(
+    saved: &Saved,
+    figure: &Figure,
+    notes: &Notes,
+    folder: &Path,
+    name: &str,
+) -> Result<(), String> {
+    let text = |e: &dyn std::fmt::Display| e.to_string();
+    std::fs::create_dir_all(folder).map_err(|e| text(&e))?;
+    for extension in ["png", "svg", "csv"] {
+        let path = folder.join(format!("{name}.{extension}"));
+        saved.export(figure, &path, notes).map_err(|e| text(&e))?;
+    }
+    let path = folder.join(format!("{name}.toml"));
+    crate::run::write_atomically(&path, saved.to_toml().as_bytes()).map_err(|e| text(&e))
+}

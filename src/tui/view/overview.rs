@@ -1,0 +1,89 @@
+//! The first page.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Constraint, Layout, Rect};
+
+use super::super::app::App;
+use super::{bold, grid, plot};
+use crate::figure::{Name, ticks::number};
+
+/// Plots above, a step's figures in one line, every layer's bits below.
+pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
+    let strip = if area.height >= 30 { 9 } else { 7 };
+    let [plots, numbers, bits] = Layout::vertical([
+        Constraint::Min(8),
+        Constraint::Length(1),
+        Constraint::Length(strip),
+    ])
+    .areas(area);
+    grid(
+        app,
+        &[
+            (Name::Loss, 0),
+            (Name::Error, 0),
+            (Name::Memory, 0),
+            (Name::Memory, 1),
+        ],
+        plots,
+        buffer,
+    );
+    figures(app, numbers, buffer);
+    // Both kinds side by side: the strip of all bitwidths.
+    let layers = &app.history.layers;
+    let activations = layers.iter().any(|l| {
+        l.bitwidth.newest().is_some() && l.info.role == crate::quantizer::memory::Role::Activation
+    });
+    if activations {
+        let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(bits);
+        plot(app, Name::Bitwidth, 0, left, buffer);
+        plot(app, Name::Bitwidth, 1, right, buffer);
+    } else {
+        plot(app, Name::Bitwidth, 0, bits, buffer);
+    }
+}
+
+/// The line of figures: loss, error, memory against each budget, learning rate. At the cursor where
+/// there is one.
+fn figures(app: &App, area: Rect, buffer: &mut Buffer) {
+    let h = &app.history;
+    let Some(r) = &h.newest else { return };
+    let at = app.view.cursor.map_or(r.step, |c| c as u64);
+    let value = |s: &crate::run::Series, digits: usize| {
+        s.at(at).map_or("-".into(), |v| format!("{v:.digits$}"))
+    };
+    let mut parts = vec![
+        format!("step {at}"),
+        format!("loss {}", value(&h.loss, 4)),
+        format!("ce {}", value(&h.cross_entropy, 4)),
+        format!(
+            "error {} %",
+            h.train_error
+                .at(at)
+                .map_or("-".into(), |v| format!("{:.1}", v * 100.0))
+        ),
+        format!(
+            "val {} %",
+            h.validation_error
+                .at(at)
+                .map_or("-".into(), |v| format!("{:.2}", v * 100.0))
+        ),
+        format!("W {} kB", value(&h.weight_kb, 2)),
+        format!("A {} kB", value(&h.activation_max_kb, 2)),
+        format!(
+            "lr {}",
+            h.lr.at(at).map_or("-".into(), |v| number(v.into(), 4))
+        ),
+    ];
+    if !h.budgets.is_empty() {
+        parts.push(if r.budget_met {
+            "budget met".into()
+        } else {
+            "over budget".into()
+        });
+    }
+    if let Some((step, error)) = h.best() {
+        parts.push(format!("best {:.2} % at {step}", error * 100.0));
+    }
+    let text = parts.join("  ");
+    buffer.set_stringn(area.x, area.y, text, area.width.into(), bold(app));
+}
