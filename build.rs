@@ -46,14 +46,7 @@ mod libtorch {
             .include(root.join("include/torch/csrc/api/include"))
             .file("src/kernels/libtorch.cpp")
             .compile("bitscope_libtorch");
-        // The card's kernels for the tests; the program itself does not call them, and the linker
-        // leaves them out.
-        cc::Build::new()
-            .cpp(true)
-            .std("c++17")
-            .warnings(false)
-            .file("src/kernels/nvidia/on_cpu.cpp")
-            .compile("bitscope_card_on_cpu");
+        emulate_cards();
         let libraries = root.join("lib");
         println!("cargo:rustc-link-search=native={}", libraries.display());
         println!("cargo:rustc-link-lib=torch_cpu");
@@ -66,6 +59,26 @@ mod libtorch {
                 println!("cargo:rustc-link-arg=-Wl,-rpath,{}", nvrtc.display());
             }
         }
+    }
+
+    /// The card's kernels for the tests; the program itself does not call them, and the linker leaves
+    /// them out.
+    fn emulate_cards() {
+        println!("cargo:rustc-check-cfg=cfg(emulated_card)");
+        let is = |what: &str, value: &str| std::env::var(what).is_ok_and(|v| v == value);
+        // Threads of a block are coroutines of glibc's.
+        if !is("CARGO_CFG_TARGET_OS", "linux") || !is("CARGO_CFG_TARGET_ENV", "gnu") {
+            return;
+        }
+        println!("cargo:rustc-cfg=emulated_card");
+        cc::Build::new()
+            .cpp(true)
+            .std("c++17")
+            .warnings(false)
+            // As on a card: products are rounded before they are added.
+            .flag_if_supported("-ffp-contract=off")
+            .file("src/kernels/nvidia/on_cpu.cpp")
+            .compile("bitscope_card_on_cpu");
     }
 
     /// The folder with `include` and `lib`, of a version that fits.

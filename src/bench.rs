@@ -71,7 +71,8 @@ fn flat(prefix: &str, value: &Value) -> Vec<(String, String)> {
 }
 
 /// Whole training steps as a run takes them: loader with crop and flip, forward, backward,
-/// telemetry of every layer, update.
+/// telemetry of every layer, update. On a card the phases' shares are of further steps, in which
+/// each phase is waited for.
 fn steps(bench: &Bench) -> Result<Value, CliError> {
     let experiment = experiment(bench)?;
     let failed = |e: &dyn std::fmt::Display| CliError::Failed(e.to_string());
@@ -84,10 +85,17 @@ fn steps(bench: &Bench) -> Result<Value, CliError> {
         trainer.step(true);
     }
     let records: Vec<StepRecord> = (0..bench.steps).map(|_| trainer.step(true)).collect();
+    let loss = records.last().map(|r| r.loss);
     let mut seconds: Vec<f64> = records.iter().map(|r| r.times.total().into()).collect();
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];
-    let total: f64 = seconds.iter().sum();
+    let records = if engine.is_card() {
+        trainer.wait_for_phases();
+        (0..bench.steps).map(|_| trainer.step(true)).collect()
+    } else {
+        records
+    };
+    let total: f64 = records.iter().map(|r| f64::from(r.times.total())).sum();
     let share = |of: fn(&Times) -> f32| {
         let sum: f64 = records.iter().map(|r| f64::from(of(&r.times))).sum();
         sum / total
@@ -99,7 +107,7 @@ fn steps(bench: &Bench) -> Result<Value, CliError> {
         "quantizer": bench.quantizer,
         "model": bench.model,
         "batch": bench.batch,
-        "loss": records.last().map(|r| r.loss),
+        "loss": loss,
         "median_s": median,
         "min_s": seconds[0],
         "max_s": seconds[seconds.len() - 1],

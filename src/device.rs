@@ -19,6 +19,13 @@ pub enum Engine {
     Cuda(usize),
 }
 
+impl Engine {
+    /// Whether it computes on a graphics card.
+    pub fn is_card(self) -> bool {
+        matches!(self, Self::LibTorchCuda(_) | Self::Cuda(_))
+    }
+}
+
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -80,23 +87,38 @@ pub fn available() -> Vec<Availability> {
         description: "CPU, LibTorch".into(),
         missing: not_compiled(cfg!(feature = "libtorch"), "libtorch"),
     });
+    let cards = cards();
+    let names = cards.as_deref().unwrap_or_default();
+    let described = |what: &str, index: usize| {
+        let name = names.get(index).map(|name| format!(", {name}"));
+        format!("CUDA, {what}{}", name.unwrap_or_default())
+    };
     for index in 0..libtorch_cuda_devices().max(1) {
         all.push(Availability {
             engine: Engine::LibTorchCuda(index),
-            description: "CUDA, LibTorch".into(),
+            description: described("LibTorch", index),
             missing: missing_libtorch_cuda(),
         });
     }
-    let names: Vec<String> = gpus().into_iter().map(|card| card.name).collect();
     for index in 0..names.len().max(1) {
-        let name = names.get(index).map(|name| format!(", {name}"));
         all.push(Availability {
             engine: Engine::Cuda(index),
-            description: format!("CUDA, CubeCL{}", name.unwrap_or_default()),
-            missing: missing_cuda(),
+            description: described("CubeCL", index),
+            missing: missing_cuda(cards.as_ref().err()),
         });
     }
     all
+}
+
+/// Names of the cards, or why there are none.
+#[cfg(any(feature = "libtorch", feature = "cuda"))]
+fn cards() -> Result<Vec<String>, String> {
+    crate::kernels::driver::cards()
+}
+
+#[cfg(not(any(feature = "libtorch", feature = "cuda")))]
+fn cards() -> Result<Vec<String>, String> {
+    Ok(Vec::new())
 }
 
 #[cfg(feature = "libtorch")]
@@ -118,14 +140,9 @@ fn missing_libtorch_cuda() -> Option<String> {
 }
 
 /// What burn-cuda needs: the driver, and the mathematical functions of the CUDA toolkit.
-fn missing_cuda() -> Option<String> {
+fn missing_cuda(no_cards: Option<&String>) -> Option<String> {
     not_compiled(cfg!(feature = "cuda"), "cuda")
-        .or_else(|| {
-            let driver = Path::new("/proc/driver/nvidia/version");
-            (cfg!(target_os = "linux") && !driver.exists()).then(|| {
-                "no NVIDIA driver is loaded (/proc/driver/nvidia/version is missing)".into()
-            })
-        })
+        .or_else(|| no_cards.cloned())
         .or_else(|| missing_toolkit(std::env::var_os("CUDA_PATH").as_deref()))
 }
 
@@ -175,7 +192,9 @@ pub fn parse(text: &str) -> Result<Engine, DeviceError> {
             Engine::Flex => 0,
         };
         let usable = all.iter().filter(|a| a.missing.is_none());
+        // Of several cards the first: the last of equals is taken.
         return usable
+            .rev()
             .max_by_key(|a| order(a.engine))
             .map(|a| a.engine)
             .ok_or_else(|| error("finds no engine compiled in".into()));
@@ -225,7 +244,10 @@ pub fn burn_device(engine: Engine) -> Device {
         #[cfg(feature = "libtorch")]
         Engine::LibTorchCpu => Device::libtorch(),
         #[cfg(feature = "libtorch")]
-        Engine::LibTorchCuda(index) => Device::libtorch_cuda(index),
+        Engine::LibTorchCuda(index) => {
+            crate::kernels::libtorch::make_deterministic();
+            Device::libtorch_cuda(index)
+        }
         #[cfg(feature = "cuda")]
         Engine::Cuda(index) => Device::cuda(index),
         #[allow(unreachable_patterns, reason = "depends on the features")]
@@ -256,9 +278,9 @@ pub(crate) struct Gpu {
     /// As its driver names it.
     pub name: String,
     /// Share of the last moment in which it computed, percent.
-    pub busy: u32,
+    pub busy: Option<u32>,
     /// Memory in use and in all, MB.
-    pub memory: (f64, f64),
+    pub memory: Option<(f64, f64)>,
     /// Degrees Celsius.
     pub temperature: Option<u32>,
 }
@@ -279,11 +301,12 @@ pub(crate) fn gpus() -> Vec<Gpu> {
     let megabytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let card = |index: u32| {
         let device = nvml.device_by_index(index).ok()?;
-        let memory = device.memory_info().ok()?;
+        let memory = device.memory_info().ok();
         Some(Gpu {
             name: device.name().ok()?,
-            busy: device.utilization_rates().ok()?.gpu,
-            memory: (megabytes(memory.used), megabytes(memory.total)),
+            // A part of a card does not tell how busy it is.
+            busy: device.utilization_rates().ok().map(|rates| rates.gpu),
+            memory: memory.map(|m| (megabytes(m.used), megabytes(m.total))),
             temperature: device.temperature(TemperatureSensor::Gpu).ok(),
         })
     };

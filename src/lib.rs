@@ -3,11 +3,12 @@
 //! A training thread learns, for every layer, a step size `d` and a dynamic range `q_max`; the
 //! bitwidth follows. The terminal shows it live, an experiment file steers it.
 //!
-//! The rooms of the house, ground floor first (a room uses only rooms above it in this list):
+//! The rooms of the house, ground floor first (a room uses only rooms above it in
+//! this list; the faces share small parts):
 //!
 //! - [`quantizer`]: the paper in plain numbers. One place owns "levels and bits".
-//! - [`device`]: which engine, which device.
 //! - [`kernels`]: fused differentiable operations, one implementation per engine.
+//! - [`device`]: which engine, which device.
 //! - [`network`]: quantized layers and models.
 //! - [`experiment`]: the experiment file: schema, diagnostics, difference, watcher.
 //! - [`dataset`]: pictures, and the loader that prepares batches.
@@ -15,7 +16,7 @@
 //! - [`training`]: loop, optimizer, budgets, session.
 //! - [`figure`]: scenes and their two painters.
 //! - [`tui`]: the workbench.
-//! - [`cli`], [`headless`](mod@cli): the other faces.
+//! - [`cli`]: the other faces.
 
 #![warn(missing_docs)]
 

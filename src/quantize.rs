@@ -128,6 +128,44 @@ fn read(case: &Value, rules: Option<Rules>) -> Result<Case, String> {
         };
         return Err(format!("`with_zero` is {zero}; expected {expected}"));
     }
+    let bounds = bounds(case, signed)?;
+    let (names, parameters) = parameters(case, parametrization)?;
+    if signed && names[0].starts_with(['b', 'n']) && parameters[0].max(*bounds.b.start()) < 1.5 {
+        return Err(format!(
+            "a bitwidth of {} for signed values; expected at least 2",
+            parameters[0]
+        ));
+    }
+    let x = numbers(case, "x")?.ok_or("expected `x`, a list of numbers")?;
+    let grad_y = numbers(case, "grad_y")?;
+    if let Some(g) = &grad_y
+        && g.len() != x.len()
+    {
+        return Err(format!(
+            "`grad_y` has {} numbers; expected {}, as `x`",
+            g.len(),
+            x.len()
+        ));
+    }
+    let rules = own.or(rules).unwrap_or(default);
+    let quantizer = Quantizer {
+        parametrization,
+        signed,
+        rules,
+        learn: Learn::Both,
+        bounds,
+    };
+    Ok(Case {
+        quantizer,
+        parameters,
+        names,
+        x,
+        grad_y,
+    })
+}
+
+/// The clamps that a case gives, and the recipe's for what it leaves out.
+fn bounds(case: &Value, signed: bool) -> Result<Bounds, String> {
     let mut bounds = if signed {
         Bounds::weights()
     } else {
@@ -158,6 +196,14 @@ fn read(case: &Value, rules: Option<Rules>) -> Result<Case, String> {
             _ => bounds.q_max = range,
         }
     }
+    Ok(bounds)
+}
+
+/// Names as the case has them, and values.
+fn parameters(
+    case: &Value,
+    parametrization: Parametrization,
+) -> Result<([String; 2], [f64; 2]), String> {
     let params = case
         .get("params")
         .and_then(Value::as_object)
@@ -176,56 +222,27 @@ fn read(case: &Value, rules: Option<Rules>) -> Result<Case, String> {
             ));
         }
     }
-    if signed && names[0].starts_with(['b', 'n']) && parameters[0].max(*bounds.b.start()) < 1.5 {
-        return Err(format!(
-            "a bitwidth of {} for signed values; expected at least 2",
-            parameters[0]
-        ));
-    }
-    let numbers = |key: &str| -> Result<Option<Vec<f32>>, String> {
-        let Some(list) = case.get(key) else {
-            return Ok(None);
-        };
-        let list = list
-            .as_array()
-            .ok_or_else(|| format!("expected `{key}`, a list of numbers"))?;
-        let read = |(i, v): (usize, &Value)| {
-            v.as_f64()
-                .map(|v| v as f32)
-                .ok_or_else(|| format!("`{key}[{i}]` is {v}; expected a number"))
-        };
-        list.iter()
-            .enumerate()
-            .map(read)
-            .collect::<Result<_, _>>()
-            .map(Some)
+    Ok((names, parameters))
+}
+
+/// A list of numbers, where the case has one of that name.
+fn numbers(case: &Value, key: &str) -> Result<Option<Vec<f32>>, String> {
+    let Some(list) = case.get(key) else {
+        return Ok(None);
     };
-    let x = numbers("x")?.ok_or("expected `x`, a list of numbers")?;
-    let grad_y = numbers("grad_y")?;
-    if let Some(g) = &grad_y
-        && g.len() != x.len()
-    {
-        return Err(format!(
-            "`grad_y` has {} numbers; expected {}, as `x`",
-            g.len(),
-            x.len()
-        ));
-    }
-    let rules = own.or(rules).unwrap_or(default);
-    let quantizer = Quantizer {
-        parametrization,
-        signed,
-        rules,
-        learn: Learn::Both,
-        bounds,
+    let list = list
+        .as_array()
+        .ok_or_else(|| format!("expected `{key}`, a list of numbers"))?;
+    let read = |(i, v): (usize, &Value)| {
+        v.as_f64()
+            .map(|v| v as f32)
+            .ok_or_else(|| format!("`{key}[{i}]` is {v}; expected a number"))
     };
-    Ok(Case {
-        quantizer,
-        parameters,
-        names,
-        x,
-        grad_y,
-    })
+    list.iter()
+        .enumerate()
+        .map(read)
+        .collect::<Result<_, _>>()
+        .map(Some)
 }
 
 fn fill(object: &mut Map<String, Value>, case: &Case) {

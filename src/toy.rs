@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::cli::{CliError, print};
 use crate::figure::{self, Axis, Figure, Format, Ink, Item, Line, Scale, Scene, Theme};
-use crate::quantizer::{Parametrization, Quantizer, Rules, Sums};
+use crate::quantizer::{Parametrization, Quantizer, Rules, Sums, largest_level};
 
 /// Samples of N(0, 1).
 const SAMPLES: usize = 10_000;
@@ -65,7 +65,7 @@ pub fn descents(steps: usize) -> impl Iterator<Item = Descent> {
 
 fn descend(p: Parametrization, (d, b): (f64, f64), samples: &[f32], steps: usize) -> Descent {
     let quantizer = Quantizer::learned(p, true, Rules::Paper);
-    let q_max = d * ((b - 1.0).exp2() - 1.0);
+    let q_max = d * largest_level(true, b);
     let octaves = ((b - 1.0).exp2() - 1.0).min(12.0).exp2();
     let mut parameters = quantizer.project(match p {
         Parametrization::U1 => [b, d],

@@ -13,7 +13,9 @@ use super::source::Found;
 use super::value::{Value, Values};
 use crate::network::{Model, Shortcut};
 use crate::quantizer::memory::Resource;
-use crate::quantizer::{Bounds, Family, Learn, Parametrization, Quantizer, Rules};
+use crate::quantizer::{
+    Bounds, Family, Learn, Parametrization, Quantizer, Rules, dynamic, largest_level,
+};
 
 /// The experiment that a run folder's resolved TOML holds.
 ///
@@ -233,17 +235,16 @@ impl Resolver<'_> {
     /// Fixed initial parameters; what the file leaves out follows from `bits`.
     fn fixed(&mut self, side: &str, quantizer: &Quantizer, bits: f64) -> [f64; 2] {
         let at = |name: &str| format!("{side}.{name}");
-        let exponent = if quantizer.signed { bits - 1.0 } else { bits };
-        let octaves = ((bits - 1.0).exp2() - 1.0).exp2();
+        let (signed, ratio) = (quantizer.signed, dynamic(bits));
         let d = self.number(&at("d"));
         let q_min = self.optional(&at("q_min"));
         let given = self.optional(&at("q_max"));
         let (q_min, q_max) = match quantizer.parametrization.family() {
-            Family::Uniform => (0.0, given.unwrap_or((exponent.exp2() - 1.0) * d)),
+            Family::Uniform => (0.0, given.unwrap_or(largest_level(signed, bits) * d)),
             Family::PowerOfTwo => match (q_min, given) {
                 (Some(q_min), Some(q_max)) => (q_min, q_max),
-                (Some(q_min), None) => (q_min, q_min * octaves),
-                (None, q_max) => (q_max.unwrap_or(1.0) / octaves, q_max.unwrap_or(1.0)),
+                (Some(q_min), None) => (q_min, q_min * ratio),
+                (None, q_max) => (q_max.unwrap_or(1.0) / ratio, q_max.unwrap_or(1.0)),
             },
         };
         let parametrization = quantizer.parametrization;

@@ -1,5 +1,6 @@
-// What tch does not bind: the convolution's own backward pass, and LibTorch's threads.
+// What tch does not bind: the convolution's own backward pass, LibTorch's threads and settings.
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/convolution_backward.h>
 
@@ -26,6 +27,9 @@ int bitscope_convolution_backward(const at::Tensor* g, const at::Tensor* x, cons
         return 1;
     }
 }
+
+// On a card cuDNN takes only algorithms that give the same bits every time.
+void bitscope_make_deterministic() { at::globalContext().setDeterministicCuDNN(true); }
 
 // Calls `work(context, begin, end)` on LibTorch's threads for parts that cover [0, count).
 // `work` must not throw.

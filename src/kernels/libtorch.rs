@@ -42,6 +42,8 @@ unsafe extern "C" {
         length: usize,
     ) -> i32;
 
+    fn bitscope_make_deterministic();
+
     fn bitscope_parallel_for(
         count: i64,
         work: extern "C" fn(*mut c_void, i64, i64),
@@ -304,6 +306,12 @@ fn own_convolution_backward(
     // burn views gradients in other shapes, which only row-major ones allow.
     let own = |tensor| TchTensor::new(own(tensor).contiguous());
     (wants_x.then(|| own(gx)), own(gw))
+}
+
+/// From here on a run that is continued on a card takes the same steps, bit for bit.
+pub(crate) fn make_deterministic() {
+    // SAFETY: sets a flag of LibTorch's.
+    unsafe { bitscope_make_deterministic() }
 }
 
 /// Whether a CUDA device answers to LibTorch, and how many.

@@ -18,6 +18,8 @@ mod composed;
 pub mod conv;
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(any(feature = "libtorch", feature = "cuda"))]
+pub(crate) mod driver;
 #[cfg(feature = "flex")]
 mod flex;
 #[cfg(feature = "libtorch")]

@@ -121,7 +121,7 @@ impl UniformLane {
     pub(super) fn new(grid: &Grid) -> Self {
         let published = grid.rules == Rules::PublishedCode;
         Self {
-            low: if grid.signed { -grid.q_max } else { 0.0 },
+            low: grid.low(),
             high: grid.q_max,
             step: grid.step,
             // Exact: the step is a power of two.

@@ -14,6 +14,22 @@ pub fn round_to_power_of_two(v: f64) -> f64 {
     round_half_away(v.log2()).exp2()
 }
 
+/// Levels of one sign, zero among them, that `b` bits tell apart on a uniform grid: `2^(b-1)` signed,
+/// `2^b` unsigned. `b` need not be whole.
+pub fn code_count(signed: bool, b: f64) -> f64 {
+    (if signed { b - 1.0 } else { b }).exp2()
+}
+
+/// Largest level of `b` bits in steps, `q_max / d`: `2^(b-1) - 1` signed, `2^b - 1` unsigned.
+pub fn largest_level(signed: bool, b: f64) -> f64 {
+    code_count(signed, b) - 1.0
+}
+
+/// `q_max / q_min = 2^(2^(b-1) - 1)` of a power-of-two quantizer of `b` bits.
+pub fn dynamic(b: f64) -> f64 {
+    ((b - 1.0).exp2() - 1.0).exp2()
+}
+
 /// What a backward pass sums over all elements of one tensor; the parameter gradients of every
 /// parametrization are linear in the first two.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -162,6 +178,11 @@ impl Grid {
         round_half_away((f64::from(self.q_max) / f64::from(self.step)).log2()) as u64
     }
 
+    /// The least value of a uniform quantizer's range: `-q_max`, or 0 where it is unsigned.
+    pub fn low(&self) -> f32 {
+        if self.signed { -self.q_max } else { 0.0 }
+    }
+
     /// Below this magnitude an unsigned power-of-two quantizer prunes to zero: `q_min / sqrt 2`.
     pub fn zero_threshold(&self) -> f32 {
         self.step * std::f32::consts::FRAC_1_SQRT_2
@@ -171,8 +192,7 @@ impl Grid {
     pub fn forward(&self, x: f32) -> f32 {
         match self.family {
             Family::Uniform => {
-                let low = if self.signed { -self.q_max } else { 0.0 };
-                let clipped = x.clamp(low, self.q_max);
+                let clipped = x.clamp(self.low(), self.q_max);
                 // `f32::round` is half away from zero; dividing by a power of two is exact.
                 (clipped / self.step).round() * self.step
             }
@@ -199,7 +219,7 @@ impl Grid {
 
     fn backward_uniform(&self, x: f32, g: f32, sums: &mut Sums) -> f32 {
         let published = self.rules == Rules::PublishedCode;
-        let low = if self.signed { -self.q_max } else { 0.0 };
+        let low = self.low();
         // An element exactly on a bound is inside in the paper, outside in the published code.
         let (above, below) = if published {
             (x >= self.q_max, x <= low)

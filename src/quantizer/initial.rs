@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::grid::round_to_power_of_two;
+use super::grid::{dynamic, largest_level, round_to_power_of_two};
 use super::parametrization::{Parametrization, Quantizer, Rules};
 
 /// The bitwidth that an initialisation aims at.
@@ -17,8 +17,7 @@ pub struct InitialBits(pub f64);
 /// The result is brought inside the bounds of `quantizer`.
 pub fn initial_parameters(quantizer: &Quantizer, max_abs: f64, bits: InitialBits) -> [f64; 2] {
     let b = bits.0;
-    let exponent = if quantizer.signed { b - 1.0 } else { b };
-    let largest_level = (exponent.exp2() - 1.0).max(1.0);
+    let largest_level = largest_level(quantizer.signed, b).max(1.0);
     // An all-zero tensor still needs a positive step.
     let max_abs = max_abs.max(f64::from(f32::MIN_POSITIVE));
     let log_d = (max_abs / largest_level).log2();
@@ -29,14 +28,14 @@ pub fn initial_parameters(quantizer: &Quantizer, max_abs: f64, bits: InitialBits
     .exp2();
     let d = d.clamp(*quantizer.bounds.d.start(), *quantizer.bounds.d.end());
     let q_max = round_to_power_of_two(largest_level * d);
-    let octaves = (b - 1.0).exp2() - 1.0;
+    let q_min = q_max / dynamic(b);
     let parameters = match quantizer.parametrization {
         Parametrization::U1 => [b, d],
         Parametrization::U2 => [b, largest_level * d],
         Parametrization::U3 => [d, largest_level * d],
-        Parametrization::P1 => [b, q_max / octaves.exp2()],
+        Parametrization::P1 => [b, q_min],
         Parametrization::P2 => [b, q_max],
-        Parametrization::P3 => [q_max / octaves.exp2(), q_max],
+        Parametrization::P3 => [q_min, q_max],
     };
     quantizer.clamped(parameters)
 }

@@ -18,7 +18,9 @@ mod project;
 #[cfg(test)]
 mod properties;
 
-pub use grid::{Grid, Sums, round_half_away, round_to_power_of_two};
+pub use grid::{
+    Grid, Sums, code_count, dynamic, largest_level, round_half_away, round_to_power_of_two,
+};
 pub use initial::{InitialBits, initial_parameters};
 pub use parametrization::{Bounds, Family, Learn, Parametrization, Quantizer, Rules};
 pub use project::CLAMP_MARGIN;

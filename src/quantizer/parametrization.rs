@@ -5,7 +5,7 @@ use std::f64::consts::LN_2;
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use super::grid::{Grid, Sums, round_half_away, round_to_power_of_two};
+use super::grid::{self, Grid, Sums, round_half_away, round_to_power_of_two};
 
 /// Uniform or power-of-two levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -363,17 +363,12 @@ impl Quantizer {
 
     /// `2^(b-1)` signed, `2^b` unsigned, with b rounded.
     fn code_count(&self, b: f64) -> f64 {
-        let b = round_half_away(b);
-        if self.signed {
-            (b - 1.0).exp2()
-        } else {
-            b.exp2()
-        }
+        grid::code_count(self.signed, round_half_away(b))
     }
 
     /// `q_max / q_min = 2^(2^(b-1) - 1)` of the power-of-two quantizer.
     fn dynamic(&self, b: f64) -> f64 {
-        ((round_half_away(b) - 1.0).exp2() - 1.0).exp2()
+        grid::dynamic(round_half_away(b))
     }
 
     /// Derivative of the natural logarithm of [`Self::dynamic`] with respect to b.

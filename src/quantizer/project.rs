@@ -1,6 +1,6 @@
 //! What happens to the parameters after each optimizer step.
 
-use super::grid::round_to_power_of_two;
+use super::grid::{dynamic, largest_level, round_to_power_of_two};
 use super::parametrization::{Parametrization, Quantizer, Rules};
 
 /// Distance that the recipe keeps: `d <= q_max - margin`, and from either end of a clamp.
@@ -69,14 +69,8 @@ impl Quantizer {
     /// that the inferred bitwidth is at most (ceil) or at least (floor) `bits`.
     fn step_for(&self, q_max: f64, bits: f64, round: fn(f64) -> f64) -> f64 {
         match self.parametrization {
-            Parametrization::P3 => {
-                let octaves = (bits - 1.0).exp2() - 1.0;
-                round_to_power_of_two(q_max) / octaves.exp2()
-            }
-            _ => {
-                let exponent = if self.signed { bits - 1.0 } else { bits };
-                round((q_max / (exponent.exp2() - 1.0)).log2()).exp2()
-            }
+            Parametrization::P3 => round_to_power_of_two(q_max) / dynamic(bits),
+            _ => round((q_max / largest_level(self.signed, bits)).log2()).exp2(),
         }
     }
 }

@@ -73,7 +73,8 @@ pub struct Budget {
     pub limit: f64,
 }
 
-/// Seconds of one step, by phase.
+/// Seconds of one step, by phase. A card computes on while the next phases are launched: there the
+/// first that reads a result, telemetry, waits for what the others left, and only the sum is exact.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Times {
     /// Waiting for the loader and copying to the device.

@@ -3,7 +3,7 @@
 use super::super::scene::{Axis, Ink, Item, Label, Line, Scale, Scene};
 use super::Builder;
 use crate::quantizer::memory::Role;
-use crate::quantizer::{Family, Parametrization};
+use crate::quantizer::{Family, Parametrization, code_count, dynamic, largest_level};
 use crate::run::{LayerHistory, LayerInfo, LayerRecord};
 
 /// Unbroken runs of points.
@@ -153,10 +153,10 @@ fn diagonals(uniform: bool, signed: bool, x: (f64, f64), y: (f64, f64)) -> Vec<I
     let mut items = Vec::new();
     for bits in 1..=8 {
         let bits = f64::from(bits);
-        let ratio = match (uniform, signed) {
-            (true, true) => (bits - 1.0).exp2() - 1.0,
-            (true, false) => bits.exp2() - 1.0,
-            (false, _) => ((bits - 1.0).exp2() - 1.0).exp2(),
+        let ratio = if uniform {
+            largest_level(signed, bits)
+        } else {
+            dynamic(bits)
         };
         if ratio <= 0.0 || !ratio.is_finite() {
             continue;
@@ -204,7 +204,7 @@ fn clamp_box([d, q_max]: [[f64; 2]; 2]) -> Line {
 fn log_descent(info: &LayerInfo, r: &LayerRecord, signed: bool) -> Option<(f64, f64)> {
     let [first, second] = r.gradients.map(|g| -f64::from(g));
     let (d, q, b) = (f64::from(r.d), f64::from(r.q_max), f64::from(r.bitwidth));
-    let codes = (if signed { b - 1.0 } else { b }).exp2();
+    let codes = code_count(signed, b);
     // d(log2 n)/db with n = codes - 1, and d(log2 ratio)/db with ratio = 2^(2^(b-1) - 1).
     let uniform = codes / (codes - 1.0).max(1.0);
     let octaves = (b - 1.0).exp2() * std::f64::consts::LN_2;

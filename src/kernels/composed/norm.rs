@@ -2,12 +2,13 @@
 
 use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
-use burn_backend::{Slice, TensorMetadata};
+use burn_backend::{FloatDType, Slice, TensorMetadata};
 
 use super::quantizer::{quantized, quantizer_gradient};
 use super::values::Values;
 use crate::kernels::norm::Activation;
 use crate::kernels::ops::{NormGradients, NormTensors};
+use crate::quantizer::Sums;
 
 /// Output and the statistics used, `[2, c]`. Sums are the engine's own, whatever `moments` says.
 pub(in crate::kernels) fn norm_activation_forward<B: Backend>(
@@ -29,7 +30,7 @@ pub(in crate::kernels) fn norm_activation_forward<B: Backend>(
     let z = parts.before_activation(inputs);
     let y = match &inputs.activation {
         Activation::Identity => z,
-        Activation::Relu => z.clone().times(&z.above(0.0)),
+        Activation::Relu => z.clone().cut_where_negative(&z),
         Activation::Quantize(grid) => quantized(z, grid),
     };
     (B::float_reshape(y.0, shape), statistics)
@@ -89,7 +90,7 @@ pub(in crate::kernels) fn norm_activation_backward<B: Backend>(
         Activation::Identity => (g.clone(), None),
         Activation::Relu => {
             let z = parts.before_activation(inputs);
-            (g.clone().times(&z.above(0.0)), None)
+            (g.clone().cut_where_negative(&z), None)
         }
         Activation::Quantize(grid) => {
             let z = parts.before_activation(inputs);
@@ -98,8 +99,11 @@ pub(in crate::kernels) fn norm_activation_backward<B: Backend>(
         }
     };
     let sums = sums.unwrap_or_else(|| {
-        let zero = g.total().scaled(0.0).0;
-        Values(B::float_cat(vec![zero; crate::quantizer::Sums::LEN], 0))
+        Values(B::float_zeros(
+            [Sums::LEN].into(),
+            &g.0.device(),
+            FloatDType::F32,
+        ))
     });
     let sum = gz.clone().channel_sums();
     let product = gz.clone().times(&parts.normalised).channel_sums();

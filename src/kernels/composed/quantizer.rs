@@ -17,7 +17,7 @@ pub(in crate::kernels) fn fake_quantize_forward<B: Backend>(
 pub(super) fn quantized<B: Backend>(x: Values<B>, grid: &Grid) -> Values<B> {
     match grid.family {
         Family::Uniform => {
-            let low = if grid.signed { -grid.q_max } else { 0.0 };
+            let low = grid.low();
             let levels = x.clamped(low, grid.q_max).scaled(1.0 / grid.step);
             levels.rounded().scaled(grid.step)
         }
@@ -65,7 +65,7 @@ pub(super) fn quantizer_gradient<B: Backend>(
     let published = grid.rules == Rules::PublishedCode;
     let (gx, parts) = match grid.family {
         Family::Uniform => {
-            let low = if grid.signed { -grid.q_max } else { 0.0 };
+            let low = grid.low();
             let negative = x.clone().scaled(-1.0);
             let (above, below) = if published {
                 (x.at_least(grid.q_max), negative.at_least(-low))

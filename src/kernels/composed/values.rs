@@ -72,6 +72,13 @@ impl<B: Backend> Values<B> {
         Self(B::bool_into_float(mask, FloatDType::F32))
     }
 
+    /// 0 where `of` is at most 0. (A product with a mask would make NaN of an infinity.)
+    pub fn cut_where_negative(self, of: &Self) -> Self {
+        let dtype = get_or_init_device_settings::<B>(&self.0.device()).bool_dtype;
+        let mask = B::float_lower_equal_elem(of.0.clone(), Scalar::from(0.0f32), dtype);
+        Self(B::float_mask_fill(self.0, mask, Scalar::from(0.0f32)))
+    }
+
     /// 1 where this mask is 0, and the other way round.
     pub fn negated(self) -> Self {
         self.scaled(-1.0).shifted(1.0)

@@ -45,6 +45,14 @@ fn is_present() -> bool {
     unsafe { sys::is_culib_present() }
 }
 
+/// Of the NVRTC that was found, as `major.minor`.
+pub(super) fn version() -> String {
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: both pointers are valid for the call; whoever compiled has opened the library.
+    unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) };
+    format!("{major}.{minor}")
+}
+
 fn compile(architecture: Option<&str>, threads: u32) -> Result<Code, String> {
     let source = format!(
         "#define ELEMENT static __device__ __forceinline__\n#define DEVICE static __device__\n\

@@ -7,12 +7,15 @@ use cudarc::driver::{
 };
 use tch::Tensor;
 
-use super::compile;
 use super::norm::NormLayer;
 use super::quantizer::CardGrid;
+use super::{Refusal, compile};
 
 /// Threads of a block on a card, a power of two.
 const THREADS: u32 = 256;
+/// `threads_of_block` in `on_cpu.cpp`.
+#[cfg(all(test, emulated_card))]
+const EMULATED_THREADS: u32 = 16;
 
 /// A kernel; its index is its place in [`NAMES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +70,7 @@ pub(super) enum Place {
     /// On LibTorch's stream of a card; a function for each of [`NAMES`].
     Card(Arc<CudaStream>, Vec<CudaFunction>),
     /// `on_cpu.cpp`.
-    #[cfg(test)]
+    #[cfg(all(test, emulated_card))]
     Cpu,
 }
 
@@ -84,7 +87,7 @@ impl Place {
         let capability = context.compute_capability().map_err(error)?;
         let module = context
             .load_module(compile::for_card(capability, THREADS)?.into())
-            .map_err(error)?;
+            .map_err(|e| format!("{e} (of code by NVRTC {})", compile::version()))?;
         let functions = NAMES.map(|name| module.load_function(name).map_err(error));
         Ok(Self::Card(
             context.default_stream(),
@@ -96,8 +99,8 @@ impl Place {
     pub(super) fn threads(&self) -> u32 {
         match self {
             Self::Card(..) => THREADS,
-            #[cfg(test)]
-            Self::Cpu => 16,
+            #[cfg(all(test, emulated_card))]
+            Self::Cpu => EMULATED_THREADS,
         }
     }
 
@@ -112,7 +115,7 @@ impl Place {
         kernel: Kernel,
         blocks: [u32; 2],
         arguments: &[Argument],
-    ) -> Result<(), String> {
+    ) -> Result<(), Refusal> {
         match self {
             Self::Card(stream, functions) => {
                 let mut launch = stream.launch_builder(&functions[kernel as usize]);
@@ -132,19 +135,19 @@ impl Place {
                 // SAFETY: as this function's.
                 unsafe { launch.launch(shape) }
                     .map(|_| ())
-                    .map_err(|e| e.to_string())
+                    .map_err(|e| Refusal::Failed(e.to_string()))
             }
-            #[cfg(test)]
+            #[cfg(all(test, emulated_card))]
             // SAFETY: as this function's.
-            Self::Cpu => unsafe { on_cpu(NAMES[kernel as usize], blocks, arguments) },
+            Self::Cpu => unsafe { emulated(NAMES[kernel as usize], blocks, arguments) },
         }
     }
 }
 
 /// # Safety
 /// As [`Place::launch`]'s.
-#[cfg(test)]
-unsafe fn on_cpu(name: &str, blocks: [u32; 2], arguments: &[Argument]) -> Result<(), String> {
+#[cfg(all(test, emulated_card))]
+unsafe fn emulated(name: &str, blocks: [u32; 2], arguments: &[Argument]) -> Result<(), Refusal> {
     use std::ffi::{CString, c_char, c_int, c_void};
 
     unsafe extern "C" {
@@ -156,7 +159,7 @@ unsafe fn on_cpu(name: &str, blocks: [u32; 2], arguments: &[Argument]) -> Result
         ) -> c_int;
     }
 
-    let place = |argument: &Argument| -> *const c_void {
+    let address = |argument: &Argument| -> *const c_void {
         match argument {
             Argument::Address(v) | Argument::Count(v) => (&raw const *v).cast(),
             Argument::Rows(v) => (&raw const *v).cast(),
@@ -164,12 +167,12 @@ unsafe fn on_cpu(name: &str, blocks: [u32; 2], arguments: &[Argument]) -> Result
             Argument::Layer(v) => (&raw const *v).cast(),
         }
     };
-    let mut places: Vec<*const c_void> = arguments.iter().map(place).collect();
-    let c_name = CString::new(name).map_err(|e| e.to_string())?;
+    let mut addresses: Vec<*const c_void> = arguments.iter().map(address).collect();
+    let c_name = CString::new(name).map_err(|e| Refusal::Failed(e.to_string()))?;
     let [x, y] = blocks;
     // SAFETY: one pointer to each argument, all live during the call; the rest is the caller's.
-    match unsafe { bitscope_launch_on_cpu(c_name.as_ptr(), x, y, places.as_mut_ptr()) } {
+    match unsafe { bitscope_launch_on_cpu(c_name.as_ptr(), x, y, addresses.as_mut_ptr()) } {
         0 => Ok(()),
-        _ => Err(format!("no kernel {name}")),
+        _ => Err(Refusal::Failed(format!("no kernel {name}"))),
     }
 }

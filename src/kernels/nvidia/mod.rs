@@ -4,6 +4,7 @@
 //! NVRTC compiles them when a card first meets one of the operations; driver and NVRTC are found at
 //! run time. What they compute is held against the composed operations once, before it is used:
 //! where anything is missing, fails or differs, the log says so and the composed operations stay.
+//! (A fault inside a kernel would end the run: a card takes nothing more after one.)
 //!
 //! The tests run the same sources on the CPU (`on_cpu.cpp`).
 
@@ -35,21 +36,37 @@ fn cards() -> MutexGuard<'static, Cards> {
     cards.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-/// What the kernels on a tensor's card give, where they can be had and agree with the composed
-/// operations. A launch that fails is the last one on its card.
-pub(super) fn by_card<T>(x: &Tensor, launch: impl FnOnce(&Card) -> Result<T, String>) -> Option<T> {
+/// Why the kernels did not compute something.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub(super) enum Refusal {
+    /// They are not made for it; for anything else they are.
+    #[error("the kernels do not take {0}")]
+    Unfit(String),
+    /// The card or its driver failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What the kernels on a tensor's card give, where they can be had, agree with the composed
+/// operations and take what is asked. A launch that fails is the last one on its card.
+pub(super) fn by_card<T>(
+    x: &Tensor,
+    launch: impl FnOnce(&Card) -> Result<T, Refusal>,
+) -> Option<T> {
     let Device::Cuda(ordinal) = x.device() else {
         return None;
     };
-    let card = cards()
-        .entry(ordinal)
+    let card = (cards().entry(ordinal))
         .or_insert_with(|| checked(ordinal))
         .clone()
         .ok()?;
     launch(&card)
-        .inspect_err(|reason| {
-            tracing::warn!("cuda:{ordinal} computes by tensor operations from here on: {reason}");
-            cards().insert(ordinal, Err(reason.clone()));
+        .inspect_err(|refusal| {
+            if let Refusal::Failed(reason) = refusal {
+                let from_here = "computes by tensor operations from here on";
+                tracing::warn!("cuda:{ordinal} {from_here}: {reason}");
+                cards().insert(ordinal, Err(reason.clone()));
+            }
         })
         .ok()
 }
@@ -61,7 +78,7 @@ fn checked(ordinal: usize) -> Result<Arc<Card>, String> {
             place: Place::card(ordinal)?,
             device: Device::Cuda(ordinal),
         };
-        card.agrees()?;
+        card.agrees().map_err(|refusal| refusal.to_string())?;
         Ok(Arc::new(card))
     }));
     let card = made.unwrap_or_else(|_| Err("making the kernels panicked".into()));
@@ -81,7 +98,7 @@ pub(crate) fn status(ordinal: usize) -> Option<Result<(), String>> {
 
 impl Card {
     /// The same kernels on the CPU.
-    #[cfg(test)]
+    #[cfg(all(test, emulated_card))]
     fn on_cpu() -> Self {
         Self {
             place: Place::Cpu,
@@ -90,12 +107,9 @@ impl Card {
     }
 
     /// A tensor as the kernels read it: of f32, on this card, row-major.
-    fn held(&self, tensor: &Tensor) -> Result<Tensor, String> {
+    fn contiguous(&self, tensor: &Tensor) -> Result<Tensor, Refusal> {
         if tensor.kind() != Kind::Float || tensor.device() != self.device {
-            return Err(format!(
-                "the kernels compute in f32 on {:?}, not on {tensor:?}",
-                self.device
-            ));
+            return Err(Refusal::Unfit(format!("{tensor:?}")));
         }
         Ok(tensor.contiguous())
     }

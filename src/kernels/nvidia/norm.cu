@@ -26,7 +26,7 @@ struct NormChannel {
          i += gridDim.x * THREADS)
 
 // Where the i-th value of this block's channel lies.
-DEVICE unsigned long long place(const NormLayer &layer, unsigned int i) {
+DEVICE unsigned long long offset(const NormLayer &layer, unsigned int i) {
     unsigned int image = i / layer.pixels;
     unsigned long long row = (unsigned long long)image * layer.channels + blockIdx.y;
     return row * layer.pixels + (i - image * layer.pixels);
@@ -70,10 +70,10 @@ DEVICE QuantizerShare activation_backward(const NormLayer &layer, float z, float
 
 // Deviations from the channel's first value, and their squares: parts [c, blocks, 2].
 extern "C" __global__ void norm_moments(const float *x, double *parts, NormLayer layer) {
-    float pivot = x[place(layer, 0)];
+    float pivot = x[offset(layer, 0)];
     double sum = 0.0, square = 0.0;
     EACH_VALUE(i, layer) {
-        double deviation = (double)x[place(layer, i)] - (double)pivot;
+        double deviation = (double)x[offset(layer, i)] - (double)pivot;
         sum += deviation;
         square += deviation * deviation;
     }
@@ -88,29 +88,25 @@ extern "C" __global__ void norm_moments(const float *x, double *parts, NormLayer
 extern "C" __global__ void norm_forward(
     const float *x, const float *residual, const float *gamma, const float *beta,
     const double *parts, float *statistics, float *y, NormLayer layer) {
+    float mean, variance;
     if (parts) {
         const double *own = parts + row_of(0) * 2;
         double count = (double)(layer.images * layer.pixels);
         double shift = column_total(own, gridDim.x, 2, 0) / count;
-        double variance = column_total(own, gridDim.x, 2, 1) / count - shift * shift;
-        float mean = (float)((double)x[place(layer, 0)] + shift);
-        float spread = variance < 0.0 ? 0.0f : (float)variance;
-        NormChannel channel = channel_of(layer, mean, spread, gamma, beta);
+        double spread = column_total(own, gridDim.x, 2, 1) / count - shift * shift;
+        mean = (float)((double)x[offset(layer, 0)] + shift);
+        variance = spread < 0.0 ? 0.0f : (float)spread;
         if (blockIdx.x == 0 && threadIdx.x == 0) {
             statistics[blockIdx.y] = mean;
-            statistics[layer.channels + blockIdx.y] = spread;
+            statistics[layer.channels + blockIdx.y] = variance;
         }
-        EACH_VALUE(i, layer) {
-            unsigned long long at = place(layer, i);
-            float z = scaled(channel, x[at]);
-            y[at] = activated(layer, residual ? z + residual[at] : z);
-        }
-        return;
+    } else {
+        mean = statistics[blockIdx.y];
+        variance = statistics[layer.channels + blockIdx.y];
     }
-    NormChannel channel = channel_of(layer, statistics[blockIdx.y],
-                                     statistics[layer.channels + blockIdx.y], gamma, beta);
+    NormChannel channel = channel_of(layer, mean, variance, gamma, beta);
     EACH_VALUE(i, layer) {
-        unsigned long long at = place(layer, i);
+        unsigned long long at = offset(layer, i);
         float z = scaled(channel, x[at]);
         y[at] = activated(layer, residual ? z + residual[at] : z);
     }
@@ -125,7 +121,7 @@ extern "C" __global__ void norm_backward_sums(
                                      statistics[layer.channels + blockIdx.y], gamma, beta);
     float sums[6] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
     EACH_VALUE(i, layer) {
-        unsigned long long at = place(layer, i);
+        unsigned long long at = offset(layer, i);
         float n = normalised(channel, x[at]);
         float z = n * channel.gamma + channel.beta;
         QuantizerShare share = activation_backward(layer, residual ? z + residual[at] : z, g[at]);
@@ -174,7 +170,7 @@ extern "C" __global__ void norm_backward(
     float share = 1.0f / (float)(layer.images * layer.pixels);
     float mean_product = product * share, mean_sum = sum * share;
     EACH_VALUE(i, layer) {
-        unsigned long long at = place(layer, i);
+        unsigned long long at = offset(layer, i);
         float n = normalised(channel, x[at]);
         float upstream = gz ? gz[at]
                             : activation_backward(layer, n * channel.gamma + channel.beta, g[at])

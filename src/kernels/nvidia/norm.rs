@@ -9,9 +9,9 @@ use burn_tch::{LibTorch, TchTensor};
 use cudarc::driver::DeviceRepr;
 use tch::{Kind, Tensor};
 
-use super::Card;
 use super::launch::{Argument, Kernel};
 use super::quantizer::{BLOCKS, CardGrid};
+use super::{Card, Refusal};
 use crate::kernels::norm::Activation;
 use crate::kernels::ops::{NormGradients, NormTensors};
 use crate::quantizer::Sums;
@@ -38,7 +38,7 @@ pub(super) struct NormLayer {
 unsafe impl DeviceRepr for NormLayer {}
 
 /// What both passes read, as the kernels want it.
-struct Held {
+struct NormArguments {
     x: Tensor,
     residual: Option<Tensor>,
     gamma: Tensor,
@@ -48,7 +48,7 @@ struct Held {
     blocks: [u32; 2],
 }
 
-impl Held {
+impl NormArguments {
     /// Uninitialised rows for the sums of each block.
     fn parts(&self, columns: i64) -> Tensor {
         let rows = self.blocks.map(i64::from);
@@ -61,30 +61,30 @@ impl Card {
     pub(in crate::kernels) fn norm_activation(
         &self,
         inputs: &NormTensors<LibTorch>,
-        statistics: Option<&TchTensor>,
-    ) -> Result<[TchTensor; 2], String> {
-        let held = self.held_norm(inputs)?;
-        let y = Tensor::empty_like(&held.x);
-        let (statistics, parts) = match statistics {
-            Some(given) => (self.held_statistics(given, &held)?, None),
+        given: Option<&TchTensor>,
+    ) -> Result<[TchTensor; 2], Refusal> {
+        let norm = self.arguments(inputs)?;
+        let y = Tensor::empty_like(&norm.x);
+        let (statistics, parts) = match given {
+            Some(given) => (self.statistics(given, &norm)?, None),
             None => {
-                let shape = [2, i64::from(held.layer.channels)];
+                let shape = [2, i64::from(norm.layer.channels)];
                 let own = Tensor::empty(shape, (Kind::Float, self.device));
-                (own, Some(held.parts(MOMENTS)))
+                (own, Some(norm.parts(MOMENTS)))
             }
         };
-        let layer = Argument::Layer(held.layer);
+        let layer = Argument::Layer(norm.layer);
         if let Some(parts) = &parts {
-            let arguments = [(&held.x).into(), parts.into(), layer];
+            let arguments = [(&norm.x).into(), parts.into(), layer];
             // SAFETY: `x` has the extent of the layer, and each block its own row of sums; the rest
-            // is what `held` checks.
-            unsafe { (self.place).launch(Kernel::NormMoments, held.blocks, &arguments) }?;
+            // is what `contiguous` checks.
+            unsafe { (self.place).launch(Kernel::NormMoments, norm.blocks, &arguments) }?;
         }
         let arguments = [
-            (&held.x).into(),
-            held.residual.as_ref().into(),
-            (&held.gamma).into(),
-            (&held.beta).into(),
+            (&norm.x).into(),
+            norm.residual.as_ref().into(),
+            (&norm.gamma).into(),
+            (&norm.beta).into(),
             parts.as_ref().into(),
             (&statistics).into(),
             (&y).into(),
@@ -92,8 +92,10 @@ impl Card {
         ];
         // SAFETY: as above, with a residual and an output like `x`, two numbers of a channel in
         // `statistics` (fresh where the kernel writes them) and one in `gamma` and `beta`.
-        unsafe { (self.place).launch(Kernel::NormForward, held.blocks, &arguments) }?;
-        Ok([y, statistics].map(TchTensor::new))
+        unsafe { (self.place).launch(Kernel::NormForward, norm.blocks, &arguments) }?;
+        // Those given keep their owner: a new one would be taken to be the only one.
+        let statistics = given.cloned().unwrap_or_else(|| TchTensor::new(statistics));
+        Ok([TchTensor::new(y), statistics])
     }
 
     /// Gradients of everything that went in.
@@ -102,24 +104,24 @@ impl Card {
         inputs: &NormTensors<LibTorch>,
         statistics: &TchTensor,
         g: &TchTensor,
-    ) -> Result<NormGradients<LibTorch>, String> {
-        let held = self.held_norm(inputs)?;
-        let statistics = self.held_statistics(statistics, &held)?;
-        let g = self.held(&g.tensor)?;
-        if g.size() != held.x.size() {
-            return Err(format!("no gradient {g:?} of {:?}", held.x));
+    ) -> Result<NormGradients<LibTorch>, Refusal> {
+        let norm = self.arguments(inputs)?;
+        let statistics = self.statistics(statistics, &norm)?;
+        let g = self.contiguous(&g.tensor)?;
+        if g.size() != norm.x.size() {
+            return Err(Refusal::Unfit(format!("no gradient {g:?} of {:?}", norm.x)));
         }
-        let gz = held.residual.as_ref().map(Tensor::empty_like);
-        let gx = Tensor::empty_like(&held.x);
-        let parts = held.parts(BACKWARD_SUMS);
-        let [gamma, beta] = [&held.gamma, &held.beta].map(Tensor::empty_like);
+        let gz = norm.residual.as_ref().map(Tensor::empty_like);
+        let gx = Tensor::empty_like(&norm.x);
+        let parts = norm.parts(BACKWARD_SUMS);
+        let [gamma, beta] = [&norm.gamma, &norm.beta].map(Tensor::empty_like);
         let sums = Tensor::empty([Sums::LEN as i64], (Kind::Float, self.device));
-        let layer = Argument::Layer(held.layer);
+        let layer = Argument::Layer(norm.layer);
         let arguments = [
-            (&held.x).into(),
-            held.residual.as_ref().into(),
-            (&held.gamma).into(),
-            (&held.beta).into(),
+            (&norm.x).into(),
+            norm.residual.as_ref().into(),
+            (&norm.gamma).into(),
+            (&norm.beta).into(),
             (&statistics).into(),
             (&g).into(),
             gz.as_ref().into(),
@@ -128,11 +130,11 @@ impl Card {
         ];
         // SAFETY: as in the forward pass; the gradients are fresh and of the shape of what they are
         // of.
-        unsafe { (self.place).launch(Kernel::NormBackwardSums, held.blocks, &arguments) }?;
+        unsafe { (self.place).launch(Kernel::NormBackwardSums, norm.blocks, &arguments) }?;
         let arguments = [
-            (&held.x).into(),
-            (&held.gamma).into(),
-            (&held.beta).into(),
+            (&norm.x).into(),
+            (&norm.gamma).into(),
+            (&norm.beta).into(),
             (&statistics).into(),
             (&g).into(),
             gz.as_ref().into(),
@@ -144,7 +146,7 @@ impl Card {
             layer,
         ];
         // SAFETY: as above, on as many blocks as left their sums.
-        unsafe { (self.place).launch(Kernel::NormBackward, held.blocks, &arguments) }?;
+        unsafe { (self.place).launch(Kernel::NormBackward, norm.blocks, &arguments) }?;
         Ok(NormGradients {
             x: TchTensor::new(gx),
             residual: gz.map(TchTensor::new),
@@ -154,28 +156,29 @@ impl Card {
         })
     }
 
-    fn held_norm(&self, inputs: &NormTensors<LibTorch>) -> Result<Held, String> {
-        let x = self.held(&inputs.x.tensor)?;
+    fn arguments(&self, inputs: &NormTensors<LibTorch>) -> Result<NormArguments, Refusal> {
+        let x = self.contiguous(&inputs.x.tensor)?;
         let size: Vec<u64> = x.size().iter().map(|n| *n as u64).collect();
         let [images, channels, height, width] = size[..] else {
-            return Err(format!("{x:?} is no batch of images"));
+            return Err(Refusal::Unfit(format!("{x:?} is no batch of images")));
         };
         let pixels = height * width;
         // Blocks walk a channel's values by 32 bits, and channels by the grid's second side.
         let values = images * pixels;
         if x.numel() == 0 || values > 1 << 31 || channels > u16::MAX.into() {
-            return Err(format!("{x:?} does not fit the kernels"));
+            return Err(Refusal::Unfit(format!("the extent of {x:?}")));
         }
-        let [gamma, beta] = [&inputs.gamma, &inputs.beta].map(|t| self.held(&t.tensor));
+        let [gamma, beta] = [&inputs.gamma, &inputs.beta].map(|t| self.contiguous(&t.tensor));
         let residual = inputs.residual.as_ref();
-        let residual = residual.map(|t| self.held(&t.tensor)).transpose()?;
+        let residual = residual.map(|t| self.contiguous(&t.tensor)).transpose()?;
         let (gamma, beta) = (gamma?, beta?);
         let is_of_channels = |t: &Tensor| t.numel() as u64 == channels;
         let is_like_x = |t: &Tensor| t.size() == x.size();
         if ![&gamma, &beta].into_iter().all(is_of_channels)
             || !residual.as_ref().is_none_or(is_like_x)
         {
-            return Err(format!("{gamma:?}, {beta:?}, {residual:?} with {x:?}"));
+            let what = format!("{gamma:?}, {beta:?}, {residual:?} with {x:?}");
+            return Err(Refusal::Unfit(what));
         }
         let (activation, grid) = match &inputs.activation {
             Activation::Identity => (0, CardGrid::default()),
@@ -185,7 +188,7 @@ impl Card {
         let threads = self.place.threads();
         let per_channel = (values as u32).div_ceil(threads * VALUES_PER_THREAD);
         let most = (BLOCKS / channels).clamp(1, threads.into()) as u32;
-        Ok(Held {
+        Ok(NormArguments {
             layer: NormLayer {
                 images: images as u32,
                 channels: channels as u32,
@@ -202,10 +205,10 @@ impl Card {
         })
     }
 
-    fn held_statistics(&self, statistics: &TchTensor, held: &Held) -> Result<Tensor, String> {
-        let statistics = self.held(&statistics.tensor)?;
-        if statistics.numel() != 2 * held.layer.channels as usize {
-            return Err(format!("{statistics:?} for {:?}", held.x));
+    fn statistics(&self, statistics: &TchTensor, of: &NormArguments) -> Result<Tensor, Refusal> {
+        let statistics = self.contiguous(&statistics.tensor)?;
+        if statistics.numel() != 2 * of.layer.channels as usize {
+            return Err(Refusal::Unfit(format!("{statistics:?} for {:?}", of.x)));
         }
         Ok(statistics)
     }

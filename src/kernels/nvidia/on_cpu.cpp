@@ -21,7 +21,7 @@ struct Index {
 
 Index threadIdx, blockIdx, gridDim;
 
-constexpr unsigned int threads_of_block = 16;
+constexpr unsigned int threads_of_block = 16;  // launch.rs: EMULATED_THREADS
 constexpr std::size_t stack_size = 64 * 1024;
 
 // A thread of the block, and whoever lets them run in turn.

@@ -3,8 +3,8 @@
 use cudarc::driver::DeviceRepr;
 use tch::{Kind, Tensor};
 
-use super::Card;
 use super::launch::{Argument, Kernel};
+use super::{Card, Refusal};
 use crate::quantizer::{Family, Grid, Rules, Sums};
 
 /// Blocks at most: enough to fill a card, few enough that their sums are small.
@@ -30,7 +30,7 @@ unsafe impl DeviceRepr for CardGrid {}
 impl From<&Grid> for CardGrid {
     fn from(grid: &Grid) -> Self {
         Self {
-            low: if grid.signed { -grid.q_max } else { 0.0 },
+            low: grid.low(),
             high: grid.q_max,
             step: grid.step,
             inverse: 1.0 / grid.step,
@@ -44,8 +44,8 @@ impl From<&Grid> for CardGrid {
 
 impl Card {
     /// Q(x).
-    pub(in crate::kernels) fn quantize(&self, x: &Tensor, grid: &Grid) -> Result<Tensor, String> {
-        let x = self.held(x)?;
+    pub(in crate::kernels) fn quantize(&self, x: &Tensor, grid: &Grid) -> Result<Tensor, Refusal> {
+        let x = self.contiguous(x)?;
         let y = Tensor::empty_like(&x);
         let count = x.numel() as u64;
         if count == 0 {
@@ -58,7 +58,7 @@ impl Card {
             Argument::Count(count),
             Argument::Grid(grid.into()),
         ];
-        // SAFETY: both tensors hold `count` values; the rest is what `held` checks.
+        // SAFETY: both tensors hold `count` values; the rest is what `contiguous` checks.
         unsafe { (self.place).launch(Kernel::QuantizeForward, blocks, &arguments) }?;
         Ok(y)
     }
@@ -69,10 +69,10 @@ impl Card {
         x: &Tensor,
         g: &Tensor,
         grid: &Grid,
-    ) -> Result<[Tensor; 2], String> {
-        let (x, g) = (self.held(x)?, self.held(g)?);
+    ) -> Result<[Tensor; 2], Refusal> {
+        let (x, g) = (self.contiguous(x)?, self.contiguous(g)?);
         if x.size() != g.size() {
-            return Err(format!("no gradient {g:?} of {x:?}"));
+            return Err(Refusal::Unfit(format!("no gradient {g:?} of {x:?}")));
         }
         let gx = Tensor::empty_like(&x);
         let count = x.numel() as u64;
@@ -92,7 +92,7 @@ impl Card {
             Argument::Grid(grid.into()),
         ];
         // SAFETY: three tensors of `count` values, and a row of sums for each of the blocks; the
-        // rest is what `held` checks.
+        // rest is what `contiguous` checks.
         unsafe { (self.place).launch(Kernel::QuantizeBackward, [blocks, 1], &arguments) }?;
         let arguments = [(&parts).into(), (&sums).into(), Argument::Rows(blocks)];
         // SAFETY: `blocks` rows, and one row for their sums.
@@ -106,7 +106,7 @@ impl Card {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, emulated_card))]
 mod tests {
     use proptest::prelude::*;
 

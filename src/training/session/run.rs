@@ -7,8 +7,12 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use super::recorder::Recorder;
 use super::{Setup, TrainError};
 use crate::experiment::{Experiment, difference};
+use crate::quantizer::Rules;
 use crate::run::{Command, Event, Manifest, Phase, Split, Status};
-use crate::training::trainer::Trainer;
+use crate::training::trainer::{Evaluated, Trainer};
+
+/// Checkpoints kept before the older half is thinned out.
+const KEEP_CHECKPOINTS: usize = 32;
 
 /// A run and where it stands.
 pub(super) struct Run<'a> {
@@ -85,6 +89,15 @@ impl<'a> Run<'a> {
             step: trainer.steps(),
             phase: trainer.phase(),
         });
+        if experiment.rules == Rules::PublishedCode && engine.is_card() {
+            recorder.emit(Event::Warning {
+                step: trainer.steps(),
+                message: format!(
+                    "{engine} sums in an order of its own; the published code's numbers come on a \
+                     processor only"
+                ),
+            });
+        }
         Ok(Self {
             setup,
             manifest,
@@ -115,7 +128,10 @@ impl<'a> Run<'a> {
                 .max_steps
                 .is_some_and(|m| self.trainer.steps() - began >= m);
             if self.trainer.is_done() || limit {
-                return self.finish(commands, out);
+                if self.finish(commands, out) {
+                    return;
+                }
+                continue;
             }
             if self.trainer.enter_phase() {
                 out.emit(Event::Phase {
@@ -185,33 +201,47 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn evaluate<E: Fn(Arc<Event>)>(&mut self, commands: &Receiver<Command>, out: &mut Recorder<E>) {
-        // A stop is heard between batches; other commands wait for the end of the evaluation.
+    /// An evaluation by `evaluate`, which asks between batches whether to go on. A stop is heard
+    /// there; other commands wait until it is over.
+    fn evaluated<E: Fn(Arc<Event>)>(
+        &mut self,
+        commands: &Receiver<Command>,
+        out: &mut Recorder<E>,
+        evaluate: impl FnOnce(&mut Trainer, &mut dyn FnMut() -> bool) -> Option<Evaluated>,
+        tell: impl FnOnce(&mut Self, Evaluated, &mut Recorder<E>),
+    ) {
         let mut waiting = Vec::new();
-        let mut stop = false;
-        let evaluated = self.trainer.validate(|| {
+        let evaluated = evaluate(&mut self.trainer, &mut || {
             waiting.extend(commands.try_iter());
-            stop = waiting.iter().any(|c| matches!(c, Command::Stop));
-            !stop
+            !waiting.iter().any(|c| matches!(c, Command::Stop))
         });
-        let step = self.trainer.steps();
-        if let Some(e) = evaluated {
-            let best = self.trainer.is_best(e.error);
-            out.emit(Event::Evaluation {
-                step,
-                split: Split::Validation,
-                error: e.error,
-                loss: e.loss,
-                budget_met: self.trainer.budget_met(),
-                best,
-            });
-            if best {
-                self.manifest.best_error = Some(e.error);
-                self.checkpoint(out, true);
-            }
+        if let Some(evaluated) = evaluated {
+            tell(self, evaluated, out);
         }
         for command in waiting {
             self.take(command, out);
+        }
+    }
+
+    fn evaluate<E: Fn(Arc<Event>)>(&mut self, commands: &Receiver<Command>, out: &mut Recorder<E>) {
+        let validate =
+            |trainer: &mut Trainer, go_on: &mut dyn FnMut() -> bool| trainer.validate(go_on);
+        self.evaluated(commands, out, validate, Self::tell_validation);
+    }
+
+    fn tell_validation<E: Fn(Arc<Event>)>(&mut self, e: Evaluated, out: &mut Recorder<E>) {
+        let best = self.trainer.is_best(e.error);
+        out.emit(Event::Evaluation {
+            step: self.trainer.steps(),
+            split: Split::Validation,
+            error: e.error,
+            loss: e.loss,
+            budget_met: self.trainer.budget_met(),
+            best,
+        });
+        if best {
+            self.manifest.best_error = Some(e.error);
+            self.checkpoint(out, true);
         }
     }
 
@@ -225,13 +255,13 @@ impl<'a> Run<'a> {
         } else {
             format!("step-{step}.safetensors")
         };
-        let older = self.setup.folder.newest_checkpoint();
+        let previous = self.setup.folder.newest_checkpoint();
         let path = self.setup.folder.checkpoints().join(&name);
         match self.trainer.save(&path) {
             Ok(()) => {
                 if !best {
                     self.saved_at = Some(step);
-                    self.thin_out(older);
+                    self.thin_out(previous);
                 }
                 out.emit(Event::Checkpoint {
                     step,
@@ -246,9 +276,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Keeps checkpoints at powers of two of their number apart: scrubbing back stays possible
-    /// while a long run does not fill the disk. The newest always stays.
-    fn thin_out(&self, older: Option<PathBuf>) {
+    /// Drops every second checkpoint of the older half, once there are many: one can still go back
+    /// anywhere, in ever longer strides, while a long run does not fill the disk. The one before the
+    /// newest stays: should the newest be torn, that is the one to go on from.
+    fn thin_out(&self, previous: Option<PathBuf>) {
         let Ok(entries) = std::fs::read_dir(self.setup.folder.checkpoints()) else {
             return;
         };
@@ -267,46 +298,56 @@ impl<'a> Run<'a> {
             return;
         }
         steps.sort();
-        // Drop every second of the older half.
         let half = steps.len() / 2;
         for (_, path) in steps[..half].iter().skip(1).step_by(2) {
-            if Some(path) != older.as_ref() {
+            if Some(path) != previous.as_ref() {
                 // A checkpoint that cannot be removed takes space and does no other harm.
                 let _ = std::fs::remove_file(path);
             }
         }
     }
 
-    fn finish<E: Fn(Arc<Event>)>(&mut self, commands: &Receiver<Command>, out: &mut Recorder<E>) {
+    /// The last evaluations. `false` where training goes on after all: more epochs were asked for
+    /// meanwhile.
+    fn finish<E: Fn(Arc<Event>)>(
+        &mut self,
+        commands: &Receiver<Command>,
+        out: &mut Recorder<E>,
+    ) -> bool {
         let step = self.trainer.steps();
         self.checkpoint(out, false);
         let complete = self.trainer.is_done();
-        let mut test_error = None;
-        if complete {
-            if self.trainer.epochs() > self.last_evaluation + 1e-9 {
-                self.evaluate(commands, out);
-            }
-            let heard = || !commands.try_iter().any(|c| matches!(c, Command::Stop));
-            if let Some(e) = self.trainer.test(heard) {
-                test_error = Some(e.error);
-                out.emit(Event::Evaluation {
-                    step,
-                    split: Split::Test,
-                    error: e.error,
-                    loss: e.loss,
-                    budget_met: self.trainer.budget_met(),
-                    best: false,
-                });
-            }
+        if complete && self.trainer.epochs() > self.last_evaluation + 1e-9 {
+            self.evaluate(commands, out);
         }
-        self.manifest.test_error = test_error;
-        if complete {
+        if complete && !self.stopping {
+            let test = |trainer: &mut Trainer, go_on: &mut dyn FnMut() -> bool| trainer.test(go_on);
+            self.evaluated(commands, out, test, Self::tell_test);
+        }
+        if complete && !self.stopping && !self.trainer.is_done() {
+            return false;
+        }
+        if complete && !self.stopping {
             self.write_manifest(Status::Finished, out);
+            let test_error = self.manifest.test_error;
             out.emit(Event::Finished { step, test_error });
         } else {
             self.write_manifest(Status::Stopped, out);
             out.emit(Event::Stopped { step });
         }
+        true
+    }
+
+    fn tell_test<E: Fn(Arc<Event>)>(&mut self, e: Evaluated, out: &mut Recorder<E>) {
+        self.manifest.test_error = Some(e.error);
+        out.emit(Event::Evaluation {
+            step: self.trainer.steps(),
+            split: Split::Test,
+            error: e.error,
+            loss: e.loss,
+            budget_met: self.trainer.budget_met(),
+            best: false,
+        });
     }
 
     fn write_manifest<E: Fn(Arc<Event>)>(&mut self, status: Status, out: &mut Recorder<E>) {
@@ -394,6 +435,3 @@ impl<'a> Run<'a> {
 fn panic_step() -> Option<u64> {
     std::env::var("BITSCOPE_PANIC_AT_STEP").ok()?.parse().ok()
 }
-
-/// Checkpoints kept before the older half is thinned out.
-const KEEP_CHECKPOINTS: usize = 32;

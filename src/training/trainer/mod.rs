@@ -3,6 +3,8 @@
 mod evaluate;
 mod step;
 
+pub(super) use evaluate::Evaluated;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -43,6 +45,8 @@ pub struct Trainer {
     /// Parameter behind each slot of weights or biases.
     slot_parameters: Vec<Option<usize>>,
     last_images: Option<(Vec<f32>, [usize; 4])>,
+    /// Whether a phase of a step is over only when the device has computed it.
+    waits: bool,
 }
 
 impl Trainer {
@@ -102,6 +106,7 @@ impl Trainer {
             next_batch: 0,
             best_error: None,
             last_images: None,
+            waits: false,
         };
         if trainer.experiment.float_epochs > 0.0 {
             trainer.network.quantized = false;
@@ -109,6 +114,13 @@ impl Trainer {
             trainer.initialise_quantizers();
         }
         Ok(trainer)
+    }
+
+    /// From here on every phase of a step is over only when the device has computed it. Without, a
+    /// card still computes what a phase has launched while the next ones are timed, and the first
+    /// that needs a result (telemetry) waits for all; the step as a whole is shorter.
+    pub fn wait_for_phases(&mut self) {
+        self.waits = true;
     }
 
     /// The network.

@@ -29,11 +29,11 @@ impl Trainer {
         let classes = self.splits.train.classes;
         let images = Tensor::<4>::from_data(TensorData::new(batch.images, shape), &autodiff);
         let targets = Tensor::<2>::from_data(one_hot(&labels, classes), &autodiff);
-        let data_done = Instant::now();
+        let data_done = self.now();
 
         let logits = self.network.forward(images.clone(), Mode::Train);
         let loss = (log_softmax(logits.clone(), 1) * targets).sum() / -(count as f32);
-        let forward_done = Instant::now();
+        let forward_done = self.now();
 
         let mut gradients = loss.backward();
         let weight_gradients: Vec<Option<Tensor<1>>> = self
@@ -48,11 +48,11 @@ impl Trainer {
             .iter()
             .map(|s| s.sums.grad_remove(&mut gradients))
             .collect();
-        let backward_done = Instant::now();
+        let backward_done = self.now();
 
         let read = self.read(logits.inner(), &slot_sums, &weight_gradients, probe);
         let (cross_entropy, train_error) = score(&read.logits, &labels, classes);
-        let telemetry_done = Instant::now();
+        let telemetry_done = self.now();
 
         let terms = self
             .constraints
@@ -79,7 +79,7 @@ impl Trainer {
         self.epoch += 1.0 / self.loader.per_epoch() as f64;
         let layers = probe.then(|| self.records(&read, &seen, count));
         let usage = self.network.usage();
-        let end = Instant::now();
+        let end = self.now();
         let elapsed = (end - started).as_secs_f64();
         self.seconds += elapsed;
         StepRecord {
@@ -105,6 +105,15 @@ impl Trainer {
             },
             layers,
         }
+    }
+
+    /// The end of a phase.
+    fn now(&self) -> Instant {
+        if self.waits {
+            // A device that failed says so with the next result that is read.
+            let _ = self.device.sync();
+        }
+        Instant::now()
     }
 
     /// Gradients of every quantizer's parameters, data's and penalties' together; and the norms of

@@ -59,12 +59,11 @@ fn lines(app: &App) -> Vec<String> {
 
 /// A graphics card in one line.
 fn card(gpu: &Gpu) -> String {
-    let (used, all) = gpu.memory;
-    let temperature = gpu
-        .temperature
-        .map_or(String::new(), |t| format!("   {t} °C"));
-    format!(
-        "{}: {} % busy   {used:.0} of {all:.0} MB{temperature}",
-        gpu.name, gpu.busy
-    )
+    let parts = [
+        gpu.busy.map(|busy| format!("{busy} % busy")),
+        (gpu.memory).map(|(used, all)| format!("{used:.0} of {all:.0} MB")),
+        gpu.temperature.map(|t| format!("{t} °C")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    format!("{}: {}", gpu.name, parts.join("   "))
 }

@@ -1,0 +1,24 @@
+//! What NVIDIA's driver tells of its cards, before anything is computed on one.
+
+use cudarc::driver::{result, sys};
+
+/// Names of the cards, in the order of their numbers.
+///
+/// # Errors
+/// Where there is no driver, or it does not answer.
+pub(crate) fn cards() -> Result<Vec<String>, String> {
+    // SAFETY: only asks whether the library can be opened.
+    if !unsafe { sys::is_culib_present() } {
+        return Err("no NVIDIA driver was found (libcuda)".into());
+    }
+    let failed = |e: result::DriverError| format!("the NVIDIA driver answers: {e}");
+    result::init().map_err(failed)?;
+    let count = result::device::get_count().map_err(failed)?;
+    if count == 0 {
+        return Err("the NVIDIA driver shows no card (is CUDA_VISIBLE_DEVICES empty?)".into());
+    }
+    (0..count)
+        .map(|i| result::device::get_name(result::device::get(i)?))
+        .collect::<Result<_, _>>()
+        .map_err(failed)
+}
