@@ -2,11 +2,12 @@
 
 mod common;
 
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bitscope::experiment::{Experiment, load_embedded};
 use bitscope::network::{Model, Network, Shortcut};
-use bitscope::run::{Command, Event, RunFolder, Status, read_log};
+use bitscope::run::{Command, Event, RunFolder, Split, Status, read_log};
 use bitscope::training::{Session, Setup, Trainer};
 use common::SMALL;
 use rand::SeedableRng;
@@ -273,6 +274,85 @@ fn commands_are_acknowledged_with_their_step() {
         events
             .iter()
             .any(|e| matches!(e, Event::Step(r) if r.lr == 0.002))
+    );
+}
+
+/// A run of one epoch that is told something when its last validation is over.
+fn told_at_the_end(command: Command) -> (RunFolder, Vec<Arc<Event>>, tempfile::TempDir) {
+    let root = tempfile::tempdir().expect("a folder");
+    let folder = RunFolder::create(root.path(), "test").expect("created");
+    let setup = Setup {
+        experiment: experiment(&["train.epochs=1", "log.evaluate_every=100"]),
+        folder: folder.clone(),
+        resume: None,
+        fork: None,
+        max_steps: None,
+    };
+    let commands = Arc::new(OnceLock::<Sender<Command>>::new());
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let command = Mutex::new(Some(command));
+    let session = Session::start(setup, {
+        let commands = commands.clone();
+        // On the training thread: what is sent from here lies there when the test part is evaluated.
+        move |event| {
+            let validated = matches!(
+                event.as_ref(),
+                Event::Evaluation {
+                    split: Split::Validation,
+                    ..
+                }
+            );
+            let command = validated.then(|| command.lock().expect("not poisoned").take());
+            if let Some(command) = command.flatten() {
+                drop(commands.wait().send(command));
+            }
+            drop(sender.send(event));
+        }
+    });
+    drop(commands.set(session.commands()));
+    let events = receiver.iter().collect();
+    (folder, events, root)
+}
+
+#[test]
+fn commands_during_the_last_test_are_heard() {
+    let more = experiment(&["train.epochs=2", "log.evaluate_every=100"]);
+    let (_, events, _root) = told_at_the_end(Command::Apply(more));
+    let place = |wanted: fn(&Event) -> bool| events.iter().position(|e| wanted(e));
+    let tested = place(|e| {
+        matches!(
+            e,
+            Event::Evaluation {
+                split: Split::Test,
+                ..
+            }
+        )
+    });
+    let applied = place(|e| matches!(e, Event::Applied { .. }));
+    assert!(
+        tested < applied && applied.is_some(),
+        "{tested:?} {applied:?}"
+    );
+    let steps = |e: &Arc<Event>| matches!(e.as_ref(), Event::Step(_));
+    let all = events.iter().filter(|e| steps(e)).count();
+    let first = events[..applied.unwrap_or(0)]
+        .iter()
+        .filter(|e| steps(e))
+        .count();
+    assert_eq!(all, 2 * first, "training went on for the second epoch");
+    assert!(matches!(
+        events.last().map(AsRef::as_ref),
+        Some(Event::Finished { .. })
+    ));
+
+    let (folder, events, _root) = told_at_the_end(Command::Stop);
+    assert!(matches!(
+        events.last().map(AsRef::as_ref),
+        Some(Event::Stopped { .. })
+    ));
+    assert_eq!(
+        folder.manifest().expect("a manifest").status,
+        Status::Stopped
     );
 }
 
