@@ -365,12 +365,7 @@ impl History {
                 self.total_steps = *total_steps;
                 self.end = None;
                 self.paused = false;
-                if self.layers.len() == layers.len() {
-                    // Resumed: lines break here, what was recorded after the checkpoint is gone.
-                    self.break_lines();
-                } else {
-                    self.layers = layers.iter().cloned().map(LayerHistory::new).collect();
-                }
+                self.begin(layers);
                 let verb = if *step > 0 { "resumed" } else { "started" };
                 self.say(*step, Severity::Info, format!("{verb} {name} on {device}"));
             }
@@ -402,18 +397,7 @@ impl History {
                     loss: *loss,
                     budget_met: *budget_met,
                 };
-                self.evaluations.push(evaluation);
-                if *split == Split::Validation {
-                    self.validation_error.push(*step, *error as f32);
-                    self.validation_loss.push(*step, *loss as f32);
-                }
-                let split = match split {
-                    Split::Validation => "validation",
-                    Split::Test => "test",
-                };
-                let star = if *best { " (best)" } else { "" };
-                let text = format!("{split} error {:.2} %, loss {loss:.4}{star}", error * 100.0);
-                self.say(*step, Severity::Info, text);
+                self.push_evaluation(evaluation, *best);
             }
             Event::Checkpoint { step, file, best } => {
                 let star = if *best { ", best" } else { "" };
@@ -470,6 +454,34 @@ impl History {
         if event.is_last() {
             self.end = Some(event.clone());
         }
+    }
+
+    /// The layers of a run that starts, or goes on.
+    fn begin(&mut self, layers: &[LayerInfo]) {
+        if self.layers.len() == layers.len() {
+            // Resumed: lines break here, what was recorded after the checkpoint is gone.
+            self.break_lines();
+        } else {
+            self.layers = layers.iter().cloned().map(LayerHistory::new).collect();
+        }
+    }
+
+    fn push_evaluation(&mut self, evaluation: Evaluation, best: bool) {
+        let Evaluation {
+            step, error, loss, ..
+        } = evaluation;
+        let split = match evaluation.split {
+            Split::Validation => {
+                self.validation_error.push(step, error as f32);
+                self.validation_loss.push(step, loss as f32);
+                "validation"
+            }
+            Split::Test => "test",
+        };
+        self.evaluations.push(evaluation);
+        let star = if best { " (best)" } else { "" };
+        let text = format!("{split} error {:.2} %, loss {loss:.4}{star}", error * 100.0);
+        self.say(step, Severity::Info, text);
     }
 
     /// Adds a message of the program itself.
