@@ -33,6 +33,17 @@ struct Cli {
     open: Run,
 }
 
+impl Cli {
+    /// Whether it takes training steps.
+    fn trains(&self) -> bool {
+        use Command::{Bench, Resume, Train};
+        matches!(
+            self.command,
+            None | Some(Train { .. } | Resume { .. } | Bench { .. })
+        )
+    }
+}
+
 #[derive(Debug, Args, Clone)]
 pub(crate) struct Run {
     /// Experiment file (default: the embedded demo)
@@ -208,6 +219,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    if cli.trains() {
+        crate::process::spare_other_programs();
+    }
     let outcome = match cli.command {
         None => open(&cli.open),
         Some(command) => run(command),

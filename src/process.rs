@@ -1,4 +1,4 @@
-//! What this process takes from the machine, as the system counts it.
+//! What this process takes from the machine, as the system counts it, and what it leaves to others.
 
 /// Seconds of processor time of all threads, where the system tells (Linux).
 pub(crate) fn processor_seconds() -> Option<f64> {
@@ -20,3 +20,35 @@ pub(crate) fn resident() -> Option<(f64, f64)> {
     };
     Some((of("VmRSS:")?, of("VmHWM:")?))
 }
+
+/// Starts the program over, once, so that LibTorch's threads wait busily for moments only.
+///
+/// After every operation they spin for milliseconds before they sleep. Where other programs want the
+/// processor too, the threads that still have work then wait for those that spin: a step takes
+/// thirty times as long. How long they spin is read from the environment when their library is
+/// loaded, which is before `main`. Whoever sets one of the variables is left alone.
+#[cfg(all(feature = "libtorch", target_os = "linux"))]
+pub(crate) fn spare_other_programs() {
+    use std::os::unix::process::CommandExt;
+
+    /// Some microseconds: threads that wait for the next operation of the same step do not fall
+    /// asleep.
+    const SPINS: (&str, &str) = ("GOMP_SPINCOUNT", "1000");
+    let is_set = |name: &str| std::env::var_os(name).is_some();
+    if is_set(SPINS.0) || is_set("OMP_WAIT_POLICY") {
+        return;
+    }
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    // The program itself, also where its file has been replaced meanwhile.
+    let error = std::process::Command::new("/proc/self/exe")
+        .arg0(name)
+        .args(arguments)
+        .env(SPINS.0, SPINS.1)
+        .exec();
+    tracing::warn!("LibTorch's threads will wait busily: {error}");
+}
+
+/// Other engines' threads do not spin for long.
+#[cfg(not(all(feature = "libtorch", target_os = "linux")))]
+pub(crate) fn spare_other_programs() {}

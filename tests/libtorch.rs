@@ -112,3 +112,33 @@ fn a_device_that_is_not_there_is_told_with_what_is() {
         "{text}"
     );
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn libtorchs_threads_are_told_not_to_spin_for_long() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let runs = tempfile::tempdir().expect("a folder");
+    for (set, expected) in [(None, true), (Some(("OMP_WAIT_POLICY", "passive")), false)] {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_bitscope"));
+        program
+            .args(["train", "--plain", "--set", "device=libtorch:cpu", "--runs"])
+            .arg(runs.path())
+            .env_remove("GOMP_SPINCOUNT")
+            .env_remove("OMP_WAIT_POLICY")
+            .envs(set)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut program = program.spawn().expect("started");
+        let output = program.stdout.take().expect("piped");
+        let first = BufReader::new(output).lines().next();
+        let environment = std::fs::read(format!("/proc/{}/environ", program.id()));
+        drop(program.kill());
+        drop(program.wait());
+        assert!(first.expect("a line").is_ok());
+        let environment = environment.expect("it was running");
+        let text = String::from_utf8_lossy(&environment);
+        assert_eq!(text.contains("GOMP_SPINCOUNT=1000"), expected, "{text}");
+    }
+}
