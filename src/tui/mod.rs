@@ -1,6 +1,6 @@
 //! The workbench: a screen over a training thread.
 //!
-//! Model, messages, update, views: [`app::App`] holds what is known, [`keymap`] is the one table
+//! Model, messages, update, views: `app::App` holds what is known, `keymap` is the one table
 //! behind dispatch and help, `view` paints, `terminal` guards the terminal's state. The only door
 //! is [`run`]. No tensor is touched here: everything shown comes from the run's [`History`].
 //!

@@ -1,7 +1,7 @@
 //! 2-d convolution of slices and both gradients.
 //!
 //! Every shape goes through here (odd sizes, strides, groups, depthwise, 1x1): by the kernels of
-//! [`winograd`], [`direct`] and [`outer`] where those fit, else unfolded to [`columns`]. The plain
+//! `winograd`, `direct` and `outer` where those fit, else unfolded to `columns`. The plain
 //! reference is in the tests.
 //!
 //! Doors: [`forward`], [`input_gradient`], [`weight_gradient`].
