@@ -6,7 +6,7 @@
 //! - [`norm_activation`]: batch norm, residual addition and activation (ReLU or quantizer) as one
 //!   operation.
 //! - [`convolution`]: 2-d convolution and both gradients.
-//! - [`subsample`]: the shortcut that takes every other pixel.
+//! - [`subsample()`]: the shortcut that takes every other pixel.
 //! - [`Simd`]: which instruction set the CPU kernels use, chosen at run time.
 //!
 //! Each engine implements [`ops::Engine`] on plain slices, in its own fast paths, or composed of

@@ -2,7 +2,7 @@
 //!
 //! Model, messages, update, views: `app::App` holds what is known, `keymap` is the one table
 //! behind dispatch and help, `view` paints, `terminal` guards the terminal's state. The only door
-//! is [`run`]. No tensor is touched here: everything shown comes from the run's [`History`].
+//! is `run`. No tensor is touched here: everything shown comes from the run's [`History`].
 //!
 //! [`History`]: crate::run::History
 

@@ -212,7 +212,7 @@ pub trait Kernels: Backend {
         input: Input,
     ) -> FloatTensor<Self>;
 
-    /// See [`super::subsample`].
+    /// See [`super::subsample()`].
     fn subsample(x: FloatTensor<Self>, s: Subsampling) -> FloatTensor<Self>;
 }
 
