@@ -81,20 +81,16 @@ fn steps(bench: &Bench) -> Result<Value, CliError> {
     let device = crate::device::burn_device(engine);
     let splits = crate::dataset::open(&experiment).map_err(|e| failed(&e))?;
     let mut trainer = Trainer::new(experiment.clone(), splits, device).map_err(|e| failed(&e))?;
-    for _ in 0..bench.warmup {
-        trainer.step(true);
-    }
-    let records: Vec<StepRecord> = (0..bench.steps).map(|_| trainer.step(true)).collect();
+    take_steps(&mut trainer, bench.warmup);
+    let mut records = take_steps(&mut trainer, bench.steps);
     let loss = records.last().map(|r| r.loss);
     let mut seconds: Vec<f64> = records.iter().map(|r| r.times.total().into()).collect();
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];
-    let records = if engine.is_card() {
+    if engine.is_card() {
         trainer.wait_for_phases();
-        (0..bench.steps).map(|_| trainer.step(true)).collect()
-    } else {
-        records
-    };
+        records = take_steps(&mut trainer, bench.steps);
+    }
     let total: f64 = records.iter().map(|r| f64::from(r.times.total())).sum();
     let share = |of: fn(&Times) -> f32| {
         let sum: f64 = records.iter().map(|r| f64::from(of(&r.times))).sum();
@@ -121,6 +117,10 @@ fn steps(bench: &Bench) -> Result<Value, CliError> {
         },
         "peak_resident_mb": crate::process::resident().map(|(_, peak)| peak),
     }))
+}
+
+fn take_steps(trainer: &mut Trainer, count: u32) -> Vec<StepRecord> {
+    (0..count).map(|_| trainer.step(true)).collect()
 }
 
 fn experiment(bench: &Bench) -> Result<std::sync::Arc<Experiment>, CliError> {

@@ -88,7 +88,7 @@ pub fn available() -> Vec<Availability> {
         missing: not_compiled(cfg!(feature = "libtorch"), "libtorch"),
     });
     let cards = cards();
-    let names = cards.as_deref().unwrap_or_default();
+    let names = cards.unwrap_or_default();
     let described = |what: &str, index: usize| {
         let name = names.get(index).map(|name| format!(", {name}"));
         format!("CUDA, {what}{}", name.unwrap_or_default())
@@ -104,7 +104,7 @@ pub fn available() -> Vec<Availability> {
         all.push(Availability {
             engine: Engine::Cuda(index),
             description: described("CubeCL", index),
-            missing: missing_cuda(cards.as_ref().err()),
+            missing: missing_cuda(cards.err()),
         });
     }
     all
@@ -112,13 +112,13 @@ pub fn available() -> Vec<Availability> {
 
 /// Names of the cards, or why there are none.
 #[cfg(any(feature = "libtorch", feature = "cuda"))]
-fn cards() -> Result<Vec<String>, String> {
+fn cards() -> Result<&'static [String], &'static str> {
     crate::kernels::driver::cards()
 }
 
 #[cfg(not(any(feature = "libtorch", feature = "cuda")))]
-fn cards() -> Result<Vec<String>, String> {
-    Ok(Vec::new())
+fn cards() -> Result<&'static [String], &'static str> {
+    Ok(&[])
 }
 
 #[cfg(feature = "libtorch")]
@@ -140,9 +140,9 @@ fn missing_libtorch_cuda() -> Option<String> {
 }
 
 /// What burn-cuda needs: the driver, and the mathematical functions of the CUDA toolkit.
-fn missing_cuda(no_cards: Option<&String>) -> Option<String> {
+fn missing_cuda(no_cards: Option<&str>) -> Option<String> {
     not_compiled(cfg!(feature = "cuda"), "cuda")
-        .or_else(|| no_cards.cloned())
+        .or_else(|| no_cards.map(str::to_owned))
         .or_else(|| missing_toolkit(std::env::var_os("CUDA_PATH").as_deref()))
 }
 

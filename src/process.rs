@@ -25,7 +25,7 @@ pub(crate) fn resident() -> Option<(f64, f64)> {
 ///
 /// After every operation they spin for milliseconds before they sleep. Where other programs want the
 /// processor too, the threads that still have work then wait for those that spin: a step takes
-/// thirty times as long. How long they spin is read from the environment when their library is
+/// more than twenty times as long. How long they spin is read from the environment when their library is
 /// loaded, which is before `main`. Whoever sets one of the variables is left alone.
 #[cfg(all(feature = "libtorch", target_os = "linux"))]
 pub(crate) fn spare_other_programs() {

@@ -127,11 +127,12 @@ fn a_checkpoint_of_another_network_is_refused_with_names() {
     );
 }
 
-/// Runs a session to its end; returns every event.
+/// Runs a session to its end; returns every event. `during` is asked on the training thread: what it
+/// wants is there when that thread looks for commands next.
 fn session(
     set: &[&str],
-    max_steps: u64,
-    during: impl Fn(&Event) -> Option<Command>,
+    max_steps: impl Into<Option<u64>>,
+    during: impl Fn(&Event) -> Option<Command> + Send + 'static,
 ) -> (RunFolder, Vec<Event>, tempfile::TempDir) {
     let root = tempfile::tempdir().expect("a folder");
     let folder = RunFolder::create(root.path(), "test").expect("created");
@@ -140,26 +141,21 @@ fn session(
         folder: folder.clone(),
         resume: None,
         fork: None,
-        max_steps: Some(max_steps),
+        max_steps: max_steps.into(),
     };
-    let events = Arc::new(Mutex::new(Vec::new()));
+    let commands = Arc::new(OnceLock::<Sender<Command>>::new());
     let (sender, receiver) = std::sync::mpsc::channel();
-    let session = Session::start(setup, move |event| drop(sender.send(event)));
-    for event in &receiver {
-        if let Some(command) = during(&event) {
-            session.send(command);
+    let session = Session::start(setup, {
+        let commands = commands.clone();
+        move |event| {
+            if let Some(command) = during(&event) {
+                drop(commands.wait().send(command));
+            }
+            drop(sender.send(event));
         }
-        let last = event.is_last();
-        events
-            .lock()
-            .expect("not poisoned")
-            .push(event.as_ref().clone());
-        if last {
-            break;
-        }
-    }
-    drop(session);
-    let events = events.lock().expect("not poisoned").clone();
+    });
+    drop(commands.set(session.commands()));
+    let events = receiver.iter().map(|e| e.as_ref().clone()).collect();
     (folder, events, root)
 }
 
@@ -278,47 +274,28 @@ fn commands_are_acknowledged_with_their_step() {
 }
 
 /// A run of one epoch that is told something when its last validation is over.
-fn told_at_the_end(command: Command) -> (RunFolder, Vec<Arc<Event>>, tempfile::TempDir) {
-    let root = tempfile::tempdir().expect("a folder");
-    let folder = RunFolder::create(root.path(), "test").expect("created");
-    let setup = Setup {
-        experiment: experiment(&["train.epochs=1", "log.evaluate_every=100"]),
-        folder: folder.clone(),
-        resume: None,
-        fork: None,
-        max_steps: None,
-    };
-    let commands = Arc::new(OnceLock::<Sender<Command>>::new());
-    let (sender, receiver) = std::sync::mpsc::channel();
+fn told_at_the_end(command: Command) -> (RunFolder, Vec<Event>, tempfile::TempDir) {
+    let set = ["train.epochs=1", "log.evaluate_every=100"];
     let command = Mutex::new(Some(command));
-    let session = Session::start(setup, {
-        let commands = commands.clone();
-        // On the training thread: what is sent from here lies there when the test part is evaluated.
-        move |event| {
-            let validated = matches!(
-                event.as_ref(),
-                Event::Evaluation {
-                    split: Split::Validation,
-                    ..
-                }
-            );
-            let command = validated.then(|| command.lock().expect("not poisoned").take());
-            if let Some(command) = command.flatten() {
-                drop(commands.wait().send(command));
+    session(&set, None, move |event| {
+        let validated = matches!(
+            event,
+            Event::Evaluation {
+                split: Split::Validation,
+                ..
             }
-            drop(sender.send(event));
-        }
-    });
-    drop(commands.set(session.commands()));
-    let events = receiver.iter().collect();
-    (folder, events, root)
+        );
+        validated
+            .then(|| command.lock().expect("not poisoned").take())
+            .flatten()
+    })
 }
 
 #[test]
 fn commands_during_the_last_test_are_heard() {
     let more = experiment(&["train.epochs=2", "log.evaluate_every=100"]);
     let (_, events, _root) = told_at_the_end(Command::Apply(more));
-    let place = |wanted: fn(&Event) -> bool| events.iter().position(|e| wanted(e));
+    let place = |wanted: fn(&Event) -> bool| events.iter().position(wanted);
     let tested = place(|e| {
         matches!(
             e,
@@ -333,23 +310,17 @@ fn commands_during_the_last_test_are_heard() {
         tested < applied && applied.is_some(),
         "{tested:?} {applied:?}"
     );
-    let steps = |e: &Arc<Event>| matches!(e.as_ref(), Event::Step(_));
+    let steps = |e: &Event| matches!(e, Event::Step(_));
     let all = events.iter().filter(|e| steps(e)).count();
     let first = events[..applied.unwrap_or(0)]
         .iter()
         .filter(|e| steps(e))
         .count();
     assert_eq!(all, 2 * first, "training went on for the second epoch");
-    assert!(matches!(
-        events.last().map(AsRef::as_ref),
-        Some(Event::Finished { .. })
-    ));
+    assert!(matches!(events.last(), Some(Event::Finished { .. })));
 
     let (folder, events, _root) = told_at_the_end(Command::Stop);
-    assert!(matches!(
-        events.last().map(AsRef::as_ref),
-        Some(Event::Stopped { .. })
-    ));
+    assert!(matches!(events.last(), Some(Event::Stopped { .. })));
     assert_eq!(
         folder.manifest().expect("a manifest").status,
         Status::Stopped

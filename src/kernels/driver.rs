@@ -1,12 +1,20 @@
 //! What NVIDIA's driver tells of its cards, before anything is computed on one.
 
+use std::sync::OnceLock;
+
 use cudarc::driver::{result, sys};
 
-/// Names of the cards, in the order of their numbers.
+/// Names of the cards, in the order of their numbers. The driver is asked once.
 ///
 /// # Errors
 /// Where there is no driver, or it does not answer.
-pub(crate) fn cards() -> Result<Vec<String>, String> {
+pub(crate) fn cards() -> Result<&'static [String], &'static str> {
+    static CARDS: OnceLock<Result<Vec<String>, String>> = OnceLock::new();
+    let cards = CARDS.get_or_init(ask).as_deref();
+    cards.map_err(String::as_str)
+}
+
+fn ask() -> Result<Vec<String>, String> {
     // SAFETY: only asks whether the library can be opened.
     if !unsafe { sys::is_culib_present() } {
         return Err("no NVIDIA driver was found (libcuda)".into());

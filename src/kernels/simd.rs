@@ -104,52 +104,15 @@ pub(crate) use multiversion;
 /// accumulators for each output. (As one array they would not stay in registers.)
 macro_rules! with_registers {
     ($body:ident, $name:ident, $lanes:literal, $fused:literal, 4) => {
-        $body!(
-            $name,
-            $lanes,
-            4,
-            $fused,
-            [
-                (0, g0, a0, b0, c0),
-                (1, g1, a1, b1, c1),
-                (2, g2, a2, b2, c2),
-                (3, g3, a3, b3, c3)
-            ]
-        );
+        $crate::kernels::simd::with_registers! { @4 $body, $name, $lanes, $fused, 4, [] }
     };
     ($body:ident, $name:ident, $lanes:literal, $fused:literal, 8) => {
-        $body!(
-            $name,
-            $lanes,
-            8,
-            $fused,
-            [
-                (0, g0, a0, b0, c0),
-                (1, g1, a1, b1, c1),
-                (2, g2, a2, b2, c2),
-                (3, g3, a3, b3, c3),
-                (4, g4, a4, b4, c4),
-                (5, g5, a5, b5, c5),
-                (6, g6, a6, b6, c6),
-                (7, g7, a7, b7, c7)
-            ]
-        );
+        $crate::kernels::simd::with_registers! { @8 $body, $name, $lanes, $fused, 8, [] }
     };
     ($body:ident, $name:ident, $lanes:literal, $fused:literal, 16) => {
-        $body!(
-            $name,
-            $lanes,
-            16,
-            $fused,
+        $crate::kernels::simd::with_registers! {
+            @8 $body, $name, $lanes, $fused, 16,
             [
-                (0, g0, a0, b0, c0),
-                (1, g1, a1, b1, c1),
-                (2, g2, a2, b2, c2),
-                (3, g3, a3, b3, c3),
-                (4, g4, a4, b4, c4),
-                (5, g5, a5, b5, c5),
-                (6, g6, a6, b6, c6),
-                (7, g7, a7, b7, c7),
                 (8, g8, a8, b8, c8),
                 (9, g9, a9, b9, c9),
                 (10, g10, a10, b10, c10),
@@ -158,6 +121,34 @@ macro_rules! with_registers {
                 (13, g13, a13, b13, c13),
                 (14, g14, a14, b14, c14),
                 (15, g15, a15, b15, c15)
+            ]
+        }
+    };
+    // The first eight, and the first four, before those there are.
+    (@8 $body:ident, $name:ident, $lanes:literal, $fused:literal, $count:literal, [$($more:tt),*]) => {
+        $crate::kernels::simd::with_registers! {
+            @4 $body, $name, $lanes, $fused, $count,
+            [
+                (4, g4, a4, b4, c4),
+                (5, g5, a5, b5, c5),
+                (6, g6, a6, b6, c6),
+                (7, g7, a7, b7, c7)
+                $(, $more)*
+            ]
+        }
+    };
+    (@4 $body:ident, $name:ident, $lanes:literal, $fused:literal, $count:literal, [$($more:tt),*]) => {
+        $body!(
+            $name,
+            $lanes,
+            $count,
+            $fused,
+            [
+                (0, g0, a0, b0, c0),
+                (1, g1, a1, b1, c1),
+                (2, g2, a2, b2, c2),
+                (3, g3, a3, b3, c3)
+                $(, $more)*
             ]
         );
     };

@@ -2,7 +2,7 @@
 
 use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
-use burn_backend::{FloatDType, Scalar, TensorMetadata, get_or_init_device_settings};
+use burn_backend::{BoolDType, FloatDType, Scalar, TensorMetadata, get_or_init_device_settings};
 
 /// A tensor.
 pub(super) struct Values<B: Backend>(pub FloatTensor<B>);
@@ -58,24 +58,27 @@ impl<B: Backend> Values<B> {
         Self(B::float_sqrt(self.0))
     }
 
+    /// What a comparison on this device gives.
+    fn mask_type(&self) -> BoolDType {
+        get_or_init_device_settings::<B>(&self.0.device()).bool_dtype
+    }
+
     /// 1 where the value is greater than `bound`, else 0.
     pub fn above(&self, bound: f32) -> Self {
-        let dtype = get_or_init_device_settings::<B>(&self.0.device()).bool_dtype;
-        let mask = B::float_greater_elem(self.0.clone(), Scalar::from(bound), dtype);
+        let mask = B::float_greater_elem(self.0.clone(), Scalar::from(bound), self.mask_type());
         Self(B::bool_into_float(mask, FloatDType::F32))
     }
 
     /// 1 where the value is at least `bound`, else 0.
     pub fn at_least(&self, bound: f32) -> Self {
-        let dtype = get_or_init_device_settings::<B>(&self.0.device()).bool_dtype;
-        let mask = B::float_greater_equal_elem(self.0.clone(), Scalar::from(bound), dtype);
+        let mask =
+            B::float_greater_equal_elem(self.0.clone(), Scalar::from(bound), self.mask_type());
         Self(B::bool_into_float(mask, FloatDType::F32))
     }
 
     /// 0 where `of` is at most 0. (A product with a mask would make NaN of an infinity.)
     pub fn cut_where_negative(self, of: &Self) -> Self {
-        let dtype = get_or_init_device_settings::<B>(&self.0.device()).bool_dtype;
-        let mask = B::float_lower_equal_elem(of.0.clone(), Scalar::from(0.0f32), dtype);
+        let mask = B::float_lower_equal_elem(of.0.clone(), Scalar::from(0.0f32), self.mask_type());
         Self(B::float_mask_fill(self.0, mask, Scalar::from(0.0f32)))
     }
 

@@ -42,6 +42,16 @@ fn reference(e: &Extents, x: &[f32], w: &[f32], mut visit: impl FnMut(usize, usi
     }
 }
 
+/// One group, sums in any order.
+fn plain(stride: usize, padding: usize) -> Geometry {
+    Geometry {
+        stride,
+        padding,
+        groups: 1,
+        in_order: false,
+    }
+}
+
 /// A sum of products, and of their magnitudes.
 #[derive(Clone, Copy, Default)]
 struct Sum {
@@ -101,12 +111,7 @@ fn compare(e: Extents) -> Result<(), TestCaseError> {
 
 #[test]
 fn a_corner_of_few_products_is_as_exact_as_its_tile() {
-    let geometry = Geometry {
-        stride: 1,
-        padding: 2,
-        groups: 1,
-        in_order: false,
-    };
+    let geometry = plain(1, 2);
     let e = Extents {
         images: 3,
         input: 18,
@@ -126,7 +131,7 @@ proptest! {
         images in 1usize..11, input in 1usize..20, output in 1usize..20,
         size in (1usize..20, 1usize..20), stride in 1usize..4, padding in 0usize..3,
     ) {
-        let geometry = Geometry { stride, padding, groups: 1, in_order: false };
+        let geometry = plain(stride, padding);
         let size = [size.0, size.1].map(|s| s.max(3 - 2 * padding.min(1)));
         compare(Extents { images, input, size, output, kernel: [3, 3], geometry })?;
     }
@@ -149,12 +154,7 @@ proptest! {
 
 #[test]
 fn sums_on_the_grids_of_a_quantizer_are_exact() {
-    let geometry = Geometry {
-        stride: 1,
-        padding: 1,
-        groups: 1,
-        in_order: false,
-    };
+    let geometry = plain(1, 1);
     let e = Extents {
         images: 3,
         input: 20,

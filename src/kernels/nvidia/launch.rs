@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaStream, DriverError, LaunchConfig, PushKernelArg, sys,
+    CudaContext, CudaFunction, CudaStream, DriverError, LaunchConfig, PushKernelArg,
 };
 use tch::Tensor;
 
 use super::norm::NormLayer;
 use super::quantizer::CardGrid;
 use super::{Refusal, compile};
+use crate::kernels::driver;
 
 /// Threads of a block on a card, a power of two.
 const THREADS: u32 = 256;
@@ -77,10 +78,7 @@ pub(super) enum Place {
 impl Place {
     /// A card's kernels, compiled for it.
     pub(super) fn card(ordinal: usize) -> Result<Self, String> {
-        // SAFETY: only asks whether the library can be opened.
-        if !unsafe { sys::is_culib_present() } {
-            return Err("the driver's library was not found".into());
-        }
+        driver::cards()?;
         let error = |e: DriverError| e.to_string();
         // The context that LibTorch uses too, and the stream that it uses by default.
         let context = CudaContext::new(ordinal).map_err(error)?;

@@ -44,13 +44,20 @@ DEVICE NormChannel channel_of(const NormLayer &layer, float mean, float variance
     return channel;
 }
 
+// With the statistics [2, c].
+DEVICE NormChannel channel_with(const NormLayer &layer, const float *statistics,
+                                const float *gamma, const float *beta) {
+    return channel_of(layer, statistics[blockIdx.y], statistics[layer.channels + blockIdx.y], gamma,
+                      beta);
+}
+
 DEVICE float normalised(const NormChannel &channel, float x) {
     return (x - channel.mean) / channel.deviation;
 }
 
-// What goes into the activation, without the residual.
-DEVICE float scaled(const NormChannel &channel, float x) {
-    return normalised(channel, x) * channel.gamma + channel.beta;
+// What goes into the activation, without the residual, from the normalised value.
+DEVICE float scaled(const NormChannel &channel, float n) {
+    return n * channel.gamma + channel.beta;
 }
 
 DEVICE float activated(const NormLayer &layer, float z) {
@@ -88,26 +95,25 @@ extern "C" __global__ void norm_moments(const float *x, double *parts, NormLayer
 extern "C" __global__ void norm_forward(
     const float *x, const float *residual, const float *gamma, const float *beta,
     const double *parts, float *statistics, float *y, NormLayer layer) {
-    float mean, variance;
+    NormChannel channel;
     if (parts) {
         const double *own = parts + row_of(0) * 2;
         double count = (double)(layer.images * layer.pixels);
         double shift = column_total(own, gridDim.x, 2, 0) / count;
         double spread = column_total(own, gridDim.x, 2, 1) / count - shift * shift;
-        mean = (float)((double)x[offset(layer, 0)] + shift);
-        variance = spread < 0.0 ? 0.0f : (float)spread;
+        float mean = (float)((double)x[offset(layer, 0)] + shift);
+        float variance = spread < 0.0 ? 0.0f : (float)spread;
         if (blockIdx.x == 0 && threadIdx.x == 0) {
             statistics[blockIdx.y] = mean;
             statistics[layer.channels + blockIdx.y] = variance;
         }
+        channel = channel_of(layer, mean, variance, gamma, beta);
     } else {
-        mean = statistics[blockIdx.y];
-        variance = statistics[layer.channels + blockIdx.y];
+        channel = channel_with(layer, statistics, gamma, beta);
     }
-    NormChannel channel = channel_of(layer, mean, variance, gamma, beta);
     EACH_VALUE(i, layer) {
         unsigned long long at = offset(layer, i);
-        float z = scaled(channel, x[at]);
+        float z = scaled(channel, normalised(channel, x[at]));
         y[at] = activated(layer, residual ? z + residual[at] : z);
     }
 }
@@ -117,13 +123,12 @@ extern "C" __global__ void norm_forward(
 extern "C" __global__ void norm_backward_sums(
     const float *x, const float *residual, const float *gamma, const float *beta,
     const float *statistics, const float *g, float *gz, double *parts, NormLayer layer) {
-    NormChannel channel = channel_of(layer, statistics[blockIdx.y],
-                                     statistics[layer.channels + blockIdx.y], gamma, beta);
+    NormChannel channel = channel_with(layer, statistics, gamma, beta);
     float sums[6] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
     EACH_VALUE(i, layer) {
         unsigned long long at = offset(layer, i);
         float n = normalised(channel, x[at]);
-        float z = n * channel.gamma + channel.beta;
+        float z = scaled(channel, n);
         QuantizerShare share = activation_backward(layer, residual ? z + residual[at] : z, g[at]);
         if (gz) {
             gz[at] = share.gradient;
@@ -148,8 +153,7 @@ extern "C" __global__ void norm_backward(
     const float *x, const float *gamma, const float *beta, const float *statistics,
     const float *g, const float *gz, const double *parts, float *gx, float *gamma_gradient,
     float *beta_gradient, float *quantizer_sums, NormLayer layer) {
-    NormChannel channel = channel_of(layer, statistics[blockIdx.y],
-                                     statistics[layer.channels + blockIdx.y], gamma, beta);
+    NormChannel channel = channel_with(layer, statistics, gamma, beta);
     const double *own = parts + row_of(0) * 6;
     float product = (float)column_total(own, gridDim.x, 6, 0);
     float sum = (float)column_total(own, gridDim.x, 6, 1);
@@ -172,9 +176,8 @@ extern "C" __global__ void norm_backward(
     EACH_VALUE(i, layer) {
         unsigned long long at = offset(layer, i);
         float n = normalised(channel, x[at]);
-        float upstream = gz ? gz[at]
-                            : activation_backward(layer, n * channel.gamma + channel.beta, g[at])
-                                  .gradient;
+        float upstream =
+            gz ? gz[at] : activation_backward(layer, scaled(channel, n), g[at]).gradient;
         float centred = upstream - mean_sum - n * mean_product;
         gx[at] = centred * channel.gamma / channel.deviation;
     }

@@ -2,11 +2,11 @@
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{AutodiffBackend, Backend};
-use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
+use burn_autodiff::{Autodiff, NodeId};
 use burn_backend::ops::FloatTensorOps;
 
 use super::{Engine, InputGradient, Kernels, NormSpec, NormTensors};
@@ -48,15 +48,7 @@ impl<B: Engine, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         let (beta, beta_node) = beta.into_parts();
         let (_, sums_node) = sums.into_parts();
         let (residual, residual_node) = residual.into_parts();
-        let inputs = NormTensors {
-            x,
-            residual: spec.has_residual.then_some(residual),
-            gamma,
-            beta,
-            epsilon: spec.epsilon,
-            activation: spec.activation,
-            moments: spec.moments,
-        };
+        let inputs = NormTensors::new(x, residual, gamma, beta, spec);
         let given = spec.has_statistics.then(|| statistics.into_primitive());
         let (output, statistics) = B::norm_activation_forward(&inputs, given);
         if spec.has_statistics {
@@ -119,6 +111,24 @@ impl<B: Engine, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
     }
 }
 
+/// The parents that are in the graph.
+fn tracked<S, const N: usize>(ops: &Ops<S, N>) -> [Option<NodeId>; N] {
+    (ops.parents.each_ref()).map(|parent| parent.as_ref().map(|node| node.id))
+}
+
+/// Hands each of them its gradient, where there is one.
+fn register<B: Backend, const N: usize>(
+    gradients: &mut Gradients,
+    parents: [Option<NodeId>; N],
+    computed: [Option<FloatTensor<B>>; N],
+) {
+    for (parent, gradient) in parents.into_iter().zip(computed) {
+        if let (Some(node), Some(gradient)) = (parent, gradient) {
+            gradients.register::<B>(node, gradient);
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Subsample;
 
@@ -132,8 +142,7 @@ impl<B: Engine> Backward<B, 1> for Subsample {
         _checkpointer: &mut Checkpointer,
     ) {
         let g = gradients.consume::<B>(&ops.node);
-        let [parent] = ops.parents;
-        if let Some(node) = parent {
+        if let [Some(node)] = ops.parents {
             gradients.register::<B>(node.id, B::subsample_backward(g, &ops.state));
         }
     }
@@ -152,13 +161,10 @@ impl<B: Engine> Backward<B, 2> for FakeQuantize {
         _checkpointer: &mut Checkpointer,
     ) {
         let g = gradients.consume::<B>(&ops.node);
+        let parents = tracked(&ops);
         let (x, grid) = ops.state;
         let (gx, sums) = B::fake_quantize_backward(x, g, &grid);
-        for (parent, gradient) in ops.parents.into_iter().zip([gx, sums]) {
-            if let Some(node) = parent {
-                gradients.register::<B>(node.id, gradient);
-            }
-        }
+        register::<B, 2>(gradients, parents, [gx, sums].map(Some));
     }
 }
 
@@ -175,6 +181,7 @@ impl<B: Engine> Backward<B, 5> for NormActivation {
         _checkpointer: &mut Checkpointer,
     ) {
         let g = gradients.consume::<B>(&ops.node);
+        let parents = tracked(&ops);
         let (inputs, statistics) = ops.state;
         let all = B::norm_activation_backward(&inputs, statistics, g);
         let computed = [
@@ -184,11 +191,7 @@ impl<B: Engine> Backward<B, 5> for NormActivation {
             Some(all.sums),
             all.residual,
         ];
-        for (parent, gradient) in ops.parents.into_iter().zip(computed) {
-            if let (Some(node), Some(gradient)) = (parent, gradient) {
-                gradients.register::<B>(node.id, gradient);
-            }
-        }
+        register::<B, 5>(gradients, parents, computed);
     }
 }
 
@@ -214,14 +217,14 @@ impl<B: Engine> Backward<B, 2> for Convolution {
         _checkpointer: &mut Checkpointer,
     ) {
         let g = gradients.consume::<B>(&ops.node);
+        let parents = tracked(&ops);
         let ConvolutionState {
             x,
             weight,
             geometry,
             input,
         } = ops.state;
-        let [x_parent, weight_parent] = ops.parents;
-        let wanted = match &x_parent {
+        let wanted = match &ops.parents[0] {
             None => InputGradient::Unwanted,
             // The norm that the residual goes into lies behind this convolution, so its gradient
             // is there already.
@@ -231,11 +234,6 @@ impl<B: Engine> Backward<B, 2> for Convolution {
             Some(_) => InputGradient::Alone,
         };
         let (gx, gw) = B::convolution_backward(x, weight, g, geometry, wanted);
-        if let (Some(node), Some(gradient)) = (x_parent, gx) {
-            gradients.register::<B>(node.id, gradient);
-        }
-        if let Some(node) = weight_parent {
-            gradients.register::<B>(node.id, gw);
-        }
+        register::<B, 2>(gradients, parents, [gx, Some(gw)]);
     }
 }

@@ -148,6 +148,27 @@ pub struct NormTensors<B: Backend> {
     pub moments: Moments,
 }
 
+impl<B: Backend> NormTensors<B> {
+    /// As [`Kernels::norm_activation`] is given them.
+    pub(super) fn new(
+        x: FloatTensor<B>,
+        residual: FloatTensor<B>,
+        gamma: FloatTensor<B>,
+        beta: FloatTensor<B>,
+        spec: NormSpec,
+    ) -> Self {
+        Self {
+            x,
+            residual: spec.has_residual.then_some(residual),
+            gamma,
+            beta,
+            epsilon: spec.epsilon,
+            activation: spec.activation,
+            moments: spec.moments,
+        }
+    }
+}
+
 /// The plain settings of [`Kernels::norm_activation`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NormSpec {
@@ -237,23 +258,8 @@ macro_rules! kernels_of_engine {
                 statistics: FloatTensor<Self>,
                 spec: NormSpec,
             ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-                let residual = spec.has_residual.then_some(residual);
                 let statistics = spec.has_statistics.then_some(statistics);
-                let NormSpec {
-                    epsilon,
-                    activation,
-                    moments,
-                    ..
-                } = spec;
-                let inputs = NormTensors {
-                    x,
-                    residual,
-                    gamma,
-                    beta,
-                    epsilon,
-                    activation,
-                    moments,
-                };
+                let inputs = NormTensors::new(x, residual, gamma, beta, spec);
                 <Self as Engine>::norm_activation_forward(&inputs, statistics)
             }
 

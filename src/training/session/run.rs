@@ -9,7 +9,7 @@ use super::{Setup, TrainError};
 use crate::experiment::{Experiment, difference};
 use crate::quantizer::Rules;
 use crate::run::{Command, Event, Manifest, Phase, Split, Status};
-use crate::training::trainer::{Evaluated, Trainer};
+use crate::training::trainer::Trainer;
 
 /// Checkpoints kept before the older half is thinned out.
 const KEEP_CHECKPOINTS: usize = 32;
@@ -139,7 +139,7 @@ impl<'a> Run<'a> {
                     phase: Phase::Quantized,
                 });
                 // What quantizing alone costs, before anything is learned.
-                self.evaluate(commands, out);
+                self.evaluate(Split::Validation, commands, out);
                 if self.stopping {
                     break;
                 }
@@ -192,7 +192,7 @@ impl<'a> Run<'a> {
         let epoch = self.trainer.epochs();
         if due(self.last_evaluation, log.evaluate_every, epoch) {
             self.last_evaluation = epoch;
-            self.evaluate(commands, out);
+            self.evaluate(Split::Validation, commands, out);
         }
         if due(self.last_checkpoint, log.checkpoint_every, epoch) {
             self.last_checkpoint = epoch;
@@ -201,47 +201,43 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// An evaluation by `evaluate`, which asks between batches whether to go on. A stop is heard
-    /// there; other commands wait until it is over.
-    fn evaluated<E: Fn(Arc<Event>)>(
+    /// Evaluates on a part of the data. A stop is heard between batches; other commands wait until
+    /// it is over.
+    fn evaluate<E: Fn(Arc<Event>)>(
         &mut self,
+        split: Split,
         commands: &Receiver<Command>,
         out: &mut Recorder<E>,
-        evaluate: impl FnOnce(&mut Trainer, &mut dyn FnMut() -> bool) -> Option<Evaluated>,
-        tell: impl FnOnce(&mut Self, Evaluated, &mut Recorder<E>),
     ) {
         let mut waiting = Vec::new();
-        let evaluated = evaluate(&mut self.trainer, &mut || {
+        let go_on = || {
             waiting.extend(commands.try_iter());
             !waiting.iter().any(|c| matches!(c, Command::Stop))
-        });
-        if let Some(evaluated) = evaluated {
-            tell(self, evaluated, out);
+        };
+        let evaluated = match split {
+            Split::Validation => self.trainer.validate(go_on),
+            Split::Test => self.trainer.test(go_on),
+        };
+        if let Some(e) = evaluated {
+            let best = split == Split::Validation && self.trainer.is_best(e.error);
+            out.emit(Event::Evaluation {
+                step: self.trainer.steps(),
+                split,
+                error: e.error,
+                loss: e.loss,
+                budget_met: self.trainer.budget_met(),
+                best,
+            });
+            if split == Split::Test {
+                self.manifest.test_error = Some(e.error);
+            }
+            if best {
+                self.manifest.best_error = Some(e.error);
+                self.checkpoint(out, true);
+            }
         }
         for command in waiting {
             self.take(command, out);
-        }
-    }
-
-    fn evaluate<E: Fn(Arc<Event>)>(&mut self, commands: &Receiver<Command>, out: &mut Recorder<E>) {
-        let validate =
-            |trainer: &mut Trainer, go_on: &mut dyn FnMut() -> bool| trainer.validate(go_on);
-        self.evaluated(commands, out, validate, Self::tell_validation);
-    }
-
-    fn tell_validation<E: Fn(Arc<Event>)>(&mut self, e: Evaluated, out: &mut Recorder<E>) {
-        let best = self.trainer.is_best(e.error);
-        out.emit(Event::Evaluation {
-            step: self.trainer.steps(),
-            split: Split::Validation,
-            error: e.error,
-            loss: e.loss,
-            budget_met: self.trainer.budget_met(),
-            best,
-        });
-        if best {
-            self.manifest.best_error = Some(e.error);
-            self.checkpoint(out, true);
         }
     }
 
@@ -318,11 +314,10 @@ impl<'a> Run<'a> {
         self.checkpoint(out, false);
         let complete = self.trainer.is_done();
         if complete && self.trainer.epochs() > self.last_evaluation + 1e-9 {
-            self.evaluate(commands, out);
+            self.evaluate(Split::Validation, commands, out);
         }
         if complete && !self.stopping {
-            let test = |trainer: &mut Trainer, go_on: &mut dyn FnMut() -> bool| trainer.test(go_on);
-            self.evaluated(commands, out, test, Self::tell_test);
+            self.evaluate(Split::Test, commands, out);
         }
         if complete && !self.stopping && !self.trainer.is_done() {
             return false;
@@ -336,18 +331,6 @@ impl<'a> Run<'a> {
             out.emit(Event::Stopped { step });
         }
         true
-    }
-
-    fn tell_test<E: Fn(Arc<Event>)>(&mut self, e: Evaluated, out: &mut Recorder<E>) {
-        self.manifest.test_error = Some(e.error);
-        out.emit(Event::Evaluation {
-            step: self.trainer.steps(),
-            split: Split::Test,
-            error: e.error,
-            loss: e.loss,
-            budget_met: self.trainer.budget_met(),
-            best: false,
-        });
     }
 
     fn write_manifest<E: Fn(Arc<Event>)>(&mut self, status: Status, out: &mut Recorder<E>) {

@@ -3,8 +3,6 @@
 mod evaluate;
 mod step;
 
-pub(super) use evaluate::Evaluated;
-
 use std::path::Path;
 use std::sync::Arc;
 
