@@ -215,17 +215,34 @@ fn normalise(byte: u8) -> f32 {
 pub fn evaluation_batches(data: &Dataset, batch: usize) -> impl Iterator<Item = Batch> + '_ {
     (0..data.len()).step_by(batch.max(1)).map(move |start| {
         let indices: Vec<usize> = (start..(start + batch).min(data.len())).collect();
-        let mut unused = Pcg64Mcg::seed_from_u64(0);
-        assemble(
-            data,
-            &indices,
-            Augment {
-                crop: 0,
-                flip: false,
-            },
-            &mut unused,
-        )
+        plain(data, &indices)
     })
+}
+
+/// At most `count` samples, evenly over the data and without augmentation, in batches of at most
+/// `batch`. Data often lies sorted by class, so each batch is spread over all of it.
+pub fn sampled_batches(
+    data: &Dataset,
+    count: usize,
+    batch: usize,
+) -> impl Iterator<Item = Batch> + '_ {
+    let count = count.min(data.len());
+    let batches = count.div_ceil(batch.max(1));
+    (0..batches).map(move |first| {
+        let indices: Vec<usize> = (first..count)
+            .step_by(batches)
+            .map(|i| i * data.len() / count)
+            .collect();
+        plain(data, &indices)
+    })
+}
+
+fn plain(data: &Dataset, indices: &[usize]) -> Batch {
+    let none = Augment {
+        crop: 0,
+        flip: false,
+    };
+    assemble(data, indices, none, &mut Pcg64Mcg::seed_from_u64(0))
 }
 
 #[cfg(test)]
@@ -255,6 +272,23 @@ mod tests {
         assert_eq!(stream(3, 0, 20), all);
         assert_eq!(stream(2, 9, 11), all[9..]);
         assert_ne!(all[0], all[6]);
+    }
+
+    #[test]
+    fn samples_are_spread_over_the_data() {
+        let data = Dataset {
+            images: (0..90).flat_map(|i| [i; 3]).collect(),
+            labels: (0..90).collect(),
+            size: 1,
+            classes: 90,
+        };
+        let labels = |count, batch| -> Vec<Vec<u8>> {
+            let batches = sampled_batches(&data, count, batch);
+            batches.map(|b| b.labels).collect()
+        };
+        assert_eq!(labels(6, 3), [[0, 30, 60], [15, 45, 75]]);
+        assert_eq!(labels(1000, 1000), [(0..90).collect::<Vec<u8>>()]);
+        assert!(labels(0, 5).is_empty());
     }
 
     #[test]

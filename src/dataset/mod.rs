@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use glyphs::generate as generate_glyphs;
-pub use loader::{Batch, Loader, LoaderSettings, batches_per_epoch, evaluation_batches};
+pub use loader::{
+    Batch, Loader, LoaderSettings, batches_per_epoch, evaluation_batches, sampled_batches,
+};
 
 use crate::experiment::{DataSource, Experiment};
 use rand::SeedableRng;

@@ -74,7 +74,8 @@ pub const KEYS: &[Key] = &[
     key!("budget.activations_sum_kb", Number(0.0, MAX), D::Absent, Live, "(8b): kB that one sample's activations may take together."),
     key!("budget.activations_max_kb", Number(0.0, MAX), D::Absent, Live, "(8c): kB that the largest activation of one sample may take."),
     key!("budget.gbops", Number(0.0, MAX), D::Absent, Live, "Multiply-accumulates times weight bits times activation bits of one sample, in 10^9."),
-    key!("budget.method", Choice(&["penalty", "lagrangian", "controller"]), D::Text("penalty"), Live, "`penalty`: lambda max(0, g)^2 with constant lambda (the paper's); `lagrangian`: augmented Lagrangian; `controller`: raises lambda until the budget is met, then lets go."),
+    key!("budget.method", Choice(&["auto", "projection", "penalty", "lagrangian", "controller"]), D::Text("auto"), Live, "`projection`: bitwidths are lowered until the budget is met, first where a bit costs the loss least per kB; `penalty`: lambda max(0, g)^2 with constant lambda (the paper's equation 10); `lagrangian`: augmented Lagrangian; `controller`: lambda follows the logarithm of use over budget (PI). `auto`: `penalty` under the published code's rules, else `projection`. Under the paper's rules every method ends with a projection."),
+    key!("budget.ramp_epochs", Number(0.0, 1e6), D::Absent, Live, "Epochs over which a budget tightens geometrically, from what the network takes when it begins. A quarter of `train.epochs` where absent, 0 under the published code's rules."),
     key!("budget.lambda_weights", Number(0.0, MAX), D::Number(0.1), Live, "lambda of (8a), per kB squared."),
     key!("budget.lambda_activations", Number(0.0, MAX), D::Number(0.1), Live, "lambda of (8b) and (8c), per kB squared."),
     key!("budget.lambda_gbops", Number(0.0, MAX), D::Number(0.1), Live, "lambda of the bit operations, per GBOP squared."),
@@ -89,6 +90,14 @@ pub const KEYS: &[Key] = &[
     key!("optimizer.lr_weight_quantizers", Number(0.0, 1e3), D::Number(1.0), Live, "Factor on the learning rate for the weights' quantizers."),
     key!("optimizer.lr_activation_quantizers", Number(0.0, 1e3), D::Number(1.0), Live, "Factor on the learning rate for the activations' quantizers."),
     key!("optimizer.clip_quantizers", Choice(&["with-budget", "always", "never"]), D::Text("with-budget"), Live, "Clips the gradients of a quantizer's parameters to plus and minus its step size (q_min for p1 to p3)."),
+
+    key!("quantizers.steps", Choice(&["auto", "plain", "relative"]), D::Text("auto"), Live, "`plain`: the optimizer's steps on the parameters as they are; `relative`: steps on one scale, octaves of d, q_min, q_max and bits of b, divided by the root mean square of the cross entropy's gradient. `auto`: `relative` where there is a budget under the paper's rules, else `plain`."),
+    key!("quantizers.rate", Number(0.0, 1.0), D::Number(0.002), Live, "Largest relative step, in octaves or bits, before the schedule and the factors `optimizer.lr_weight_quantizers` and `optimizer.lr_activation_quantizers`."),
+    key!("quantizers.hysteresis", Number(0.0, 0.4), D::Absent, Live, "Octaves (bits of b) by which a parameter goes on beyond the place where it changes levels or bitwidth, so that noise does not take it back. 0.1 where there is a budget under the paper's rules and it is absent, else 0."),
+    key!("quantizers.freeze_epochs", Number(0.0, 1e6), D::Absent, Live, "Epochs at the end in which quantizers stand still and only weights are trained. A tenth of `train.epochs` where there is a budget under the paper's rules and it is absent, else 0."),
+    key!("quantizers.revive_steps", Whole(0, 1_000_000_000), D::Absent, Live, "Steps in a row that a layer is dead (all weights clipped or all on level zero) before its quantizer is initialised anew from its weights; 0: never. 50 where absent, 0 under the published code's rules."),
+
+    key!("evaluate.norm_batches", Whole(0, 100_000), D::Absent, Live, "Batches of training data from which the running statistics of batch norm are computed anew before every evaluation of a quantized network; 0: what training left. 8 where there is a budget under the paper's rules and it is absent, else 0."),
 
     key!("schedule.kind", Choice(&["step", "cosine", "constant"]), D::Text("step"), Live, "Learning rate over the run."),
     key!("schedule.milestones", Numbers(0.0, 1e6), D::Numbers(&[80.0, 120.0]), Live, "Epochs at which a step schedule multiplies the rate by `factor`."),
@@ -106,6 +115,7 @@ pub const KEYS: &[Key] = &[
     key!("verdicts.clipped", Number(0.0, 1.0), D::Number(0.2), Live, "Share of clipped elements above which a quantizer is saturated."),
     key!("verdicts.unreached_steps", Whole(1, 1_000_000_000), D::Whole(500), Live, "Steps without a clipped element after which the range counts as unreached."),
     key!("verdicts.zeros", Number(0.0, 1.0), D::Number(0.999), Live, "Share of elements on the zero level above which a quantizer kills its layer."),
+    key!("verdicts.dead", Number(0.0, 1.0), D::Number(0.999), Live, "Share of clipped weights, or of weights on the zero level, from which on a layer is dead: no gradient brings it back."),
     key!("verdicts.oscillations", Whole(1, 1_000_000), D::Whole(10), Live, "Turns of a bitwidth within `window` steps from which on it oscillates."),
     key!("verdicts.window", Whole(1, 1_000_000_000), D::Whole(500), Live, "Steps that turns are counted over."),
     key!("verdicts.vanishing", Number(0.0, 1.0), D::Number(1e-10), Live, "Both gradients of a quantizer below this share of their parameters vanish."),

@@ -26,8 +26,8 @@ pub use resolve::resolve_text;
 pub use schema::{Class, Default, Key, Kind, reference_markdown};
 pub use settings::{
     Augment, AutoApply, BudgetMethod, Budgets, Clip, DataSource, Decay, Experiment, Initial,
-    LogSettings, OptimizerKind, OptimizerSettings, QuantizerSettings, ScheduleKind,
-    ScheduleSettings, Start, Thresholds,
+    LogSettings, OptimizerKind, OptimizerSettings, QuantizerDynamics, QuantizerSettings,
+    QuantizerSteps, ScheduleKind, ScheduleSettings, Start, Thresholds,
 };
 pub use source::{Loaded, Overrides, load, load_embedded};
 pub use value::{Value, Values};

@@ -6,8 +6,8 @@ use super::diagnostic::{Diagnostic, Diagnostics, Place};
 use super::keys::KEYS;
 use super::settings::{
     Augment, AutoApply, BudgetMethod, Budgets, Clip, DataSource, Decay, Experiment, Initial,
-    LogSettings, OptimizerKind, OptimizerSettings, QuantizerSettings, ScheduleKind,
-    ScheduleSettings, Start, Thresholds,
+    LogSettings, OptimizerKind, OptimizerSettings, QuantizerDynamics, QuantizerSettings,
+    QuantizerSteps, ScheduleKind, ScheduleSettings, Start, Thresholds,
 };
 use super::source::Found;
 use super::value::{Value, Values};
@@ -16,6 +16,15 @@ use crate::quantizer::memory::Resource;
 use crate::quantizer::{
     Bounds, Family, Learn, Parametrization, Quantizer, Rules, dynamic, largest_level,
 };
+
+/// Of quantizers under a budget, where the file does not say: octaves or bits.
+const HYSTERESIS: f64 = 0.1;
+/// The same: share of the epochs at whose end they stand still.
+const FROZEN_SHARE: f64 = 0.1;
+/// Steps after which a dead layer's quantizer is initialised anew, where the file does not say.
+const REVIVE_STEPS: i64 = 50;
+/// Batches that running statistics are computed anew from, of a network under a budget.
+const NORM_BATCHES: i64 = 8;
 
 /// The experiment that a run folder's resolved TOML holds.
 ///
@@ -70,7 +79,11 @@ impl Resolver<'_> {
         let model = Model::from_name(self.word("model.name"), shortcut);
         let weights = self.quantizer("weights", true, rules);
         let activations = self.quantizer("activations", false, rules);
-        let budgets = self.budgets(&weights, &activations);
+        let budgets = self.budgets(&weights, &activations, rules);
+        let guided = !budgets.limits.is_empty() && rules == Rules::Paper;
+        let quantizers = self.dynamics(rules, guided);
+        let norm_batches = self.optional_whole("evaluate.norm_batches");
+        let norm_batches = norm_batches.unwrap_or(if guided { NORM_BATCHES } else { 0 }) as usize;
         Experiment {
             values: Values::default(),
             name: self.word("name").to_owned(),
@@ -95,6 +108,8 @@ impl Resolver<'_> {
             activations,
             budgets,
             optimizer: self.optimizer(),
+            quantizers,
+            norm_batches,
             schedule: self.schedule(),
             log: LogSettings {
                 probe_every: self.whole("log.probe_every") as u64,
@@ -108,6 +123,7 @@ impl Resolver<'_> {
                 clipped: self.number("verdicts.clipped"),
                 unreached_steps: self.whole("verdicts.unreached_steps") as u64,
                 zeros: self.number("verdicts.zeros"),
+                dead: self.number("verdicts.dead"),
                 oscillations: self.whole("verdicts.oscillations") as u64,
                 window: self.whole("verdicts.window") as u64,
                 vanishing: self.number("verdicts.vanishing"),
@@ -296,6 +312,7 @@ impl Resolver<'_> {
         &mut self,
         weights: &Option<QuantizerSettings>,
         activations: &Option<QuantizerSettings>,
+        rules: Rules,
     ) -> Budgets {
         let learns = |s: &Option<QuantizerSettings>| {
             s.as_ref().is_some_and(|s| s.quantizer.learn == Learn::Both)
@@ -353,9 +370,43 @@ impl Resolver<'_> {
         let method = match self.word("budget.method") {
             "penalty" => BudgetMethod::Penalty,
             "lagrangian" => BudgetMethod::Lagrangian,
-            _ => BudgetMethod::Controller,
+            "controller" => BudgetMethod::Controller,
+            "auto" if rules == Rules::PublishedCode => BudgetMethod::Penalty,
+            _ => BudgetMethod::Projection,
         };
-        Budgets { limits, method }
+        let ramp = match rules {
+            Rules::Paper => self.number("train.epochs") / 4.0,
+            Rules::PublishedCode => 0.0,
+        };
+        Budgets {
+            limits,
+            method,
+            ramp_epochs: self.optional("budget.ramp_epochs").unwrap_or(ramp),
+        }
+    }
+
+    fn dynamics(&self, rules: Rules, guided: bool) -> QuantizerDynamics {
+        let where_guided = |v: f64| if guided { v } else { 0.0 };
+        let or = |path: &str, default: f64| self.optional(path).unwrap_or(default);
+        let revive = self.optional_whole("quantizers.revive_steps");
+        let revive = revive.unwrap_or(match rules {
+            Rules::Paper => REVIVE_STEPS,
+            Rules::PublishedCode => 0,
+        }) as u64;
+        QuantizerDynamics {
+            steps: match self.word("quantizers.steps") {
+                "auto" if guided => QuantizerSteps::Relative,
+                "relative" => QuantizerSteps::Relative,
+                _ => QuantizerSteps::Plain,
+            },
+            rate: self.number("quantizers.rate"),
+            hysteresis: or("quantizers.hysteresis", where_guided(HYSTERESIS)),
+            freeze_epochs: or(
+                "quantizers.freeze_epochs",
+                where_guided(self.number("train.epochs") * FROZEN_SHARE),
+            ),
+            revive_steps: (revive > 0).then_some(revive),
+        }
     }
 
     fn optimizer(&self) -> OptimizerSettings {
@@ -428,6 +479,13 @@ impl Resolver<'_> {
         match self.values.get(path) {
             Some(Value::Whole(v)) => *v,
             other => unreachable!("the schema makes `{path}` whole with a default, not {other:?}"),
+        }
+    }
+
+    fn optional_whole(&self, path: &str) -> Option<i64> {
+        match self.values.get(path) {
+            Some(Value::Whole(v)) => Some(*v),
+            _ => None,
         }
     }
 

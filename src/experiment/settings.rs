@@ -49,6 +49,10 @@ pub struct Experiment {
     pub budgets: Budgets,
     /// Optimizer.
     pub optimizer: OptimizerSettings,
+    /// How quantizers move.
+    pub quantizers: QuantizerDynamics,
+    /// Batches that re-estimate running statistics before an evaluation.
+    pub norm_batches: usize,
     /// Learning rate over time.
     pub schedule: ScheduleSettings,
     /// What is recorded and when.
@@ -131,19 +135,47 @@ pub enum Initial {
 pub struct Budgets {
     /// Resource, limit, lambda.
     pub limits: Vec<(Resource, f64, f64)>,
-    /// How they enter the loss.
+    /// How they are kept.
     pub method: BudgetMethod,
+    /// Epochs over which they tighten.
+    pub ramp_epochs: f64,
 }
 
-/// How a budget enters the loss.
+/// How a budget is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BudgetMethod {
-    /// Constant lambda.
+    /// Bitwidths are lowered where they exceed it.
+    Projection,
+    /// A term of the loss, constant lambda.
     Penalty,
     /// Augmented Lagrangian.
     Lagrangian,
-    /// Raises lambda until met, then lets go.
+    /// A term of the loss whose lambda follows the excess.
     Controller,
+}
+
+/// How the quantizers' parameters move, and when they stand still.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QuantizerDynamics {
+    /// Scale of the steps.
+    pub steps: QuantizerSteps,
+    /// Largest relative step, octaves or bits.
+    pub rate: f64,
+    /// Octaves or bits.
+    pub hysteresis: f64,
+    /// Epochs at the end without quantizer steps.
+    pub freeze_epochs: f64,
+    /// Steps after which a dead layer's quantizer is initialised anew; `None`: never.
+    pub revive_steps: Option<u64>,
+}
+
+/// Scale of a quantizer's steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuantizerSteps {
+    /// The optimizer's, on the parameters as they are.
+    Plain,
+    /// Octaves and bits.
+    Relative,
 }
 
 /// Optimizer.
@@ -252,6 +284,8 @@ pub struct Thresholds {
     pub unreached_steps: u64,
     /// Share.
     pub zeros: f64,
+    /// Share.
+    pub dead: f64,
     /// Turns.
     pub oscillations: u64,
     /// Steps.
@@ -297,7 +331,12 @@ impl Experiment {
         }
     }
 
-    /// Whether quantizer gradients are clipped.
+    /// Epoch from which on the quantizers stand still.
+    pub fn frozen_from(&self) -> f64 {
+        self.float_epochs + self.epochs - self.quantizers.freeze_epochs
+    }
+
+    /// Whether the gradients of plain quantizer steps are clipped.
     pub fn clips(&self) -> bool {
         match self.optimizer.clip {
             Clip::WithBudget => !self.budgets.limits.is_empty(),

@@ -63,6 +63,7 @@ impl Network {
                     Rules::PublishedCode => Moments::Sequential,
                 },
                 device: device.clone(),
+                rules: quantization.rules,
             },
             quantization,
             rng,

@@ -14,6 +14,15 @@ pub enum Mode {
     Train,
     /// Running statistics, nothing recorded.
     Evaluate,
+    /// The batch's statistics, nothing recorded, running statistics untouched: what the loss would
+    /// be on this batch in training.
+    Measure,
+    /// The batch's statistics, nothing recorded; running statistics become the mean over these
+    /// batches, of which this is number `batch` from 0.
+    Estimate {
+        /// Batches seen before.
+        batch: usize,
+    },
 }
 
 /// Weight of the old value in the running statistics.
@@ -40,7 +49,7 @@ type Look<'a> = &'a mut dyn FnMut(&str, &Tensor<4>);
 impl Network {
     /// Logits `[n, classes]` of images `[n, 3, h, w]`.
     ///
-    /// In [`Mode::Evaluate`] the images must live on the device without autodiff.
+    /// In all modes but [`Mode::Train`] the images must live on the device without autodiff.
     pub fn forward(&mut self, images: Tensor<4>, mode: Mode) -> Tensor<2> {
         Forward {
             network: self,
@@ -148,7 +157,7 @@ impl Forward<'_> {
             _ => gamma.clone().detach(),
         };
         let statistics = match self.mode {
-            Mode::Train => None,
+            Mode::Train | Mode::Measure | Mode::Estimate { .. } => None,
             Mode::Evaluate => Some(self.network.running[unit.running].statistics.clone()),
         };
         let count = {
@@ -165,8 +174,14 @@ impl Forward<'_> {
             moments: self.network.moments,
         };
         let (y, statistics) = self.norm(unit, x, inputs, activation);
-        if self.mode == Mode::Train {
-            self.follow(unit.running, statistics.inner(), count);
+        match self.mode {
+            Mode::Train => self.follow(unit.running, statistics.inner(), count, RUNNING_MOMENTUM),
+            // The mean over the batches so far.
+            Mode::Estimate { batch } => {
+                let keep = batch as f32 / (batch + 1) as f32;
+                self.follow(unit.running, statistics, count, keep);
+            }
+            Mode::Evaluate | Mode::Measure => {}
         }
         if let Watch::Outputs(watch) = &mut self.watch {
             watch(&self.network.running[unit.running].name, &y);
@@ -231,17 +246,17 @@ impl Forward<'_> {
     fn in_mode(&self, leaf: &Tensor<1>) -> Tensor<1> {
         match self.mode {
             Mode::Train => leaf.clone(),
-            Mode::Evaluate => leaf.clone().inner(),
+            Mode::Evaluate | Mode::Measure | Mode::Estimate { .. } => leaf.clone().inner(),
         }
     }
 
-    /// Moves the running statistics towards the batch's; the variance is unbiased there.
-    fn follow(&mut self, index: usize, batch: Tensor<2>, count: f32) {
+    /// Moves the running statistics towards the batch's by `1 - keep`; the variance is unbiased there.
+    fn follow(&mut self, index: usize, batch: Tensor<2>, count: f32, keep: f32) {
         let bessel = count / (count - 1.0).max(1.0);
         let mean = batch.clone().slice(s![0..1, ..]);
         let variance = batch.slice(s![1..2, ..]) * bessel;
-        let new = Tensor::cat(vec![mean, variance], 0) * (1.0 - RUNNING_MOMENTUM);
+        let new = Tensor::cat(vec![mean, variance], 0) * (1.0 - keep);
         let running = &mut self.network.running[index].statistics;
-        *running = running.clone() * RUNNING_MOMENTUM + new;
+        *running = running.clone() * keep + new;
     }
 }

@@ -25,6 +25,7 @@ pub use parameter::{Kind, Parameter, Running, Slot};
 use burn::tensor::Device;
 
 use crate::kernels::{Geometry, Moments};
+use crate::quantizer::Rules;
 use crate::quantizer::memory::{FLOAT_BITS, Multiplication, Role, Stored, Usage};
 
 /// Added to the variance in every batch norm.
@@ -47,6 +48,7 @@ pub struct Network {
     /// How batch norms sum their statistics.
     moments: Moments,
     device: Device,
+    rules: Rules,
 }
 
 /// A stored tensor and the slot that decides its bitwidth.
@@ -111,6 +113,11 @@ impl Network {
     /// The device that it computes on (with autodiff).
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// The rule set that it was built for.
+    pub fn rules(&self) -> Rules {
+        self.rules
     }
 
     /// Bits of every stored tensor now.

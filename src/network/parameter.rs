@@ -120,7 +120,7 @@ impl Slot {
     /// bitwidth is not learned.
     pub fn least_bits(&self) -> f64 {
         if self.quantizer.is_learned(0) {
-            self.quantizer.bounds.b.start().ceil()
+            self.quantizer.least_bits()
         } else {
             self.grid().bits
         }

@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::parametrization::Rules;
+
 /// Bits per element of a tensor that is not quantized.
 pub const FLOAT_BITS: f64 = 32.0;
 
@@ -145,10 +147,11 @@ impl Usage {
 
 /// Derivative of a resource with respect to the bitwidth of every stored tensor.
 ///
-/// For the maximum (8c) only the largest activation counts; ties share equally, so that no layer
-/// is favoured by its position.
+/// For the maximum (8c) only the largest activation counts. Of equal ones all share equally in the
+/// paper's rules, so that none is favoured by its position; in the published code the first counts.
 pub fn bitwidth_slopes(
     resource: Resource,
+    rules: Rules,
     stored: &[Stored],
     multiplications: &[Multiplication],
 ) -> Vec<f64> {
@@ -178,6 +181,11 @@ pub fn bitwidth_slopes(
             let activations = || stored.iter().filter(|t| t.role == Role::Activation);
             let max = activations().map(Stored::kilobytes).fold(0.0, f64::max);
             let is_max = |t: &Stored| t.role == Role::Activation && t.kilobytes() == max;
+            if rules == Rules::PublishedCode {
+                let first = stored.iter().position(is_max);
+                let slope = |(i, t)| if Some(i) == first { per_bit(t) } else { 0.0 };
+                return stored.iter().enumerate().map(slope).collect();
+            }
             let ties = stored.iter().filter(|t| is_max(t)).count().max(1) as f64;
             stored
                 .iter()

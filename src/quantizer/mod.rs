@@ -10,6 +10,7 @@
 //!
 //! Nothing here knows tensors, files or screens.
 
+mod adjust;
 mod grid;
 mod initial;
 pub mod memory;
@@ -18,6 +19,7 @@ mod project;
 #[cfg(test)]
 mod properties;
 
+pub use adjust::Coordinates;
 pub use grid::{
     Grid, Sums, code_count, dynamic, largest_level, round_half_away, round_to_power_of_two,
 };

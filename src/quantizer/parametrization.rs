@@ -226,9 +226,12 @@ impl Quantizer {
                 };
                 Grid::uniform(signed, self.rules, d, q_max).with_bits(round_half_away(first))
             }
-            Parametrization::U3 => {
-                Grid::uniform(signed, self.rules, round_to_power_of_two(first), second)
-            }
+            Parametrization::U3 => self.at_least(Grid::uniform(
+                signed,
+                self.rules,
+                round_to_power_of_two(first),
+                second,
+            )),
             Parametrization::P1 => {
                 let q_min = round_to_power_of_two(second);
                 Grid::power_of_two(signed, self.rules, q_min, q_min * self.dynamic(first))
@@ -242,8 +245,23 @@ impl Quantizer {
             Parametrization::P3 => {
                 let q_max = round_to_power_of_two(second);
                 let q_min = round_to_power_of_two(first).min(q_max);
-                Grid::power_of_two(signed, self.rules, q_min, q_max)
+                self.at_least(Grid::power_of_two(signed, self.rules, q_min, q_max))
             }
+        }
+    }
+
+    /// The smallest bitwidth that the clamps allow.
+    pub fn least_bits(&self) -> f64 {
+        self.bounds.b.start().ceil()
+    }
+
+    /// An inferred bitwidth counts at least its minimum. Only under the published code's rules can
+    /// it lie below: there the projection leaves `d` and `q_max` alone.
+    fn at_least(&self, grid: Grid) -> Grid {
+        let bits = grid.bits.max(self.least_bits());
+        match self.rules {
+            Rules::Paper => grid,
+            Rules::PublishedCode => grid.with_bits(bits),
         }
     }
 
@@ -293,10 +311,16 @@ impl Quantizer {
         gradients
     }
 
-    /// Gradient of the bitwidth with respect to both parameters, straight through the ceiling.
+    /// Gradient of the bitwidth with respect to both parameters, straight through the ceiling:
+    /// what the memory penalties (8a) to (8c) act on.
     ///
-    /// This is what the memory penalties (8a) to (8c) pull on.
+    /// Zero at the least bitwidth. There nothing is left to save, and a pull that went on would take
+    /// `q_max`, and `d` with it, down to their lower clamps, where every weight is clipped. The
+    /// published code has the same: bitwidths enter the memory through a maximum with their minimum.
     pub fn bitwidth_gradients(&self, parameters: [f64; 2]) -> [f64; 2] {
+        if self.grid(parameters).bits <= self.least_bits() {
+            return [0.0; 2];
+        }
         let [first, second] = self.clamped(parameters);
         let mut gradients = match self.parametrization {
             Parametrization::U1

@@ -309,6 +309,31 @@ fn inferred_bitwidth_at_and_just_above_a_power_of_two() {
 }
 
 #[test]
+fn memory_pulls_on_no_bitwidth_at_its_least() {
+    for p in Parametrization::ALL {
+        for signed in [true, false] {
+            for rules in [Rules::Paper, Rules::PublishedCode] {
+                let q = quantizer(p, signed, rules);
+                let at = |bits: f64| initial_parameters(&q, 0.7, InitialBits(bits));
+                let least = q.least_bits();
+                assert_eq!(q.grid(at(least)).bits, least, "{q:?}");
+                assert_eq!(q.bitwidth_gradients(at(least)), [0.0; 2], "{q:?}");
+                assert_ne!(q.bitwidth_gradients(at(least + 2.0)), [0.0; 2], "{q:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_published_code_counts_at_least_the_smallest_bitwidth() {
+    // One level of either sign would do with one bit; the memory counts two.
+    let at = [0.25, 0.25];
+    let q = quantizer(Parametrization::P3, true, Rules::PublishedCode);
+    assert_eq!(q.grid(at).bits, 2.0);
+    assert_eq!(q.bitwidth_gradients(at), [0.0; 2]);
+}
+
+#[test]
 fn rounding_is_half_away_from_zero() {
     let grid = quantizer(Parametrization::U3, true, Rules::Paper).grid([1.0, 100.0]);
     for (x, y) in [(2.5, 3.0), (-2.5, -3.0), (0.499_999_97, 0.0), (-0.5, -1.0)] {

@@ -25,6 +25,8 @@ pub enum Command {
     Stop,
     /// Take over live (and, at the next epoch, epoch) settings.
     Apply(Arc<Experiment>),
+    /// Initialise the quantizers of the layer of that name anew, at the bitwidths they have.
+    Reinitialise(String),
 }
 
 /// Phase of a run.
@@ -262,6 +264,21 @@ pub enum Event {
         /// What happened.
         message: String,
     },
+    /// A quantizer was initialised anew from its values, at the bitwidth it has.
+    Reinitialised {
+        /// Steps taken.
+        step: u64,
+        /// Name of its layer.
+        layer: String,
+        /// What it quantizes.
+        role: Role,
+        /// What was found, or that someone asked.
+        reason: String,
+        /// Step size (or `q_min`) and range before, unrounded.
+        before: [f64; 2],
+        /// The same afterwards.
+        after: [f64; 2],
+    },
 }
 
 impl Event {
@@ -278,6 +295,7 @@ impl Event {
             | Self::Resumed { step }
             | Self::NonFinite { step, .. }
             | Self::Warning { step, .. }
+            | Self::Reinitialised { step, .. }
             | Self::Finished { step, .. }
             | Self::Stopped { step }
             | Self::Failed { step, .. } => *step,

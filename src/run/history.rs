@@ -431,6 +431,23 @@ impl History {
                 self.mark(*step, MarkKind::NonFinite, text.clone());
                 self.say(*step, Severity::Error, text);
             }
+            Event::Reinitialised {
+                step,
+                layer,
+                reason,
+                before,
+                after,
+                ..
+            } => {
+                let pair = |[d, q_max]: &[f64; 2]| format!("({d:.5}, {q_max:.4})");
+                let text = format!(
+                    "{layer} initialised anew, {reason}: {} to {}",
+                    pair(before),
+                    pair(after)
+                );
+                self.mark(*step, MarkKind::Applied, text.clone());
+                self.say(*step, Severity::Warning, text);
+            }
             Event::Warning { step, message } => {
                 self.say(*step, Severity::Warning, message.clone());
             }

@@ -23,4 +23,5 @@ pub use folder::{Manifest, RunFolder, Status, list_runs};
 pub use history::{Evaluation, History, LayerHistory, Mark, MarkKind, Message, PHASES, Severity};
 pub use log::{Detail, Index, LogError, LogReader, LogWriter, read_log};
 pub use series::{Bucket, Series};
+pub(crate) use verdict::dead;
 pub use verdict::{Kind as VerdictKind, Verdict, Verdicts};

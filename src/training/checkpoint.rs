@@ -8,7 +8,7 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use super::budget::Constraints;
-use super::optimizer::{Optimizer, ScalarState};
+use super::optimizer::{Optimizer, QuantizerState};
 use crate::network::Network;
 use crate::network::weights::{Tensors, WeightsError, parse, write_file};
 
@@ -27,8 +27,8 @@ pub struct State {
     pub quantized: bool,
     /// Parameters of every slot.
     pub slots: Vec<[f64; 2]>,
-    /// Optimizer's moments of every slot.
-    pub slot_moments: Vec<[ScalarState; 2]>,
+    /// What the optimizer remembers of every quantizer.
+    pub quantizers: Vec<QuantizerState>,
     /// Updates taken by the optimizer.
     pub updates: u64,
     /// Multipliers of the constraints.
@@ -167,7 +167,7 @@ impl Checkpoint {
                     });
             }
         }
-        optimizer.slots.clone_from(&state.slot_moments);
+        optimizer.quantizers.clone_from(&state.quantizers);
         optimizer.updates = state.updates;
         Ok(state)
     }

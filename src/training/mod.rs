@@ -17,7 +17,7 @@ mod trainer;
 
 pub use budget::Constraints;
 pub use checkpoint::{Checkpoint, CheckpointError, State};
-pub use optimizer::Optimizer;
+pub use optimizer::{Optimizer, QuantizerState};
 pub use preflight::{Budgeted, preflight, resolved_budgets};
 pub use schedule::learning_rate;
 pub use session::{Session, Setup, TrainError};

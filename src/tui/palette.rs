@@ -5,6 +5,7 @@ use super::keymap::{Action, KEYMAP};
 use crate::experiment::KEYS;
 use crate::figure::Theme;
 use crate::figure::terminal::Marker;
+use crate::run::Command;
 
 /// What is being typed, and which completion is chosen.
 #[derive(Debug, Clone, Default)]
@@ -88,6 +89,12 @@ fn all(app: &App) -> Vec<Entry> {
             help: "characters of lines".into(),
         });
     }
+    for layer in layers(app) {
+        all.push(Entry {
+            text: format!("reinitialise {layer}"),
+            help: "fit the layer's quantizers to its values anew, at their bitwidths".into(),
+        });
+    }
     for key in KEYS {
         let now = app.experiment.values.get(key.path);
         let now = now.map_or("not set".into(), ToString::to_string);
@@ -97,6 +104,17 @@ fn all(app: &App) -> Vec<Entry> {
         });
     }
     all
+}
+
+/// Names of the layers with quantizers, each once.
+fn layers(app: &App) -> Vec<&str> {
+    let mut names = Vec::new();
+    for layer in &app.history.layers {
+        if !names.contains(&layer.info.name.as_str()) {
+            names.push(&layer.info.name);
+        }
+    }
+    names
 }
 
 /// An action by name: lower case, words apart.
@@ -149,6 +167,14 @@ pub(super) fn execute(app: &mut App, text: &str) -> Vec<Effect> {
             None => app.warn(format!("no paper \"{name}\"")),
         }
         return Vec::new();
+    }
+    if let Some(layer) = text.strip_prefix("reinitialise ") {
+        let layer = layer.trim();
+        if !layers(app).contains(&layer) {
+            app.warn(format!("no layer \"{layer}\" with a quantizer"));
+            return Vec::new();
+        }
+        return vec![Effect::Send(Command::Reinitialise(layer.to_owned()))];
     }
     if let Some(filter) = text.strip_prefix("filter ") {
         app.view.filter = filter.trim().to_owned();

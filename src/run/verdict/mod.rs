@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::event::{Event, LayerInfo, LayerRecord, StepRecord};
-use crate::experiment::{Experiment, Thresholds, resolve_text};
+use crate::experiment::{BudgetMethod, Experiment, Thresholds, resolve_text};
 use crate::quantizer::memory::Role;
 use crate::quantizer::{Learn, Parametrization};
 
@@ -15,6 +15,8 @@ use crate::quantizer::{Learn, Parametrization};
 pub enum Kind {
     /// A non-finite value stopped the run.
     NonFinite,
+    /// Every weight of a layer is clipped, or lies on level zero: no gradient brings it back.
+    Dead,
     /// The penalty is many times the cross entropy.
     PenaltyDrowns,
     /// A quantizer's gradient is many times its parameter.
@@ -37,8 +39,9 @@ pub enum Kind {
 
 impl Kind {
     /// Every detector, the gravest first.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NonFinite,
+        Self::Dead,
         Self::PenaltyDrowns,
         Self::Exploding,
         Self::Vanishing,
@@ -54,6 +57,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::NonFinite => "non-finite",
+            Self::Dead => "dead layer",
             Self::PenaltyDrowns => "penalty drowns",
             Self::Exploding => "exploding gradient",
             Self::Vanishing => "vanishing gradient",
@@ -71,6 +75,9 @@ impl Kind {
         match self {
             Self::NonFinite => {
                 "a value overflowed; go back to the last checkpoint with a lower learning rate, or clip the quantizers' gradients"
+            }
+            Self::Dead => {
+                "no gradient reaches its weights, and batch norm hides their scale from the loss; the quantizer is initialised anew after `quantizers.revive_steps` steps, or now with `:reinitialise LAYER`. Slower quantizers (`quantizers.rate`) or a budget that tightens over more epochs (`budget.ramp_epochs`) avoid it"
             }
             Self::PenaltyDrowns => {
                 "the network is trained to be small, not to be right; lower lambda, or raise the budget and tighten it later"
@@ -149,6 +156,8 @@ pub struct Verdicts {
     /// Limits in force.
     pub thresholds: Thresholds,
     learn: [Option<Learn>; 2],
+    /// Whether bitwidths are held at a budget: there they rest by design.
+    held: bool,
     layers: Vec<LayerInfo>,
     watches: Vec<Watch>,
     penalty: State,
@@ -175,6 +184,8 @@ impl Verdicts {
             s.as_ref().map(|s| s.quantizer.learn)
         };
         self.learn = [learn(&experiment.weights), learn(&experiment.activations)];
+        let budgets = &experiment.budgets;
+        self.held = !budgets.limits.is_empty() && budgets.method == BudgetMethod::Projection;
     }
 
     /// Takes an event in; returns what was found through it.
@@ -255,7 +266,10 @@ impl Verdicts {
         let t = &self.thresholds;
         watch.follow(step, r, t.window);
         for (place, kind) in Kind::ALL.into_iter().enumerate() {
-            let found = finding(kind, info, learn, watch, step, r, t);
+            let found = match kind {
+                Kind::Frozen if self.held => None,
+                _ => finding(kind, info, learn, watch, step, r, t),
+            };
             // These know from where on they hold; the others count records.
             let hold = match kind {
                 Kind::Frozen | Kind::RangeUnreached | Kind::Oscillating => 1,
@@ -315,6 +329,18 @@ fn finding(
     let percent = |share: f32| f64::from(share) * 100.0;
     match kind {
         Kind::NonFinite | Kind::PenaltyDrowns => None,
+        Kind::Dead => dead(info, r, t).then(|| {
+            let (share, what) = if r.clipped > r.zeros {
+                (r.clipped, "clipped")
+            } else {
+                (r.zeros, "on level zero")
+            };
+            format!("{:.1} % of the weights are {what}", percent(share))
+        }),
+        // A dead layer says it all.
+        Kind::AtClamp | Kind::Saturated | Kind::AllZero | Kind::Vanishing if dead(info, r, t) => {
+            None
+        }
         Kind::Frozen => {
             let still = step.saturating_sub(watch.moved);
             (learn == Learn::Both && still >= t.frozen_steps)
@@ -380,6 +406,12 @@ fn finding(
                 )
             }),
     }
+}
+
+/// Whether no gradient can bring a layer's weights back.
+pub(crate) fn dead(info: &LayerInfo, r: &LayerRecord, t: &Thresholds) -> bool {
+    let limit = t.dead as f32;
+    info.role != Role::Activation && (r.clipped >= limit || r.zeros >= limit)
 }
 
 /// Magnitude of a parameter, from what the record holds.

@@ -105,6 +105,26 @@ fn a_pinned_parameter_is_at_its_clamp_and_a_passing_one_is_not() {
 }
 
 #[test]
+fn a_dead_layer_is_one_verdict_with_its_own_advice() {
+    // As 18 of 20 layers of a run ended: both parameters at their lower clamps.
+    let clipped = |s| LayerRecord {
+        d: 2f32.powi(-8),
+        q_max: 2f32.powi(-8),
+        bitwidth: 2.0,
+        clipped: 1.0,
+        gradients: [0.0, 0.0],
+        ..healthy(s)
+    };
+    assert_eq!(found(clipped), [Kind::Dead, Kind::Frozen]);
+    let zero = |s| LayerRecord {
+        zeros: 1.0,
+        ..healthy(s)
+    };
+    assert_eq!(found(zero), [Kind::Dead]);
+    assert!(Kind::Dead.advice().contains("reinitialise"));
+}
+
+#[test]
 fn much_clipping_is_saturation_and_a_burst_is_not() {
     let much = |s| LayerRecord {
         clipped: 0.5,
@@ -138,7 +158,7 @@ fn weights_all_on_zero_are_told_and_sparse_ones_are_not() {
         zeros: 1.0,
         ..healthy(s)
     };
-    assert_eq!(found(all), [Kind::AllZero]);
+    assert_eq!(found(all), [Kind::Dead]);
     let sparse = |s| LayerRecord {
         zeros: 0.9,
         ..healthy(s)

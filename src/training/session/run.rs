@@ -166,6 +166,7 @@ impl<'a> Run<'a> {
         self.manifest.weight_kb = record.usage.weights;
         self.manifest.activation_kb = record.usage.activation_max;
         out.emit(Event::Step(Box::new(record)));
+        self.tell_reinitialised(out);
         out.check_disk();
         if !finite {
             let layer = self.trainer.find_non_finite();
@@ -180,6 +181,20 @@ impl<'a> Run<'a> {
                 self.paused = true;
                 out.emit(Event::Paused { step });
             }
+        }
+    }
+
+    fn tell_reinitialised<E: Fn(Arc<Event>)>(&mut self, out: &mut Recorder<E>) {
+        let step = self.trainer.steps();
+        for of in self.trainer.take_reinitialised() {
+            out.emit(Event::Reinitialised {
+                step,
+                layer: of.layer,
+                role: of.role,
+                reason: of.reason,
+                before: of.before,
+                after: of.after,
+            });
         }
     }
 
@@ -391,6 +406,13 @@ impl<'a> Run<'a> {
             }
             Command::Stop => self.stopping = true,
             Command::Apply(experiment) => self.apply(experiment, out),
+            Command::Reinitialise(layer) => {
+                if !self.trainer.reinitialise(&layer) {
+                    let message = format!("no quantizer in use has the name {layer}");
+                    out.emit(Event::Warning { step, message });
+                }
+                self.tell_reinitialised(out);
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, TensorData};
 
 use super::{EVALUATION_BATCH, Trainer};
-use crate::dataset::{Dataset, evaluation_batches};
+use crate::dataset::{Dataset, evaluation_batches, sampled_batches};
 use crate::network::weights::Tensors;
 use crate::network::{Mode, read_tensor};
 
@@ -34,6 +34,7 @@ impl Trainer {
     }
 
     fn evaluate(&mut self, data: &Dataset, mut go_on: impl FnMut() -> bool) -> Option<Evaluated> {
+        self.estimate_norms();
         let (mut loss, mut error) = (0.0, 0.0);
         for batch in evaluation_batches(data, EVALUATION_BATCH) {
             if !go_on() {
@@ -51,6 +52,22 @@ impl Trainer {
             error: error / n,
             loss: loss / n,
         })
+    }
+
+    /// Computes the running statistics of batch norm anew, from `evaluate.norm_batches` batches of
+    /// training data: where bitwidths have just moved, or weights swing between levels, what training
+    /// left behind belongs to another network.
+    fn estimate_norms(&mut self) {
+        let (data, size) = (self.splits.train.clone(), self.experiment.batch);
+        let batches = self.experiment.norm_batches;
+        if !self.network.quantized || batches == 0 {
+            return;
+        }
+        for (number, batch) in sampled_batches(&data, batches * size, size).enumerate() {
+            let images = self.images(&batch, &self.device);
+            self.network
+                .forward(images, Mode::Estimate { batch: number });
+        }
     }
 
     /// Records a validation error; `true` if it is the best among steps that met the budget.

@@ -1,6 +1,7 @@
 //! One run, step by step.
 
 mod evaluate;
+mod revive;
 mod step;
 
 use std::path::Path;
@@ -20,6 +21,8 @@ use crate::training::budget::{self, Constraints};
 use crate::training::checkpoint::{self, Checkpoint, CheckpointError, State};
 use crate::training::optimizer::Optimizer;
 use crate::training::session::TrainError;
+
+pub use revive::Reinitialised;
 
 /// Samples per forward pass of an evaluation.
 const EVALUATION_BATCH: usize = 250;
@@ -42,6 +45,10 @@ pub struct Trainer {
     best_error: Option<f64>,
     /// Parameter behind each slot of weights or biases.
     slot_parameters: Vec<Option<usize>>,
+    /// Stored elements behind each slot (of one sample for activations).
+    slot_elements: Vec<usize>,
+    /// Quantizers initialised anew since someone asked.
+    reinitialised: Vec<Reinitialised>,
     last_images: Option<(Vec<f32>, [usize; 4])>,
     /// Whether a phase of a step is over only when the device has computed it.
     waits: bool,
@@ -92,6 +99,8 @@ impl Trainer {
             optimizer: Optimizer::new(&network),
             constraints: Constraints::new(),
             slot_parameters: slot_parameters(&network),
+            slot_elements: slot_elements(&network),
+            reinitialised: Vec::new(),
             experiment,
             device,
             network,
@@ -219,7 +228,7 @@ impl Trainer {
         }
         self.initialise_quantizers();
         self.network.quantized = true;
-        self.optimizer.reset_slots();
+        self.optimizer.reset_quantizers();
         // The float phase's best does not count against the quantized network's.
         self.best_error = None;
         true
@@ -254,7 +263,11 @@ impl Trainer {
             });
         }
         for (slot, parameters) in self.network.slots.iter_mut().zip(planned) {
-            slot.parameters = parameters;
+            slot.parameters = if experiment.quantizers.hysteresis > 0.0 {
+                slot.quantizer.recentred(parameters)
+            } else {
+                parameters
+            };
         }
     }
 
@@ -307,7 +320,7 @@ impl Trainer {
             next_batch: self.next_batch,
             quantized: self.network.quantized,
             slots: self.network.slots.iter().map(|s| s.parameters).collect(),
-            slot_moments: self.optimizer.slots.clone(),
+            quantizers: self.optimizer.quantizers.clone(),
             updates: self.optimizer.updates,
             constraints: self.constraints.clone(),
             best_error: self.best_error,
@@ -363,6 +376,16 @@ fn loader_settings(experiment: &Experiment, splits: &Splits) -> LoaderSettings {
         threads: experiment.loader_threads,
         in_order: splits.prescribed_batch.is_some(),
     }
+}
+
+fn slot_elements(network: &Network) -> Vec<usize> {
+    let mut elements = vec![0; network.slots.len()];
+    for (slot, stored) in network.stored_slots().into_iter().zip(network.stored()) {
+        if let Some(slot) = slot {
+            elements[slot] += stored.elements;
+        }
+    }
+    elements
 }
 
 fn slot_parameters(network: &Network) -> Vec<Option<usize>> {

@@ -7,12 +7,18 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::Trainer;
 use super::evaluate::score;
-use crate::network::{Mode, read_tensor};
-use crate::quantizer::Sums;
-use crate::quantizer::memory::Role;
+use crate::dataset::sampled_batches;
+use crate::experiment::BudgetMethod;
+use crate::network::{Mode, Network, read_tensor};
+use crate::quantizer::memory::{Resource, Role};
+use crate::quantizer::{Rules, Sums};
 use crate::run::{LayerRecord, StepRecord, Times};
 use crate::training::budget::{self, Terms};
+use crate::training::optimizer::Gradient;
 use crate::training::schedule::learning_rate;
+
+/// Pictures that the cost of a bit is measured on.
+const MEASURED_PICTURES: usize = 256;
 
 impl Trainer {
     /// One training step. `probe` records every layer.
@@ -54,22 +60,23 @@ impl Trainer {
         let (cross_entropy, train_error) = score(&read.logits, &labels, classes);
         let telemetry_done = self.now();
 
+        let experiment = self.experiment.clone();
+        let until = experiment.frozen_from();
+        let limits = self
+            .constraints
+            .limits(&experiment.budgets, &self.network, self.epoch, until);
         let terms = self
             .constraints
-            .terms(&self.experiment.budgets, &self.network);
+            .terms(&experiment.budgets, &limits, &self.network);
         let (slot_gradients, pulls) = self.slot_gradients(&read, &terms);
         let finite = cross_entropy.is_finite();
         let mut seen = vec![[0.0; 2]; slot_gradients.len()];
         if finite {
             self.optimizer
-                .update(&mut self.network, &self.experiment, lr, weight_gradients);
+                .update(&mut self.network, &experiment, lr, weight_gradients);
             if self.network.quantized {
-                seen = self.optimizer.update_slots(
-                    &mut self.network,
-                    &self.experiment,
-                    lr,
-                    slot_gradients,
-                );
+                seen = self.move_quantizers(lr, &slot_gradients, &limits);
+                self.revive(&read.sums, count);
             }
         } else {
             let values = read_tensor(images.inner());
@@ -116,9 +123,55 @@ impl Trainer {
         Instant::now()
     }
 
-    /// Gradients of every quantizer's parameters, data's and penalties' together; and the norms of
-    /// both over all quantizers.
-    fn slot_gradients(&self, read: &Read, terms: &Terms) -> (Vec<[f64; 2]>, [f64; 2]) {
+    /// Updates the quantizers, unless they stand still, and keeps them within the budgets. Returns
+    /// their gradients as the optimizer saw them.
+    fn move_quantizers(
+        &mut self,
+        lr: f64,
+        gradients: &[Gradient],
+        limits: &[(Resource, f64)],
+    ) -> Vec<[f64; 2]> {
+        let experiment = self.experiment.clone();
+        let frozen = self.epoch + 1e-9 >= experiment.frozen_from();
+        let seen = if frozen {
+            gradients.iter().map(Gradient::sum).collect()
+        } else {
+            self.optimizer
+                .update_quantizers(&mut self.network, &experiment, lr, gradients)
+        };
+        // Whatever brought them near, the last thing that bitwidths do is to meet the budget.
+        let last = frozen || self.step + 1 >= self.total_steps();
+        let held = match experiment.budgets.method {
+            BudgetMethod::Projection => true,
+            _ => last && experiment.rules == Rules::Paper,
+        };
+        if held {
+            self.hold_budgets(limits);
+        }
+        seen
+    }
+
+    /// Lowers bitwidths until the limits are met.
+    fn hold_budgets(&mut self, limits: &[(Resource, f64)]) {
+        let (data, count) = (&self.splits.train, MEASURED_PICTURES);
+        let Some(batch) = sampled_batches(data, count, count).next() else {
+            return;
+        };
+        let images = self.images(&batch, &self.device);
+        let classes = self.splits.train.classes;
+        let loss = |network: &mut Network| {
+            let logits = read_tensor(network.forward(images.clone(), Mode::Measure));
+            score(&logits, &batch.labels, classes).0
+        };
+        let costs = &mut self.constraints.costs;
+        for slot in costs.project(limits, &mut self.network, loss) {
+            self.optimizer.quantizers[slot].stop();
+        }
+    }
+
+    /// Gradients of every quantizer's parameters; and the norms of the data's and the penalties'
+    /// over all quantizers.
+    fn slot_gradients(&self, read: &Read, terms: &Terms) -> (Vec<Gradient>, [f64; 2]) {
         let mut pulls = [0.0; 2];
         let slots = self.network.slots.iter();
         let gradients = slots
@@ -130,7 +183,10 @@ impl Trainer {
                 let square = |g: &[f64; 2]| g[0] * g[0] + g[1] * g[1];
                 pulls[0] += square(&data);
                 pulls[1] += square(penalty);
-                [data[0] + penalty[0], data[1] + penalty[1]]
+                Gradient {
+                    data,
+                    penalty: *penalty,
+                }
             })
             .collect();
         (gradients, pulls.map(f64::sqrt))
@@ -209,7 +265,7 @@ impl Trainer {
                 } else {
                     1
                 };
-                let elements = (slot.elements * samples) as f64;
+                let elements = (self.slot_elements[i] * samples) as f64;
                 let sums = read.sums[i].unwrap_or_default();
                 LayerRecord {
                     d: d as f32,

@@ -71,9 +71,10 @@ impl App {
             VerdictKind::Oscillating => Page::Bitwidths,
             VerdictKind::PenaltyDrowns => Page::Memory,
             VerdictKind::NonFinite => Page::Overview,
-            VerdictKind::AllZero | VerdictKind::Saturated | VerdictKind::RangeUnreached => {
-                Page::Ranges
-            }
+            VerdictKind::AllZero
+            | VerdictKind::Dead
+            | VerdictKind::Saturated
+            | VerdictKind::RangeUnreached => Page::Ranges,
         });
         self.view.filter = name;
         self.view.cursor = Some(since as f64);

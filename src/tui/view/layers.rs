@@ -11,7 +11,7 @@ use crate::experiment::Thresholds;
 use crate::figure::Ink;
 use crate::figure::ticks::number;
 use crate::quantizer::memory::{Role, kilobytes};
-use crate::run::{LayerHistory, LayerRecord, Severity};
+use crate::run::{LayerHistory, LayerRecord, Severity, dead};
 
 /// A column: title, width, least width of the table to show it at, and its text.
 struct Column {
@@ -106,6 +106,9 @@ fn alarm(layer: &LayerHistory, r: &LayerRecord, limits: &Thresholds) -> Option<S
     let [d, q_max] = layer.info.clamps;
     if !r.d.is_finite() {
         return None;
+    }
+    if dead(&layer.info, r, limits) {
+        return Some("DEAD".into());
     }
     if f64::from(r.clipped) > limits.clipped {
         return Some("saturated".into());

@@ -4,8 +4,9 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 
 use super::super::app::App;
-use super::{bold, grid, plot};
+use super::{bold, grid, plot, severity_style};
 use crate::figure::{Name, ticks::number};
+use crate::run::{Severity, dead};
 
 /// Plots above, a step's figures in one line, every layer's bits below.
 pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
@@ -40,6 +41,17 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     } else {
         plot(app, Name::Bitwidth, 0, bits, buffer);
     }
+}
+
+/// Names of layers that are dead now, or at the cursor.
+fn dead_layers(app: &App) -> Vec<&str> {
+    let limits = &app.history.verdicts.thresholds;
+    let layers = app.history.layers.iter();
+    let dead = layers.filter(|l| {
+        app.layer_record(l)
+            .is_some_and(|r| dead(&l.info, &r, limits))
+    });
+    dead.map(|l| l.info.name.as_str()).collect()
 }
 
 /// The line of figures: loss, error, memory against each budget, learning rate. At the cursor where
@@ -84,6 +96,19 @@ fn figures(app: &App, area: Rect, buffer: &mut Buffer) {
     if let Some((step, error)) = h.best() {
         parts.push(format!("best {:.2} % at {step}", error * 100.0));
     }
+    // Dead layers come first: nothing else on the line is worth as much.
+    let mut x = area.x;
+    let dead = dead_layers(app);
+    if let [first, others @ ..] = &dead[..] {
+        let more = match others.len() {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        let text = format!("DEAD: {first}{more}  ");
+        let style = severity_style(app, Severity::Error);
+        (x, _) = buffer.set_stringn(x, area.y, text, area.width.into(), style);
+    }
     let text = parts.join("  ");
-    buffer.set_stringn(area.x, area.y, text, area.width.into(), bold(app));
+    let room = usize::from((area.x + area.width).saturating_sub(x));
+    buffer.set_stringn(x, area.y, text, room, bold(app));
 }

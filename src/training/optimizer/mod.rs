@@ -1,14 +1,16 @@
-//! SGD with momentum and Adam, over tensors and over the quantizers' numbers alike.
+//! SGD with momentum and Adam over tensors, and how the quantizers' numbers move ([`quantizers`]).
 //!
-//! Weight decay is added to the gradient. Quantizer parameters live on the host, so their update
-//! is plain arithmetic; both follow the same rules.
+//! Weight decay is added to the gradient.
+
+mod quantizers;
 
 use burn::tensor::Tensor;
-use serde::{Deserialize, Serialize};
+
+pub(super) use quantizers::Gradient;
+pub use quantizers::QuantizerState;
 
 use crate::experiment::{Decay, Experiment, OptimizerKind, OptimizerSettings};
 use crate::network::{Kind, Network};
-use crate::quantizer::memory::Role;
 
 const ADAM_EPSILON: f64 = 1e-8;
 
@@ -16,16 +18,9 @@ const ADAM_EPSILON: f64 = 1e-8;
 pub struct Optimizer {
     /// First and (Adam) second moment of every parameter.
     pub(super) tensors: Vec<[Option<Tensor<1>>; 2]>,
-    pub(super) slots: Vec<[ScalarState; 2]>,
+    pub(super) quantizers: Vec<QuantizerState>,
     /// Updates taken, for Adam's bias correction.
     pub(super) updates: u64,
-}
-
-/// Moments of one host number.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct ScalarState {
-    first: f64,
-    second: f64,
 }
 
 impl Optimizer {
@@ -33,14 +28,15 @@ impl Optimizer {
     pub fn new(network: &Network) -> Self {
         Self {
             tensors: network.parameters.iter().map(|_| [None, None]).collect(),
-            slots: vec![[ScalarState::default(); 2]; network.slots.len()],
+            quantizers: vec![QuantizerState::default(); network.slots.len()],
             updates: 0,
         }
     }
 
     /// Forgets the quantizers' history (they were initialised anew).
-    pub fn reset_slots(&mut self) {
-        self.slots.iter_mut().for_each(|s| *s = Default::default());
+    pub fn reset_quantizers(&mut self) {
+        let all = self.quantizers.iter_mut();
+        all.for_each(|state| *state = QuantizerState::default());
     }
 
     /// One update of every parameter that has a gradient. Gradients come without decay.
@@ -119,46 +115,6 @@ impl Optimizer {
             parameters[*i].set(value.clone().slice([own]));
         }
     }
-
-    /// Updates the quantizers from the gradients that reached them, then projects them back to
-    /// where the recipe allows. Returns the gradients as the optimizer saw them: after decay and
-    /// clipping.
-    pub fn update_slots(
-        &mut self,
-        network: &mut Network,
-        experiment: &Experiment,
-        lr: f64,
-        mut gradients: Vec<[f64; 2]>,
-    ) -> Vec<[f64; 2]> {
-        let settings = &experiment.optimizer;
-        let all = network
-            .slots
-            .iter_mut()
-            .zip(&mut self.slots)
-            .zip(&mut gradients);
-        for ((slot, state), gradient) in all {
-            let lr = lr
-                * match slot.role {
-                    Role::Weight | Role::Bias => settings.lr_weight_quantizers,
-                    Role::Activation => settings.lr_activation_quantizers,
-                };
-            let step = slot.quantizer.raw_step_and_range(slot.parameters).0;
-            for i in 0..2 {
-                if settings.decay == Decay::All {
-                    gradient[i] += settings.weight_decay * slot.parameters[i];
-                }
-                if experiment.clips() {
-                    gradient[i] = gradient[i].clamp(-step, step);
-                }
-                if slot.quantizer.is_learned(i) {
-                    let update = state[i].update(gradient[i], settings, self.updates, lr);
-                    slot.parameters[i] -= update;
-                }
-            }
-            slot.parameters = slot.quantizer.project(slot.parameters);
-        }
-        gradients
-    }
 }
 
 /// Adam's moments after a gradient.
@@ -175,22 +131,4 @@ fn adam(
 fn corrections(settings: &OptimizerSettings, updates: u64) -> (f64, f64) {
     let power = |b: f64| 1.0 - b.powi(updates.min(i32::MAX as u64) as i32);
     (power(settings.momentum), power(settings.beta2))
-}
-
-impl ScalarState {
-    fn update(&mut self, g: f64, settings: &OptimizerSettings, updates: u64, lr: f64) -> f64 {
-        match settings.kind {
-            OptimizerKind::Sgd => {
-                self.first = settings.momentum * self.first + g;
-                lr * self.first
-            }
-            OptimizerKind::Adam => {
-                let (b1, b2) = (settings.momentum, settings.beta2);
-                self.first = b1 * self.first + (1.0 - b1) * g;
-                self.second = b2 * self.second + (1.0 - b2) * g * g;
-                let (c1, c2) = corrections(settings, updates);
-                lr * self.first / c1 / ((self.second / c2).sqrt() + ADAM_EPSILON)
-            }
-        }
-    }
 }

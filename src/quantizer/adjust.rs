@@ -1,0 +1,317 @@
+//! Changes of a quantizer's parameters that no gradient makes: one bit less, a fit to values, a
+//! conversion between parametrizations, and the margin that keeps a bitwidth from flickering.
+
+use super::grid::{Grid, dynamic, largest_level, round_to_power_of_two};
+use super::parametrization::{Family, Parametrization, Quantizer};
+
+/// Octaves that an inferred bitwidth's range keeps from where one more bit begins: exactly there, the
+/// first step of the gradient would add it.
+const BELOW_NEXT_BIT: f64 = 0.1;
+
+/// Octaves that a 1-level `d` stays below the power of two it is rounded to: at two bits (signed) the
+/// range is that power itself, and the recipe wants `d <= q_max - 1e-5`.
+const BELOW_RANGE: f64 = 0.25;
+
+/// Octaves below the largest value that a fit looks for the best range in.
+const FITTED_OCTAVES: i32 = 12;
+
+/// Halvings of the interval in which a change of the grid lies.
+const BISECTIONS: u32 = 40;
+
+/// A quantizer's two parameters on one scale: `b` in bits, the others as log2, so that a step of one
+/// is worth one bit of bitwidth whichever of them takes it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Coordinates(pub [f64; 2]);
+
+impl Quantizer {
+    /// The parameters as coordinates.
+    pub fn coordinates(&self, parameters: [f64; 2]) -> Coordinates {
+        let names = self.parametrization.parameter_names();
+        Coordinates([0, 1].map(|i| match names[i] {
+            "b" => parameters[i],
+            _ => parameters[i].log2(),
+        }))
+    }
+
+    /// The parameters at these coordinates.
+    pub fn at(&self, coordinates: Coordinates) -> [f64; 2] {
+        let names = self.parametrization.parameter_names();
+        [0, 1].map(|i| match names[i] {
+            "b" => coordinates.0[i],
+            _ => coordinates.0[i].exp2(),
+        })
+    }
+
+    /// Derivative of each parameter with respect to its coordinate: what turns gradients of
+    /// parameters into gradients of coordinates.
+    pub fn per_coordinate(&self, parameters: [f64; 2]) -> [f64; 2] {
+        let names = self.parametrization.parameter_names();
+        [0, 1].map(|i| match names[i] {
+            "b" => 1.0,
+            _ => parameters[i] * std::f64::consts::LN_2,
+        })
+    }
+
+    /// Parameters whose grid has this `step` (`d` or `q_min`, a power of two), the range `q_max`, and
+    /// this bitwidth; where they are inferred, away from where they change.
+    ///
+    /// The result is clamped to the bounds; where they cut, the grid differs.
+    pub fn parameters_of(&self, step: f64, q_max: f64, bits: f64) -> [f64; 2] {
+        let parameters = match self.parametrization {
+            Parametrization::U1 | Parametrization::P1 => [bits, step],
+            Parametrization::U2 => [bits, largest_level(self.signed, bits) * step],
+            Parametrization::U3 => {
+                let most = largest_level(self.signed, bits) * step * (-BELOW_NEXT_BIT).exp2();
+                let q_max = q_max.min(most);
+                let d = if q_max <= step {
+                    step * (-BELOW_RANGE).exp2()
+                } else {
+                    step
+                };
+                [d, q_max]
+            }
+            Parametrization::P3 => [step, q_max],
+            Parametrization::P2 => [bits, q_max],
+        };
+        self.clamped(parameters)
+    }
+
+    /// Parameters of the same levels that are away from where step or bitwidth change.
+    pub fn recentred(&self, parameters: [f64; 2]) -> [f64; 2] {
+        let grid = self.grid(parameters);
+        self.parameters_of(f64::from(grid.step), f64::from(grid.q_max), grid.bits)
+    }
+
+    /// The ways to do with one bit less: first a coarser step over the same range, then a shorter
+    /// range with the same step. Empty at the least bitwidth; ways that the clamps forbid are left
+    /// out.
+    pub fn one_bit_less(&self, parameters: [f64; 2]) -> Vec<[f64; 2]> {
+        let grid = self.grid(parameters);
+        let bits = grid.bits - 1.0;
+        if bits < self.least_bits() {
+            return Vec::new();
+        }
+        let (step, q_max) = (f64::from(grid.step), f64::from(grid.q_max));
+        let (coarser, shorter) = match grid.family {
+            Family::Uniform => {
+                let levels = largest_level(self.signed, bits).max(1.0);
+                let coarser = (2.0 * step, q_max.min(levels * 2.0 * step));
+                (coarser, (step, q_max.min(levels * step)))
+            }
+            Family::PowerOfTwo => {
+                let ratio = dynamic(bits);
+                ((q_max / ratio, q_max), (step, q_max.min(step * ratio)))
+            }
+        };
+        [coarser, shorter]
+            .into_iter()
+            .map(|(step, q_max)| self.parameters_of(step, q_max, bits))
+            .filter(|p| self.grid(*p).bits <= bits)
+            .collect()
+    }
+
+    /// Parameters of `bits` bits that quantize `values` with the smallest squared error, among
+    /// ranges a power of two apart.
+    pub fn fitted(&self, values: &[f32], bits: f64) -> [f64; 2] {
+        let largest = values.iter().fold(0f32, |m, v| m.max(v.abs()));
+        let top = round_to_power_of_two(f64::from(largest.max(f32::MIN_POSITIVE))).log2();
+        let candidates = (-1..FITTED_OCTAVES).map(|octave| {
+            let reach = (top - f64::from(octave)).exp2();
+            let (step, q_max) = match self.parametrization.family() {
+                Family::Uniform => {
+                    let levels = largest_level(self.signed, bits).max(1.0);
+                    let step = round_to_power_of_two(reach / levels);
+                    (step, levels * step)
+                }
+                Family::PowerOfTwo => (reach / dynamic(bits), reach),
+            };
+            self.parameters_of(step, q_max, bits)
+        });
+        self.closest(candidates, values)
+            .expect("the candidates are not empty")
+    }
+
+    /// Of these parameters those that quantize `values` with the smallest squared error; the first
+    /// where several do, or where there are no values.
+    pub fn closest(
+        &self,
+        candidates: impl IntoIterator<Item = [f64; 2]>,
+        values: &[f32],
+    ) -> Option<[f64; 2]> {
+        let errors = candidates.into_iter().map(|p| {
+            let grid = self.grid(p);
+            let error = |v: &f32| f64::from(grid.forward(*v) - v).powi(2);
+            (p, values.iter().map(error).sum::<f64>())
+        });
+        errors
+            .reduce(|best, next| if next.1 < best.1 { next } else { best })
+            .map(|(p, _)| p)
+    }
+
+    /// Parameters after an update that moved them from `before` to `after`, with hysteresis: where
+    /// the update changed the grid, the parameter that did goes on to `octaves` beyond the place
+    /// where it changes. To undo the change the gradient then has to move it back by that much.
+    pub fn with_hysteresis(&self, before: [f64; 2], after: [f64; 2], octaves: f64) -> [f64; 2] {
+        let (from, mut to) = (self.coordinates(before), self.coordinates(after));
+        for i in 0..2 {
+            let there = |v: f64| {
+                let mut at = to;
+                at.0[i] = v;
+                Levels::of(&self.grid(self.at(at)))
+            };
+            let (mut near, mut far) = (from.0[i], to.0[i]);
+            let old = there(near);
+            if near == far || there(far) == old {
+                continue;
+            }
+            for _ in 0..BISECTIONS {
+                let middle = (near + far) / 2.0;
+                *(if there(middle) == old {
+                    &mut near
+                } else {
+                    &mut far
+                }) = middle;
+            }
+            let margin = octaves.copysign(to.0[i] - from.0[i]);
+            let beyond = far + margin;
+            let further = (beyond - to.0[i]) * margin > 0.0;
+            // Not across the next change: a margin wider than that would skip a level.
+            if further && there(beyond) == there(to.0[i]) {
+                to.0[i] = beyond;
+            }
+        }
+        self.at(to)
+    }
+}
+
+/// What tells grids apart: a range that moves between two bitwidths of a uniform grid does not
+/// change it.
+#[derive(PartialEq)]
+struct Levels {
+    step: f32,
+    bits: f64,
+    octaves: Option<f32>,
+}
+
+impl Levels {
+    fn of(grid: &Grid) -> Self {
+        Self {
+            step: grid.step,
+            bits: grid.bits,
+            octaves: (grid.family == Family::PowerOfTwo).then_some(grid.q_max),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::quantizer::{InitialBits, Rules, initial_parameters};
+
+    fn quantizers() -> impl Iterator<Item = Quantizer> {
+        Parametrization::ALL
+            .into_iter()
+            .flat_map(|p| [true, false].map(|signed| Quantizer::learned(p, signed, Rules::Paper)))
+    }
+
+    fn start(q: &Quantizer, bits: f64) -> [f64; 2] {
+        initial_parameters(q, 0.7, InitialBits(bits))
+    }
+
+    #[test]
+    fn a_bit_less_is_one_bit_less_down_to_the_least() {
+        for q in quantizers() {
+            let mut at = start(&q, 5.0);
+            for bits in (q.least_bits() as u32..5).rev() {
+                let ways = q.one_bit_less(at);
+                assert!(!ways.is_empty(), "{q:?} at {bits}");
+                for way in &ways {
+                    assert_eq!(q.grid(*way).bits, f64::from(bits), "{q:?} {way:?}");
+                    assert_eq!(q.grid(q.project(*way)), q.grid(*way), "{q:?} {way:?}");
+                }
+                at = ways[0];
+            }
+            assert!(q.one_bit_less(at).is_empty(), "{q:?}");
+        }
+    }
+
+    #[test]
+    fn a_coarser_step_keeps_the_range_and_a_shorter_range_keeps_the_step() {
+        for q in quantizers() {
+            let at = start(&q, 4.0);
+            let (before, ways) = (q.grid(at), q.one_bit_less(at));
+            let [coarser, shorter] = [0, 1].map(|i| q.grid(ways[i]));
+            assert!(coarser.q_max >= 0.75 * before.q_max, "{q:?} {coarser:?}");
+            assert_eq!(shorter.step, before.step, "{q:?}");
+        }
+    }
+
+    #[test]
+    fn a_fit_beats_its_neighbours_and_the_largest_value() {
+        // A wide bell: its largest value says little about where two bits should lie.
+        let values: Vec<f32> = (0..999)
+            .map(|i| {
+                let u = (f64::from(i) + 0.5) / 999.0;
+                ((u / (1.0 - u)).ln() * 0.05) as f32
+            })
+            .collect();
+        for q in quantizers().filter(|q| q.signed) {
+            for bits in [2.0, 3.0, 4.0] {
+                let fit = q.fitted(&values, bits);
+                let grid = q.grid(fit);
+                assert_eq!(grid.bits, bits, "{q:?}");
+                let error = |p: [f64; 2]| -> f64 {
+                    let g = q.grid(p);
+                    values
+                        .iter()
+                        .map(|v| f64::from(g.forward(*v) - v).powi(2))
+                        .sum()
+                };
+                let largest = initial_parameters(&q, 0.38, InitialBits(bits));
+                assert!(error(fit) <= error(largest), "{q:?} {bits}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_goes_on_beyond_its_place_and_nothing_else_moves() {
+        let q = Quantizer::learned(Parametrization::U3, true, Rules::Paper);
+        // log2 d crosses -3.5 upwards.
+        let [d, q_max] = q.with_hysteresis([0.0880, 0.7], [0.0885, 0.7], 0.1);
+        assert!((d.log2() - -3.4).abs() < 1e-6, "{}", d.log2());
+        assert!((q_max - 0.7).abs() < 1e-12);
+        // q_max crosses 7 d downwards: four bits become... three.
+        let [_, q_max] = q.with_hysteresis([0.125, 0.376], [0.125, 0.374], 0.1);
+        assert!((q_max / 0.375 - (-0.1f64).exp2()).abs() < 1e-6, "{q_max}");
+        // No change of the grid: the update stands.
+        let still = q.with_hysteresis([0.100, 0.7], [0.101, 0.71], 0.1);
+        assert!((still[0] - 0.101).abs() < 1e-12 && (still[1] - 0.71).abs() < 1e-12);
+    }
+
+    proptest! {
+        #[test]
+        fn hysteresis_keeps_the_grid_of_the_update(
+            index in 0..12usize, bits in 2.0..7.0f64, moves in [-0.4..0.4f64, -0.4..0.4f64],
+        ) {
+            let q = quantizers().nth(index).expect("twelve");
+            let before = q.project(start(&q, bits.round()));
+            let Coordinates(c) = q.coordinates(before);
+            let after = q.project(q.at(Coordinates([c[0] + moves[0], c[1] + moves[1]])));
+            let with = q.with_hysteresis(before, after, 0.1);
+            prop_assert_eq!(q.grid(with).bits, q.grid(after).bits);
+            prop_assert_eq!(q.grid(with).step, q.grid(after).step);
+        }
+
+        #[test]
+        fn coordinates_return(index in 0..12usize, bits in 2.0..8.0f64) {
+            let q = quantizers().nth(index).expect("twelve");
+            let p = start(&q, bits);
+            let back = q.at(q.coordinates(p));
+            for i in 0..2 {
+                prop_assert!((back[i] / p[i] - 1.0).abs() < 1e-12);
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The constraints (8a), (8b), (8c) and BOPs as terms of the loss.
+//!
+//! Everything is computed on the host in f64: bitwidths depend on two numbers per quantizer, so
+//! no graph is needed and the gradient is exact.
+
+mod multiplier;
+mod projection;
+mod ramp;
+
+pub use projection::Costs;
+
+use multiplier::Multiplier;
+use ramp::Ramp;
+use serde::{Deserialize, Serialize};
+
+use crate::experiment::Budgets;
+use crate::network::Network;
+use crate::quantizer::memory::{Resource, Stored, Usage, bitwidth_slopes};
+use crate::run::Budget;
+
+/// Multipliers of the constraints; part of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Constraints {
+    multipliers: Vec<(Resource, Multiplier)>,
+    ramps: Vec<Ramp>,
+    pub(super) costs: Costs,
+}
+
+/// The constraints' share of a step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Terms {
+    /// `max(0, g)^2` of (8a), before lambda.
+    pub weight_penalty: f64,
+    /// The same of (8b) and (8c), summed.
+    pub activation_penalty: f64,
+    /// What is added to the loss.
+    pub loss: f64,
+    /// Gradient of that with respect to both parameters of every slot.
+    pub gradients: Vec<[f64; 2]>,
+}
+
+impl Constraints {
+    /// At the start of a run.
+    pub fn new() -> Self {
+        Self {
+            multipliers: Vec::new(),
+            ramps: Vec::new(),
+            costs: Costs::default(),
+        }
+    }
+
+    /// Limits in force at this epoch, in the order of the budgets; they tighten until epoch `until`
+    /// at the latest.
+    pub(super) fn limits(
+        &mut self,
+        budgets: &Budgets,
+        network: &Network,
+        epoch: f64,
+        until: f64,
+    ) -> Vec<(Resource, f64)> {
+        if budgets.limits.is_empty() || !network.quantized {
+            return Vec::new();
+        }
+        let limits = ramp::limits(&mut self.ramps, budgets, &network.usage(), epoch, until);
+        let resources = budgets.limits.iter().map(|(resource, ..)| *resource);
+        resources.zip(limits).collect()
+    }
+
+    /// Penalties and their gradients at the network's current bitwidths; moves the multipliers.
+    pub(super) fn terms(
+        &mut self,
+        budgets: &Budgets,
+        limits: &[(Resource, f64)],
+        network: &Network,
+    ) -> Terms {
+        let mut terms = Terms {
+            weight_penalty: 0.0,
+            activation_penalty: 0.0,
+            loss: 0.0,
+            gradients: vec![[0.0; 2]; network.slots.len()],
+        };
+        if limits.is_empty() {
+            return terms;
+        }
+        let stored = network.stored();
+        let usage = Usage::of(&stored, network.multiplications());
+        let mut slopes = vec![0.0; stored.len()];
+        for ((resource, limit), (_, _, lambda)) in limits.iter().zip(&budgets.limits) {
+            let amount = usage.amount(*resource);
+            let excess = amount - limit;
+            let square = excess.max(0.0).powi(2);
+            match resource {
+                Resource::Weights => terms.weight_penalty += square,
+                Resource::ActivationSum | Resource::ActivationMax => {
+                    terms.activation_penalty += square;
+                }
+                Resource::Bops => {}
+            }
+            let multiplier = self.multiplier(*resource);
+            let (loss, slope) = multiplier.apply(budgets.method, *lambda, amount, *limit);
+            terms.loss += loss;
+            if slope > 0.0 {
+                let (rules, macs) = (network.rules(), network.multiplications());
+                let of = bitwidth_slopes(*resource, rules, &stored, macs);
+                slopes
+                    .iter_mut()
+                    .zip(of)
+                    .for_each(|(sum, s)| *sum += slope * s);
+            }
+        }
+        self.pull(network, &stored, &slopes, &mut terms.gradients);
+        terms
+    }
+
+    /// Chain rule from stored bitwidths to the slots' parameters.
+    fn pull(
+        &self,
+        network: &Network,
+        stored: &[Stored],
+        slopes: &[f64],
+        gradients: &mut [[f64; 2]],
+    ) {
+        debug_assert_eq!(stored.len(), slopes.len());
+        for (slot, slope) in network.stored_slots().into_iter().zip(slopes) {
+            let Some(slot) = slot else { continue };
+            let of = &network.slots[slot];
+            let bitwidth = of.quantizer.bitwidth_gradients(of.parameters);
+            gradients[slot][0] += slope * bitwidth[0];
+            gradients[slot][1] += slope * bitwidth[1];
+        }
+    }
+
+    fn multiplier(&mut self, resource: Resource) -> &mut Multiplier {
+        let position = self.multipliers.iter().position(|(r, _)| *r == resource);
+        let position = position.unwrap_or_else(|| {
+            self.multipliers.push((resource, Multiplier::default()));
+            self.multipliers.len() - 1
+        });
+        &mut self.multipliers[position].1
+    }
+}
+
+impl Default for Constraints {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Whether every budget is met.
+pub(super) fn met(budgets: &Budgets, usage: &Usage) -> bool {
+    let limits = budgets.limits.iter();
+    let limits: Vec<_> = limits.map(|(r, limit, _)| (*r, *limit)).collect();
+    met_limits(&limits, usage)
+}
+
+/// Whether the usage is within these limits.
+pub(super) fn met_limits(limits: &[(Resource, f64)], usage: &Usage) -> bool {
+    // kB are sums of exact multiples of 1/8192; the margin covers their summation.
+    limits
+        .iter()
+        .all(|(resource, limit)| usage.amount(*resource) <= limit + 1e-9)
+}
+
+/// The constraints as events carry them.
+pub(super) fn listed(budgets: &Budgets) -> Vec<Budget> {
+    let limits = budgets.limits.iter();
+    limits
+        .map(|(resource, limit, _)| Budget {
+            resource: *resource,
+            limit: *limit,
+        })
+        .collect()
+}

@@ -1,0 +1,144 @@
+//! Bitwidths projected onto the budgets: constraint (8) itself, where a penalty (10) asks for it.
+//!
+//! After an update that leaves a budget exceeded, quantizers give up bits one at a time, first the one
+//! whose bit costs least for what it saves. What it costs is measured: the loss on a fixed batch of
+//! training data with that quantizer one bit poorer. Measurements are kept, and repeated only for the
+//! quantizer that seems the cheapest, until the cheapest has just been measured: a bit costs more the
+//! fewer are left, so an old measurement is seldom too high.
+//!
+//! The gradients of `d` and `q_max` go on to move bitwidths either way. Where one rises beyond the
+//! budget, it keeps its bit only if that is worth several times what another's costs; otherwise it
+//! loses it again at once. Layers that are worth about the same would take turns.
+
+use serde::{Deserialize, Serialize};
+
+use super::met_limits;
+use crate::network::Network;
+use crate::quantizer::memory::{Resource, Usage, bitwidth_slopes};
+
+/// How many times what another bit costs a bit must be worth that rose beyond the budget.
+const WORTH: f64 = 4.0;
+
+/// What one bit less would cost each quantizer, as last measured; part of a checkpoint.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Costs {
+    known: Vec<Option<Cost>>,
+    /// Bitwidths after the last projection.
+    bits: Vec<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Cost {
+    /// Bitwidth that it was measured at.
+    bits: f64,
+    /// Added to the loss, nats.
+    loss: f64,
+    /// Parameters of one bit less.
+    parameters: [f64; 2],
+}
+
+impl Costs {
+    /// Lowers bitwidths until every limit is met, or none can be lowered further. `loss` measures the
+    /// network as it is. Returns the quantizers that were lowered.
+    pub(in crate::training) fn project(
+        &mut self,
+        limits: &[(Resource, f64)],
+        network: &mut Network,
+        mut loss: impl FnMut(&mut Network) -> f64,
+    ) -> Vec<usize> {
+        self.known.resize(network.slots.len(), None);
+        let bits = |network: &Network| network.slots.iter().map(|s| s.grid().bits).collect();
+        let now: Vec<f64> = bits(network);
+        let before = std::mem::replace(&mut self.bits, now);
+        let risen: Vec<bool> = if before.len() == self.bits.len() {
+            self.bits.iter().zip(before).map(|(b, a)| *b > a).collect()
+        } else {
+            vec![false; self.bits.len()]
+        };
+        let mut lowered = Vec::new();
+        while let Some(saved) = exceeded(limits, network) {
+            let mut fresh = vec![false; network.slots.len()];
+            let mut now = None;
+            let chosen = loop {
+                let Some(slot) = self.cheapest(network, &saved, &risen) else {
+                    return lowered;
+                };
+                if fresh[slot] {
+                    break slot;
+                }
+                let now = *now.get_or_insert_with(|| loss(network));
+                self.known[slot] = measure(network, slot, now, &mut loss);
+                fresh[slot] = true;
+            };
+            let cost = self.known[chosen].take().expect("just measured");
+            network.slots[chosen].parameters = cost.parameters;
+            self.bits[chosen] = network.slots[chosen].grid().bits;
+            lowered.push(chosen);
+        }
+        lowered
+    }
+
+    /// The quantizer whose next bit costs least for what it saves: one that has not been measured at
+    /// its bitwidth comes first.
+    fn cheapest(&self, network: &Network, saved: &[f64], risen: &[bool]) -> Option<usize> {
+        let slots = network.slots.iter().enumerate();
+        slots
+            .filter(|(i, slot)| {
+                let q = &slot.quantizer;
+                saved[*i] > 0.0 && q.is_learned(0) && !q.one_bit_less(slot.parameters).is_empty()
+            })
+            .map(|(i, slot)| {
+                let known = self.known[i].filter(|cost| cost.bits == slot.grid().bits);
+                let worth = if risen[i] { WORTH } else { 1.0 };
+                let ratio = |cost: Cost| cost.loss / saved[i] / worth;
+                (i, known.map_or(f64::NEG_INFINITY, ratio))
+            })
+            .min_by(|a, b| a.1.total_cmp(&b.1))
+            .map(|(i, _)| i)
+    }
+}
+
+/// What a bit less of each quantizer saves of the first resource that is exceeded.
+fn exceeded(limits: &[(Resource, f64)], network: &Network) -> Option<Vec<f64>> {
+    let stored = network.stored();
+    let usage = Usage::of(&stored, network.multiplications());
+    let (resource, _) = limits
+        .iter()
+        .find(|limit| !met_limits(&[**limit], &usage))?;
+    let slopes = bitwidth_slopes(
+        *resource,
+        network.rules(),
+        &stored,
+        network.multiplications(),
+    );
+    let mut saved = vec![0.0; network.slots.len()];
+    for (slot, slope) in network.stored_slots().into_iter().zip(slopes) {
+        if let Some(slot) = slot {
+            saved[slot] += slope;
+        }
+    }
+    Some(saved)
+}
+
+/// Tries the ways to one bit less; the network is left as it was.
+fn measure(
+    network: &mut Network,
+    slot: usize,
+    now: f64,
+    loss: &mut impl FnMut(&mut Network) -> f64,
+) -> Option<Cost> {
+    let of = &network.slots[slot];
+    let (before, bits) = (of.parameters, of.grid().bits);
+    let ways = of.quantizer.one_bit_less(before);
+    let costs = ways.into_iter().map(|parameters| {
+        network.slots[slot].parameters = parameters;
+        Cost {
+            bits,
+            loss: loss(network) - now,
+            parameters,
+        }
+    });
+    let best = costs.reduce(|best, next| if next.loss < best.loss { next } else { best });
+    network.slots[slot].parameters = before;
+    best
+}

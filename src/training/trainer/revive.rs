@@ -1,0 +1,108 @@
+//! A way back for layers that have died.
+//!
+//! A layer is dead where its weights are all clipped, or all on level zero: none of them has a
+//! gradient that could bring it back, and batch norm makes the loss blind to their scale. After
+//! `quantizers.revive_steps` steps its quantizer is fitted to its weights anew, at the bitwidth it has.
+
+use super::Trainer;
+use crate::quantizer::memory::Role;
+use crate::quantizer::{InitialBits, Sums, initial_parameters};
+
+/// A quantizer that was initialised anew, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reinitialised {
+    /// Name of its layer.
+    pub layer: String,
+    /// What it quantizes.
+    pub role: Role,
+    /// What was found.
+    pub reason: String,
+    /// Step (or `q_min`) and range before, unrounded.
+    pub before: [f64; 2],
+    /// The same afterwards.
+    pub after: [f64; 2],
+}
+
+impl Trainer {
+    /// Quantizers that were initialised anew since this was last asked.
+    pub fn take_reinitialised(&mut self) -> Vec<Reinitialised> {
+        std::mem::take(&mut self.reinitialised)
+    }
+
+    /// Initialises the quantizers of a layer anew at the bitwidths they have; `false` where no layer
+    /// has that name or no quantizer is in use.
+    pub fn reinitialise(&mut self, layer: &str) -> bool {
+        let slots = 0..self.network.slots.len();
+        let slots: Vec<usize> = slots
+            .filter(|i| self.network.quantized && self.network.slots[*i].name == layer)
+            .collect();
+        for slot in &slots {
+            self.reinitialise_slot(*slot, "asked for".into());
+        }
+        !slots.is_empty()
+    }
+
+    /// Counts for how long layers have been dead, and brings back those that were for too long.
+    pub(super) fn revive(&mut self, sums: &[Option<Sums>], count: usize) {
+        let Some(limit) = self.experiment.quantizers.revive_steps else {
+            return;
+        };
+        let share = self.experiment.verdicts.dead;
+        for slot in 0..self.network.slots.len() {
+            let samples = match self.network.slots[slot].role {
+                Role::Activation => count,
+                Role::Weight | Role::Bias => 1,
+            };
+            let elements = (self.slot_elements[slot] * samples) as f64;
+            let sums = sums[slot].unwrap_or_default();
+            let (clipped, zeros) = (sums.clipped / elements, sums.zeros / elements);
+            let dead = clipped >= share || zeros >= share;
+            if self.optimizer.quantizers[slot].count_dead(dead) >= limit {
+                let what = if clipped >= share {
+                    "clipped"
+                } else {
+                    "on level zero"
+                };
+                let percent = clipped.max(zeros) * 100.0;
+                let reason = format!("{percent:.1} % of the elements {what} for {limit} steps");
+                self.reinitialise_slot(slot, reason);
+            }
+        }
+    }
+
+    fn reinitialise_slot(&mut self, slot: usize, reason: String) {
+        let of = &self.network.slots[slot];
+        let (quantizer, bits) = (of.quantizer.clone(), of.grid().bits);
+        let before: [f64; 2] = quantizer.raw_step_and_range(of.parameters).into();
+        let parameters = match self.slot_parameters[slot] {
+            Some(parameter) => {
+                let values = self.network.parameters[parameter].to_vec();
+                quantizer.fitted(&values, bits)
+            }
+            None => {
+                let activations = 0..slot;
+                let place = activations
+                    .filter(|i| self.network.slots[*i].role == Role::Activation)
+                    .count();
+                let largest = self.largest_activations().get(place).copied();
+                match largest {
+                    Some(largest) if largest > 0.0 => {
+                        initial_parameters(&quantizer, largest, InitialBits(bits))
+                    }
+                    // Nothing comes in: no range would help.
+                    _ => return,
+                }
+            }
+        };
+        let of = &mut self.network.slots[slot];
+        of.parameters = quantizer.project(parameters);
+        self.optimizer.quantizers[slot].stop();
+        self.reinitialised.push(Reinitialised {
+            layer: of.name.clone(),
+            role: of.role,
+            reason,
+            before,
+            after: quantizer.raw_step_and_range(of.parameters).into(),
+        });
+    }
+}

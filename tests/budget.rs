@@ -1,0 +1,241 @@
+//! Runs under a budget: they end within it, with every layer alive, whatever the parametrization and
+//! the method.
+
+mod common;
+
+use std::sync::Arc;
+
+use bitscope::experiment::{Experiment, load_embedded};
+use bitscope::quantizer::memory::{Resource, Role};
+use bitscope::quantizer::{Family, Parametrization};
+use bitscope::run::{Event, LayerInfo, LayerRecord, RunFolder, Split, StepRecord};
+use bitscope::training::{Session, Setup, Trainer};
+use common::SMALL;
+
+fn experiment(set: &[String]) -> Arc<Experiment> {
+    load_embedded("small.toml", SMALL, &set.to_vec())
+        .unwrap_or_else(|e| panic!("{e}"))
+        .experiment
+}
+
+fn settings(more: &[&str]) -> Vec<String> {
+    let base = [
+        "train.float_epochs=2",
+        "train.epochs=6",
+        "optimizer.lr=0.05",
+        "schedule.kind=cosine",
+        // 16.3 kB at 4 bits, 8.1 at 2; activations 4.5 kB at 4 bits.
+        "budget.weights_kb=10",
+        "budget.activations_sum_kb=3",
+        "quantizers.rate=0.02",
+    ];
+    base.iter().chain(more).map(|s| (*s).to_owned()).collect()
+}
+
+fn trainer(set: &[String]) -> Trainer {
+    let experiment = experiment(set);
+    let splits = bitscope::dataset::open(&experiment).expect("data");
+    let engine = bitscope::device::parse("flex").expect("compiled in");
+    Trainer::new(experiment, splits, bitscope::device::burn_device(engine)).expect("built")
+}
+
+/// Every step of a run to its end.
+fn run(set: &[String]) -> (Vec<LayerInfo>, Vec<StepRecord>) {
+    let mut trainer = trainer(set);
+    let layers = trainer.layers();
+    let mut steps = Vec::new();
+    while !trainer.is_done() {
+        trainer.enter_phase();
+        steps.push(trainer.step(true));
+    }
+    (layers, steps)
+}
+
+fn layers(step: &StepRecord) -> &[LayerRecord] {
+    step.layers.as_deref().expect("probed")
+}
+
+fn dead(infos: &[LayerInfo], step: &StepRecord) -> Vec<String> {
+    let all = infos.iter().zip(layers(step));
+    all.filter(|(info, r)| info.role != Role::Activation && r.clipped > 0.99)
+        .map(|(info, _)| info.name.clone())
+        .collect()
+}
+
+#[test]
+fn every_parametrization_ends_within_its_budget_with_every_layer_alive() {
+    for p in Parametrization::ALL {
+        let name = p.name();
+        let set = settings(&[
+            &format!("weights.quantizer={name}"),
+            &format!("activations.quantizer={name}"),
+        ]);
+        let (infos, steps) = run(&set);
+        let ramp_ends = 2.0 + 6.0 / 4.0;
+        for step in steps.iter().filter(|s| s.epoch > ramp_ends + 0.05) {
+            assert!(
+                step.budget_met,
+                "{p}: {:?} at step {}",
+                step.usage, step.step
+            );
+        }
+        let last = steps.last().expect("steps");
+        assert_eq!(dead(&infos, last), [""; 0], "{p}");
+        assert!(last.usage.weights > 8.0, "{p}: {:?}", last.usage);
+        // Chance is ln 10 = 2.30. Powers of two have no zero level for weights, which a schedule as
+        // short as this does not make up for.
+        let limit = match p.family() {
+            Family::Uniform => 1.6,
+            Family::PowerOfTwo => 2.15,
+        };
+        assert!(last.cross_entropy < limit, "{p}: {}", last.cross_entropy);
+    }
+}
+
+#[test]
+fn every_method_ends_within_its_budget() {
+    for method in ["projection", "penalty", "lagrangian", "controller"] {
+        let (infos, steps) = run(&settings(&[&format!("budget.method={method}")]));
+        let last = steps.last().expect("steps");
+        assert!(last.budget_met, "{method}: {:?}", last.usage);
+        assert_eq!(dead(&infos, last), [""; 0], "{method}");
+    }
+}
+
+#[test]
+fn bit_operations_and_the_largest_activation_are_held_too() {
+    let free = run(&settings(&[])).1[100].usage.gbops;
+    let limit = free / 2.0;
+    let mut set: Vec<String> = settings(&[
+        &format!("budget.gbops={limit}"),
+        "budget.activations_max_kb=1.5",
+    ]);
+    set.retain(|s| !s.starts_with("budget.weights") && !s.starts_with("budget.activations_sum"));
+    let (_, steps) = run(&set);
+    let last = &steps.last().expect("steps").usage;
+    assert!(last.amount(Resource::Bops) <= limit, "{last:?}");
+    assert!(last.amount(Resource::ActivationMax) <= 1.5, "{last:?}");
+}
+
+#[test]
+fn frozen_quantizers_stand_still_and_weights_do_not() {
+    let (_, steps) = run(&settings(&["quantizers.freeze_epochs=2"]));
+    let frozen: Vec<_> = steps.iter().filter(|s| s.epoch > 6.05).collect();
+    assert!(frozen.len() > 60);
+    let pairs =
+        |s: &StepRecord| -> Vec<(f32, f32)> { layers(s).iter().map(|r| (r.d, r.q_max)).collect() };
+    let first = pairs(frozen[0]);
+    assert!(frozen.iter().all(|s| pairs(s) == first));
+    let norm = |s: &StepRecord| layers(s)[0].weight_norm;
+    assert_ne!(norm(frozen[0]), norm(frozen[frozen.len() - 1]));
+}
+
+#[test]
+fn a_budget_tightens_over_its_ramp() {
+    let set = settings(&["budget.ramp_epochs=3", "weights.bits=8"]);
+    let (_, steps) = run(&set);
+    let quantized: Vec<_> = steps.iter().filter(|s| s.epoch > 2.02).collect();
+    let start = quantized[0].usage.weights;
+    assert!(start > 30.0, "{start}");
+    for step in &quantized {
+        let share = ((step.epoch - 2.0) / 3.0).min(1.0);
+        // One step behind: the limit is that of the step's beginning.
+        let limit = 10.0 * (start / 10.0).powf(1.0 - share + 0.02);
+        assert!(step.usage.weights <= limit + 1e-6, "step {}", step.step);
+    }
+    let halfway = quantized.iter().find(|s| s.epoch > 3.5).expect("a step");
+    assert!(halfway.usage.weights > 12.0, "{:?}", halfway.usage);
+}
+
+#[test]
+fn what_is_saved_is_what_was_measured_within_budget() {
+    let root = tempfile::tempdir().expect("a folder");
+    let folder = RunFolder::create(root.path(), "test").expect("created");
+    let setup = Setup {
+        experiment: experiment(&settings(&[])),
+        folder: folder.clone(),
+        resume: None,
+        fork: None,
+        max_steps: None,
+    };
+    let (sender, events) = std::sync::mpsc::channel();
+    let mut session = Session::start(setup, move |event| drop(sender.send(event)));
+    let events: Vec<Arc<Event>> = events.iter().collect();
+    session.join();
+    let checks = events.iter().filter_map(|e| match e.as_ref() {
+        Event::Evaluation {
+            split: Split::Validation,
+            budget_met,
+            best,
+            error,
+            ..
+        } => Some((*budget_met, *best, *error)),
+        _ => None,
+    });
+    let checks: Vec<_> = checks.collect();
+    assert!(checks.iter().all(|(met, best, _)| *met || !*best));
+    assert!(checks.iter().any(|(_, best, _)| *best));
+    let best = folder.best_checkpoint().expect("saved");
+    let mut again = trainer(&settings(&[]));
+    again.restore(&best).expect("of this run");
+    assert!(again.budget_met());
+    let lowest = checks.iter().filter(|c| c.0).map(|c| c.2);
+    let lowest = lowest.fold(f64::INFINITY, f64::min);
+    let measured = again.validate(|| true).expect("validation data");
+    assert_eq!(measured.error, lowest);
+}
+
+/// A layer whose range lies far below its weights: all are clipped, none has a gradient.
+#[test]
+fn a_dead_layer_is_brought_back_and_it_is_recorded() {
+    let set: Vec<String> = [
+        "weights.init=fixed",
+        "weights.d=0.00390625",
+        "weights.q_max=0.005",
+        "weights.learn=none",
+        "activations.quantizer=none",
+        "quantizers.revive_steps=5",
+        "verdicts.dead=0.9",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let mut trainer = trainer(&set);
+    let clipped = |record: &StepRecord| layers(record)[1].clipped;
+    for _ in 0..4 {
+        let record = trainer.step(true);
+        assert!(clipped(&record) > 0.9, "{}", clipped(&record));
+        assert!(trainer.take_reinitialised().is_empty());
+    }
+    trainer.step(true);
+    let back = trainer.take_reinitialised();
+    assert!(back.iter().any(|r| r.layer == "conv2"), "{back:?}");
+    assert!(back[0].after[1] > back[0].before[1], "{back:?}");
+    assert!(back[0].reason.contains("clipped for 5 steps"), "{back:?}");
+    let record = trainer.step(true);
+    assert!(clipped(&record) < 0.7, "{}", clipped(&record));
+    // By hand as well, and only where there is such a layer.
+    assert!(trainer.reinitialise("conv3") && !trainer.reinitialise("conv9"));
+}
+
+#[test]
+fn a_run_under_a_budget_resumes_bit_for_bit() {
+    let set = settings(&["data.augment=crop-flip"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("c.safetensors");
+    let go = |t: &mut Trainer, n: usize| -> Vec<(f64, f64)> {
+        let step = |_| {
+            t.enter_phase();
+            let r = t.step(false);
+            (r.loss, r.usage.weights)
+        };
+        (0..n).map(step).collect()
+    };
+    // In the middle of the ramp: measured costs and the ramp's start are part of the state.
+    let mut whole = trainer(&set);
+    go(&mut whole, 100);
+    whole.save(&path).expect("saved");
+    let expected = go(&mut whole, 60);
+    let mut resumed = trainer(&set);
+    resumed.restore(&path).expect("restored");
+    assert_eq!(go(&mut resumed, 60), expected);
+}
