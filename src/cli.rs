@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::experiment::{self, Diagnostic, Diagnostics, Loaded, Overrides, render};
-use crate::run::{RunFolder, list_runs};
+use crate::run::{LockError, Parent, RunFolder, RunLock, list_runs};
+use crate::training::{Origin, Setup, TrainError, resumable};
 use crate::{device, headless};
 
 /// Exit codes, as the README documents them.
@@ -36,10 +37,10 @@ struct Cli {
 impl Cli {
     /// Whether it takes training steps.
     fn trains(&self) -> bool {
-        use Command::{Bench, Resume, Train};
+        use Command::{Bench, Fork, Resume, Train};
         matches!(
             self.command,
-            None | Some(Train { .. } | Resume { .. } | Bench { .. })
+            None | Some(Train { .. } | Resume { .. } | Fork { .. } | Bench { .. })
         )
     }
 }
@@ -61,6 +62,22 @@ pub(crate) struct Run {
     pub screen: Screen,
 }
 
+/// How a run begins.
+#[derive(Debug)]
+pub(crate) enum Begin {
+    /// In a folder of its own.
+    New,
+    /// Where it was.
+    Resume(RunFolder),
+    /// In a folder of its own, from a checkpoint of another.
+    Fork {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// Whose it is.
+        parent: Parent,
+    },
+}
+
 #[derive(Debug, Args, Clone, Copy)]
 pub(crate) struct Screen {
     /// Frames per second at most (10 suits slow connections)
@@ -69,23 +86,31 @@ pub(crate) struct Screen {
 }
 
 impl Run {
-    /// The folder to record in, and the checkpoint to go on from: a new folder, or the resumed
-    /// run's own. Traces go there from here on.
-    pub(crate) fn folder(
-        &self,
-        loaded: &Loaded,
-        resume: Option<(RunFolder, PathBuf)>,
-    ) -> Result<(RunFolder, Option<PathBuf>), CliError> {
-        let (folder, checkpoint) = match resume {
-            Some((folder, checkpoint)) => (folder, Some(checkpoint)),
-            None => {
-                let folder = RunFolder::create(&self.runs, &loaded.experiment.name)
-                    .map_err(|e| CliError::Failed(format!("{}: {e}", self.runs.display())))?;
-                (folder, None)
-            }
+    /// What a run needs to start: in a new folder, or the resumed run's own. Traces go there from
+    /// here on.
+    pub(crate) fn setup(&self, loaded: &Loaded, begin: Begin) -> Result<Setup, CliError> {
+        let (folder, origin) = match begin {
+            Begin::Resume(folder) => (folder, Origin::Resume),
+            Begin::New => (self.new_folder(loaded)?, Origin::New),
+            Begin::Fork { checkpoint, parent } => (
+                self.new_folder(loaded)?,
+                Origin::Fork { checkpoint, parent },
+            ),
         };
         crate::trace::to_file(&folder.trace());
-        Ok((folder, checkpoint))
+        let source = self.experiment.as_ref();
+        Ok(Setup {
+            experiment: loaded.experiment.clone(),
+            folder,
+            origin,
+            source: source.map(|p| std::path::absolute(p).unwrap_or(p.clone())),
+            max_steps: self.steps,
+        })
+    }
+
+    fn new_folder(&self, loaded: &Loaded) -> Result<RunFolder, CliError> {
+        RunFolder::create(&self.runs, &loaded.experiment.name)
+            .map_err(|e| CliError::Failed(format!("{}: {e}", self.runs.display())))
     }
 }
 
@@ -97,6 +122,28 @@ enum Command {
         run: Run,
         #[command(flatten)]
         output: Output,
+    },
+    /// Start a new run from a checkpoint of another: it keeps what was learned
+    Fork {
+        /// Run folder, or its name under the runs folder
+        run: PathBuf,
+        /// From the newest checkpoint at or before this step (default: the newest)
+        #[arg(long, value_name = "N")]
+        step: Option<u64>,
+        /// Without the workbench: plain lines or JSON
+        #[command(flatten)]
+        output: Output,
+        /// Override a key of the experiment; repeatable
+        #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+        set: Vec<String>,
+        /// Stop after this many steps
+        #[arg(long, value_name = "N")]
+        steps: Option<u64>,
+        /// Where runs are recorded
+        #[arg(long, value_name = "DIR", default_value = "runs")]
+        runs: PathBuf,
+        #[command(flatten)]
+        screen: Screen,
     },
     /// Continue a run from its newest checkpoint
     Resume {
@@ -310,16 +357,16 @@ fn open(run: &Run) -> Result<u8, CliError> {
             json: false,
             plain: true,
         };
-        return headless::train(&loaded, run, output, None);
+        return headless::train(&loaded, run, output, Begin::New);
     }
-    crate::tui::run(loaded, run, None)
+    crate::tui::run(loaded, run, Begin::New)
 }
 
 fn run(command: Command) -> Result<u8, CliError> {
     match command {
         Command::Train { run, output } => {
             let loaded = load(run.experiment.as_deref(), &run.set)?;
-            headless::train(&loaded, &run, output, None)
+            headless::train(&loaded, &run, output, Begin::New)
         }
         Command::Resume {
             run,
@@ -338,6 +385,25 @@ fn run(command: Command) -> Result<u8, CliError> {
                 screen,
             };
             resume(&folder, output, &run)
+        }
+        Command::Fork {
+            run,
+            step,
+            output,
+            set,
+            steps,
+            runs,
+            screen,
+        } => {
+            let folder = find_run(&run, &runs)?;
+            let run = Run {
+                experiment: Some(folder.experiment()),
+                set,
+                steps,
+                runs,
+                screen,
+            };
+            fork(&folder, step, output, &run)
         }
         Command::Check { experiment, set } => check(experiment.as_deref(), &set),
         Command::Devices => {
@@ -417,19 +483,69 @@ fn find_run(run: &Path, runs: &Path) -> Result<RunFolder, CliError> {
 }
 
 fn resume(folder: &RunFolder, output: Output, run: &Run) -> Result<u8, CliError> {
-    let checkpoint = folder.newest_checkpoint().ok_or_else(|| {
-        CliError::Usage(format!(
-            "{}: the run has no checkpoint yet",
-            folder.path().display()
-        ))
+    if let Some(holder) = RunLock::holder(folder.path()) {
+        let folder = folder.path().to_owned();
+        return Err(CliError::Usage(
+            LockError::Held { folder, holder }.to_string(),
+        ));
+    }
+    if folder.newest_checkpoint().is_none() {
+        return Err(CliError::Usage(
+            TrainError::NoCheckpoint(folder.path().to_owned()).to_string(),
+        ));
+    }
+    let loaded = load_recorded(folder, &run.set)?;
+    resumable(folder, &loaded.experiment).map_err(|e| CliError::Usage(e.to_string()))?;
+    begin(loaded, output, run, Begin::Resume(folder.clone()))
+}
+
+/// The experiment of a run: its file, or what the log says where that is gone or damaged.
+fn load_recorded(folder: &RunFolder, set: &Overrides) -> Result<Loaded, CliError> {
+    let file = folder.experiment();
+    let whole = std::fs::read_to_string(&file).is_ok_and(|text| !text.trim().is_empty())
+        && experiment::load(&file, &Vec::new()).is_ok();
+    if whole {
+        return load(Some(&file), set);
+    }
+    let Some(text) = folder.experiment_in_log() else {
+        return load(Some(&file), set);
+    };
+    crate::run::write_whole(&file, text.as_bytes())
+        .map_err(|e| CliError::Failed(format!("{}: {e}", file.display())))?;
+    load(Some(&file), set)
+}
+
+fn fork(folder: &RunFolder, step: Option<u64>, output: Output, run: &Run) -> Result<u8, CliError> {
+    let (at, checkpoint) = checkpoint_at(folder, step).ok_or_else(|| {
+        let path = folder.path().display();
+        CliError::Usage(match step {
+            Some(step) => format!("{path}: no checkpoint at or before step {step}"),
+            None => format!("{path}: the run has no checkpoint yet"),
+        })
     })?;
-    let loaded = load(run.experiment.as_deref(), &run.set)?;
-    let resumed = Some((folder.clone(), checkpoint));
+    let loaded = load_recorded(folder, &run.set)?;
+    let parent = Parent {
+        run: folder.label(),
+        step: at,
+    };
+    let begin_at = Begin::Fork { checkpoint, parent };
+    begin(loaded, output, run, begin_at)
+}
+
+/// The newest checkpoint at or before a step; the newest of all without one.
+pub(crate) fn checkpoint_at(folder: &RunFolder, step: Option<u64>) -> Option<(u64, PathBuf)> {
+    let all = folder.checkpoints_by_step();
+    all.into_iter()
+        .rfind(|(at, _)| step.is_none_or(|step| *at <= step))
+}
+
+/// With the workbench where there is a terminal and nobody asked for less.
+fn begin(loaded: Loaded, output: Output, run: &Run, begin: Begin) -> Result<u8, CliError> {
     let screen = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
     if output.json || output.plain || !screen {
-        headless::train(&loaded, run, output, resumed)
+        headless::train(&loaded, run, output, begin)
     } else {
-        crate::tui::run(loaded, run, resumed)
+        crate::tui::run(loaded, run, begin)
     }
 }
 

@@ -1,40 +1,104 @@
 //! Training and the other subcommands without a screen: plain lines or JSON lines.
 
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use crate::cli::{CliError, Output, Run, exit, print};
+use crate::cli::{Begin, CliError, Output, Run, exit, print};
 use crate::dataset::cifar10::{self, Archive};
 use crate::experiment::Loaded;
 use crate::figure::{self, Format, Name, Theme};
 use crate::run::{Event, History, LayerInfo, Manifest, RunFolder, StepRecord};
-use crate::training::{Session, Setup};
+use crate::training::Session;
 
 /// Events that wait for standard output at most; then training waits: no line is lost.
 const WAITING: usize = 1024;
+/// How long a run has for its last checkpoint once it was told to stop, whatever the reader of
+/// standard output does.
+const LAST_CHECKPOINT: Duration = Duration::from_secs(60);
+/// How long a reader has for the lines that are left when the run is over.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// Trains without a screen.
 pub(crate) fn train(
     loaded: &Loaded,
     run: &Run,
     output: Output,
-    resume: Option<(RunFolder, PathBuf)>,
+    begin: Begin,
 ) -> Result<u8, CliError> {
-    let (folder, checkpoint) = run.folder(loaded, resume)?;
     let interrupted = interrupt_flag()?;
-    let setup = Setup {
-        experiment: loaded.experiment.clone(),
-        folder: folder.clone(),
-        resume: checkpoint,
-        fork: None,
-        max_steps: run.steps,
-    };
+    let setup = run.setup(loaded, begin)?;
+    let folder = setup.folder.clone();
     let (sender, events) = mpsc::sync_channel::<Arc<Event>>(WAITING);
-    // A receiver that went away stops the run through the session's end.
-    let session = Session::start(setup, move |event| drop(sender.send(event)));
+    let deaf = Arc::new(AtomicBool::new(false));
+    let session = Session::start(setup, {
+        let deaf = deaf.clone();
+        move |event| deliver(&sender, event, &deaf)
+    });
+    let commands = session.commands();
+    // Lines are written on a thread of their own: a pipe that nobody reads, or a terminal that
+    // stopped, would hold up whoever writes to it.
+    let printing = std::thread::Builder::new()
+        .name("lines".into())
+        .spawn(move || print_all(&events, output, folder, &commands))
+        .map_err(|e| CliError::Failed(format!("no thread: {e}")))?;
+    let pause = || std::thread::sleep(Duration::from_millis(20));
+    let mut told: Option<Instant> = None;
+    while !session.is_over() {
+        if interrupted.swap(false, Ordering::Relaxed) {
+            session.send(crate::run::Command::Stop);
+            told.get_or_insert_with(Instant::now);
+        }
+        if let Some(told) = told {
+            // From here on training does not wait for a reader that does not read.
+            deaf.fetch_or(told.elapsed() > LAST_LINES, Ordering::Relaxed);
+            if told.elapsed() > LAST_CHECKPOINT {
+                return Ok(exit::INTERRUPTED);
+            }
+        }
+        pause();
+    }
+    let over = Instant::now();
+    while !printing.is_finished() {
+        if told.is_some() && over.elapsed() > LAST_LINES {
+            return Ok(exit::INTERRUPTED);
+        }
+        if interrupted.load(Ordering::Relaxed) {
+            told.get_or_insert_with(Instant::now);
+        }
+        pause();
+    }
+    match printing.join() {
+        Ok(Ok(code)) if told.is_some() && code == 0 => Ok(exit::INTERRUPTED),
+        Ok(outcome) => outcome,
+        Err(_) => Err(CliError::Failed("the thread that prints ended".into())),
+    }
+}
+
+/// Hands an event to whoever prints; waits while too many wait, unless nobody listens any more.
+fn deliver(sender: &mpsc::SyncSender<Arc<Event>>, event: Arc<Event>, deaf: &AtomicBool) {
+    let mut event = event;
+    loop {
+        match sender.try_send(event) {
+            Err(mpsc::TrySendError::Full(back)) if !deaf.load(Ordering::Relaxed) => {
+                event = back;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            // A receiver that went away has said why.
+            _ => return,
+        }
+    }
+}
+
+/// Prints until the last event; the exit code that the events ask for.
+fn print_all(
+    events: &mpsc::Receiver<Arc<Event>>,
+    output: Output,
+    folder: RunFolder,
+    commands: &mpsc::Sender<crate::run::Command>,
+) -> Result<u8, CliError> {
     let mut printer: Box<dyn Printer> = if output.json {
         Box::new(Json { layers: Vec::new() })
     } else {
@@ -42,25 +106,10 @@ pub(crate) fn train(
     };
     let mut stdout = std::io::stdout().lock();
     let mut code = 0;
-    loop {
-        let event = match events.recv_timeout(Duration::from_millis(100)) {
-            Ok(event) => event,
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                if interrupted.swap(false, Ordering::Relaxed) {
-                    session.send(crate::run::Command::Stop);
-                    code = exit::INTERRUPTED;
-                }
-                continue;
-            }
-            Err(mpsc::RecvTimeoutError::Disconnected) => break,
-        };
-        if interrupted.swap(false, Ordering::Relaxed) {
-            session.send(crate::run::Command::Stop);
-            code = exit::INTERRUPTED;
-        }
+    for event in events {
         if let Event::NonFinite { .. } = event.as_ref() {
             // Nobody is there to look: the last checkpoint stands, the run ends.
-            session.send(crate::run::Command::Stop);
+            let _ = commands.send(crate::run::Command::Stop);
             code = exit::FAILED;
         }
         if matches!(event.as_ref(), Event::Failed { .. }) {
@@ -73,8 +122,8 @@ pub(crate) fn train(
                 _ => stdout.flush(),
             });
         if let Err(error) = written {
-            drop(events);
-            session.stop();
+            // A run that has ended takes no command.
+            let _ = commands.send(crate::run::Command::Stop);
             return Err(error.into());
         }
         if event.is_last() {
@@ -84,11 +133,15 @@ pub(crate) fn train(
     Ok(code)
 }
 
-/// Set by SIGINT, SIGTERM and SIGHUP.
+/// Set by SIGINT, SIGTERM and SIGHUP; one that whoever started the program had ignored stays so, as
+/// `nohup` wants it.
 fn interrupt_flag() -> Result<Arc<AtomicBool>, CliError> {
     let flag = Arc::new(AtomicBool::new(false));
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     for signal in [SIGINT, SIGTERM, SIGHUP] {
+        if crate::process::ignores(signal) {
+            continue;
+        }
         signal_hook::flag::register(signal, flag.clone())
             .map_err(|e| CliError::Failed(format!("signals: {e}")))?;
     }
@@ -260,6 +313,10 @@ pub(crate) fn plot(
 ) -> Result<(), CliError> {
     let history = History::from_log(&folder.log(), None);
     let history = history.map_err(|e| CliError::Failed(e.to_string()))?;
+    for damage in &history.damages {
+        // A figure of what is left is worth drawing; that something is missing is worth saying.
+        let _ = writeln!(std::io::stderr(), "warning: {damage}");
+    }
     let scene = figure::build(name, &history, &figure::View::default());
     let notes = figure::notes(&history);
     // A named format is that of one panel; pixels are the whole picture's.

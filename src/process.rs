@@ -11,6 +11,17 @@ pub(crate) fn processor_seconds() -> Option<f64> {
     Some((field(11)? + field(12)?) / TICKS)
 }
 
+/// Whether this process ignores a signal, as it does where whoever started it did (`nohup`); where
+/// the system tells (Linux).
+pub(crate) fn ignores(signal: i32) -> bool {
+    let Ok(text) = std::fs::read_to_string("/proc/self/status") else {
+        return false;
+    };
+    let line = text.lines().find_map(|l| l.strip_prefix("SigIgn:"));
+    let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
 /// Resident memory now and at its peak, MB, where the system tells (Linux).
 pub(crate) fn resident() -> Option<(f64, f64)> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;

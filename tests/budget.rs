@@ -9,7 +9,7 @@ use bitscope::experiment::{Experiment, load_embedded};
 use bitscope::quantizer::memory::{Resource, Role};
 use bitscope::quantizer::{Family, Parametrization};
 use bitscope::run::{Event, LayerInfo, LayerRecord, RunFolder, Split, StepRecord};
-use bitscope::training::{Session, Setup, Trainer};
+use bitscope::training::{Origin, Session, Setup, Trainer};
 use common::SMALL;
 
 fn experiment(set: &[String]) -> Arc<Experiment> {
@@ -154,8 +154,8 @@ fn what_is_saved_is_what_was_measured_within_budget() {
     let setup = Setup {
         experiment: experiment(&settings(&[])),
         folder: folder.clone(),
-        resume: None,
-        fork: None,
+        origin: Origin::New,
+        source: None,
         max_steps: None,
     };
     let (sender, events) = std::sync::mpsc::channel();

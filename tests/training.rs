@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use bitscope::experiment::{Experiment, load_embedded};
 use bitscope::network::{Model, Network, Shortcut};
 use bitscope::run::{Command, Event, RunFolder, Split, Status, read_log};
-use bitscope::training::{Session, Setup, Trainer};
+use bitscope::training::{Origin, Session, Setup, Trainer};
 use common::SMALL;
 use rand::SeedableRng;
 
@@ -139,8 +139,8 @@ fn session(
     let setup = Setup {
         experiment: experiment(set),
         folder: folder.clone(),
-        resume: None,
-        fork: None,
+        origin: Origin::New,
+        source: None,
         max_steps: max_steps.into(),
     };
     let commands = Arc::new(OnceLock::<Sender<Command>>::new());
@@ -325,6 +325,21 @@ fn commands_during_the_last_test_are_heard() {
         folder.manifest().expect("a manifest").status,
         Status::Stopped
     );
+}
+
+#[test]
+fn a_panic_in_training_becomes_an_event_and_the_checkpoint_stands() {
+    let (folder, events, _root) = session(&[], 100, |event| match event {
+        Event::Step(r) if r.step == 60 => panic!("on purpose"),
+        _ => None,
+    });
+    let Some(Event::Failed { message, .. }) = events.last() else {
+        panic!("{:?}", events.last())
+    };
+    assert_eq!(message, "panic: on purpose");
+    let manifest = folder.manifest().expect("a manifest");
+    assert_eq!(manifest.status, Status::Failed);
+    assert!(folder.newest_checkpoint().is_some());
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
+use serde::{Deserialize, Serialize};
 
 use super::Dataset;
 use crate::experiment::Augment;
@@ -26,7 +27,7 @@ pub struct Batch {
 }
 
 /// What the loader needs to know.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LoaderSettings {
     /// Samples per batch.
     pub batch: usize,

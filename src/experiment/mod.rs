@@ -20,7 +20,7 @@ mod watch;
 
 pub use diagnostic::{Diagnostic, Diagnostics, render};
 pub use diff::{Change, difference, strongest};
-pub use edit::set_in_file;
+pub use edit::{EditError, change_file, set_in_text};
 pub use keys::KEYS;
 pub use resolve::resolve_text;
 pub use schema::{Class, Default, Key, Kind, reference_markdown};
@@ -29,6 +29,6 @@ pub use settings::{
     LogSettings, OptimizerKind, OptimizerSettings, QuantizerDynamics, QuantizerSettings,
     QuantizerSteps, ScheduleKind, ScheduleSettings, Start, Thresholds,
 };
-pub use source::{Loaded, Overrides, load, load_embedded};
+pub use source::{Loaded, Overrides, load, load_as, load_embedded};
 pub use value::{Value, Values};
 pub use watch::{Saved, Watcher};

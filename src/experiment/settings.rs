@@ -91,7 +91,7 @@ pub enum DataSource {
 }
 
 /// Augmentation of training samples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Augment {
     /// Pixels of padding that a random crop moves in; 0 for none.
     pub crop: usize,

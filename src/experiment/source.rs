@@ -59,6 +59,20 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, Diagnostics> {
     reader.finish(path, overrides)
 }
 
+/// The same for a file whose text would be this one: what a change of it leads to, before it is made.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_as(path: &Path, text: &str, overrides: &Overrides) -> Result<Loaded, Diagnostics> {
+    let mut reader = Reader::default();
+    let identity = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    reader.files.push(path.to_owned());
+    reader.open.push(identity);
+    reader.text(&Arc::new(path.to_owned()), text.into());
+    reader.open.pop();
+    reader.finish(path, overrides)
+}
+
 /// The same for a text that is not a file, such as the embedded default.
 ///
 /// # Errors
@@ -68,6 +82,25 @@ pub fn load_embedded(name: &str, text: &str, overrides: &Overrides) -> Result<Lo
     let path = PathBuf::from(name);
     reader.text(&Arc::new(path.clone()), text.into());
     reader.finish(&path, overrides)
+}
+
+/// Bytes of an experiment file at most: what is larger is something else.
+const LARGEST: u64 = 1 << 20;
+
+/// Reads an experiment file. A pipe, a device or a folder is refused before it is opened: reading it
+/// could wait, or go on, for ever.
+pub(super) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(std::io::Error::other("it is no regular file"));
+    }
+    if metadata.len() > LARGEST {
+        return Err(std::io::Error::other(format!(
+            "it has {} bytes; an experiment file has at most {LARGEST}",
+            metadata.len()
+        )));
+    }
+    std::fs::read(path)
 }
 
 #[derive(Default)]
@@ -89,7 +122,11 @@ impl Reader {
             .map_or("run".into(), |s| s.to_string_lossy().into_owned());
         let origin = Place {
             file: Arc::new(path.to_owned()),
-            text: std::fs::read_to_string(path).unwrap_or_default().into(),
+            text: read(path)
+                .ok()
+                .and_then(|bytes| String::from_utf8(bytes).ok())
+                .unwrap_or_default()
+                .into(),
             span: 0..0,
         };
         let mut values = Values::default();
@@ -134,7 +171,7 @@ impl Reader {
         if !self.files.contains(&path.to_owned()) {
             self.files.push(path.to_owned());
         }
-        let bytes = match std::fs::read(path) {
+        let bytes = match read(path) {
             Ok(bytes) => bytes,
             Err(error) => {
                 let place = from.unwrap_or_else(|| empty_place(&name));
@@ -345,9 +382,10 @@ fn convert(key: &Key, value: &DeValue<'_>, place: &Place) -> Result<Value, Strin
             let path = value.as_str().ok_or_else(|| describe(value))?;
             // Relative to the file that says it; what the command line says, to the working folder.
             let folder = place.file.parent().unwrap_or(Path::new(""));
-            Ok(Value::Text(
-                folder.join(path).to_string_lossy().into_owned(),
-            ))
+            let path = folder.join(path);
+            // Absolute: a run that is resumed from elsewhere finds the same file.
+            let path = std::path::absolute(&path).unwrap_or(path);
+            Ok(Value::Text(path.to_string_lossy().into_owned()))
         }
         Kind::Numbers(low, high) | Kind::Range(low, high) => {
             let list = value.as_array().ok_or_else(|| describe(value))?;

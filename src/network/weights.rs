@@ -118,15 +118,14 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
         .collect()
 }
 
-/// Writes f32 tensors with text metadata.
+/// A safetensors file of f32 tensors with text metadata.
 ///
 /// # Errors
-/// Where the file cannot be written.
-pub fn write_file(
-    path: &Path,
+/// Where a tensor's shape is not that of its values.
+pub fn to_bytes(
     tensors: &Tensors,
     metadata: std::collections::HashMap<String, String>,
-) -> std::io::Result<()> {
+) -> std::io::Result<Vec<u8>> {
     let bytes: BTreeMap<&String, (Vec<usize>, Vec<u8>)> = tensors
         .iter()
         .map(|(name, (shape, values))| {
@@ -134,14 +133,14 @@ pub fn write_file(
             (name, (shape.clone(), bytes))
         })
         .collect();
-    let invalid = |e| std::io::Error::new(std::io::ErrorKind::InvalidData, e);
+    let invalid =
+        |e: safetensors::SafeTensorError| std::io::Error::new(std::io::ErrorKind::InvalidData, e);
     let mut views = Vec::with_capacity(bytes.len());
     for (name, (shape, bytes)) in &bytes {
         let view = TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(invalid)?;
         views.push((name.as_str(), view));
     }
-    safetensors::serialize_to_file(views, Some(metadata), path)
-        .map_err(|e| std::io::Error::other(e.to_string()))
+    safetensors::serialize(views, Some(metadata)).map_err(invalid)
 }
 
 impl Network {

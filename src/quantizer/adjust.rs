@@ -5,8 +5,9 @@ use super::grid::{Grid, dynamic, largest_level, round_to_power_of_two};
 use super::parametrization::{Family, Parametrization, Quantizer};
 
 /// Octaves that an inferred bitwidth's range keeps from where one more bit begins: exactly there, the
-/// first step of the gradient would add it.
+/// first step of the gradient would add it. At most this share of a step, so that the top level stays.
 const BELOW_NEXT_BIT: f64 = 0.1;
+const BELOW_TOP: f64 = 0.25;
 
 /// Octaves that a 1-level `d` stays below the power of two it is rounded to: at two bits (signed) the
 /// range is that power itself, and the recipe wants `d <= q_max - 1e-5`.
@@ -61,8 +62,9 @@ impl Quantizer {
             Parametrization::U1 | Parametrization::P1 => [bits, step],
             Parametrization::U2 => [bits, largest_level(self.signed, bits) * step],
             Parametrization::U3 => {
-                let most = largest_level(self.signed, bits) * step * (-BELOW_NEXT_BIT).exp2();
-                let q_max = q_max.min(most);
+                let levels = largest_level(self.signed, bits);
+                let most = (levels * (-BELOW_NEXT_BIT).exp2()).max(levels - BELOW_TOP);
+                let q_max = q_max.min(most * step);
                 let d = if q_max <= step {
                     step * (-BELOW_RANGE).exp2()
                 } else {
@@ -74,6 +76,22 @@ impl Quantizer {
             Parametrization::P2 => [bits, q_max],
         };
         self.clamped(parameters)
+    }
+
+    /// Parameters of `bits` bits whose range is the nearest to `q_max`: a power of two times the
+    /// largest level.
+    pub fn spanning(&self, q_max: f64, bits: f64) -> [f64; 2] {
+        match self.parametrization.family() {
+            Family::Uniform => {
+                let levels = largest_level(self.signed, bits).max(1.0);
+                let step = round_to_power_of_two(q_max / levels);
+                self.parameters_of(step, levels * step, bits)
+            }
+            Family::PowerOfTwo => {
+                let q_max = round_to_power_of_two(q_max);
+                self.parameters_of(q_max / dynamic(bits), q_max, bits)
+            }
+        }
     }
 
     /// Parameters of the same levels that are away from where step or bitwidth change.
@@ -115,18 +133,8 @@ impl Quantizer {
     pub fn fitted(&self, values: &[f32], bits: f64) -> [f64; 2] {
         let largest = values.iter().fold(0f32, |m, v| m.max(v.abs()));
         let top = round_to_power_of_two(f64::from(largest.max(f32::MIN_POSITIVE))).log2();
-        let candidates = (-1..FITTED_OCTAVES).map(|octave| {
-            let reach = (top - f64::from(octave)).exp2();
-            let (step, q_max) = match self.parametrization.family() {
-                Family::Uniform => {
-                    let levels = largest_level(self.signed, bits).max(1.0);
-                    let step = round_to_power_of_two(reach / levels);
-                    (step, levels * step)
-                }
-                Family::PowerOfTwo => (reach / dynamic(bits), reach),
-            };
-            self.parameters_of(step, q_max, bits)
-        });
+        let candidates = (-1..FITTED_OCTAVES)
+            .map(|octave| self.spanning((top - f64::from(octave)).exp2(), bits));
         self.closest(candidates, values)
             .expect("the candidates are not empty")
     }

@@ -155,6 +155,15 @@ pub struct StepRecord {
     pub layers: Option<Vec<LayerRecord>>,
 }
 
+/// Where a forked run comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// Label of the run.
+    pub run: String,
+    /// Step of the checkpoint that it was forked at.
+    pub step: u64,
+}
+
 /// What training says. The same stream feeds the screen, the log and `--json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Event {
@@ -176,6 +185,8 @@ pub enum Event {
         total_steps: u64,
         /// Steps taken before (a resumed run).
         step: u64,
+        /// The run that it was forked from.
+        parent: Option<Parent>,
     },
     /// The phase changed before the step after `step`.
     Phase {
@@ -216,6 +227,8 @@ pub enum Event {
         step: u64,
         /// What changed, one line each.
         changes: Vec<String>,
+        /// The resolved experiment from here on, TOML.
+        experiment: String,
         /// Constraints from here on.
         budgets: Vec<Budget>,
         /// Steps of the whole run from here on.

@@ -5,12 +5,20 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::disk::{sweep, write_whole};
+use super::event::{Event, Parent, Split};
+use super::lock::RunLock;
+use super::log::{LogError, LogReader};
+
 /// How a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// In progress, or its program was killed.
+    /// In progress.
     Running,
+    /// Its program ended without a word: it was killed, or the machine went down. Never written:
+    /// it follows from a running run that nobody owns.
+    Interrupted,
     /// Came to its end.
     Finished,
     /// Stopped; can be resumed.
@@ -24,6 +32,7 @@ impl Status {
     pub fn name(self) -> &'static str {
         match self {
             Self::Running => "running",
+            Self::Interrupted => "interrupted",
             Self::Finished => "finished",
             Self::Stopped => "stopped",
             Self::Failed => "failed",
@@ -38,8 +47,11 @@ pub struct Manifest {
     pub version: String,
     /// Name of the run.
     pub name: String,
-    /// When it began, local time.
+    /// When it began, local time with its offset.
     pub started: String,
+    /// The same in seconds since 1970: what runs are sorted by.
+    #[serde(default)]
+    pub started_unix: i64,
     /// Engine and device, in words.
     pub device: String,
     /// How it stands.
@@ -59,7 +71,38 @@ pub struct Manifest {
     /// Why it failed.
     pub reason: Option<String>,
     /// The run that it was forked from.
-    pub parent: Option<String>,
+    pub parent: Option<Parent>,
+    /// The experiment file that it came from; `None` for the embedded default.
+    #[serde(default)]
+    pub source: Option<PathBuf>,
+    /// What a person wrote about it.
+    #[serde(default)]
+    pub note: Option<String>,
+}
+
+impl Manifest {
+    /// Of a run that begins now.
+    pub fn begin(name: String, device: String) -> Self {
+        let now = jiff::Zoned::now();
+        Self {
+            version: env!("CARGO_PKG_VERSION").into(),
+            name,
+            started: now.strftime("%Y-%m-%d %H:%M:%S %:z").to_string(),
+            started_unix: now.timestamp().as_second(),
+            device,
+            status: Status::Running,
+            step: 0,
+            epoch: 0.0,
+            best_error: None,
+            test_error: None,
+            weight_kb: 0.0,
+            activation_kb: 0.0,
+            reason: None,
+            parent: None,
+            source: None,
+            note: None,
+        }
+    }
 }
 
 /// Paths inside a run folder.
@@ -162,13 +205,19 @@ impl RunFolder {
         self.0.join("trace.txt")
     }
 
+    /// Removes what writers that were killed left behind. For the run's owner alone.
+    pub(crate) fn sweep(&self) {
+        sweep(&self.0);
+        sweep(&self.checkpoints());
+    }
+
     /// Writes the manifest, atomically.
     ///
     /// # Errors
     /// Where it cannot be written.
     pub fn write_manifest(&self, manifest: &Manifest) -> io::Result<()> {
         let text = serde_json::to_string_pretty(manifest).map_err(io::Error::other)?;
-        write_atomically(&self.0.join("manifest.json"), text.as_bytes())
+        write_whole(&self.0.join("manifest.json"), text.as_bytes())
     }
 
     /// Reads the manifest.
@@ -180,6 +229,75 @@ impl RunFolder {
         serde_json::from_slice(&text).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
     }
 
+    /// The manifest; where it cannot be read, what the log says, with a note that it does.
+    ///
+    /// # Errors
+    /// Where the log cannot be read either.
+    pub fn manifest_or_rebuilt(&self) -> Result<Manifest, LogError> {
+        match self.manifest() {
+            Ok(manifest) => Ok(manifest),
+            Err(_) => self.rebuild_manifest(),
+        }
+    }
+
+    fn rebuild_manifest(&self) -> Result<Manifest, LogError> {
+        let mut m = Manifest::begin(self.label(), String::new());
+        let created = std::fs::metadata(&self.0).and_then(|d| d.modified());
+        let created = created
+            .ok()
+            .and_then(|t| jiff::Timestamp::try_from(t).ok())
+            .map(|t| t.to_zoned(jiff::tz::TimeZone::system()));
+        if let Some(created) = created {
+            m.started = created.strftime("%Y-%m-%d %H:%M:%S %:z").to_string();
+            m.started_unix = created.timestamp().as_second();
+        }
+        for event in LogReader::open(&self.log())? {
+            match event {
+                Event::Started { device, parent, .. } => {
+                    m.device = device;
+                    m.parent = parent;
+                    m.status = Status::Running;
+                }
+                Event::Step(r) => {
+                    (m.step, m.epoch) = (r.step, r.epoch);
+                    m.weight_kb = r.usage.weights;
+                    m.activation_kb = r.usage.activation_max;
+                }
+                Event::Evaluation {
+                    split: Split::Validation,
+                    error,
+                    best: true,
+                    ..
+                } => m.best_error = Some(error),
+                Event::Finished { test_error, .. } => {
+                    m.status = Status::Finished;
+                    m.test_error = test_error;
+                }
+                Event::Stopped { .. } => m.status = Status::Stopped,
+                Event::Failed { message, .. } => {
+                    m.status = Status::Failed;
+                    m.reason = Some(message);
+                }
+                _ => {}
+            }
+        }
+        m.note = Some("manifest.json was damaged: this is what the log says".into());
+        Ok(m)
+    }
+
+    /// The newest resolved experiment that the log holds.
+    pub fn experiment_in_log(&self) -> Option<String> {
+        let events = LogReader::open(&self.log()).ok()?;
+        events
+            .filter_map(|event| match event {
+                Event::Started { experiment, .. } | Event::Applied { experiment, .. } => {
+                    Some(experiment)
+                }
+                _ => None,
+            })
+            .last()
+    }
+
     /// The newest checkpoint.
     pub fn newest_checkpoint(&self) -> Option<PathBuf> {
         self.all_checkpoints().pop()
@@ -187,44 +305,48 @@ impl RunFolder {
 
     /// Checkpoints by step, the oldest first; the best one's copy is not among them.
     pub fn all_checkpoints(&self) -> Vec<PathBuf> {
-        let step = |path: &Path| -> Option<u64> {
-            path.file_name()?
-                .to_str()?
-                .strip_prefix("step-")?
-                .strip_suffix(".safetensors")?
-                .parse()
-                .ok()
-        };
+        self.checkpoints_by_step()
+            .into_iter()
+            .map(|(_, path)| path)
+            .collect()
+    }
+
+    /// The same with their steps.
+    pub fn checkpoints_by_step(&self) -> Vec<(u64, PathBuf)> {
         let entries = std::fs::read_dir(self.checkpoints());
         let paths = entries.into_iter().flatten().flatten().map(|e| e.path());
-        let mut found: Vec<(u64, PathBuf)> = paths.filter_map(|p| Some((step(&p)?, p))).collect();
+        let mut found: Vec<(u64, PathBuf)> = paths
+            .filter_map(|p| Some((step_of_checkpoint(&p)?, p)))
+            .collect();
         found.sort();
-        found.into_iter().map(|(_, path)| path).collect()
+        found
+    }
+
+    /// Where the checkpoint of a step is written.
+    pub fn checkpoint(&self, step: u64) -> PathBuf {
+        self.checkpoints().join(format!("step-{step}.safetensors"))
+    }
+
+    /// Where the best checkpoint is written.
+    pub fn best(&self) -> PathBuf {
+        self.checkpoints().join("best.safetensors")
     }
 
     /// The best checkpoint, if one was ever best.
     pub fn best_checkpoint(&self) -> Option<PathBuf> {
-        Some(self.checkpoints().join("best.safetensors")).filter(|p| p.is_file())
+        Some(self.best()).filter(|p| p.is_file())
     }
 }
 
-/// Writes to a temporary name, syncs, renames: a reader sees the old or the new file, whole.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let result = (|| {
-        let mut file = std::fs::File::create(&temporary)?;
-        io::Write::write_all(&mut file, bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
-    })();
-    if result.is_err() {
-        // The half-written file is of no use to anyone; the error is what matters.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    result
+/// Step of a checkpoint, as its name says.
+fn step_of_checkpoint(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    let step = name.strip_prefix("step-")?.strip_suffix(".safetensors")?;
+    step.parse().ok()
 }
 
-/// All runs under `root` with their manifests, newest first. Folders without one are left out.
+/// All runs under `root` with their manifests, newest first. A manifest that cannot be read is
+/// rebuilt from the log; folders without a log are left out.
 pub fn list_runs(root: &Path) -> Vec<(RunFolder, Manifest)> {
     let Ok(entries) = std::fs::read_dir(root) else {
         return Vec::new();
@@ -232,10 +354,14 @@ pub fn list_runs(root: &Path) -> Vec<(RunFolder, Manifest)> {
     let mut runs: Vec<(RunFolder, Manifest)> = entries
         .filter_map(|e| {
             let folder = RunFolder::open(&e.ok()?.path()).ok()?;
-            let manifest = folder.manifest().ok()?;
+            let mut manifest = folder.manifest_or_rebuilt().ok()?;
+            if manifest.status == Status::Running && RunLock::holder(folder.path()).is_none() {
+                manifest.status = Status::Interrupted;
+            }
             Some((folder, manifest))
         })
         .collect();
-    runs.sort_by(|a, b| b.1.started.cmp(&a.1.started).then(b.0.0.cmp(&a.0.0)));
+    let when = |m: &Manifest| (m.started_unix, m.started.clone());
+    runs.sort_by(|a, b| when(&b.1).cmp(&when(&a.1)).then(b.0.0.cmp(&a.0.0)));
     runs
 }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
-use super::event::{Budget, Event, LayerInfo, LayerRecord, Phase, Split, StepRecord};
+use super::event::{Budget, Event, LayerInfo, LayerRecord, Parent, Phase, Split, StepRecord};
 use super::log::{LogError, LogReader};
 use super::series::Series;
 use super::verdict::Verdicts;
@@ -185,6 +185,10 @@ pub struct History {
     pub steps_per_epoch: u64,
     /// Steps of the whole run.
     pub total_steps: u64,
+    /// What is damaged in the log that it was read from, a sentence each.
+    pub damages: Vec<String>,
+    /// The run that it was forked from.
+    pub parent: Option<Parent>,
     /// Phase now.
     pub phase: Option<Phase>,
     /// Newest step.
@@ -257,9 +261,15 @@ impl History {
     /// Where the log cannot be read.
     pub fn from_log(path: &Path, events: Option<u64>) -> Result<Self, LogError> {
         let mut history = Self::default();
-        let reader = LogReader::open(path)?;
-        for event in reader.take(events.map_or(usize::MAX, |n| n as usize)) {
+        let mut reader = LogReader::open(path)?;
+        let count = events.map_or(usize::MAX, |n| n as usize);
+        for event in reader.by_ref().take(count) {
             history.push(&event);
+        }
+        for damage in reader.damages() {
+            let text = format!("{}: {damage}", path.display());
+            history.say(history.step(), Severity::Warning, text.clone());
+            history.damages.push(text);
         }
         Ok(history)
     }
@@ -356,7 +366,9 @@ impl History {
                 steps_per_epoch,
                 total_steps,
                 step,
+                parent,
             } => {
+                self.parent.clone_from(parent);
                 self.name.clone_from(name);
                 self.device.clone_from(device);
                 self.experiment.clone_from(experiment);
@@ -407,9 +419,11 @@ impl History {
             Event::Applied {
                 step,
                 changes,
+                experiment,
                 budgets,
                 total_steps,
             } => {
+                self.experiment.clone_from(experiment);
                 self.budgets.clone_from(budgets);
                 self.total_steps = *total_steps;
                 let text = changes.join(", ");

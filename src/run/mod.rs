@@ -8,20 +8,25 @@
 //! - [`Verdicts`]: detectors that say what is wrong with a run.
 //! - [`Feed`]: events to the screen, without ever making training wait.
 
+mod disk;
 mod event;
 mod feed;
 mod folder;
 mod history;
+mod lock;
 mod log;
 mod series;
 mod verdict;
 
-pub use event::{Budget, Command, Event, LayerInfo, LayerRecord, Phase, Split, StepRecord, Times};
+pub use disk::write_whole;
+pub use event::{
+    Budget, Command, Event, LayerInfo, LayerRecord, Parent, Phase, Split, StepRecord, Times,
+};
 pub use feed::Feed;
-pub(crate) use folder::write_atomically;
 pub use folder::{Manifest, RunFolder, Status, list_runs};
 pub use history::{Evaluation, History, LayerHistory, Mark, MarkKind, Message, PHASES, Severity};
-pub use log::{Detail, Index, LogError, LogReader, LogWriter, read_log};
+pub use lock::{Holder, LockError, RunLock};
+pub use log::{Damage, Detail, Index, LogError, LogReader, LogWriter, read_log};
 pub use series::{Bucket, Series};
 pub(crate) use verdict::dead;
 pub use verdict::{Kind as VerdictKind, Verdict, Verdicts};

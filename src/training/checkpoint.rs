@@ -9,8 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::budget::Constraints;
 use super::optimizer::{Optimizer, QuantizerState};
+use crate::dataset::LoaderSettings;
+use crate::experiment::OptimizerKind;
 use crate::network::Network;
-use crate::network::weights::{Tensors, WeightsError, parse, write_file};
+use crate::network::weights::{Tensors, WeightsError, parse, to_bytes};
+use crate::quantizer::Quantizer;
+use crate::quantizer::memory::Role;
+use crate::run::write_whole;
 
 /// Everything besides tensors that a run needs to go on bit for bit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,8 +30,8 @@ pub struct State {
     pub next_batch: u64,
     /// Whether the quantizers are in use.
     pub quantized: bool,
-    /// Parameters of every slot.
-    pub slots: Vec<[f64; 2]>,
+    /// Every quantizer, in network order.
+    pub slots: Vec<SavedQuantizer>,
     /// What the optimizer remembers of every quantizer.
     pub quantizers: Vec<QuantizerState>,
     /// Updates taken by the optimizer.
@@ -35,6 +40,23 @@ pub struct State {
     pub constraints: Constraints,
     /// Best validation error among steps that met the budget.
     pub best_error: Option<f64>,
+    /// Settings that the loader runs with: a change waits for the next epoch.
+    pub loader: LoaderSettings,
+    /// Epoch of the last evaluation that was completed.
+    pub evaluated: f64,
+}
+
+/// A quantizer as a checkpoint holds it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SavedQuantizer {
+    /// Name of its layer.
+    pub name: String,
+    /// What it quantizes.
+    pub role: Role,
+    /// What its parameters mean.
+    pub quantizer: Quantizer,
+    /// The two parameters.
+    pub parameters: [f64; 2],
 }
 
 /// Why a checkpoint cannot be used.
@@ -44,7 +66,7 @@ pub enum CheckpointError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// The state beside them.
-    #[error("{path}: {reason}; expected a checkpoint of this program")]
+    #[error("{path}: {reason}")]
     State {
         /// Which file.
         path: PathBuf,
@@ -54,11 +76,19 @@ pub enum CheckpointError {
 }
 
 const STATE: &str = "bitscope.state";
+const VERSION: &str = "bitscope.version";
+/// CRC-32 of names, shapes, values and state.
+const CHECKSUM: &str = "bitscope.crc32";
+/// Version of the state's format.
+const CURRENT: &str = "2";
 const MOMENTS: [&str; 2] = ["optimizer.first/", "optimizer.second/"];
 const ACTIVATIONS: &str = "activations/";
 
-/// Writes a checkpoint under a temporary name, syncs it and renames it. `activations` are what
-/// went into each activation quantizer, by its name.
+/// Writes a checkpoint, whole or not at all. `activations` are what went into each activation
+/// quantizer, by its name.
+///
+/// # Errors
+/// Where the disk does not take it, or a value is not finite: such a run could not go on.
 pub(super) fn write(
     path: &Path,
     network: &Network,
@@ -84,14 +114,35 @@ pub(super) fn write(
     // Numbers must come back bit for bit, which decimal text does not promise.
     let bytes = postcard::to_stdvec(state).map_err(std::io::Error::other)?;
     let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    let temporary = path.with_extension("tmp");
-    write_file(
-        &temporary,
-        &tensors,
-        HashMap::from([(STATE.to_owned(), text)]),
-    )?;
-    std::fs::File::open(&temporary)?.sync_all()?;
-    std::fs::rename(&temporary, path)
+    let broken = |v: &f32| !v.is_finite();
+    if let Some((name, _)) = tensors.iter().find(|(_, (_, v))| v.iter().any(broken)) {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            format!("{name} is not finite"),
+        ));
+    }
+    let metadata = HashMap::from([
+        (CHECKSUM.to_owned(), checksum(&tensors, &text)),
+        (VERSION.to_owned(), CURRENT.to_owned()),
+        (STATE.to_owned(), text),
+    ]);
+    write_whole(path, &to_bytes(&tensors, metadata)?)
+}
+
+/// Over everything that a checkpoint holds.
+fn checksum(tensors: &Tensors, state: &str) -> String {
+    let mut hasher = crc32fast::Hasher::new();
+    for (name, (shape, values)) in tensors {
+        hasher.update(name.as_bytes());
+        for extent in shape {
+            hasher.update(&(*extent as u64).to_le_bytes());
+        }
+        for value in values {
+            hasher.update(&value.to_le_bytes());
+        }
+    }
+    hasher.update(state.as_bytes());
+    format!("{:08x}", hasher.finalize())
 }
 
 /// A checkpoint as its file holds it.
@@ -119,8 +170,9 @@ impl Checkpoint {
             reason,
         };
         let bytes = std::fs::read(path).map_err(|e| bad(e.to_string()))?;
-        let state = parse_state(&bytes).map_err(bad)?;
+        let metadata = parse_metadata(&bytes).map_err(bad)?;
         let all = parse(path, &bytes)?;
+        let state = metadata.state(&all).map_err(bad)?;
         let (moments, rest): (Tensors, Tensors) = all
             .into_iter()
             .partition(|(name, _)| MOMENTS.iter().any(|m| name.starts_with(m)));
@@ -136,6 +188,30 @@ impl Checkpoint {
         })
     }
 
+    /// Kind of the optimizer whose moments it holds; `None` where it holds none.
+    pub(super) fn optimizer(&self) -> Option<OptimizerKind> {
+        let has = |prefix: &str| self.moments.keys().any(|name| name.starts_with(prefix));
+        match (has(MOMENTS[0]), has(MOMENTS[1])) {
+            (_, true) => Some(OptimizerKind::Adam),
+            (true, false) => Some(OptimizerKind::Sgd),
+            (false, false) => None,
+        }
+    }
+
+    /// Takes the tensors' moments over.
+    pub(super) fn take_moments(&self, network: &Network, optimizer: &mut Optimizer) {
+        let device = network.device().clone().inner();
+        for (parameter, kept) in network.parameters.iter().zip(&mut optimizer.tensors) {
+            for (prefix, kept) in MOMENTS.iter().zip(kept) {
+                let name = format!("{prefix}{}", parameter.name);
+                *kept = self.moments.get(&name).map(|(shape, values)| {
+                    Tensor::from_data(TensorData::new(values.clone(), shape.clone()), &device)
+                });
+            }
+        }
+        optimizer.updates = self.state.updates;
+    }
+
     /// Takes it over into network and optimizer; returns the rest of the state.
     pub(super) fn restore(
         self,
@@ -143,44 +219,78 @@ impl Checkpoint {
         network: &mut Network,
         optimizer: &mut Optimizer,
     ) -> Result<State, CheckpointError> {
-        let state = self.state;
+        let state = self.state.clone();
+        let bad = |reason: String| CheckpointError::State {
+            path: path.to_owned(),
+            reason,
+        };
         if state.slots.len() != network.slots.len() {
             let (found, expected) = (state.slots.len(), network.slots.len());
-            return Err(CheckpointError::State {
-                path: path.to_owned(),
-                reason: format!("{found} quantizers where the network has {expected}"),
-            });
+            return Err(bad(format!(
+                "{found} quantizers where the network has {expected}"
+            )));
         }
+        for (saved, slot) in state.slots.iter().zip(&network.slots) {
+            let (saved, own) = (&saved.quantizer, &slot.quantizer);
+            if saved.parametrization != own.parametrization || saved.signed != own.signed {
+                let (found, expected) = (saved.parametrization, own.parametrization);
+                return Err(bad(format!(
+                    "{} is quantized with {found} there, with {expected} here",
+                    slot.name
+                )));
+            }
+        }
+        self.take_moments(network, optimizer);
         network.load_weights(path, self.weights)?;
         network.quantized = state.quantized;
         for (slot, parameters) in network.slots.iter_mut().zip(&state.slots) {
-            slot.parameters = *parameters;
-        }
-        let device = network.device().clone().inner();
-        for (parameter, kept) in network.parameters.iter().zip(&mut optimizer.tensors) {
-            for (prefix, kept) in MOMENTS.iter().zip(kept) {
-                *kept = self
-                    .moments
-                    .get(&format!("{prefix}{}", parameter.name))
-                    .map(|(shape, values)| {
-                        Tensor::from_data(TensorData::new(values.clone(), shape.clone()), &device)
-                    });
-            }
+            slot.parameters = parameters.parameters;
         }
         optimizer.quantizers.clone_from(&state.quantizers);
-        optimizer.updates = state.updates;
         Ok(state)
     }
 }
 
-/// What a checkpoint holds besides tensors, or why it cannot be had.
-fn parse_state(bytes: &[u8]) -> Result<State, String> {
-    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
-    let text = metadata.metadata().as_ref().and_then(|m| m.get(STATE));
-    let text = text.ok_or("no state in it")?;
-    let bytes: Option<Vec<u8>> = (0..text.len())
-        .step_by(2)
-        .map(|i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok())
-        .collect();
-    postcard::from_bytes(&bytes.ok_or("damaged state")?).map_err(|e| e.to_string())
+/// What stands beside the tensors.
+struct Metadata {
+    state: String,
+    checksum: String,
+}
+
+impl Metadata {
+    /// The state, where the checksum over everything is right.
+    fn state(&self, tensors: &Tensors) -> Result<State, String> {
+        if checksum(tensors, &self.state) != self.checksum {
+            return Err("damaged: its checksum is wrong".into());
+        }
+        let text = &self.state;
+        let bytes: Option<Vec<u8>> = (0..text.len())
+            .step_by(2)
+            .map(|i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok())
+            .collect();
+        postcard::from_bytes(&bytes.ok_or("damaged state")?).map_err(|e| e.to_string())
+    }
+}
+
+fn parse_metadata(bytes: &[u8]) -> Result<Metadata, String> {
+    let (_, metadata) = SafeTensors::read_metadata(bytes)
+        .map_err(|e| format!("damaged, or no checkpoint of this program: {e}"))?;
+    let metadata = metadata.metadata().as_ref();
+    let find = |name: &str| metadata.and_then(|m| m.get(name)).cloned();
+    let state = find(STATE).ok_or("no state in it; expected a checkpoint of this program")?;
+    match find(VERSION).as_deref() {
+        Some(CURRENT) => {}
+        Some(other) => {
+            return Err(format!(
+                "a checkpoint of version {other}; this program reads version {CURRENT}"
+            ));
+        }
+        None => {
+            return Err(format!(
+                "a checkpoint of an older version; this program reads version {CURRENT}"
+            ));
+        }
+    }
+    let checksum = find(CHECKSUM).ok_or("damaged: no checksum in it")?;
+    Ok(Metadata { state, checksum })
 }

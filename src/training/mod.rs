@@ -16,9 +16,9 @@ mod session;
 mod trainer;
 
 pub use budget::Constraints;
-pub use checkpoint::{Checkpoint, CheckpointError, State};
+pub use checkpoint::{Checkpoint, CheckpointError, SavedQuantizer, State};
 pub use optimizer::{Optimizer, QuantizerState};
 pub use preflight::{Budgeted, preflight, resolved_budgets};
 pub use schedule::learning_rate;
-pub use session::{Session, Setup, TrainError};
+pub use session::{Origin, Session, Setup, TrainError, resumable};
 pub use trainer::Trainer;

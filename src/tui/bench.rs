@@ -64,7 +64,7 @@ pub(super) fn synthetic(layers: usize, steps: u64) -> App {
     let loaded = load_embedded(crate::cli::DEMO.0, crate::cli::DEMO.1, &Vec::new())
         .expect("the embedded experiment is valid");
     let folder = RunFolder::unrecorded();
-    let mut app = App::new(&loaded, None, folder, PathBuf::from("no-runs"));
+    let mut app = App::new(&loaded, None, folder, PathBuf::from("no-runs"), Vec::new());
     app.history.push(&Event::Started {
         name: "bench".into(),
         device: "none".into(),
@@ -77,6 +77,7 @@ pub(super) fn synthetic(layers: usize, steps: u64) -> App {
         steps_per_epoch: 390,
         total_steps: 2 * steps,
         step: 0,
+        parent: None,
     });
     for number in 1..=steps {
         app.history.push(&step(number, layers));

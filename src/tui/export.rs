@@ -22,7 +22,7 @@ pub(super) fn write_screen(
     crate::figure::write_png(path, &pixels, size, notes).map_err(|e| e.to_string())?;
     let vectors = capture::svg(cells, theme);
     let beside = path.with_extension("svg");
-    crate::run::write_atomically(&beside, vectors.as_bytes()).map_err(|e| text(&e))
+    crate::run::write_whole(&beside, vectors.as_bytes()).map_err(|e| text(&e))
 }
 
 /// The four files of an exported figure.
@@ -40,5 +40,5 @@ pub(super) fn write_figure(
         saved.export(figure, &path, notes).map_err(|e| text(&e))?;
     }
     let path = folder.join(format!("{name}.toml"));
-    crate::run::write_atomically(&path, saved.to_toml().as_bytes()).map_err(|e| text(&e))
+    crate::run::write_whole(&path, saved.to_toml().as_bytes()).map_err(|e| text(&e))
 }

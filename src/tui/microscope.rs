@@ -3,10 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::experiment::Experiment;
 use crate::figure::{Area, Axis, Figure, Guide, Ink, Item, Line, Scale, Scene, VerticalMark};
 use crate::quantizer::memory::Role;
-use crate::quantizer::{Grid, Quantizer, Sums};
+use crate::quantizer::{Grid, Sums};
 use crate::run::{LayerInfo, RunFolder};
 use crate::training::Checkpoint;
 
@@ -64,7 +63,7 @@ impl Microscope {
     }
 
     /// Makes the figure of a layer, where another is shown.
-    pub(super) fn look(&mut self, index: usize, info: &LayerInfo, experiment: &Experiment) {
+    pub(super) fn look(&mut self, index: usize, info: &LayerInfo) {
         let Some(path) = self.current().cloned() else {
             (self.figure, self.shown) = (None, None);
             self.lines = vec![self.place()];
@@ -74,7 +73,7 @@ impl Microscope {
         if self.shown.as_ref() == Some(&wanted) {
             return;
         }
-        match examine(index, info, experiment, &wanted.1) {
+        match examine(index, info, &wanted.1) {
             Ok((figure, lines)) => (self.figure, self.lines) = (Some(figure), lines),
             Err(problem) => (self.figure, self.lines) = (None, vec![problem]),
         }
@@ -82,30 +81,17 @@ impl Microscope {
     }
 }
 
-fn examine(
-    index: usize,
-    info: &LayerInfo,
-    experiment: &Experiment,
-    path: &Path,
-) -> Result<(Figure, Vec<String>), String> {
+fn examine(index: usize, info: &LayerInfo, path: &Path) -> Result<(Figure, Vec<String>), String> {
     let checkpoint = Checkpoint::open(path).map_err(|e| e.to_string())?;
     let state = &checkpoint.state;
     if !state.quantized {
         return Err("at this checkpoint the quantizers were not in use yet".into());
     }
-    let settings = match info.role {
-        Role::Activation => &experiment.activations,
-        Role::Weight | Role::Bias => &experiment.weights,
-    };
-    let settings = settings.as_ref().ok_or("this side is not quantized")?;
-    let parameters = *state
+    let saved = state
         .slots
         .get(index)
         .ok_or("the checkpoint has fewer quantizers")?;
-    let quantizer = Quantizer {
-        parametrization: info.parametrization,
-        ..settings.quantizer.clone()
-    };
+    let (quantizer, parameters) = (&saved.quantizer, saved.parameters);
     let grid = quantizer.grid(parameters);
     let (d, q_max) = quantizer.raw_step_and_range(parameters);
     let mut lines = vec![format!(

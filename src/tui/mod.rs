@@ -36,18 +36,14 @@ use export::{write_figure, write_screen};
 use lifeline::Lifeline;
 use terminal::{Screen, Signals};
 
-use crate::cli::{CliError, Run, exit};
+use crate::cli::{Begin, CliError, Run, exit};
 use crate::experiment::{Loaded, Saved, Watcher};
-use crate::run::{Command, Feed, RunFolder};
-use crate::training::{Session, Setup};
+use crate::run::{Command, Feed, Parent};
+use crate::training::{Origin, Session, Setup};
 
 /// Opens the workbench and trains.
-pub(crate) fn run(
-    loaded: Loaded,
-    run: &Run,
-    resume: Option<(RunFolder, PathBuf)>,
-) -> Result<u8, CliError> {
-    let mut workbench = Workbench::start(loaded, run, resume)?;
+pub(crate) fn run(loaded: Loaded, run: &Run, begin: Begin) -> Result<u8, CliError> {
+    let mut workbench = Workbench::start(loaded, run, begin)?;
     let failed = |e: io::Error| CliError::Failed(format!("terminal: {e}"));
     let signals = Signals::register().map_err(failed)?;
     workbench.lifeline.watch(signals.termination_flag());
@@ -58,6 +54,19 @@ pub(crate) fn run(
     let code = outcome.map_err(failed)?;
     workbench.close();
     Ok(code)
+}
+
+/// The same with the file that a resumed run came from, where it is still there: that is what its
+/// user edits, not the run's own copy.
+fn watched(run: &Run, begin: &Begin) -> Run {
+    let Begin::Resume(folder) = begin else {
+        return run.clone();
+    };
+    let source = folder.manifest().ok().and_then(|m| m.source);
+    Run {
+        experiment: source.filter(|p| p.is_file()).or(run.experiment.clone()),
+        ..run.clone()
+    }
 }
 
 /// Says on the terminal, before the screen is there, that a long log takes a moment.
@@ -88,12 +97,10 @@ struct Workbench {
 }
 
 impl Workbench {
-    fn start(
-        loaded: Loaded,
-        run: &Run,
-        resume: Option<(RunFolder, PathBuf)>,
-    ) -> Result<Self, CliError> {
-        let (folder, checkpoint) = run.folder(&loaded, resume)?;
+    fn start(loaded: Loaded, run: &Run, begin: Begin) -> Result<Self, CliError> {
+        let run = &watched(run, &begin);
+        let setup = run.setup(&loaded, begin)?;
+        let folder = setup.folder.clone();
         let (sender, saved) = mpsc::channel();
         let watcher = run.experiment.as_ref().map(|path| {
             // A closed receiver means that the workbench is going away.
@@ -106,6 +113,7 @@ impl Workbench {
             run.experiment.clone(),
             folder.clone(),
             run.runs.clone(),
+            run.set.clone(),
         );
         // A look that cannot be read is no reason to fail: the default one serves.
         let layout = std::fs::read_to_string(layout_file(&run.runs)).ok();
@@ -120,9 +128,9 @@ impl Workbench {
             Some(Ok(watcher)) => Some(watcher),
             None => None,
         };
-        if let Some(folder_log) = checkpoint.as_ref().map(|_| folder.log()) {
-            say_reading(&folder_log);
-            app.load_history(&folder_log);
+        if setup.origin == Origin::Resume {
+            say_reading(&folder.log());
+            app.load_history(&folder.log());
         }
         let mut workbench = Self {
             app,
@@ -135,13 +143,7 @@ impl Workbench {
             lifeline: Lifeline::default(),
             _watcher: watcher,
         };
-        workbench.train(Setup {
-            experiment: loaded.experiment,
-            folder,
-            resume: checkpoint,
-            fork: None,
-            max_steps: run.steps,
-        });
+        workbench.train(setup);
         Ok(workbench)
     }
 
@@ -206,6 +208,10 @@ impl Workbench {
         Ok(match input {
             Input::Key(key) if key.kind != KeyEventKind::Release => self.app.key(key),
             Input::Mouse(event) => self.app.mouse(event),
+            Input::Paste(text) => {
+                self.app.paste(&text);
+                Vec::new()
+            }
             Input::Resize(..) => {
                 screen.resized()?;
                 Vec::new()
@@ -276,25 +282,24 @@ impl Workbench {
             session.stop();
         }
         let old = self.app.folder.clone();
-        let checkpoint = old.newest_checkpoint().filter(|_| fork);
-        let folder = match RunFolder::create(&self.run.runs, &loaded.experiment.name) {
-            Ok(folder) => folder,
-            Err(error) => {
-                self.app
-                    .warn(format!("no new run: {}: {error}", self.run.runs.display()));
-                return;
-            }
+        let checkpoint = crate::cli::checkpoint_at(&old, None).filter(|_| fork);
+        let begin = match checkpoint {
+            Some((step, checkpoint)) => Begin::Fork {
+                checkpoint,
+                parent: Parent {
+                    run: old.label(),
+                    step,
+                },
+            },
+            None => Begin::New,
         };
-        crate::trace::to_file(&folder.trace());
-        let experiment = loaded.experiment.clone();
-        self.app.adopt(&loaded, folder.clone());
-        self.train(Setup {
-            experiment,
-            folder,
-            resume: None,
-            fork: checkpoint.map(|c| (c, old.label())),
-            max_steps: self.run.steps,
-        });
+        match self.run.setup(&loaded, begin) {
+            Ok(setup) => {
+                self.app.adopt(&loaded, setup.folder.clone());
+                self.train(setup);
+            }
+            Err(error) => self.app.warn(format!("no new run: {error}")),
+        }
     }
 
     /// Paints a figure beside the main loop: a frame must not wait for a PNG.
@@ -379,7 +384,7 @@ impl Workbench {
         }
         if let Ok(layout) = toml::to_string(&self.app.layout()) {
             let file = layout_file(&self.run.runs);
-            if let Err(error) = crate::run::write_atomically(&file, layout.as_bytes()) {
+            if let Err(error) = crate::run::write_whole(&file, layout.as_bytes()) {
                 tracing::warn!("{}: {error}", file.display());
             }
         }

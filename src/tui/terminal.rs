@@ -16,7 +16,7 @@ use ratatui::crossterm::terminal::{
 };
 use ratatui::layout::Size;
 use ratatui::{Frame, Terminal};
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 
 /// Whether the terminal is in our hands: the panic hook asks.
 static ENTERED: AtomicBool = AtomicBool::new(false);
@@ -147,7 +147,10 @@ pub(super) struct Signals {
 impl Signals {
     pub(super) fn register() -> io::Result<Self> {
         let termination = Arc::new(AtomicUsize::new(0));
-        for signal in [SIGTERM, SIGHUP, SIGINT] {
+        for signal in [SIGTERM, SIGHUP, SIGINT, SIGQUIT] {
+            if crate::process::ignores(signal) {
+                continue;
+            }
             signal_hook::flag::register_usize(signal, termination.clone(), signal as usize)?;
         }
         let resumed = Arc::new(AtomicBool::new(false));

@@ -222,6 +222,7 @@ mod tests {
             steps_per_epoch: 10,
             total_steps: 20,
             step: 0,
+            parent: None,
         });
         for step in 1..=20 {
             history.push(&Event::Step(Box::new(StepRecord {

@@ -66,7 +66,7 @@ pub fn export(
         Some("csv") => csv(figure).into_bytes(),
         _ => return Err(ExportError::Extension(path.to_owned())),
     };
-    crate::run::write_atomically(path, &bytes).map_err(io)
+    crate::run::write_whole(path, &bytes).map_err(io)
 }
 
 /// The figure as SVG text.

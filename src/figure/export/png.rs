@@ -36,7 +36,7 @@ pub fn write_png(
     notes: &Notes,
 ) -> Result<(), ExportError> {
     encode_png(pixels, size, notes)
-        .and_then(|bytes| crate::run::write_atomically(path, &bytes))
+        .and_then(|bytes| crate::run::write_whole(path, &bytes))
         .map_err(|source| ExportError::Io {
             path: path.to_owned(),
             source,

@@ -1,31 +1,25 @@
 //! The append-only event log.
 //!
 //! A header line, then records: length (u32, little endian), CRC-32 of the payload, payload
-//! (postcard). A torn tail is cut off when the log is opened again; nothing before it is lost.
+//! (postcard). Records are written whole. A record that was torn or damaged all the same costs
+//! nothing but itself: reading goes on with the next sound one.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-
-use super::event::Event;
 
 mod detail;
 mod reader;
+mod writer;
 
 pub use detail::{Detail, Index};
-pub use reader::{LogReader, read_log};
+pub use reader::{Damage, LogReader, read_log};
+pub use writer::LogWriter;
 
-const HEADER: &[u8] = b"bitscope events 3\n";
-/// Records that wait for the disk at most; then training waits too, since the log loses nothing.
-const WAITING: usize = 4096;
+const HEADER: &[u8] = b"bitscope events 4\n";
+/// What the header of every version begins with.
+const FAMILY: &[u8] = b"bitscope events ";
 /// A record longer than this is no record.
 const LONGEST: u32 = 1 << 26;
-const FLUSH: Duration = Duration::from_millis(500);
 
 /// Why a log cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -38,9 +32,17 @@ pub enum LogError {
         /// Why.
         source: io::Error,
     },
-    /// It is no event log of this version.
-    #[error("{path}: at byte 0: not an event log of this version; expected \"bitscope events 3\"")]
+    /// It is no event log.
+    #[error(
+        "{path}: its first line is damaged, or it is no event log; expected \"bitscope events 4\""
+    )]
     Header {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It is an event log of another version of this program.
+    #[error("{path}: an event log of another version of bitscope; expected \"bitscope events 4\"")]
+    Version {
         /// Which file.
         path: PathBuf,
     },
@@ -55,137 +57,13 @@ impl LogError {
     }
 }
 
-/// Writes events on a thread of its own. Lossless: it makes training wait rather than drop.
-pub struct LogWriter {
-    sender: Option<SyncSender<Arc<Event>>>,
-    thread: Option<JoinHandle<()>>,
-    shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Shared {
-    failed: AtomicBool,
-    lost: AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl LogWriter {
-    /// Creates a log, or continues one after its sound part.
-    ///
-    /// # Errors
-    /// Where the file cannot be created or is something else.
-    pub fn open(path: &Path) -> Result<Self, LogError> {
-        let exists = path.metadata().is_ok_and(|m| m.len() > 0);
-        let sound = if exists {
-            LogReader::sound_length(path)?
-        } else {
-            0
-        };
-        let mut options = File::options();
-        let mut file = options
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)
-            .map_err(LogError::io(path))?;
-        file.set_len(sound).map_err(LogError::io(path))?;
-        io::Seek::seek(&mut file, io::SeekFrom::End(0)).map_err(LogError::io(path))?;
-        if sound == 0 {
-            file.write_all(HEADER).map_err(LogError::io(path))?;
-        }
-        let (sender, receiver) = sync_channel(WAITING);
-        let shared = Arc::new(Shared::default());
-        let state = shared.clone();
-        let path = path.to_owned();
-        let thread = std::thread::Builder::new()
-            .name("log".into())
-            .spawn(move || write_all(&receiver, file, &path, &state))
-            .expect("the system can start a thread");
-        Ok(Self {
-            sender: Some(sender),
-            thread: Some(thread),
-            shared,
-        })
-    }
-
-    /// Appends an event.
-    pub fn push(&self, event: Arc<Event>) {
-        if let Some(sender) = &self.sender {
-            // The thread runs until the sender is dropped.
-            let _ = sender.send(event);
-        }
-    }
-
-    /// Whether writing fails now, and how many events were lost to that.
-    pub fn trouble(&self) -> Option<u64> {
-        let failed = self.shared.failed.load(Ordering::Relaxed);
-        failed.then(|| self.shared.lost.load(Ordering::Relaxed))
-    }
-
-    /// Bytes written by this writer.
-    pub fn bytes(&self) -> u64 {
-        self.shared.bytes.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for LogWriter {
-    fn drop(&mut self) {
-        self.sender = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn write_all(receiver: &Receiver<Arc<Event>>, file: File, path: &Path, shared: &Shared) {
-    let mut out = BufWriter::with_capacity(1 << 16, file);
-    let mut flushed = Instant::now();
-    let note = |result: io::Result<()>, events: u64| match result {
-        Ok(()) => shared.failed.store(false, Ordering::Relaxed),
-        Err(error) => {
-            if !shared.failed.swap(true, Ordering::Relaxed) {
-                tracing::warn!("{}: {error}", path.display());
-            }
-            shared.lost.fetch_add(events, Ordering::Relaxed);
-        }
-    };
-    loop {
-        match receiver.recv_timeout(FLUSH) {
-            Ok(event) => {
-                let payload = match postcard::to_stdvec(event.as_ref()) {
-                    Ok(payload) => payload,
-                    Err(error) => {
-                        tracing::error!("an event cannot be encoded: {error}");
-                        continue;
-                    }
-                };
-                let mut head = (payload.len() as u32).to_le_bytes().to_vec();
-                head.extend(crc32fast::hash(&payload).to_le_bytes());
-                shared
-                    .bytes
-                    .fetch_add(8 + payload.len() as u64, Ordering::Relaxed);
-                let result = out.write_all(&head).and_then(|()| out.write_all(&payload));
-                if result.is_err() || shared.failed.load(Ordering::Relaxed) {
-                    note(result, 1);
-                }
-                let important = !matches!(event.as_ref(), Event::Step(_));
-                if important || flushed.elapsed() >= FLUSH {
-                    note(out.flush(), 0);
-                    flushed = Instant::now();
-                }
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                note(out.flush(), 0);
-                flushed = Instant::now();
-            }
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-    }
-    note(out.flush().and_then(|()| out.get_ref().sync_all()), 0);
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::super::event::Event;
     use super::*;
 
     fn events(n: u64) -> Vec<Event> {
@@ -197,46 +75,86 @@ mod tests {
             .collect()
     }
 
-    #[test]
-    fn a_torn_tail_is_cut_and_nothing_before_it_is_lost() {
+    /// A log of a hundred events: its folder, path and bytes.
+    fn written() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("events.log");
-        let all = events(100);
         let writer = LogWriter::open(&path).expect("created");
+        let all = events(100);
         all.iter().for_each(|e| writer.push(Arc::new(e.clone())));
         drop(writer);
         let bytes = std::fs::read(&path).expect("written");
-        assert_eq!(
-            read_log(&path).expect("sound"),
-            (all.clone(), bytes.len() as u64)
-        );
-        for cut in [1, 7, 20, 300] {
-            std::fs::write(&path, &bytes[..bytes.len() - cut]).expect("cut");
-            let (kept, _) = read_log(&path).expect("readable");
-            assert_eq!(kept, all[..kept.len()]);
-            let writer = LogWriter::open(&path).expect("continued");
-            writer.push(Arc::new(Event::Paused { step: 7 }));
-            drop(writer);
-            let (again, _) = read_log(&path).expect("sound");
-            assert_eq!(again.len(), kept.len() + 1);
-            assert_eq!(again.last(), Some(&Event::Paused { step: 7 }));
-        }
-        let mut damaged = bytes.clone();
-        let middle = bytes.len() / 2;
-        damaged[middle] ^= 0xff;
-        std::fs::write(&path, damaged).expect("damaged");
-        let (kept, _) = read_log(&path).expect("readable");
-        assert!(kept.len() > 10 && kept.len() < 90, "{}", kept.len());
+        assert_eq!(read_log(&path).expect("sound"), (all, bytes.len() as u64));
+        (folder, path, bytes)
     }
 
     #[test]
-    fn another_file_is_refused() {
+    fn a_cut_at_any_byte_costs_the_torn_record_alone_and_keeps_its_bytes() {
+        let (_folder, path, bytes) = written();
+        let all = events(100);
+        for cut in (HEADER.len()..bytes.len()).step_by(7) {
+            std::fs::write(&path, &bytes[..cut]).expect("cut");
+            let mut reader = LogReader::open(&path).expect("a log");
+            let kept: Vec<Event> = reader.by_ref().collect();
+            assert_eq!(kept, all[..kept.len()]);
+            let torn = &bytes[reader.offset() as usize..cut];
+            let writer = LogWriter::open(&path).expect("continued");
+            assert_eq!(writer.found().is_empty(), torn.is_empty(), "{cut}");
+            writer.push(Arc::new(Event::Paused { step: 7 }));
+            drop(writer);
+            let (again, _) = read_log(&path).expect("sound");
+            assert_eq!(again[..kept.len()], kept);
+            assert_eq!(again[kept.len()..], [Event::Paused { step: 7 }]);
+            if !torn.is_empty() {
+                let beside = path.with_extension(format!("log.damaged-{}", reader.offset()));
+                assert_eq!(std::fs::read(&beside).expect("kept"), torn);
+                std::fs::remove_file(beside).expect("removed");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_flipped_bit_costs_one_record(at in 0.0..1.0f64, bit in 0..8u32) {
+            let (_folder, path, bytes) = written();
+            let body = bytes.len() - HEADER.len();
+            let at = HEADER.len() + (at * body as f64) as usize;
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << bit;
+            std::fs::write(&path, &damaged).expect("damaged");
+            let mut reader = LogReader::open(&path).expect("a log");
+            let read: Vec<Event> = reader.by_ref().collect();
+            prop_assert_eq!(read.len(), 99);
+            prop_assert!(read.iter().all(|e| events(100).contains(e)));
+            let [damage] = reader.damages() else {
+                return Err(TestCaseError::fail(format!("{:?}", reader.damages())));
+            };
+            prop_assert!(damage.at <= at as u64 && (at as u64) < damage.at + damage.bytes);
+            // Continuing it cuts nothing that can be read.
+            drop(LogWriter::open(&path).expect("continued"));
+            prop_assert_eq!(read_log(&path).expect("readable").0.len(), 99);
+        }
+    }
+
+    #[test]
+    fn another_file_and_another_version_are_refused_and_left_alone() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("events.log");
-        std::fs::write(&path, "something else").expect("written");
-        assert!(matches!(
-            LogWriter::open(&path),
-            Err(LogError::Header { .. })
-        ));
+        for (text, version) in [
+            ("something else", false),
+            ("bitscope events 3\n\0\0\0", true),
+            ("bitscope\0events 4\n", false),
+        ] {
+            std::fs::write(&path, text).expect("written");
+            let error = LogWriter::open(&path).err().expect("refused");
+            assert_eq!(
+                matches!(error, LogError::Version { .. }),
+                version,
+                "{error}"
+            );
+            assert_eq!(std::fs::read_to_string(&path).expect("read"), text);
+        }
     }
 }

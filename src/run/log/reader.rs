@@ -5,16 +5,47 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::super::event::Event;
-use super::{HEADER, LONGEST, LogError};
+use super::{FAMILY, HEADER, LONGEST, LogError};
 
 /// Bytes that precede a record's payload.
 const HEAD: usize = 8;
+/// How far behind a bad record the next good one is looked for.
+const SEARCHED: u64 = 64 << 20;
 
-/// Reads a log from its start, or from any record on. It ends at the first that is not complete.
+/// Bytes of a log that are no sound record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Damage {
+    /// First bad byte.
+    pub at: u64,
+    /// How many.
+    pub bytes: u64,
+    /// Whether nothing sound follows: a record that was being written, or a damaged end.
+    pub is_tail: bool,
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { at, bytes, .. } = self;
+        match self.is_tail {
+            true => write!(
+                f,
+                "the last {bytes} bytes, from byte {at} on, are not whole"
+            ),
+            false => write!(
+                f,
+                "{bytes} bytes from byte {at} on are damaged; what follows is read"
+            ),
+        }
+    }
+}
+
+/// Reads a log from its start, or from any record on. Bad records are passed over and remembered:
+/// reading goes on with the next good one.
 #[derive(Debug)]
 pub struct LogReader {
     input: BufReader<File>,
     position: u64,
+    damages: Vec<Damage>,
 }
 
 impl LogReader {
@@ -24,15 +55,25 @@ impl LogReader {
     /// Where the file cannot be read or is something else.
     pub fn open(path: &Path) -> Result<Self, LogError> {
         let mut input = BufReader::new(File::open(path).map_err(LogError::io(path))?);
-        let mut header = [0; HEADER.len()];
-        if input.read_exact(&mut header).is_err() || header != HEADER {
-            return Err(LogError::Header {
-                path: path.to_owned(),
-            });
+        let mut header = Vec::new();
+        let read = (&mut input)
+            .take(HEADER.len() as u64)
+            .read_to_end(&mut header);
+        read.map_err(LogError::io(path))?;
+        if header != HEADER {
+            let path = path.to_owned();
+            return Err(
+                if header.starts_with(FAMILY) && header.len() == HEADER.len() {
+                    LogError::Version { path }
+                } else {
+                    LogError::Header { path }
+                },
+            );
         }
         Ok(Self {
             input,
             position: HEADER.len() as u64,
+            damages: Vec::new(),
         })
     }
 
@@ -41,15 +82,20 @@ impl LogReader {
         self.position
     }
 
-    /// Bytes of the log up to its first record that is not complete. Reads all, and keeps nothing:
-    /// a long run's log is larger than memory should be.
+    /// What was passed over so far.
+    pub fn damages(&self) -> &[Damage] {
+        &self.damages
+    }
+
+    /// Bytes of the log up to the end of its last sound record, and what is damaged. Reads all, and
+    /// keeps nothing: a long run's log is larger than memory should be.
     ///
     /// # Errors
     /// Where the file cannot be read or is something else.
-    pub(super) fn sound_length(path: &Path) -> Result<u64, LogError> {
+    pub(super) fn sound_length(path: &Path) -> Result<(u64, Vec<Damage>), LogError> {
         let mut reader = Self::open(path)?;
         reader.by_ref().for_each(drop);
-        Ok(reader.offset())
+        Ok((reader.offset(), reader.damages))
     }
 
     /// Goes to a record that began at this position.
@@ -65,13 +111,32 @@ impl LogReader {
     /// Step of the next record, which is passed over unread; `None` inside for events other than
     /// steps, outside at the end.
     pub(super) fn skip(&mut self) -> Option<Option<u64>> {
+        let start = self.position;
+        let skipped = self.skip_here();
+        if skipped.is_none() {
+            // Only the record's checksum tells whether something is wrong here.
+            self.seek(start).ok()?;
+            let event = self.next()?;
+            return Some(match event {
+                Event::Step(record) => Some(record.step),
+                _ => None,
+            });
+        }
+        skipped
+    }
+
+    fn skip_here(&mut self) -> Option<Option<u64>> {
         let (length, _) = self.head()?;
         let mut start = [0; Event::STEP_PREFIX];
         let known = start.len().min(length as usize);
         self.input.read_exact(&mut start[..known]).ok()?;
         let rest = i64::from(length) - known as i64;
         self.input.seek_relative(rest).ok()?;
-        self.position += HEAD as u64 + u64::from(length);
+        let end = self.position + HEAD as u64 + u64::from(length);
+        if end > self.input.get_ref().metadata().ok()?.len() {
+            return None;
+        }
+        self.position = end;
         Some(Event::peek_step(&start[..known]))
     }
 
@@ -82,12 +147,9 @@ impl LogReader {
         let length = u32::from_le_bytes([a, b, c, d]);
         (length <= LONGEST).then_some((length, u32::from_le_bytes([e, f, g, h])))
     }
-}
 
-impl Iterator for LogReader {
-    type Item = Event;
-
-    fn next(&mut self) -> Option<Event> {
+    /// The record at the current position, where it is sound.
+    fn record(&mut self) -> Option<Event> {
         let (length, checksum) = self.head()?;
         let mut payload = Vec::new();
         // Not allocated at once: a damaged length must not ask for memory.
@@ -102,12 +164,74 @@ impl Iterator for LogReader {
         self.position += (HEAD + payload.len()) as u64;
         Some(event)
     }
+
+    /// Goes to the next sound record behind `from`; `false` where none is found.
+    fn resynchronise(&mut self, from: u64) -> bool {
+        let mut rest = Vec::new();
+        let read = self
+            .seek(from)
+            .and_then(|()| (&mut self.input).take(SEARCHED).read_to_end(&mut rest));
+        if read.is_err() {
+            return false;
+        }
+        let sound = |at: &usize| -> bool {
+            let Some((head, behind)) = rest[*at..].split_first_chunk::<HEAD>() else {
+                return false;
+            };
+            let [a, b, c, d, e, f, g, h] = *head;
+            let length = u32::from_le_bytes([a, b, c, d]) as usize;
+            // An empty payload's checksum is 0: zeros would look like records.
+            (1..=behind.len()).contains(&length)
+                && crc32fast::hash(&behind[..length]) == u32::from_le_bytes([e, f, g, h])
+                && postcard::from_bytes::<Event>(&behind[..length]).is_ok()
+        };
+        match (1..rest.len()).find(sound) {
+            Some(offset) => {
+                let at = from + offset as u64;
+                self.damages.push(Damage {
+                    at: from,
+                    bytes: offset as u64,
+                    is_tail: false,
+                });
+                self.seek(at).is_ok()
+            }
+            None => false,
+        }
+    }
 }
 
-/// Reads every complete record; returns them with the length of the sound part in bytes.
+impl Iterator for LogReader {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        let start = self.position;
+        if let Some(event) = self.record() {
+            return Some(event);
+        }
+        if self.resynchronise(start)
+            && let Some(event) = self.record()
+        {
+            return Some(event);
+        }
+        let end = self.input.get_ref().metadata().map_or(start, |m| m.len());
+        if end > start && self.damages.last().is_none_or(|d| d.at != start) {
+            self.damages.push(Damage {
+                at: start,
+                bytes: end - start,
+                is_tail: true,
+            });
+        }
+        // Where the next record will be, should the log grow.
+        let _ = self.seek(start);
+        None
+    }
+}
+
+/// Reads every sound record; returns them with the length of the sound part in bytes.
 ///
 /// # Errors
-/// Where the file cannot be read or is something else. A torn or damaged tail is not an error.
+/// Where the file cannot be read or is something else. Damage is not an error: see
+/// [`LogReader::damages`].
 pub fn read_log(path: &Path) -> Result<(Vec<Event>, u64), LogError> {
     let mut reader = LogReader::open(path)?;
     let events = reader.by_ref().collect();

@@ -206,6 +206,13 @@ impl Verdicts {
                 }
                 return Vec::new();
             }
+            Event::Applied { experiment, .. } => {
+                // Limits in force are the log's: a replay finds what the screen found.
+                if let Ok(experiment) = resolve_text("experiment.toml", experiment) {
+                    self.set_experiment(&experiment);
+                }
+                return Vec::new();
+            }
             Event::Step(record) => self.step(record),
             Event::NonFinite { step, layer } => {
                 let index = layer

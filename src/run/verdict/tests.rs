@@ -36,6 +36,7 @@ fn started(p: Parametrization) -> Event {
         steps_per_epoch: 100,
         total_steps: 10_000,
         step: 0,
+        parent: None,
     }
 }
 

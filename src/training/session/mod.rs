@@ -15,9 +15,12 @@ use crate::dataset::DataError;
 use crate::device::DeviceError;
 use crate::experiment::Experiment;
 use crate::network::weights::WeightsError;
-use crate::run::{Command, Event, LogError, LogWriter, RunFolder, Status};
+use crate::run::{
+    Command, Event, LockError, LogError, LogWriter, Parent, RunFolder, RunLock, Status,
+};
 use recorder::Recorder;
 use run::Run;
+pub use run::resumable;
 
 /// Why training cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,17 @@ pub enum TrainError {
     /// A run without a checkpoint.
     #[error("{0}: the run has no checkpoint yet")]
     NoCheckpoint(PathBuf),
+    /// Another process has the run.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Settings that a run cannot change while it goes on.
+    #[error("{changes}: that needs a new run; hint: `bitscope {command}`")]
+    NeedsNewRun {
+        /// The changes.
+        changes: String,
+        /// The command that makes one.
+        command: String,
+    },
 }
 
 /// What a run needs to start.
@@ -52,12 +66,28 @@ pub struct Setup {
     pub experiment: Arc<Experiment>,
     /// Where it is recorded.
     pub folder: RunFolder,
-    /// Checkpoint of the same run to continue from.
-    pub resume: Option<PathBuf>,
-    /// Checkpoint of another run to start from, with that run's label.
-    pub fork: Option<(PathBuf, String)>,
+    /// Where it starts.
+    pub origin: Origin,
+    /// The experiment file that it comes from, absolute; `None` for the embedded default.
+    pub source: Option<PathBuf>,
     /// Stop after this many steps.
     pub max_steps: Option<u64>,
+}
+
+/// Where a run starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// At its beginning.
+    New,
+    /// At its own newest checkpoint that is sound.
+    Resume,
+    /// At a checkpoint of another run.
+    Fork {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// Whose it is.
+        parent: Parent,
+    },
 }
 
 /// A running training thread.
@@ -120,19 +150,28 @@ impl Drop for Session {
 
 fn run(setup: Setup, commands: Receiver<Command>, emit: impl Fn(Arc<Event>)) {
     let folder = setup.folder.clone();
-    let log = match LogWriter::open(&folder.log()) {
-        Ok(log) => Some(log),
+    let owned = RunLock::take(folder.path())
+        .map_err(TrainError::from)
+        .and_then(|lock| {
+            folder.sweep();
+            Ok((lock, LogWriter::open(&folder.log())?))
+        });
+    let (lock, log) = match owned {
+        Ok(owned) => owned,
         Err(error) => {
-            emit(Arc::new(Event::Warning {
-                step: 0,
-                message: format!("not recorded: {error}"),
-            }));
-            None
+            // Nothing of the run is touched: it is someone else's, or not to be read.
+            let message = error.to_string();
+            emit(Arc::new(Event::Failed { step: 0, message }));
+            return;
         }
     };
-    let mut recorder = Recorder::new(log, emit);
+    let mut found = log.found().to_vec();
+    if !lock.is_kept {
+        found.push("this disk keeps no locks: nothing stops a second process from this run".into());
+    }
+    let mut recorder = Recorder::new(Some(log), emit);
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        Run::prepare(&setup, &mut recorder).map(|mut run| run.go(&commands, &mut recorder))
+        Run::prepare(&setup, found, &mut recorder).map(|mut run| run.go(&commands, &mut recorder))
     }));
     let failed = match outcome {
         Ok(Ok(())) => None,

@@ -12,6 +12,8 @@ pub(super) struct Recorder<E: Fn(Arc<Event>)> {
     step: u64,
     /// Whether the disk does not take the log.
     trouble: bool,
+    /// Times that the log was put back, as far as that was said.
+    restored: u64,
 }
 
 impl<E: Fn(Arc<Event>)> Recorder<E> {
@@ -22,6 +24,7 @@ impl<E: Fn(Arc<Event>)> Recorder<E> {
             emit,
             step: 0,
             trouble: false,
+            restored: 0,
         }
     }
 
@@ -45,21 +48,26 @@ impl<E: Fn(Arc<Event>)> Recorder<E> {
         (self.emit)(event);
     }
 
-    /// Says once when the disk stops taking the log, and once when it takes it again.
+    /// Says once when the disk stops taking the log, once when it takes it again, and when someone
+    /// removed it. The log itself says what it lost.
     pub(super) fn check_disk(&mut self) {
-        let trouble = self.log.as_ref().and_then(LogWriter::trouble);
-        if trouble.is_some() == self.trouble {
-            return;
+        let Some(log) = &self.log else { return };
+        let (trouble, lost, restored) = (log.trouble(), log.lost(), log.restored());
+        let say = |message: String| {
+            let step = self.step;
+            (self.emit)(Arc::new(Event::Warning { step, message }));
+        };
+        if restored > self.restored {
+            say("the event log was removed under the run; it has been written again".into());
+        }
+        self.restored = restored;
+        if trouble.is_some() != self.trouble {
+            say(if trouble.is_some() {
+                "the event log is not being written (is the disk full?); training goes on".into()
+            } else {
+                format!("the event log is being written again; {lost} events were lost")
+            });
         }
         self.trouble = trouble.is_some();
-        let message = match trouble {
-            Some(lost) => format!(
-                "the event log is not being written ({lost} events lost so far; is the disk full?); \
-                 training goes on"
-            ),
-            None => "the event log is being written again".into(),
-        };
-        let step = self.step;
-        (self.emit)(Arc::new(Event::Warning { step, message }));
     }
 }

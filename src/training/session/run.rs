@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use super::recorder::Recorder;
-use super::{Setup, TrainError};
-use crate::experiment::{Experiment, difference};
+use super::{Origin, Setup, TrainError};
+use crate::experiment::{Change, Class, Experiment, difference, resolve_text};
 use crate::quantizer::Rules;
-use crate::run::{Command, Event, Manifest, Phase, Split, Status};
+use crate::run::{Command, Event, Manifest, Phase, RunFolder, Split, Status, write_whole};
 use crate::training::trainer::Trainer;
 
 /// Checkpoints kept before the older half is thinned out.
@@ -23,75 +23,96 @@ pub(super) struct Run<'a> {
     /// Steps left before pausing again.
     allowed: Option<u64>,
     stopping: bool,
-    last_evaluation: f64,
+    /// Whether the last step's loss was finite: what is not, is not saved.
+    is_finite: bool,
     last_checkpoint: f64,
     /// Step that the newest checkpoint holds.
     saved_at: Option<u64>,
 }
 
 impl<'a> Run<'a> {
-    /// Everything that comes before the first step.
+    /// Everything that comes before the first step. `found` is what there is to say of the run's
+    /// files.
     pub(super) fn prepare<E: Fn(Arc<Event>)>(
         setup: &'a Setup,
+        mut found: Vec<String>,
         recorder: &mut Recorder<E>,
     ) -> Result<Self, TrainError> {
         let experiment = &setup.experiment;
         let engine = crate::device::parse(&experiment.device)?;
         let device = crate::device::burn_device(engine);
-        let resumed = setup
-            .folder
-            .manifest()
-            .ok()
-            .filter(|_| setup.resume.is_some());
-        let manifest = resumed.unwrap_or_else(|| Manifest {
-            version: env!("CARGO_PKG_VERSION").into(),
-            name: experiment.name.clone(),
-            started: jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string(),
-            device: engine.to_string(),
-            status: Status::Running,
-            step: 0,
-            epoch: 0.0,
-            best_error: None,
-            test_error: None,
-            weight_kb: 0.0,
-            activation_kb: 0.0,
-            reason: None,
-            parent: setup.fork.as_ref().map(|(_, label)| label.clone()),
-        });
-        let manifest = Manifest {
-            status: Status::Running,
-            reason: None,
-            ..manifest
-        };
+        let folder = &setup.folder;
         let toml = experiment.values.to_toml();
-        if setup.resume.is_none() {
-            std::fs::write(setup.folder.experiment(), &toml)?;
-        }
-        setup.folder.write_manifest(&manifest)?;
+        let parent = match &setup.origin {
+            Origin::Fork { parent, .. } => Some(parent.clone()),
+            Origin::New | Origin::Resume => None,
+        };
+        let mut changes = Vec::new();
+        let manifest = if setup.origin == Origin::Resume {
+            changes = resumable(folder, experiment)?;
+            let manifest = folder.manifest_or_rebuilt()?;
+            found.extend(manifest.note.clone().filter(|_| folder.manifest().is_err()));
+            Manifest {
+                status: Status::Running,
+                reason: None,
+                ..manifest
+            }
+        } else {
+            write_whole(&folder.experiment(), toml.as_bytes())?;
+            Manifest {
+                parent: parent.clone(),
+                source: setup.source.clone(),
+                ..Manifest::begin(experiment.name.clone(), engine.to_string())
+            }
+        };
+        folder.write_manifest(&manifest)?;
         let splits = crate::dataset::open(experiment)?;
-        let mut trainer = Trainer::new(experiment.clone(), splits, device)?;
-        if let Some(checkpoint) = &setup.resume {
-            trainer.restore(checkpoint)?;
-        } else if let Some((checkpoint, _)) = &setup.fork {
-            trainer.fork_from(checkpoint)?;
-        }
+        let trainer = match &setup.origin {
+            Origin::New => Trainer::new(experiment.clone(), splits, device)?,
+            Origin::Resume => {
+                let mut trainer = Trainer::blank(experiment.clone(), splits, device)?;
+                found.extend(restore(&mut trainer, folder)?);
+                trainer
+            }
+            Origin::Fork { checkpoint, .. } => {
+                let mut trainer = Trainer::blank(experiment.clone(), splits, device)?;
+                let lost = trainer.fork_from(checkpoint)?;
+                found.extend(lost.into_iter().map(|note| format!("not kept: {note}")));
+                trainer
+            }
+        };
+        let step = trainer.steps();
         recorder.emit(Event::Started {
-            name: setup.folder.label(),
+            name: folder.label(),
             device: engine.to_string(),
-            experiment: toml,
+            experiment: toml.clone(),
             layers: trainer.layers(),
             budgets: trainer.budgets(),
             steps_per_epoch: trainer.steps_per_epoch(),
             total_steps: trainer.total_steps(),
-            step: trainer.steps(),
+            step,
+            parent: manifest.parent.clone(),
         });
         recorder.emit(Event::Phase {
-            step: trainer.steps(),
+            step,
             phase: trainer.phase(),
         });
+        for message in found {
+            recorder.emit(Event::Warning { step, message });
+        }
+        if !changes.is_empty() {
+            write_whole(&folder.experiment(), toml.as_bytes())?;
+            recorder.emit(Event::Applied {
+                step,
+                changes: changes.iter().map(ToString::to_string).collect(),
+                experiment: toml,
+                budgets: trainer.budgets(),
+                total_steps: trainer.total_steps(),
+            });
+        }
         if experiment.rules == Rules::PublishedCode && engine.is_card() {
             recorder.emit(Event::Warning {
-                step: trainer.steps(),
+                step,
                 message: format!(
                     "{engine} sums in an order of its own; the published code's numbers come on a \
                      processor only"
@@ -104,7 +125,7 @@ impl<'a> Run<'a> {
             paused: false,
             allowed: None,
             stopping: false,
-            last_evaluation: trainer.epochs(),
+            is_finite: true,
             last_checkpoint: trainer.epochs(),
             saved_at: None,
             trainer,
@@ -118,6 +139,10 @@ impl<'a> Run<'a> {
         out: &mut Recorder<E>,
     ) {
         let began = self.trainer.steps();
+        if self.setup.origin == Origin::Resume {
+            // What a signal cut short is caught up.
+            self.evaluate_if_due(commands, out);
+        }
         while !self.stopping {
             self.take_commands(commands, out);
             if self.stopping {
@@ -158,10 +183,8 @@ impl<'a> Run<'a> {
         let probe =
             (self.trainer.steps() + 1).is_multiple_of(self.trainer.experiment().log.probe_every);
         let record = self.trainer.step(probe);
-        if panic_step() == Some(record.step) {
-            panic!("asked to by BITSCOPE_PANIC_AT_STEP");
-        }
         let finite = record.cross_entropy.is_finite();
+        self.is_finite = finite;
         let step = record.step;
         self.manifest.weight_kb = record.usage.weights;
         self.manifest.activation_kb = record.usage.activation_max;
@@ -200,19 +223,24 @@ impl<'a> Run<'a> {
 
     /// Evaluations and checkpoints at their cadence.
     fn periodic<E: Fn(Arc<Event>)>(&mut self, commands: &Receiver<Command>, out: &mut Recorder<E>) {
-        let log = self.trainer.experiment().log.clone();
-        let due = |last: f64, every: f64, now: f64| {
-            ((now + 1e-9) / every).floor() > ((last + 1e-9) / every).floor()
-        };
+        self.evaluate_if_due(commands, out);
+        let every = self.trainer.experiment().log.checkpoint_every;
         let epoch = self.trainer.epochs();
-        if due(self.last_evaluation, log.evaluate_every, epoch) {
-            self.last_evaluation = epoch;
-            self.evaluate(Split::Validation, commands, out);
-        }
-        if due(self.last_checkpoint, log.checkpoint_every, epoch) {
+        if is_due(self.last_checkpoint, every, epoch) {
             self.last_checkpoint = epoch;
             self.checkpoint(out, false);
             self.write_manifest(Status::Running, out);
+        }
+    }
+
+    fn evaluate_if_due<E: Fn(Arc<Event>)>(
+        &mut self,
+        commands: &Receiver<Command>,
+        out: &mut Recorder<E>,
+    ) {
+        let every = self.trainer.experiment().log.evaluate_every;
+        if is_due(self.trainer.evaluated(), every, self.trainer.epochs()) {
+            self.evaluate(Split::Validation, commands, out);
         }
     }
 
@@ -261,13 +289,23 @@ impl<'a> Run<'a> {
         if !best && self.saved_at == Some(step) {
             return;
         }
-        let name = if best {
-            "best.safetensors".into()
+        if !self.is_finite {
+            let message = format!("no checkpoint written: step {step} was not finite");
+            out.emit(Event::Warning { step, message });
+            return;
+        }
+        let folder = &self.setup.folder;
+        let previous = folder.newest_checkpoint();
+        let path = if best {
+            folder.best()
         } else {
-            format!("step-{step}.safetensors")
+            folder.checkpoint(step)
         };
-        let previous = self.setup.folder.newest_checkpoint();
-        let path = self.setup.folder.checkpoints().join(&name);
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         match self.trainer.save(&path) {
             Ok(()) => {
                 if !best {
@@ -291,24 +329,10 @@ impl<'a> Run<'a> {
     /// anywhere, in ever longer strides, while a long run does not fill the disk. The one before the
     /// newest stays: should the newest be torn, that is the one to go on from.
     fn thin_out(&self, previous: Option<PathBuf>) {
-        let Ok(entries) = std::fs::read_dir(self.setup.folder.checkpoints()) else {
-            return;
-        };
-        let steps = entries.filter_map(|e| {
-            let path = e.ok()?.path();
-            let name = path.file_name()?.to_str()?;
-            let step: u64 = name
-                .strip_prefix("step-")?
-                .strip_suffix(".safetensors")?
-                .parse()
-                .ok()?;
-            Some((step, path))
-        });
-        let mut steps: Vec<_> = steps.collect();
+        let steps = self.setup.folder.checkpoints_by_step();
         if steps.len() <= KEEP_CHECKPOINTS {
             return;
         }
-        steps.sort();
         let half = steps.len() / 2;
         for (_, path) in steps[..half].iter().skip(1).step_by(2) {
             if Some(path) != previous.as_ref() {
@@ -328,7 +352,7 @@ impl<'a> Run<'a> {
         let step = self.trainer.steps();
         self.checkpoint(out, false);
         let complete = self.trainer.is_done();
-        if complete && self.trainer.epochs() > self.last_evaluation + 1e-9 {
+        if complete && self.trainer.epochs() > self.trainer.evaluated() + 1e-9 {
             self.evaluate(Split::Validation, commands, out);
         }
         if complete && !self.stopping {
@@ -420,7 +444,7 @@ impl<'a> Run<'a> {
         let changes = difference(&self.trainer.experiment().values, &experiment.values);
         self.trainer.apply(experiment.clone());
         let toml = experiment.values.to_toml();
-        if let Err(error) = std::fs::write(self.setup.folder.experiment(), toml) {
+        if let Err(error) = write_whole(&self.setup.folder.experiment(), toml.as_bytes()) {
             let message = format!("the resolved experiment is not being written: {error}");
             out.emit(Event::Warning {
                 step: self.trainer.steps(),
@@ -430,13 +454,78 @@ impl<'a> Run<'a> {
         out.emit(Event::Applied {
             step: self.trainer.steps(),
             changes: changes.iter().map(ToString::to_string).collect(),
+            experiment: toml,
             budgets: self.trainer.budgets(),
             total_steps: self.trainer.total_steps(),
         });
     }
 }
 
-/// The step at which a test wants to see the training thread panic.
-fn panic_step() -> Option<u64> {
-    std::env::var("BITSCOPE_PANIC_AT_STEP").ok()?.parse().ok()
+/// Whether something that happens every so many epochs has come due since it last did.
+fn is_due(last: f64, every: f64, now: f64) -> bool {
+    ((now + 1e-9) / every).floor() > ((last + 1e-9) / every).floor()
+}
+
+/// The changes between a run's experiment and the one that it is to go on with.
+///
+/// # Errors
+/// Where one of them needs a new run, or the run's experiment cannot be read.
+pub fn resumable(folder: &RunFolder, experiment: &Experiment) -> Result<Vec<Change>, TrainError> {
+    let text = std::fs::read_to_string(folder.experiment());
+    let text = text.or_else(|error| folder.experiment_in_log().ok_or(error))?;
+    let before = match resolve_text("experiment.toml", &text) {
+        Ok(before) => before,
+        // Cut short on a full disk, or by hand: the log has it too.
+        Err(error) => folder
+            .experiment_in_log()
+            .and_then(|text| resolve_text("experiment.toml", &text).ok())
+            .ok_or_else(|| {
+                std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string())
+            })?,
+    };
+    let changes = difference(&before.values, &experiment.values);
+    let moved = |c: &Change| MOVABLE.contains(&c.path.as_str());
+    let refused: Vec<&Change> = changes
+        .iter()
+        .filter(|c| c.class >= Class::Fork && !moved(c))
+        .collect();
+    let Some(strongest) = refused.iter().map(|c| c.class).max() else {
+        return Ok(changes);
+    };
+    let listed: Vec<String> = refused.iter().map(ToString::to_string).collect();
+    let set: Vec<String> = refused
+        .iter()
+        .filter_map(|c| Some(format!("--set {}={}", c.path, c.new.as_ref()?)))
+        .collect();
+    let command = match strongest {
+        Class::Fork => format!("fork {} {}", folder.label(), set.join(" ")),
+        _ => format!("train {} {}", folder.experiment().display(), set.join(" ")),
+    };
+    Err(TrainError::NeedsNewRun {
+        changes: listed.join(", "),
+        command,
+    })
+}
+
+/// Keys that say where something is rather than what it is: data may move, and another device gives
+/// the same run up to rounding.
+const MOVABLE: [&str; 4] = ["data.path", "device", "init.run", "init.weights"];
+
+/// Goes on from the newest checkpoint that is sound; what is wrong with newer ones, a sentence each.
+fn restore(trainer: &mut Trainer, folder: &RunFolder) -> Result<Vec<String>, TrainError> {
+    let mut passed = Vec::new();
+    let mut last = None;
+    for path in folder.all_checkpoints().into_iter().rev() {
+        match trainer.restore(&path) {
+            Ok(()) => return Ok(passed),
+            Err(error) => {
+                passed.push(format!("{error}; going on from the checkpoint before it"));
+                last = Some(error);
+            }
+        }
+    }
+    Err(last.map_or_else(
+        || TrainError::NoCheckpoint(folder.path().to_owned()),
+        TrainError::from,
+    ))
 }

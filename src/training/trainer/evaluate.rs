@@ -24,7 +24,9 @@ impl Trainer {
     /// Evaluates on validation (or `None` without one). `go_on` is asked between batches.
     pub fn validate(&mut self, go_on: impl FnMut() -> bool) -> Option<Evaluated> {
         let data = self.splits.validation.clone()?;
-        self.evaluate(&data, go_on)
+        let evaluated = self.evaluate(&data, go_on)?;
+        self.evaluated = self.epoch;
+        Some(evaluated)
     }
 
     /// Evaluates on the test part: once, at the end.
@@ -78,6 +80,11 @@ impl Trainer {
         }
         self.best_error = Some(error);
         true
+    }
+
+    /// Epoch of the last evaluation on validation that was completed.
+    pub fn evaluated(&self) -> f64 {
+        self.evaluated
     }
 
     /// Best validation error among steps that met the budget.

@@ -1,6 +1,7 @@
 //! One run, step by step.
 
 mod evaluate;
+mod fork;
 mod revive;
 mod step;
 
@@ -13,12 +14,12 @@ use rand_pcg::Pcg64Mcg;
 
 use crate::dataset::{Batch, Loader, LoaderSettings, Splits, evaluation_batches};
 use crate::experiment::{Experiment, Initial, QuantizerSettings, Start};
-use crate::network::{Kind, Network};
+use crate::network::{Kind, Network, Slot};
 use crate::quantizer::memory::Role;
 use crate::quantizer::{InitialBits, initial_parameters};
 use crate::run::{Budget, LayerInfo, Phase};
 use crate::training::budget::{self, Constraints};
-use crate::training::checkpoint::{self, Checkpoint, CheckpointError, State};
+use crate::training::checkpoint::{self, Checkpoint, CheckpointError, SavedQuantizer, State};
 use crate::training::optimizer::Optimizer;
 use crate::training::session::TrainError;
 
@@ -43,6 +44,8 @@ pub struct Trainer {
     seconds: f64,
     next_batch: u64,
     best_error: Option<f64>,
+    /// Epoch of the last evaluation that was completed.
+    evaluated: f64,
     /// Parameter behind each slot of weights or biases.
     slot_parameters: Vec<Option<usize>>,
     /// Stored elements behind each slot (of one sample for activations).
@@ -64,6 +67,29 @@ impl Trainer {
         splits: Splits,
         device: Device,
     ) -> Result<Self, TrainError> {
+        let start = experiment.start.clone();
+        Self::starting_from(experiment, splits, device, &start)
+    }
+
+    /// The same for a run that takes its weights from a checkpoint: what the experiment says of its
+    /// initial weights is not read, and need not be there any more.
+    ///
+    /// # Errors
+    /// None at present; as [`Self::new`].
+    pub fn blank(
+        experiment: Arc<Experiment>,
+        splits: Splits,
+        device: Device,
+    ) -> Result<Self, TrainError> {
+        Self::starting_from(experiment, splits, device, &Start::Scratch)
+    }
+
+    fn starting_from(
+        experiment: Arc<Experiment>,
+        splits: Splits,
+        device: Device,
+        start: &Start,
+    ) -> Result<Self, TrainError> {
         let mut rng = Pcg64Mcg::seed_from_u64(experiment.seed);
         let autodiff = device.clone().autodiff();
         let (classes, size) = (splits.train.classes, splits.train.size);
@@ -76,7 +102,7 @@ impl Trainer {
             &autodiff,
             &mut rng,
         );
-        match &experiment.start {
+        match start {
             Start::Scratch => {}
             Start::Weights(path) => {
                 let tensors = crate::network::weights::read_file(path)?;
@@ -112,6 +138,7 @@ impl Trainer {
             seconds: 0.0,
             next_batch: 0,
             best_error: None,
+            evaluated: 0.0,
             last_images: None,
             waits: false,
         };
@@ -319,11 +346,13 @@ impl Trainer {
             seconds: self.seconds,
             next_batch: self.next_batch,
             quantized: self.network.quantized,
-            slots: self.network.slots.iter().map(|s| s.parameters).collect(),
+            slots: self.network.slots.iter().map(saved).collect(),
             quantizers: self.optimizer.quantizers.clone(),
             updates: self.optimizer.updates,
             constraints: self.constraints.clone(),
             best_error: self.best_error,
+            loader: self.loader_settings,
+            evaluated: self.evaluated,
         };
         let activations = self.activations();
         checkpoint::write(path, &self.network, &self.optimizer, &state, activations)
@@ -342,6 +371,9 @@ impl Trainer {
         self.next_batch = state.next_batch;
         self.constraints = state.constraints;
         self.best_error = state.best_error;
+        self.evaluated = state.evaluated;
+        // As they were: a change of the batch in mid-epoch waits for the next one here too.
+        self.loader_settings = state.loader;
         self.loader = Loader::start(
             self.splits.train.clone(),
             self.loader_settings,
@@ -349,22 +381,14 @@ impl Trainer {
         );
         Ok(())
     }
+}
 
-    /// Starts from a checkpoint's weights as a new run (a fork): weights and running statistics,
-    /// and the quantizers' parameters where their parametrization is the same.
-    ///
-    /// # Errors
-    /// Where the file is damaged or of another network.
-    pub fn fork_from(&mut self, path: &Path) -> Result<(), CheckpointError> {
-        self.network
-            .load_weights(path, Checkpoint::open(path)?.weights)?;
-        if self.has_quantizers() {
-            // Weights were trained: a float phase has happened already.
-            self.initialise_quantizers();
-            self.network.quantized = true;
-        }
-        self.epoch = self.experiment.float_epochs;
-        Ok(())
+fn saved(slot: &Slot) -> SavedQuantizer {
+    SavedQuantizer {
+        name: slot.name.clone(),
+        role: slot.role,
+        quantizer: slot.quantizer.clone(),
+        parameters: slot.parameters,
     }
 }
 

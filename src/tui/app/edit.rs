@@ -2,8 +2,8 @@
 
 use super::{App, Effect, Overlay, Pending};
 use crate::experiment::{
-    AutoApply, Class, Diagnostics, Key, Kind, Saved as SavedFile, difference, load_embedded,
-    set_in_file, strongest,
+    AutoApply, Class, Diagnostics, EditError, Key, Kind, Loaded, Saved as SavedFile, change_file,
+    difference, load_embedded, strongest,
 };
 use crate::run::{Command, Severity};
 
@@ -18,6 +18,13 @@ impl App {
                 ));
                 return Vec::new();
             }
+            SavedFile::Empty(path) => {
+                let path = path.display();
+                self.warn(format!(
+                    "{path} is empty; the run goes on with what it last said"
+                ));
+                return Vec::new();
+            }
             SavedFile::Broken(diagnostics) => return self.broken(diagnostics),
             SavedFile::Valid(loaded) => *loaded,
         };
@@ -28,9 +35,15 @@ impl App {
         if matches!(self.overlay, Some(Overlay::Diagnostic)) {
             self.overlay = None;
         }
+        self.propose(loaded)
+    }
+
+    /// Applies what changed, or asks for it.
+    fn propose(&mut self, loaded: Loaded) -> Vec<Effect> {
         let changes = difference(&self.experiment.values, &loaded.experiment.values);
         let Some(class) = strongest(&changes) else {
             self.overlay = None;
+            self.refused = None;
             self.tell("experiment file saved, nothing changed".into());
             return Vec::new();
         };
@@ -40,18 +53,15 @@ impl App {
             AutoApply::Fork => class <= Class::Fork,
             AutoApply::Fresh => true,
         };
-        if automatic {
-            return self.apply(Pending {
-                loaded,
-                changes,
-                class,
-            });
-        }
-        self.overlay = Some(Overlay::ConfirmNewRun(Box::new(Pending {
+        let pending = Pending {
             loaded,
             changes,
             class,
-        })));
+        };
+        if automatic {
+            return self.apply(pending);
+        }
+        self.overlay = Some(Overlay::ConfirmNewRun(Box::new(pending)));
         Vec::new()
     }
 
@@ -74,7 +84,14 @@ impl App {
             changes,
             class,
         } = pending;
-        self.undo.push(self.current.clone());
+        // Going back is no step forward: the step that it undoes is taken off instead.
+        let undoes = self.undoing.take() == Some(loaded.experiment.values.clone());
+        if undoes {
+            self.undo.pop();
+        } else {
+            self.undo.push(self.current.clone());
+        }
+        self.refused = None;
         let text: Vec<String> = changes.iter().map(ToString::to_string).collect();
         self.tell(format!("{}: {}", class.name(), text.join(", ")));
         self.overlay = None;
@@ -90,38 +107,53 @@ impl App {
         }]
     }
 
-    /// Goes back to the experiment before the last change, in the file too.
+    /// Goes back to the experiment before the last change, step by step, in the file too; it asks like
+    /// any other change. A change that is asked for and not applied yet is taken back first.
     pub(super) fn undo(&mut self) -> Vec<Effect> {
-        let Some(before) = self.undo.pop() else {
+        let back = if self.refused.take().is_some() {
+            Some(self.current.clone())
+        } else {
+            self.undo.last().cloned()
+        };
+        let Some(before) = back else {
             self.tell("nothing to undo".into());
             return Vec::new();
         };
-        let changes = difference(&self.experiment.values, &before.experiment.values);
-        let class = strongest(&changes).unwrap_or(Class::Live);
-        if let Some(file) = &self.file {
-            // The file is rewritten; the watcher reads it back, so file and run cannot disagree.
-            for change in &changes {
-                let Some(value) = &change.new else {
-                    self.warn(format!(
-                        "{} was not set before; edit the file to undo it",
-                        change.path
-                    ));
-                    return Vec::new();
-                };
-                if let Err(error) = set_in_file(file, &change.path, &value.to_string()) {
-                    self.warn(format!("not undone: {}: {error}", file.display()));
-                    return Vec::new();
-                }
+        self.undoing = Some(before.experiment.values.clone());
+        let Some(file) = self.file.clone() else {
+            return self.propose(before);
+        };
+        // The file is rewritten; the watcher reads it back, so file and run cannot disagree.
+        let now = match crate::experiment::load(&file, &self.set) {
+            Ok(now) => now.experiment.values.clone(),
+            Err(_) => self.experiment.values.clone(),
+        };
+        let changes = difference(&now, &before.experiment.values);
+        let texts: Vec<(String, Option<String>)> = changes
+            .iter()
+            .map(|c| (c.path.clone(), c.new.as_ref().map(ToString::to_string)))
+            .collect();
+        let changes: Vec<(&str, Option<&str>)> = texts
+            .iter()
+            .map(|(path, value)| (path.as_str(), value.as_deref()))
+            .collect();
+        match change_file(&file, &changes, &self.set) {
+            Ok(_) => self.tell(format!("{} is as it was before", file.display())),
+            Err(error) => {
+                self.undoing = None;
+                self.warn(format!("not undone: {error}"));
             }
-            return Vec::new();
         }
-        let effects = self.apply(Pending {
-            loaded: before,
-            changes,
-            class,
-        });
-        self.undo.pop();
-        effects
+        Vec::new()
+    }
+
+    /// Asks again for the change that was refused last.
+    pub(in crate::tui) fn ask_again(&mut self) -> Vec<Effect> {
+        match self.refused.take() {
+            Some(pending) => self.overlay = Some(Overlay::ConfirmNewRun(pending)),
+            None => self.tell("no change waits for an answer".into()),
+        }
+        Vec::new()
     }
 
     /// Sets a value of the experiment: in the file where there is one (its comments stay; the
@@ -140,9 +172,10 @@ impl App {
             value.to_owned()
         };
         if let Some(file) = self.file.clone() {
-            match set_in_file(&file, key, &value) {
-                Ok(()) => self.tell(format!("{key} = {value} written to {}", file.display())),
-                Err(error) => self.warn(format!("{}: {error}", file.display())),
+            match change_file(&file, &[(key, Some(&value))], &self.set) {
+                Ok(_) => self.tell(format!("{key} = {value} written to {}", file.display())),
+                Err(EditError::Invalid(diagnostics)) => return self.refuse(&diagnostics),
+                Err(error) => self.warn(error.to_string()),
             }
             return Vec::new();
         }
@@ -154,8 +187,18 @@ impl App {
             Ok(loaded) => self.saved(SavedFile::Valid(Box::new(loaded))),
             Err(diagnostics) => {
                 self.overrides.pop();
-                self.broken(diagnostics)
+                self.refuse(&diagnostics)
             }
         }
+    }
+
+    /// Says what is wrong with a value that was not taken.
+    fn refuse(&mut self, diagnostics: &Diagnostics) -> Vec<Effect> {
+        let first = diagnostics.0.first();
+        let text = first.map_or(String::new(), |d| {
+            format!("{}; expected {}", d.message, d.expected)
+        });
+        self.warn(format!("not set: {text}"));
+        Vec::new()
     }
 }

@@ -8,7 +8,38 @@ use super::super::keymap::{Action, action};
 use super::super::palette;
 use super::{App, Effect, Overlay, Page};
 
+/// What a key does to a line that is being typed, as in a shell; `false` where it is for someone else.
+fn edit_line(text: &mut String, key: KeyEvent) -> bool {
+    let control = key.modifiers.contains(KeyModifiers::CONTROL);
+    match key.code {
+        KeyCode::Char('u') if control => text.clear(),
+        KeyCode::Char('w') if control => {
+            let kept = text.trim_end().rfind(char::is_whitespace);
+            text.truncate(kept.map_or(0, |at| at + 1));
+        }
+        KeyCode::Char('h') if control => drop(text.pop()),
+        KeyCode::Char(_) if control || key.modifiers.contains(KeyModifiers::ALT) => return false,
+        KeyCode::Char(c) => text.push(c),
+        KeyCode::Backspace => drop(text.pop()),
+        _ => return false,
+    }
+    true
+}
+
 impl App {
+    /// Text that was pasted: into the line that is being typed, without its line ends.
+    pub(in crate::tui) fn paste(&mut self, pasted: &str) {
+        let plain: String = pasted.chars().filter(|c| !c.is_control()).collect();
+        if let Some(command) = &mut self.command {
+            command.text.push_str(&plain);
+            command.chosen = 0;
+        } else if self.typing.is_some() {
+            for c in plain.chars() {
+                self.type_filter(KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE));
+            }
+        }
+    }
+
     /// A key.
     pub(in crate::tui) fn key(&mut self, key: KeyEvent) -> Vec<Effect> {
         if self.preview.take().is_some() {
@@ -25,6 +56,14 @@ impl App {
             return self.answer(key.code);
         };
         match &self.overlay {
+            // Asked twice is meant.
+            Some(Overlay::ConfirmQuit) if action == Action::Quit => {
+                if key.modifiers == KeyModifiers::CONTROL {
+                    vec![Effect::Quit]
+                } else {
+                    self.answer(key.code)
+                }
+            }
             Some(Overlay::ConfirmQuit | Overlay::ConfirmNewRun(_)) => self.answer(key.code),
             Some(Overlay::Help) if matches!(action, Action::Down | Action::Up) => {
                 let down = action == Action::Down;
@@ -50,8 +89,10 @@ impl App {
         match self.overlay.take() {
             Some(Overlay::ConfirmQuit) if yes => vec![Effect::Quit],
             Some(Overlay::ConfirmNewRun(pending)) if yes => self.apply(*pending),
-            Some(Overlay::ConfirmNewRun(_)) if no => {
-                self.tell("kept the run; the file asks for a new one".into());
+            Some(Overlay::ConfirmNewRun(pending)) if no => {
+                self.refused = Some(pending);
+                self.undoing = None;
+                self.tell("kept the run; `a` asks again, `u` takes the change back".into());
                 Vec::new()
             }
             Some(overlay) if !no => {
@@ -64,10 +105,12 @@ impl App {
 
     pub(super) fn type_filter(&mut self, key: KeyEvent) {
         let Some(text) = &mut self.typing else { return };
+        let edited = edit_line(text, key);
         match key.code {
-            KeyCode::Char(c) => text.push(c),
-            KeyCode::Backspace => {
-                text.pop();
+            _ if edited => {}
+            KeyCode::Char('c') if key.modifiers == KeyModifiers::CONTROL => {
+                self.typing = None;
+                return;
             }
             KeyCode::Enter => {
                 self.typing = None;
@@ -100,16 +143,13 @@ impl App {
         let Some(command) = &mut self.command else {
             return Vec::new();
         };
+        if edit_line(&mut command.text, key) {
+            command.chosen = 0;
+            return Vec::new();
+        }
         match key.code {
             KeyCode::Esc => self.command = None,
-            KeyCode::Char(c) => {
-                command.text.push(c);
-                command.chosen = 0;
-            }
-            KeyCode::Backspace => {
-                command.text.pop();
-                command.chosen = 0;
-            }
+            KeyCode::Char('c') if key.modifiers == KeyModifiers::CONTROL => self.command = None,
             KeyCode::Down => command.chosen += 1,
             KeyCode::Up => command.chosen = command.chosen.saturating_sub(1),
             KeyCode::Tab | KeyCode::Enter => {

@@ -17,7 +17,7 @@ use super::palette;
 use super::preview::Preview;
 use super::system::System;
 use super::toy::Toy;
-use crate::experiment::{Change, Class, Diagnostics, Loaded};
+use crate::experiment::{Change, Class, Diagnostics, Loaded, Values};
 use crate::figure::terminal::Palette;
 use crate::figure::{Overlaid, Saved, View};
 use crate::run::{Command, History, Manifest, RunFolder, Severity};
@@ -112,6 +112,12 @@ pub(super) struct App {
     pub message: Option<(Instant, Severity, String)>,
     /// Experiments before each applied change, for undo.
     undo: Vec<Loaded>,
+    /// What the file is to hold once an undo has gone through it.
+    undoing: Option<Values>,
+    /// A change that was asked for and not accepted.
+    refused: Option<Box<Pending>>,
+    /// What the command line sets over the file.
+    set: Vec<String>,
     current: Loaded,
     /// Visible span in steps where zoomed in; `None` shows everything.
     span: Option<f64>,
@@ -125,6 +131,7 @@ impl App {
         file: Option<PathBuf>,
         folder: RunFolder,
         runs_root: PathBuf,
+        set: Vec<String>,
     ) -> Self {
         Self {
             page: Page::Overview,
@@ -134,7 +141,6 @@ impl App {
             overlay: None,
             typing: None,
             command: None,
-            overrides: Vec::new(),
             dragged: 0,
             selected: 0,
             scroll: 0,
@@ -158,6 +164,10 @@ impl App {
             experiment: loaded.experiment.clone(),
             message: None,
             undo: Vec::new(),
+            undoing: None,
+            refused: None,
+            overrides: set.clone(),
+            set,
             current: loaded.clone(),
             span: None,
             anchor: None,
@@ -209,6 +219,7 @@ impl App {
             Action::SingleStep => return vec![Effect::Send(Command::Step(1))],
             Action::Checkpoint => return vec![Effect::Send(Command::CheckpointNow)],
             Action::Undo => return self.undo(),
+            Action::AskAgain => return self.ask_again(),
             Action::Filter if self.page == Page::Runs => {
                 self.typing = Some(self.runs_filter.clone());
             }

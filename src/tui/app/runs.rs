@@ -13,7 +13,9 @@ impl App {
             .retain(|(folder, _)| folder.label().contains(&self.runs_filter));
         let least = |v: Option<f64>| v.unwrap_or(f64::INFINITY);
         match self.order {
-            Order::Time => self.runs.sort_by(|a, b| b.1.started.cmp(&a.1.started)),
+            Order::Time => self
+                .runs
+                .sort_by_key(|run| std::cmp::Reverse(run.1.started_unix)),
             Order::Error => self
                 .runs
                 .sort_by(|a, b| least(a.1.best_error).total_cmp(&least(b.1.best_error))),
@@ -69,11 +71,17 @@ impl App {
 /// The selected run's experiment against the current one, key by key.
 fn comparison(current: &Experiment, folder: &RunFolder, manifest: &Manifest) -> Vec<String> {
     let mut lines = Vec::new();
+    if let Some(note) = &manifest.note {
+        lines.push(note.clone());
+    }
     if let Some(reason) = &manifest.reason {
         lines.push(format!("failed: {reason}"));
     }
     if let Some(parent) = &manifest.parent {
-        lines.push(format!("forked from {parent}"));
+        lines.push(format!(
+            "forked from {} at step {}",
+            parent.run, parent.step
+        ));
     }
     let text = match std::fs::read_to_string(folder.experiment()) {
         Ok(text) => text,

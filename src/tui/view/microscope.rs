@@ -21,7 +21,7 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
         return;
     };
     let info = app.history.layers[index].info.clone();
-    app.microscope.look(index, &info, &app.experiment);
+    app.microscope.look(index, &info);
     let [head, body] = Layout::vertical([Constraint::Length(3), Constraint::Min(4)]).areas(area);
     let title = format!(
         "{} ({} of {}; j and k)   {} ([ and ])",

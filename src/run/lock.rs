@@ -1,0 +1,167 @@
+//! One process owns a run at a time.
+//!
+//! The lock is `flock` on the file `lock` of the run folder, which the system releases however its
+//! holder ends; what the file says (process, host, since when) is for people. On network disks it
+//! holds between machines as far as their server forwards locks: NFS from version 3 with its lock
+//! service, NFS 4, SMB, Lustre with `-o flock`. Where a disk knows no locks at all, the run goes on
+//! without one and says so.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Who holds a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Process.
+    pub pid: u32,
+    /// Machine.
+    pub host: String,
+    /// When it took the run, local time with zone.
+    pub since: String,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "process {} on {} since {}",
+            self.pid, self.host, self.since
+        )
+    }
+}
+
+/// Why a run cannot be owned.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process owns it.
+    #[error("{folder}: the run belongs to {}", .holder.as_ref().map_or("another process".into(), ToString::to_string))]
+    Held {
+        /// The run.
+        folder: PathBuf,
+        /// Who, where the lock file can be read.
+        holder: Option<Holder>,
+    },
+    /// The lock file cannot be written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Ownership of a run, until it is dropped or the process ends.
+#[derive(Debug)]
+pub struct RunLock {
+    file: File,
+    /// Whether the disk keeps locks.
+    pub is_kept: bool,
+}
+
+impl RunLock {
+    /// Takes a run folder.
+    ///
+    /// # Errors
+    /// Where another process has it, or its folder cannot be written to.
+    pub fn take(folder: &Path) -> Result<Self, LockError> {
+        let path = path_of(folder);
+        let io = |source| LockError::Io {
+            path: path.clone(),
+            source,
+        };
+        let mut options = File::options();
+        let mut file = options
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(io)?;
+        let is_kept = match file.try_lock() {
+            Ok(()) => true,
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(LockError::Held {
+                    folder: folder.to_owned(),
+                    holder: read(&mut file),
+                });
+            }
+            Err(std::fs::TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => false,
+            Err(std::fs::TryLockError::Error(e)) => return Err(io(e)),
+        };
+        let holder = Holder {
+            pid: std::process::id(),
+            host: host(),
+            since: jiff::Zoned::now()
+                .strftime("%Y-%m-%d %H:%M:%S %z")
+                .to_string(),
+        };
+        let text = serde_json::to_vec(&holder).expect("plain data");
+        // Who holds it is for people: a full disk must not keep a run from going on.
+        let _ = file
+            .set_len(0)
+            .and_then(|()| file.seek(SeekFrom::Start(0)))
+            .and_then(|_| file.write_all(&text));
+        Ok(Self { file, is_kept })
+    }
+
+    /// Who holds a run now, if anyone does.
+    pub fn holder(folder: &Path) -> Option<Option<Holder>> {
+        let mut file = File::open(path_of(folder)).ok()?;
+        match file.try_lock_shared() {
+            Err(std::fs::TryLockError::WouldBlock) => Some(read(&mut file)),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for RunLock {
+    fn drop(&mut self) {
+        // The file stays: removing it would race with who takes it next.
+        let _ = self.file.set_len(0);
+        let _ = self.file.unlock();
+    }
+}
+
+fn path_of(folder: &Path) -> PathBuf {
+    folder.join("lock")
+}
+
+fn read(file: &mut File) -> Option<Holder> {
+    let mut text = String::new();
+    file.seek(SeekFrom::Start(0)).ok()?;
+    file.take(4096).read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    name.map_or_else(
+        |_| std::env::var("HOSTNAME").unwrap_or_else(|_| "this machine".into()),
+        |n| n.trim().to_owned(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_has_one_owner_who_is_named_and_leaves_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(RunLock::holder(folder.path()), None);
+        let lock = RunLock::take(folder.path()).expect("free");
+        let holder = RunLock::holder(folder.path()).flatten().expect("named");
+        assert_eq!(holder.pid, std::process::id());
+        let refused = RunLock::take(folder.path()).expect_err("held").to_string();
+        for part in [&format!("process {}", holder.pid), &holder.host] {
+            assert!(refused.contains(part.as_str()), "{refused}");
+        }
+        drop(lock);
+        assert_eq!(RunLock::holder(folder.path()), None);
+        RunLock::take(folder.path()).expect("free again");
+    }
+}

@@ -1,0 +1,623 @@
+//! The life of a run around its training: one owner, damage, signals, resuming, forking. With the
+//! real program wherever a process matters.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use bitscope::run::{Event, LogReader, RunFolder, Status, list_runs, read_log};
+use bitscope::training::Checkpoint;
+use common::{SMALL, program, write};
+
+/// A folder with an experiment of a few epochs.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(more: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        write(folder.path(), "e.toml", &format!("{SMALL}{more}"));
+        Self { folder }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command.args(arguments).current_dir(self.folder.path());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("started")
+    }
+
+    /// Runs to success; returns standard output.
+    fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {text}{errors}");
+        text
+    }
+
+    /// Runs to an error; returns standard error.
+    fn fail(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}: {text}{errors}"
+        );
+        format!("{errors}{text}")
+    }
+
+    /// The one run that there is.
+    fn recorded(&self) -> RunFolder {
+        let runs = list_runs(&self.folder.path().join("runs"));
+        assert_eq!(runs.len(), 1, "{runs:?}");
+        runs[0].0.clone()
+    }
+
+    /// Trains so many steps.
+    fn trained(&self, steps: u32) -> RunFolder {
+        self.succeed(&["train", "e.toml", "--plain", "--steps", &steps.to_string()]);
+        self.recorded()
+    }
+
+    /// Trains without an end, and waits until so many steps were taken.
+    fn training(&self, steps: usize) -> Child {
+        let mut child = self
+            .command(&["train", "e.toml", "--json"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("started");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let step = |line: &std::io::Result<String>| {
+            line.as_ref()
+                .is_ok_and(|l| l.contains("\"event\":\"step\""))
+        };
+        assert_eq!(lines.by_ref().filter(step).take(steps).count(), steps);
+        // Goes on being read, so that training goes on.
+        std::thread::spawn(move || lines.for_each(drop));
+        child
+    }
+}
+
+fn label(folder: &RunFolder) -> String {
+    folder.label()
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill")
+        .args(["-s", name, &child.id().to_string()])
+        .status();
+    assert!(status.expect("sent").success());
+}
+
+/// The exit code of a process that ends within a while.
+fn ends(mut child: Child, within: Duration) -> Option<i32> {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("a status") {
+            return status.code();
+        }
+        assert!(start.elapsed() < within, "still running");
+        std::thread::yield_now();
+    }
+}
+
+fn events(folder: &RunFolder) -> Vec<Event> {
+    read_log(&folder.log()).expect("readable").0
+}
+
+/// Losses by step: of steps taken twice the later.
+fn losses(folder: &RunFolder) -> std::collections::BTreeMap<u64, f64> {
+    let all = events(folder).into_iter();
+    all.filter_map(|e| match e {
+        Event::Step(r) => Some((r.step, r.loss)),
+        _ => None,
+    })
+    .collect()
+}
+
+fn warnings(folder: &RunFolder) -> String {
+    let all = events(folder).into_iter();
+    let texts = all.filter_map(|e| match e {
+        Event::Warning { message, .. } => Some(message),
+        _ => None,
+    });
+    texts.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_run_that_trains_belongs_to_its_process_and_killing_that_frees_it() {
+    let place = Place::new("");
+    let mut child = place.training(40);
+    let run = place.recorded();
+    let pid = child.id().to_string();
+    let error = place.fail(2, &["resume", &label(&run), "--plain"]);
+    assert!(error.contains(&format!("process {pid}")), "{error}");
+    let listed = place.succeed(&["runs"]);
+    assert!(listed.contains("running"), "{listed}");
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    let listed = place.succeed(&["runs"]);
+    assert!(listed.contains("interrupted"), "{listed}");
+    place.succeed(&["resume", &label(&run), "--plain", "--steps", "3"]);
+}
+
+#[test]
+fn killed_at_any_moment_it_goes_on_bit_for_bit_and_leaves_nothing_behind() {
+    let settings = "\n[budget]\nweights_kb = 12\nmethod = \"controller\"\n";
+    let place = Place::new(settings);
+    let whole = Place::new(settings);
+    let expected = losses(&whole.trained(160));
+    for (round, steps) in [41, 58, 73, 37].into_iter().enumerate() {
+        let mut child = if round == 0 {
+            place.training(steps)
+        } else {
+            let run = place.recorded();
+            let child = place
+                .command(&["resume", &label(&run), "--json"])
+                .stdout(Stdio::piped())
+                .spawn();
+            let mut child = child.expect("started");
+            let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+            lines.by_ref().take(steps).for_each(drop);
+            std::thread::spawn(move || lines.for_each(drop));
+            child
+        };
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+    }
+    let run = place.recorded();
+    std::fs::write(run.checkpoints().join(".step-9.safetensors.1.tmp"), "x").expect("written");
+    let done = events(&run).iter().map(Event::step).max().unwrap_or(0);
+    let left = 160u64.saturating_sub(done).max(1).to_string();
+    place.succeed(&["resume", &label(&run), "--plain", "--steps", &left]);
+    for (step, loss) in losses(&run) {
+        if let Some(expected) = expected.get(&step) {
+            assert_eq!(loss.to_bits(), expected.to_bits(), "step {step}");
+        }
+    }
+    let names = std::fs::read_dir(run.checkpoints()).expect("read");
+    for name in names.map(|e| e.expect("an entry").file_name()) {
+        assert!(!name.to_string_lossy().ends_with("tmp"), "{name:?}");
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_told_from_a_sound_one_and_the_one_before_it_serves() {
+    let place = Place::new("");
+    let run = place.trained(80);
+    let newest = run.newest_checkpoint().expect("saved");
+    let bytes = std::fs::read(&newest).expect("read");
+    let copy = place.folder.path().join("copy.safetensors");
+    for k in 0..60 {
+        let mut damaged = bytes.clone();
+        let at = (k * 7919 + 13) * bytes.len() / (60 * 7919);
+        damaged[at] ^= 1 << (k % 8);
+        std::fs::write(&copy, &damaged).expect("written");
+        assert!(
+            Checkpoint::open(&copy).is_err(),
+            "byte {at} of {}",
+            bytes.len()
+        );
+        // A stretch of zeros, as a power cut leaves them; where there were none before.
+        let end = (at + 512).min(bytes.len());
+        if bytes[at..end].iter().any(|b| *b != 0) {
+            let mut zeroed = bytes.clone();
+            zeroed[at..end].fill(0);
+            std::fs::write(&copy, &zeroed).expect("written");
+            assert!(Checkpoint::open(&copy).is_err(), "zeros at {at}");
+        }
+    }
+    std::fs::write(&newest, &bytes[..bytes.len() / 2]).expect("cut");
+    place.succeed(&["resume", &label(&run), "--plain", "--steps", "2"]);
+    let said = warnings(&run);
+    assert!(
+        said.contains("going on from the checkpoint before it"),
+        "{said}"
+    );
+    assert!(said.contains("step-80.safetensors"), "{said}");
+}
+
+#[test]
+fn a_damaged_log_is_read_around_and_a_damaged_header_is_refused() {
+    let place = Place::new("");
+    let run = place.trained(80);
+    let bytes = std::fs::read(run.log()).expect("read");
+    let mut damaged = bytes.clone();
+    damaged[bytes.len() / 3] ^= 4;
+    std::fs::write(run.log(), &damaged).expect("written");
+    let (all, read) = (80, losses(&run).len());
+    assert_eq!(read, all - 1);
+    let picture = place.folder.path().join("a.png");
+    let drawn = place.run(&[
+        "plot",
+        &label(&run),
+        "loss",
+        "-o",
+        picture.to_str().expect("plain"),
+    ]);
+    assert!(drawn.status.success());
+    let said = String::from_utf8_lossy(&drawn.stderr).into_owned();
+    assert!(said.contains("damaged") && said.contains("byte"), "{said}");
+    place.succeed(&["resume", &label(&run), "--plain", "--steps", "5"]);
+    assert_eq!(losses(&run).len(), read + 5);
+    assert!(warnings(&run).contains("damaged"), "{}", warnings(&run));
+
+    let mut headless = bytes.clone();
+    headless[3] = b'x';
+    std::fs::write(run.log(), &headless).expect("written");
+    let error = place.fail(1, &["resume", &label(&run), "--plain", "--steps", "5"]);
+    assert!(error.contains("first line is damaged"), "{error}");
+    assert_eq!(std::fs::read(run.log()).expect("read"), headless);
+}
+
+#[test]
+fn a_damaged_manifest_is_rebuilt_from_the_log() {
+    let place = Place::new("");
+    let run = place.trained(80);
+    let before = run.manifest().expect("a manifest");
+    std::fs::write(run.path().join("manifest.json"), "{\"version").expect("damaged");
+    let listed = list_runs(&place.folder.path().join("runs"));
+    let (_, rebuilt) = &listed[0];
+    assert_eq!(rebuilt.status, Status::Stopped);
+    assert_eq!((rebuilt.step, rebuilt.best_error), (80, before.best_error));
+    assert!(rebuilt.note.as_ref().is_some_and(|n| n.contains("damaged")));
+    place.succeed(&["resume", &label(&run), "--plain", "--steps", "2"]);
+    assert!(warnings(&run).contains("manifest.json was damaged"));
+}
+
+#[test]
+fn an_experiment_that_was_cut_short_is_taken_from_the_log() {
+    let place = Place::new("");
+    let run = place.trained(40);
+    let whole = std::fs::read_to_string(run.experiment()).expect("read");
+    for text in ["", &whole[..whole.len() / 2]] {
+        std::fs::write(run.experiment(), text).expect("cut");
+        place.succeed(&["resume", &label(&run), "--plain", "--steps", "2"]);
+        assert_eq!(
+            std::fs::read_to_string(run.experiment()).expect("read"),
+            whole
+        );
+    }
+}
+
+#[test]
+fn nothing_that_is_not_finite_is_saved() {
+    let place = Place::new("");
+    let set = [
+        "optimizer.lr=1e3",
+        "weights.quantizer=none",
+        "activations.quantizer=none",
+    ];
+    let mut arguments = vec![
+        "train",
+        "e.toml",
+        "--plain",
+        "--set",
+        "optimizer.weight_decay=1",
+    ];
+    set.iter().for_each(|s| arguments.extend(["--set", s]));
+    place.fail(1, &arguments);
+    let run = place.recorded();
+    let found = events(&run).iter().find_map(|e| match e {
+        Event::NonFinite { step, .. } => Some(*step),
+        _ => None,
+    });
+    let broken = found.expect("it diverges");
+    for (step, path) in run.checkpoints_by_step() {
+        assert!(step < broken);
+        let checkpoint = Checkpoint::open(&path).expect("sound");
+        let values = checkpoint.weights.values();
+        assert!(
+            values.flat_map(|(_, v)| v).all(|v| v.is_finite()),
+            "step {step}"
+        );
+    }
+}
+
+#[test]
+fn classes_hold_on_resume() {
+    let place = Place::new("");
+    let run = place.trained(40);
+    for (setting, command) in [
+        ("weights.quantizer=\"u1\"", "bitscope fork"),
+        ("seed=9", "bitscope train"),
+    ] {
+        let error = place.fail(2, &["resume", &label(&run), "--plain", "--set", setting]);
+        assert!(
+            error.contains("needs a new run") && error.contains(command),
+            "{error}"
+        );
+    }
+    assert!(
+        !events(&run)
+            .iter()
+            .any(|e| matches!(e, Event::Applied { .. }))
+    );
+    let set = "optimizer.lr=0.002";
+    place.succeed(&[
+        "resume",
+        &label(&run),
+        "--plain",
+        "--steps",
+        "2",
+        "--set",
+        set,
+    ]);
+    let applied = events(&run).into_iter().find_map(|e| match e {
+        Event::Applied { changes, .. } => Some(changes),
+        _ => None,
+    });
+    assert_eq!(applied.expect("recorded"), ["optimizer.lr 0.01 → 0.002"]);
+    let kept = std::fs::read_to_string(run.experiment()).expect("read");
+    assert!(kept.contains("lr = 0.002"), "{kept}");
+}
+
+/// Eighty pictures of ten classes, as a safetensors file.
+fn tensors(path: &Path) {
+    let images: Vec<u8> = (0..80 * 3 * 32 * 32)
+        .map(|i| (i * 31 % 251) as u8)
+        .collect();
+    let labels: Vec<u8> = (0..80).map(|i| i % 10).collect();
+    let view = |shape: Vec<usize>, data| {
+        safetensors::tensor::TensorView::new(safetensors::Dtype::U8, shape, data).expect("fits")
+    };
+    let tensors = [
+        ("images", view(vec![80, 3, 32, 32], &images)),
+        ("labels", view(vec![80], &labels)),
+    ];
+    safetensors::serialize_to_file(tensors, None, path).expect("written");
+}
+
+#[test]
+fn a_run_knows_where_its_data_is_and_what_it_started_from_is_not_needed_again() {
+    let place = Place::new("");
+    let first = place.trained(40);
+    let sub = place.folder.path().join("exps");
+    std::fs::create_dir(&sub).expect("created");
+    tensors(&sub.join("d.safetensors"));
+    let text = SMALL.replace(
+        "[data]",
+        "[data]\nsource = \"tensors\"\npath = \"d.safetensors\"",
+    );
+    let text = format!("{text}\n[init]\nrun = \"{}\"\n", first.path().display());
+    write(&sub, "f.toml", &text);
+    place.succeed(&[
+        "train",
+        "exps/f.toml",
+        "--plain",
+        "--steps",
+        "8",
+        "--runs",
+        "other",
+    ]);
+    let run = list_runs(&place.folder.path().join("other"))[0].0.clone();
+    std::fs::remove_dir_all(first.path()).expect("removed");
+    let resume = |more: &[&str]| -> Vec<String> {
+        let fixed = [
+            "resume",
+            &label(&run),
+            "--runs",
+            "other",
+            "--plain",
+            "--steps",
+            "2",
+        ];
+        fixed.iter().chain(more).map(|s| (*s).to_owned()).collect()
+    };
+    let borrowed = |a: &Vec<String>| -> Output {
+        place.run(&a.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let output = borrowed(&resume(&[]));
+    assert!(output.status.success(), "{output:?}");
+    // Moved data is named, and told about.
+    std::fs::rename(sub.join("d.safetensors"), sub.join("e.safetensors")).expect("moved");
+    let output = borrowed(&resume(&[]));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        !output.status.success() && text.contains("exps/d.safetensors"),
+        "{text}"
+    );
+    let moved = format!("data.path={}", sub.join("e.safetensors").display());
+    let output = borrowed(&resume(&["--set", &moved]));
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_fork_keeps_what_was_learned_and_knows_its_parent() {
+    let place = Place::new("");
+    let run = place.trained(100);
+    let slots = |folder: &RunFolder, step: u64| {
+        let path = folder.checkpoint(step);
+        Checkpoint::open(&path).expect("sound").state.slots
+    };
+    let (at, _) = run.checkpoints_by_step()[0].clone();
+    let asked = (at + 3).to_string();
+    let set = [
+        "--set",
+        "weights.quantizer=u2",
+        "--set",
+        "optimizer.kind=adam",
+        "--set",
+        "optimizer.lr=0",
+    ];
+    let mut arguments = vec![
+        "fork",
+        run.path().to_str().expect("plain"),
+        "--step",
+        &asked,
+    ];
+    arguments.extend(["--plain", "--steps", "1"]);
+    arguments.extend(set);
+    place.succeed(&arguments);
+    let runs = list_runs(&place.folder.path().join("runs"));
+    let (child, manifest) = runs.iter().find(|r| r.0 != run).expect("a child");
+    let parent = manifest.parent.clone().expect("known");
+    assert_eq!((parent.run, parent.step), (run.label(), at));
+    for (before, after) in slots(&run, at).iter().zip(slots(child, 1)) {
+        let [a, b] = [before, &after].map(|s| s.quantizer.grid(s.parameters));
+        assert_eq!((a.step, a.bits), (b.step, b.bits), "{}", before.name);
+    }
+    let said = warnings(child);
+    assert!(said.contains("not kept: the optimizer's moments"), "{said}");
+}
+
+#[test]
+fn a_reader_that_does_not_read_does_not_keep_a_run_from_ending() {
+    let place = Place::new("");
+    let mut child = place
+        .command(&["train", "e.toml", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("started");
+    // Nobody reads: the pipe fills up and training comes to a halt. Wait until it has.
+    let (mut size, mut still) = (0, 0);
+    let log = loop {
+        let found = std::fs::read_dir(place.folder.path().join("runs"));
+        let mut logs = found
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|e| e.path().join("events.log"));
+        if let Some(log) = logs.find(|l| l.is_file()) {
+            break log;
+        }
+    };
+    while still < 8 || size < 1000 {
+        std::thread::sleep(Duration::from_millis(250));
+        let now = log.metadata().expect("there").len();
+        still = if now == size { still + 1 } else { 0 };
+        size = now;
+    }
+    let full = child.stdout.take();
+    signal(&child, "TERM");
+    assert_eq!(ends(child, Duration::from_secs(30)), Some(130));
+    drop(full);
+    let run = place.recorded();
+    assert_eq!(run.manifest().expect("a manifest").status, Status::Stopped);
+    assert!(run.newest_checkpoint().is_some());
+}
+
+#[test]
+fn a_hangup_that_is_ignored_stays_ignored() {
+    let place = Place::new("");
+    let mut command = Command::new("nohup");
+    command.args([program(), "train", "e.toml", "--json"]);
+    command.current_dir(place.folder.path());
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("started");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    lines.by_ref().take(20).for_each(drop);
+    signal(&child, "HUP");
+    // It goes on: more lines come.
+    assert_eq!(lines.by_ref().take(60).count(), 60);
+    signal(&child, "TERM");
+    std::thread::spawn(move || lines.for_each(drop));
+    assert_eq!(ends(child, Duration::from_secs(30)), Some(130));
+}
+
+#[test]
+fn an_experiment_that_is_no_file_is_a_sentence() {
+    let place = Place::new("");
+    let fifo = place.folder.path().join("fifo.toml");
+    let made = Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.expect("made").success());
+    for path in ["fifo.toml", ".", "/dev/zero"] {
+        let error = place.fail(2, &["check", path]);
+        assert!(error.contains("no regular file"), "{path}: {error}");
+    }
+    let large = place.folder.path().join("large.toml");
+    std::fs::write(&large, vec![b'#'; 3 << 20]).expect("written");
+    let error = place.fail(2, &["check", "large.toml"]);
+    assert!(error.contains("at most"), "{error}");
+}
+
+#[test]
+fn a_change_of_the_batch_in_mid_epoch_resumes_bit_for_bit() {
+    use bitscope::experiment::load_embedded;
+    use bitscope::training::Trainer;
+    let experiment = |set: &[&str]| {
+        let set = set.iter().map(|s| (*s).to_owned()).collect();
+        load_embedded("small.toml", SMALL, &set)
+            .expect("valid")
+            .experiment
+    };
+    let trainer = |set: &[&str]| {
+        let experiment = experiment(set);
+        let splits = bitscope::dataset::open(&experiment).expect("data");
+        let engine = bitscope::device::parse("flex").expect("compiled in");
+        Trainer::new(experiment, splits, bitscope::device::burn_device(engine)).expect("built")
+    };
+    let losses = |t: &mut Trainer| -> Vec<f64> { (0..60).map(|_| t.step(false).loss).collect() };
+    let path = tempfile::tempdir().expect("a folder");
+    let path = path.path().join("c.safetensors");
+    let mut whole = trainer(&[]);
+    (0..10).for_each(|_| drop(whole.step(false)));
+    whole.apply(experiment(&["train.batch=24"]));
+    (0..5).for_each(|_| drop(whole.step(false)));
+    std::fs::create_dir_all(path.parent().expect("a folder")).expect("created");
+    whole.save(&path).expect("saved");
+    let mut resumed = trainer(&["train.batch=24"]);
+    resumed.restore(&path).expect("restored");
+    assert_eq!(losses(&mut resumed), losses(&mut whole));
+}
+
+#[test]
+fn an_evaluation_that_a_signal_cut_short_is_caught_up() {
+    use bitscope::experiment::load_embedded;
+    use bitscope::training::Trainer;
+    let experiment = load_embedded("small.toml", SMALL, &Vec::new())
+        .expect("valid")
+        .experiment;
+    let splits = || bitscope::dataset::open(&experiment).expect("data");
+    let engine = bitscope::device::parse("flex").expect("compiled in");
+    let device = bitscope::device::burn_device(engine);
+    let mut trainer = Trainer::new(experiment.clone(), splits(), device).expect("built");
+    while trainer.epochs() < 1.0 - 1e-9 {
+        trainer.step(false);
+    }
+    // Told to stop before the first batch.
+    assert!(trainer.validate(|| false).is_none());
+    let place = Place::new("");
+    let run = place.trained(1);
+    for (_, path) in run.checkpoints_by_step() {
+        std::fs::remove_file(path).expect("removed");
+    }
+    trainer
+        .save(&run.checkpoint(trainer.steps()))
+        .expect("saved");
+    place.succeed(&["resume", &label(&run), "--plain", "--steps", "1"]);
+    let at = trainer.steps();
+    let caught = events(&run)
+        .iter()
+        .any(|e| matches!(e, Event::Evaluation { step, .. } if *step == at));
+    assert!(caught && run.best_checkpoint().is_some());
+}
+
+#[test]
+fn reading_goes_on_where_a_growing_log_does() {
+    let place = Place::new("");
+    let run = place.trained(20);
+    let bytes = std::fs::read(run.log()).expect("read");
+    let copy: PathBuf = place.folder.path().join("events.log");
+    let cut = bytes.len() / 2;
+    std::fs::write(&copy, &bytes[..cut]).expect("written");
+    let mut reader = LogReader::open(&copy).expect("a log");
+    let mut read: Vec<Event> = reader.by_ref().collect();
+    std::fs::write(&copy, &bytes).expect("grown");
+    read.extend(reader.by_ref());
+    assert_eq!(format!("{read:?}"), format!("{:?}", events(&run)));
+}
