@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::experiment::{self, Diagnostic, Diagnostics, Loaded, Overrides, render};
 use crate::run::{LockError, Parent, RunFolder, RunLock, list_runs};
 use crate::training::{Origin, Setup, TrainError, resumable};
-use crate::{device, headless};
+use crate::{device, headless, recorded};
 
 /// Exit codes, as the README documents them.
 pub(crate) mod exit {
@@ -174,10 +174,60 @@ enum Command {
     },
     /// List engines and devices, with what is missing where one cannot be used
     Devices,
-    /// List recorded runs
+    /// Look at a run that trains elsewhere, as it goes; any number may
+    Watch {
+        /// Run folder, or its name under the runs folder
+        run: PathBuf,
+        /// Without the workbench: plain lines or JSON
+        #[command(flatten)]
+        output: Output,
+        /// Where runs are recorded
+        #[arg(long, value_name = "DIR", default_value = "runs")]
+        runs: PathBuf,
+        #[command(flatten)]
+        screen: Screen,
+    },
+    /// List recorded runs, forks below their parents; or change what one is called
     Runs {
         /// Where runs are recorded
         #[arg(default_value = "runs")]
+        runs: PathBuf,
+        /// One JSON list
+        #[arg(long)]
+        json: bool,
+        /// Give a run another name
+        #[arg(long, num_args = 2, value_names = ["RUN", "NAME"], conflicts_with = "json")]
+        rename: Option<Vec<PathBuf>>,
+        /// Write a note to a run; an empty one removes it
+        #[arg(long, num_args = 2, value_names = ["RUN", "TEXT"], conflicts_with = "json")]
+        note: Option<Vec<PathBuf>>,
+        /// Delete a run with everything in it
+        #[arg(long, value_name = "RUN", conflicts_with = "json")]
+        delete: Option<PathBuf>,
+        /// Do not ask
+        #[arg(long, requires = "delete")]
+        yes: bool,
+    },
+    /// Print every recorded step of a run
+    Log {
+        /// Run folder, or its name under the runs folder
+        run: PathBuf,
+        #[command(flatten)]
+        extract: crate::recorded::Extract,
+        /// Where runs are recorded
+        #[arg(long, value_name = "DIR", default_value = "runs")]
+        runs: PathBuf,
+    },
+    /// Runs side by side: settings that differ, errors, memory, bits of every layer
+    Compare {
+        /// Run folders, or their names under the runs folder
+        #[arg(required = true)]
+        run: Vec<PathBuf>,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+        /// Where runs are recorded
+        #[arg(long, value_name = "DIR", default_value = "runs")]
         runs: PathBuf,
     },
     /// Draw a figure of a run, or a saved figure again
@@ -317,7 +367,7 @@ fn report(error: &CliError) {
     let text = match error {
         CliError::Experiment(diagnostics) => render(diagnostics, colour),
         CliError::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return,
-        other => format!("error: {other}"),
+        other => format!("error: {}", recorded::printable(&other.to_string())),
     };
     // Nobody is left to tell where standard error is closed too.
     let _ = writeln!(stderr, "{text}");
@@ -352,7 +402,7 @@ pub(crate) fn reachable(loaded: &Loaded) -> Result<(), Diagnostics> {
 
 fn open(run: &Run) -> Result<u8, CliError> {
     let loaded = load(run.experiment.as_deref(), &run.set)?;
-    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+    if !is_interactive() {
         let output = Output {
             json: false,
             plain: true,
@@ -414,9 +464,43 @@ fn run(command: Command) -> Result<u8, CliError> {
             ))?;
             Ok(0)
         }
-        Command::Runs { runs } => {
-            print(&headless::runs_table(&list_runs(&runs)))?;
+        Command::Watch {
+            run,
+            output,
+            runs,
+            screen,
+        } => watch(&find_run(&run, &runs)?, output, &runs, screen),
+        Command::Runs {
+            runs,
+            json,
+            rename,
+            note,
+            delete,
+            yes,
+        } => {
+            if let Some([run, name]) = rename.as_deref() {
+                return recorded::rename(&find_run(run, &runs)?, &name.to_string_lossy());
+            }
+            if let Some([run, text]) = note.as_deref() {
+                let note = Some(text.to_string_lossy().into_owned()).filter(|t| !t.is_empty());
+                recorded::change(&find_run(run, &runs)?, |m| m.note = note)?;
+                return Ok(0);
+            }
+            if let Some(run) = delete {
+                return recorded::delete(&find_run(&run, &runs)?, yes);
+            }
+            let all = list_runs(&runs);
+            print(&if json {
+                recorded::list_json(&all)?
+            } else {
+                recorded::table(&all)
+            })?;
             Ok(0)
+        }
+        Command::Log { run, extract, runs } => recorded::log(&find_run(&run, &runs)?, &extract),
+        Command::Compare { run, json, runs } => {
+            let folders: Result<Vec<_>, _> = run.iter().map(|r| find_run(r, &runs)).collect();
+            recorded::compare(&folders?, json)
         }
         Command::Plot {
             run,
@@ -539,10 +623,28 @@ pub(crate) fn checkpoint_at(folder: &RunFolder, step: Option<u64>) -> Option<(u6
         .rfind(|(at, _)| step.is_none_or(|step| *at <= step))
 }
 
+fn watch(folder: &RunFolder, output: Output, runs: &Path, screen: Screen) -> Result<u8, CliError> {
+    if output.json || output.plain || !is_interactive() {
+        return recorded::watch(folder, output);
+    }
+    let loaded = load_recorded(folder, &Vec::new())?;
+    let run = Run {
+        experiment: None,
+        set: Vec::new(),
+        steps: None,
+        runs: runs.to_owned(),
+        screen,
+    };
+    crate::tui::watch(&loaded, &run, folder)
+}
+
+fn is_interactive() -> bool {
+    std::io::stdout().is_terminal() && std::io::stdin().is_terminal()
+}
+
 /// With the workbench where there is a terminal and nobody asked for less.
 fn begin(loaded: Loaded, output: Output, run: &Run, begin: Begin) -> Result<u8, CliError> {
-    let screen = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
-    if output.json || output.plain || !screen {
+    if output.json || output.plain || !is_interactive() {
         headless::train(&loaded, run, output, begin)
     } else {
         crate::tui::run(loaded, run, begin)

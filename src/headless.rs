@@ -10,7 +10,8 @@ use crate::cli::{Begin, CliError, Output, Run, exit, print};
 use crate::dataset::cifar10::{self, Archive};
 use crate::experiment::Loaded;
 use crate::figure::{self, Format, Name, Theme};
-use crate::run::{Event, History, LayerInfo, Manifest, RunFolder, StepRecord};
+use crate::recorded::printable;
+use crate::run::{Event, History, LayerInfo, RunFolder, StepRecord};
 use crate::training::Session;
 
 /// Events that wait for standard output at most; then training waits: no line is lost.
@@ -99,11 +100,7 @@ fn print_all(
     folder: RunFolder,
     commands: &mpsc::Sender<crate::run::Command>,
 ) -> Result<u8, CliError> {
-    let mut printer: Box<dyn Printer> = if output.json {
-        Box::new(Json { layers: Vec::new() })
-    } else {
-        Box::new(Plain::new(folder))
-    };
+    let mut printer = printer(folder, output);
     let mut stdout = std::io::stdout().lock();
     let mut code = 0;
     for event in events {
@@ -135,7 +132,7 @@ fn print_all(
 
 /// Set by SIGINT, SIGTERM and SIGHUP; one that whoever started the program had ignored stays so, as
 /// `nohup` wants it.
-fn interrupt_flag() -> Result<Arc<AtomicBool>, CliError> {
+pub(crate) fn interrupt_flag() -> Result<Arc<AtomicBool>, CliError> {
     let flag = Arc::new(AtomicBool::new(false));
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -148,7 +145,17 @@ fn interrupt_flag() -> Result<Arc<AtomicBool>, CliError> {
     Ok(flag)
 }
 
-trait Printer {
+/// The printer that was asked for.
+pub(crate) fn printer(folder: RunFolder, output: Output) -> Box<dyn Printer> {
+    if output.json {
+        Box::new(Json { layers: Vec::new() })
+    } else {
+        Box::new(Plain::new(folder))
+    }
+}
+
+/// Writes events for whoever reads standard output.
+pub(crate) trait Printer {
     fn print(&mut self, event: &Event, out: &mut dyn Write) -> std::io::Result<()>;
 }
 
@@ -248,7 +255,7 @@ impl Printer for Plain {
         if new > 0 {
             self.clear(out)?;
             for message in self.history.messages.iter().rev().take(new).rev() {
-                writeln!(out, "[{}] {}", message.step, message.text)?;
+                writeln!(out, "[{}] {}", message.step, printable(&message.text))?;
             }
         }
         let Event::Step(record) = event else {
@@ -275,32 +282,6 @@ impl Printer for Plain {
         }
         out.flush()
     }
-}
-
-/// Recorded runs, a line each.
-pub(crate) fn runs_table(runs: &[(RunFolder, Manifest)]) -> String {
-    if runs.is_empty() {
-        return "no runs yet\n".into();
-    }
-    let mut out = format!(
-        "{:<40} {:<9} {:>8} {:>7} {:>7} {:>7} {:>9} {:>9}\n",
-        "run", "status", "step", "epoch", "val %", "test %", "weight kB", "act kB"
-    );
-    let percent = |v: Option<f64>| v.map_or("-".to_owned(), |e| format!("{:.2}", e * 100.0));
-    for (folder, m) in runs {
-        out += &format!(
-            "{:<40} {:<9} {:>8} {:>7.2} {:>7} {:>7} {:>9.2} {:>9.2}\n",
-            folder.label(),
-            m.status.name(),
-            m.step,
-            m.epoch,
-            percent(m.best_error),
-            percent(m.test_error),
-            m.weight_kb,
-            m.activation_kb
-        );
-    }
-    out
 }
 
 /// Draws a figure of a recorded run.

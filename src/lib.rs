@@ -32,6 +32,7 @@ pub mod network;
 mod process;
 mod quantize;
 pub mod quantizer;
+mod recorded;
 pub mod run;
 pub mod toy;
 mod trace;

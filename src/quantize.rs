@@ -45,6 +45,11 @@ pub(crate) fn command(
         .ok_or_else(|| {
             CliError::Usage(format!("{name}: expected an object with `cases`, a list"))
         })?;
+    if cases.is_empty() && plot.is_some() {
+        return Err(CliError::Usage(format!(
+            "{name}: no case to plot; expected at least one in `cases`"
+        )));
+    }
     for (index, value) in cases.iter_mut().enumerate() {
         let wrong = |e: String| CliError::Usage(format!("{name}: case {index}: {e}"));
         let case = read(value, rules).map_err(wrong)?;
@@ -112,7 +117,9 @@ fn read(case: &Value, rules: Option<Rules>) -> Result<Case, String> {
         .get("rules")
         .map(|r| rule_set(r.as_str().unwrap_or_default()))
         .transpose()?;
-    let has_bounds = case.get("bounds").is_some_and(|b| !b.is_null());
+    // An empty list of bounds says as little as none.
+    let bounded = |b: &Value| !b.is_null() && b.as_object().is_none_or(|b| !b.is_empty());
+    let has_bounds = case.get("bounds").is_some_and(bounded);
     let default = if has_bounds {
         Rules::PublishedCode
     } else {
@@ -171,6 +178,20 @@ fn bounds(case: &Value, signed: bool) -> Result<Bounds, String> {
     } else {
         Bounds::activations()
     };
+    if let Some(given) = case.get("bounds").filter(|b| !b.is_null()) {
+        let expected = "expected an object of [low, high] by parameter: b, d, q_min, q_max";
+        let given = given
+            .as_object()
+            .ok_or_else(|| format!("`bounds` is {given}; {expected}"))?;
+        let known = |name: &str| {
+            ["b", "d", "q_min", "q_max"]
+                .into_iter()
+                .any(|n| n == name || alias(n) == name)
+        };
+        if let Some(name) = given.keys().find(|name| !known(name)) {
+            return Err(format!("bounds of `{name}`; {expected}"));
+        }
+    }
     for name in ["b", "d", "q_min", "q_max"] {
         let given = case
             .get("bounds")

@@ -135,3 +135,49 @@ fn a_base_file_is_watched_too() {
         drop(write(&folder.join("base"), "b.toml", text))
     });
 }
+
+#[test]
+fn a_file_saved_in_two_pieces_is_applied_when_it_is_whole() {
+    let watched = watch(plain);
+    let path = watched.folder.path().join("e.toml");
+    let text = SMALL.replace("lr = 0.01", "lr = 0.05");
+    // The half holds another learning rate than the whole, and is valid.
+    let half = &text[..text.find("5\n\n[log]").expect("there")];
+    let mut file = File::create(&path).expect("opened");
+    file.write_all(half.as_bytes()).expect("written");
+    std::thread::sleep(Duration::from_millis(600));
+    file.write_all(&text.as_bytes()[half.len()..])
+        .expect("written");
+    drop(file);
+    let first = watched.reports.recv_timeout(PATIENCE).expect("seen");
+    let Saved::Valid(loaded) = first else {
+        panic!("{first:?}")
+    };
+    assert_eq!(loaded.experiment.optimizer.lr, 0.05);
+}
+
+#[test]
+fn an_emptied_file_is_said_and_never_applied() {
+    let watched = watch(plain);
+    let path = watched.folder.path().join("e.toml");
+    for text in ["", " \n\n"] {
+        fs::write(&path, text).expect("written");
+        let seen = watched.reports.recv_timeout(PATIENCE).expect("seen");
+        assert!(matches!(seen, Saved::Empty(_)), "{seen:?}");
+    }
+}
+
+#[test]
+fn a_file_that_becomes_a_pipe_is_gone_and_comes_back() {
+    let watched = watch(plain);
+    let path = watched.folder.path().join("e.toml");
+    fs::remove_file(&path).expect("removed");
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.expect("made").success());
+    let seen = watched.reports.recv_timeout(PATIENCE).expect("seen");
+    assert!(matches!(seen, Saved::Missing(_)), "{seen:?}");
+    fs::remove_file(&path).expect("removed");
+    sees("a file again", &watched, 0.07, |folder, text| {
+        fs::write(folder.join("e.toml"), text).expect("written");
+    });
+}

@@ -621,3 +621,134 @@ fn reading_goes_on_where_a_growing_log_does() {
     read.extend(reader.by_ref());
     assert_eq!(format!("{read:?}"), format!("{:?}", events(&run)));
 }
+
+#[test]
+fn a_run_is_watched_from_its_log_while_it_grows_and_to_its_end() {
+    let place = Place::new("");
+    let child = place.training(30);
+    let run = place.recorded();
+    let mut watcher = place
+        .command(&["watch", &label(&run), "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut lines = BufReader::new(watcher.stdout.take().expect("piped")).lines();
+    let first = lines.next().expect("a line").expect("text");
+    assert!(first.contains("\"event\":\"started\""), "{first}");
+    assert_eq!(lines.by_ref().take(60).count(), 60);
+    signal(&child, "TERM");
+    assert_eq!(ends(child, Duration::from_secs(30)), Some(130));
+    let last = lines.last().expect("a line").expect("text");
+    assert!(last.contains("\"event\":\"stopped\""), "{last}");
+    assert_eq!(ends(watcher, Duration::from_secs(30)), Some(0));
+    // What was stopped is shown whole, in lines too.
+    let plain = place.succeed(&["watch", &label(&run), "--plain"]);
+    assert!(plain.contains("stopped"), "{plain}");
+}
+
+#[test]
+fn the_log_gives_every_step_and_only_what_was_asked_for() {
+    let place = Place::new("");
+    let run = place.trained(60);
+    let all = place.succeed(&["log", &label(&run)]);
+    let rows: Vec<serde_json::Value> = all
+        .lines()
+        .map(|l| serde_json::from_str(l).expect("JSON"))
+        .collect();
+    let expected = losses(&run);
+    assert_eq!(rows.len(), 60);
+    for row in &rows {
+        let step = row["step"].as_u64().expect("a step");
+        let loss = row["loss"].as_f64().expect("a loss");
+        assert!((loss / expected[&step] - 1.0).abs() < 1e-14, "step {step}");
+        assert!(row["conv2.bitwidth"].is_number() && row["times.forward"].is_number());
+    }
+    let arguments = ["log", &label(&run), "--csv", "--series", "loss,conv2.d"];
+    let part = place.succeed(&[&arguments[..], &["--from", "5", "--to", "7"]].concat());
+    let lines: Vec<&str> = part.lines().collect();
+    assert_eq!((lines[0], lines.len()), ("step,loss,conv2.d", 4));
+    assert!(
+        lines[1].starts_with(&format!("5,{}", expected[&5])),
+        "{part}"
+    );
+    let error = place.fail(2, &["log", &label(&run), "--series", "lozz"]);
+    assert!(error.contains("did you mean `loss`?"), "{error}");
+}
+
+#[test]
+fn runs_are_compared_renamed_annotated_and_deleted() {
+    let place = Place::new("");
+    let first = place.trained(80);
+    let path = first.path().to_str().expect("plain").to_owned();
+    place.succeed(&["runs", "--rename", &path, "größer 1"]);
+    assert!(!first.path().exists());
+    let arguments = [
+        "train",
+        "e.toml",
+        "--plain",
+        "--steps",
+        "80",
+        "--set",
+        "optimizer.lr=0.02",
+    ];
+    place.succeed(&arguments);
+    let listed = place.succeed(&["runs", "--json"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    let names: Vec<&str> = listed
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|r| r["run"].as_str().expect("a name"))
+        .collect();
+    assert_eq!((names.len(), names[1]), (2, "größer 1"));
+    let compared = place.succeed(&["compare", names[0], names[1], "--json"]);
+    let compared: serde_json::Value = serde_json::from_str(&compared).expect("JSON");
+    assert_eq!(
+        compared["settings"],
+        serde_json::json!({"optimizer.lr": ["0.02", "0.01"]})
+    );
+    for run in compared["runs"].as_array().expect("runs") {
+        let step = run["best_step"].as_u64().expect("evaluated");
+        assert!(step > 0 && run["bits"]["conv1"].is_number() && run["weight_kb"].is_number());
+    }
+    let table = place.succeed(&["compare", names[0], names[1]]);
+    assert!(
+        table.contains("optimizer.lr") && table.contains("bits conv1"),
+        "{table}"
+    );
+    place.succeed(&["runs", "--note", names[0], "a note"]);
+    assert!(place.succeed(&["runs"]).contains("a note"));
+    let error = place.fail(2, &["runs", "--delete", names[0]]);
+    assert!(
+        error.contains("80 steps") && error.contains("--yes"),
+        "{error}"
+    );
+    place.succeed(&["runs", "--delete", names[0], "--yes"]);
+    assert_eq!(list_runs(&place.folder.path().join("runs")).len(), 1);
+}
+
+#[test]
+fn quantize_says_what_is_wrong_with_bounds_and_with_nothing_to_plot() {
+    let place = Place::new("");
+    let case = |bounds: &str| {
+        format!(
+            r#"{{"cases": [{{"quantizer": "u3", "signed": true, "params": {{"d": 0.25, "q_max": 1.0}},
+            "x": [0.4], "grad_y": [1.0]{bounds}}}]}}"#
+        )
+    };
+    for bounds in [r#""x""#, "[1]", r#"{"e": [1, 2]}"#] {
+        let text = case(&format!(r#", "bounds": {bounds}"#));
+        write(place.folder.path(), "c.json", &text);
+        let error = place.fail(2, &["quantize", "c.json"]);
+        assert!(error.contains("expected an object"), "{error}");
+    }
+    // No bounds and none at all are the same.
+    write(place.folder.path(), "c.json", &case(r#", "bounds": {}"#));
+    let empty = place.succeed(&["quantize", "c.json"]);
+    write(place.folder.path(), "c.json", &case(""));
+    let absent = place.succeed(&["quantize", "c.json"]);
+    assert_eq!(empty.replace(r#""bounds":{},"#, ""), absent);
+    write(place.folder.path(), "c.json", r#"{"cases": []}"#);
+    let error = place.fail(2, &["quantize", "c.json", "--plot", "a.png"]);
+    assert!(error.contains("no case to plot"), "{error}");
+}

@@ -43,6 +43,12 @@ impl Feed {
         self.shared.arrived.notify_one();
     }
 
+    /// Whether so much waits that more should not be added in haste.
+    pub fn is_half_full(&self) -> bool {
+        let state = self.shared.state.lock();
+        state.unwrap_or_else(PoisonError::into_inner).waiting.len() >= CAPACITY / 2
+    }
+
     /// Takes everything that waits. `true` says that events were dropped before these: the log has
     /// them.
     pub fn take(&self) -> (Vec<Arc<Event>>, bool) {

@@ -152,7 +152,12 @@ impl RunFolder {
 
     /// A folder that is never written to, for benchmarks and tests of the screen.
     pub(crate) fn unrecorded() -> Self {
-        Self(PathBuf::from("unrecorded"))
+        Self::at(Path::new("unrecorded"))
+    }
+
+    /// The folder of that path, whether it is there or not.
+    pub(crate) fn at(path: &Path) -> Self {
+        Self(path.to_owned())
     }
 
     /// An existing run folder.

@@ -80,6 +80,19 @@ impl LayerHistory {
         })
     }
 
+    fn all_mut(&mut self) -> [&mut Series; 8] {
+        [
+            &mut self.d,
+            &mut self.q_max,
+            &mut self.bitwidth,
+            &mut self.grad_first,
+            &mut self.grad_second,
+            &mut self.grad_norm,
+            &mut self.clipped,
+            &mut self.zeros,
+        ]
+    }
+
     /// All series.
     pub fn series(&self) -> [&Series; 8] {
         [
@@ -221,6 +234,8 @@ pub struct History {
     pub times: [Series; PHASES.len()],
     /// Seconds of training, pauses left out.
     pub seconds: Series,
+    /// Epochs.
+    pub epochs: Series,
     /// Samples of the newest step.
     pub batch: u64,
     /// Samples per second.
@@ -546,6 +561,7 @@ impl History {
             (&mut self.weight_penalty, r.weight_penalty),
             (&mut self.activation_penalty, r.activation_penalty),
             (&mut self.seconds, r.seconds),
+            (&mut self.epochs, r.epoch),
             (&mut self.penalty, r.loss - r.cross_entropy),
             (&mut self.pull, share(r.pulls)),
             (&mut self.samples_per_s, r.samples_per_s),
@@ -567,7 +583,12 @@ impl History {
     }
 
     pub(super) fn break_lines(&mut self) {
-        for series in [
+        self.all_mut().for_each(Series::break_line);
+    }
+
+    /// Every series there is.
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Series> {
+        [
             &mut self.loss,
             &mut self.cross_entropy,
             &mut self.train_error,
@@ -581,23 +602,76 @@ impl History {
             &mut self.penalty,
             &mut self.pull,
             &mut self.samples_per_s,
+            &mut self.seconds,
+            &mut self.epochs,
+            &mut self.validation_error,
+            &mut self.validation_loss,
         ]
         .into_iter()
         .chain(&mut self.times)
-        {
-            series.break_line();
-        }
-        for layer in &mut self.layers {
-            layer.d.break_line();
-            layer.q_max.break_line();
-            layer.bitwidth.break_line();
-        }
+        .chain(self.layers.iter_mut().flat_map(LayerHistory::all_mut))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_line_is_drawn_over_the_gap_of_a_resumed_run() {
+        use crate::network::LayerKind;
+        use crate::quantizer::Parametrization;
+        let layers = vec![LayerInfo {
+            name: "conv".into(),
+            role: Role::Weight,
+            kind: LayerKind::Convolution,
+            elements: 9,
+            parametrization: Parametrization::U3,
+            clamps: [[0.1, 1.0]; 2],
+        }];
+        let started = |step| Event::Started {
+            name: "r".into(),
+            device: "flex".into(),
+            experiment: String::new(),
+            layers: layers.clone(),
+            budgets: Vec::new(),
+            steps_per_epoch: 10,
+            total_steps: 100,
+            step,
+            parent: None,
+        };
+        let step = |step: u64| {
+            Event::Step(Box::new(StepRecord {
+                step,
+                epoch: step as f64 / 10.0,
+                pulls: [1.0, 1.0],
+                layers: Some(vec![LayerRecord::default()]),
+                ..StepRecord::default()
+            }))
+        };
+        let checked = |step| Event::Evaluation {
+            step,
+            split: Split::Validation,
+            error: 0.5,
+            loss: 1.0,
+            budget_met: true,
+            best: false,
+        };
+        let mut history = History::default();
+        let all = [
+            started(0),
+            step(1),
+            checked(1),
+            started(1),
+            step(2),
+            checked(2),
+        ];
+        all.iter().for_each(|e| history.push(e));
+        for series in history.all_mut() {
+            let breaks: Vec<bool> = series.range(0, 9, 99).map(|b| b.breaks()).collect();
+            assert_eq!(breaks, [false, true]);
+        }
+    }
 
     #[test]
     fn a_resumed_run_marks_the_start_of_its_quantizers_once() {

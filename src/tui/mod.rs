@@ -38,21 +38,26 @@ use terminal::{Screen, Signals};
 
 use crate::cli::{Begin, CliError, Run, exit};
 use crate::experiment::{Loaded, Saved, Watcher};
-use crate::run::{Command, Feed, Parent};
+use crate::run::{Command, Feed, Parent, RunFolder};
 use crate::training::{Origin, Session, Setup};
 
 /// Opens the workbench and trains.
 pub(crate) fn run(loaded: Loaded, run: &Run, begin: Begin) -> Result<u8, CliError> {
     let mut workbench = Workbench::start(loaded, run, begin)?;
-    let failed = |e: io::Error| CliError::Failed(format!("terminal: {e}"));
-    let signals = Signals::register().map_err(failed)?;
-    workbench.lifeline.watch(signals.termination_flag());
-    let mut screen = Screen::enter().map_err(failed)?;
-    let outcome = workbench.main_loop(&mut screen, &signals);
-    screen.leave().map_err(failed)?;
-    drop(screen);
-    let code = outcome.map_err(failed)?;
+    let code = workbench.on_screen()?;
     workbench.close();
+    Ok(code)
+}
+
+/// Opens the workbench on a run that trains elsewhere, or ended: it looks and changes nothing.
+pub(crate) fn watch(loaded: &Loaded, run: &Run, folder: &RunFolder) -> Result<u8, CliError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut workbench = Workbench::looking(loaded, run, folder);
+    crate::recorded::follow_into(folder, workbench.feed.clone(), stop.clone());
+    let code = workbench.on_screen();
+    stop.store(true, Ordering::Relaxed);
+    let code = code?;
+    workbench.keep_layout();
     Ok(code)
 }
 
@@ -145,6 +150,40 @@ impl Workbench {
         };
         workbench.train(setup);
         Ok(workbench)
+    }
+
+    /// Without a session: what happens comes from the log alone.
+    fn looking(loaded: &Loaded, run: &Run, folder: &RunFolder) -> Self {
+        let (folder, runs) = (folder.clone(), run.runs.clone());
+        let mut app = App::new(loaded, None, folder, runs, Vec::new());
+        app.read_only = true;
+        let layout = std::fs::read_to_string(layout_file(&run.runs)).ok();
+        if let Some(layout) = layout.and_then(|text| toml::from_str(&text).ok()) {
+            app.restore(layout);
+        }
+        Self {
+            app,
+            run: run.clone(),
+            session: None,
+            feed: Feed::default(),
+            saved: mpsc::channel().1,
+            exported: mpsc::channel(),
+            previews: mpsc::channel(),
+            lifeline: Lifeline::default(),
+            _watcher: None,
+        }
+    }
+
+    /// Takes the terminal, and gives it back whatever happens.
+    fn on_screen(&mut self) -> Result<u8, CliError> {
+        let failed = |e: io::Error| CliError::Failed(format!("terminal: {e}"));
+        let signals = Signals::register().map_err(failed)?;
+        self.lifeline.watch(signals.termination_flag());
+        let mut screen = Screen::enter().map_err(failed)?;
+        let outcome = self.main_loop(&mut screen, &signals);
+        screen.leave().map_err(failed)?;
+        drop(screen);
+        outcome.map_err(failed)
     }
 
     fn train(&mut self, setup: Setup) {
@@ -266,7 +305,8 @@ impl Workbench {
                     session.send(command);
                 }
             }
-            Effect::NewRun { loaded, fork } => self.new_run(*loaded, fork),
+            Effect::NewRun { loaded, fork } => self.new_run(*loaded, fork.then_some(u64::MAX)),
+            Effect::Fork { loaded, step } => self.new_run(*loaded, Some(step)),
             Effect::ExportFigure(saved) => self.export_figure(saved),
             Effect::ExportScreen => self.export_screen(screen)?,
             Effect::Preview => self.preview(screen)?,
@@ -276,13 +316,17 @@ impl Workbench {
         Ok(None)
     }
 
-    /// Ends the current run with a checkpoint and starts another, from there or from scratch.
-    fn new_run(&mut self, loaded: Loaded, fork: bool) {
+    /// Ends the current run with a checkpoint and starts another, from the checkpoint at or before a
+    /// step or from scratch.
+    fn new_run(&mut self, loaded: Loaded, fork: Option<u64>) {
         if let Some(session) = self.session.take() {
             session.stop();
         }
         let old = self.app.folder.clone();
-        let checkpoint = crate::cli::checkpoint_at(&old, None).filter(|_| fork);
+        let checkpoint = fork.and_then(|step| crate::cli::checkpoint_at(&old, Some(step)));
+        if let (Some(step), None) = (fork, &checkpoint) {
+            tracing::info!("no checkpoint at or before step {step}");
+        }
         let begin = match checkpoint {
             Some((step, checkpoint)) => Begin::Fork {
                 checkpoint,
@@ -382,15 +426,20 @@ impl Workbench {
             session.send(Command::Stop);
             session.stop();
         }
+        self.keep_layout();
+        let folder = self.app.folder.path().display().to_string();
+        // Whoever closed standard output does not want to know.
+        let _ = crate::cli::print(&format!("recorded in {folder}\n"));
+    }
+
+    /// Keeps the look for the next start.
+    fn keep_layout(&self) {
         if let Ok(layout) = toml::to_string(&self.app.layout()) {
             let file = layout_file(&self.run.runs);
             if let Err(error) = crate::run::write_whole(&file, layout.as_bytes()) {
                 tracing::warn!("{}: {error}", file.display());
             }
         }
-        let folder = self.app.folder.path().display().to_string();
-        // Whoever closed standard output does not want to know.
-        let _ = crate::cli::print(&format!("recorded in {folder}\n"));
     }
 }
 

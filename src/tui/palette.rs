@@ -170,6 +170,10 @@ pub(super) fn execute(app: &mut App, text: &str) -> Vec<Effect> {
     }
     if let Some(layer) = text.strip_prefix("reinitialise ") {
         let layer = layer.trim();
+        if app.read_only {
+            app.warn("this run belongs to another process: it is looked at, not steered".into());
+            return Vec::new();
+        }
         if !layers(app).contains(&layer) {
             app.warn(format!("no layer \"{layer}\" with a quantizer"));
             return Vec::new();

@@ -27,24 +27,31 @@ impl Builder<'_> {
         let h = self.history;
         match self.view.x_unit {
             XUnit::Step => step,
-            XUnit::Epoch => step / h.steps_per_epoch.max(1) as f64,
-            XUnit::Samples => step * h.batch.max(1) as f64,
-            XUnit::Seconds => {
-                let Some((first, last)) = h.seconds.extent() else {
-                    return step;
-                };
-                // Before the first record and behind the last the pace of the run goes on.
-                let at = |s: u64| h.seconds.at(s).map_or(0.0, f64::from);
-                let (first, last) = (first as f64, last as f64);
-                let pace = at(last as u64) / last.max(1.0);
-                if step > last {
-                    at(last as u64) + (step - last) * pace
-                } else if step < first {
-                    at(first as u64) * step / first.max(1.0)
-                } else {
-                    at(step as u64)
-                }
+            XUnit::Epoch => self.paced(step, &h.epochs),
+            // An epoch shows every sample once, whatever the batch is now.
+            XUnit::Samples => {
+                let epoch = h.steps_per_epoch.max(1) * h.batch.max(1);
+                self.paced(step, &h.epochs) * epoch as f64
             }
+            XUnit::Seconds => self.paced(step, &h.seconds),
+        }
+    }
+
+    /// What a series that grows with the run says at a step: before its first record and behind its
+    /// last the pace of the run goes on.
+    fn paced(&self, step: f64, series: &Series) -> f64 {
+        let Some((first, last)) = series.extent() else {
+            return step / self.history.steps_per_epoch.max(1) as f64;
+        };
+        let at = |s: u64| series.at(s).map_or(0.0, f64::from);
+        let (first, last) = (first as f64, last as f64);
+        let pace = at(last as u64) / last.max(1.0);
+        if step > last {
+            at(last as u64) + (step - last) * pace
+        } else if step < first {
+            at(first as u64) * step / first.max(1.0)
+        } else {
+            at(step as u64)
         }
     }
 

@@ -1,8 +1,8 @@
 //! Other runs behind a plot.
 
 use super::super::scene::{Bar, Heat, HeatRow, Ink, Item, Line, Scene};
-use super::{Name, View, panel};
-use crate::run::History;
+use super::{Builder, Name, View, panel};
+use crate::run::{History, Parent};
 
 /// A run drawn behind another.
 #[derive(Debug, Clone)]
@@ -53,9 +53,16 @@ pub fn panel_with(
         selected: None,
         ..view.clone()
     };
+    let over_steps = !matches!(name, Name::Plane | Name::Bitwidth);
     let theirs: Vec<(&Overlaid, Scene)> = others
         .iter()
-        .map(|other| (other, panel(name, index, &other.history, &plain)))
+        .map(|other| {
+            let mut theirs = panel(name, index, &other.history, &plain);
+            if over_steps {
+                shift(&mut theirs, fork_distance(history, other, view));
+            }
+            (other, theirs)
+        })
         .filter(|(_, theirs)| !theirs.is_empty())
         .collect();
     match scene.items.first_mut() {
@@ -68,6 +75,48 @@ pub fn panel_with(
         _ => draw_behind(name, &mut scene, &theirs),
     }
     scene
+}
+
+/// How far another run's axis has to move for parent and child to meet at the fork, in the unit of the
+/// x axis.
+fn fork_distance(history: &History, other: &Overlaid, view: &View) -> f64 {
+    let x = |history: &History, step: u64| Builder { history, view }.x(step as f64);
+    let is = |parent: &Option<Parent>, run: &str| {
+        parent.as_ref().filter(|p| p.run == run).map(|p| p.step)
+    };
+    if let Some(step) = is(&history.parent, &other.history.name) {
+        // Ours began at the step of theirs.
+        return x(history, 0) - x(&other.history, step);
+    }
+    if let Some(step) = is(&other.history.parent, &history.name) {
+        return x(history, step) - x(&other.history, 0);
+    }
+    0.0
+}
+
+/// Moves a scene's lines and areas along the x axis; what comes before its origin is left out.
+fn shift(scene: &mut Scene, by: f64) {
+    if by == 0.0 {
+        return;
+    }
+    for item in &mut scene.items {
+        match item {
+            Item::Line(line) => {
+                for segment in &mut line.segments {
+                    segment.iter_mut().for_each(|p| p.0 += by);
+                    segment.retain(|p| p.0 >= 0.0);
+                }
+                line.segments.retain(|s| !s.is_empty());
+            }
+            Item::Area(area) => {
+                area.points.iter_mut().for_each(|p| p.0 += by);
+                area.points.retain(|p| p.0 >= 0.0);
+            }
+            _ => {}
+        }
+    }
+    scene.x.range.0 = (scene.x.range.0 + by).max(0.0);
+    scene.x.range.1 = (scene.x.range.1 + by).max(scene.x.range.0);
 }
 
 /// Puts the other runs' lines before the scene's own items, on axes that hold all.

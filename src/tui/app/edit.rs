@@ -159,6 +159,10 @@ impl App {
     /// Sets a value of the experiment: in the file where there is one (its comments stay; the
     /// watcher reads it back, so file and run cannot disagree), else in the embedded one.
     pub(in crate::tui) fn set(&mut self, key: &str, value: &str) -> Vec<Effect> {
+        if self.read_only {
+            self.warn("this run belongs to another process: it is looked at, not steered".into());
+            return Vec::new();
+        }
         let Some(known) = Key::find(key) else {
             self.warn(format!("no key \"{key}\"; Tab completes"));
             return Vec::new();

@@ -64,7 +64,9 @@ impl App {
                     self.answer(key.code)
                 }
             }
-            Some(Overlay::ConfirmQuit | Overlay::ConfirmNewRun(_)) => self.answer(key.code),
+            Some(
+                Overlay::ConfirmQuit | Overlay::ConfirmNewRun(_) | Overlay::ConfirmFork { .. },
+            ) => self.answer(key.code),
             Some(Overlay::Help) if matches!(action, Action::Down | Action::Up) => {
                 let down = action == Action::Down;
                 self.scroll = if down {
@@ -89,6 +91,9 @@ impl App {
         match self.overlay.take() {
             Some(Overlay::ConfirmQuit) if yes => vec![Effect::Quit],
             Some(Overlay::ConfirmNewRun(pending)) if yes => self.apply(*pending),
+            Some(Overlay::ConfirmFork { loaded, step }) if yes => {
+                vec![Effect::Fork { loaded, step }]
+            }
             Some(Overlay::ConfirmNewRun(pending)) if no => {
                 self.refused = Some(pending);
                 self.undoing = None;

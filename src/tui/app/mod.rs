@@ -32,6 +32,11 @@ pub(super) enum Overlay {
     Diagnostic,
     /// Quit while training?
     ConfirmQuit,
+    /// A new run from this step's checkpoint?
+    ConfirmFork {
+        loaded: Box<Loaded>,
+        step: u64,
+    },
     /// Changes that need a new run, waiting for a decision.
     ConfirmNewRun(Box<Pending>),
 }
@@ -53,6 +58,11 @@ pub(super) enum Effect {
         loaded: Box<Loaded>,
         fork: bool,
     },
+    /// A new run with the settings in force, from the checkpoint at or before a step.
+    Fork {
+        loaded: Box<Loaded>,
+        step: u64,
+    },
     ExportFigure(Saved),
     ExportScreen,
     /// Show the newest exported picture.
@@ -65,6 +75,8 @@ pub(super) enum Effect {
 /// State of the workbench.
 pub(super) struct App {
     pub page: Page,
+    /// Whether the run is someone else's: looked at, not steered.
+    pub read_only: bool,
     pub history: History,
     pub view: View,
     pub palette: Palette,
@@ -135,6 +147,7 @@ impl App {
     ) -> Self {
         Self {
             page: Page::Overview,
+            read_only: false,
             history: History::default(),
             view: View::default(),
             palette: look::palette_of_terminal(),
@@ -209,8 +222,41 @@ impl App {
         self.message = Some((Instant::now(), severity, text));
     }
 
+    /// What `F` does: a question, since it ends the run on the screen.
+    fn fork_here(&mut self) -> Vec<Effect> {
+        let step = self.view.cursor.map_or(self.history.step(), |c| c as u64);
+        let at = if self.view.cursor.is_none() && self.history.end.is_none() {
+            // The run is stopped first, which leaves a checkpoint here.
+            Some(step)
+        } else {
+            crate::cli::checkpoint_at(&self.folder, Some(step)).map(|(at, _)| at)
+        };
+        match at {
+            Some(at) => {
+                let loaded = Box::new(self.current.clone());
+                self.overlay = Some(Overlay::ConfirmFork { loaded, step: at });
+            }
+            None => self.warn(format!("no checkpoint at or before step {step}")),
+        }
+        Vec::new()
+    }
+
     pub(super) fn perform(&mut self, action: Action) -> Vec<Effect> {
+        let steers = matches!(
+            action,
+            Action::Pause
+                | Action::SingleStep
+                | Action::Checkpoint
+                | Action::Undo
+                | Action::AskAgain
+                | Action::Fork
+        );
+        if self.read_only && steers {
+            self.warn("this run belongs to another process: it is looked at, not steered".into());
+            return Vec::new();
+        }
         match action {
+            Action::Fork => return self.fork_here(),
             Action::GoTo(page) => self.go_to(page),
             Action::NextPage => self.go_to(self.page.step(1)),
             Action::PreviousPage => self.go_to(self.page.step(Page::ALL.len() - 1)),
@@ -293,7 +339,9 @@ impl App {
                 self.overlay = None;
             }
             Action::Suspend => return vec![Effect::Suspend],
-            Action::Quit if self.history.end.is_some() => return vec![Effect::Quit],
+            Action::Quit if self.read_only || self.history.end.is_some() => {
+                return vec![Effect::Quit];
+            }
             Action::Quit => self.overlay = Some(Overlay::ConfirmQuit),
         }
         Vec::new()

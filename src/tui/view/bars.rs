@@ -29,7 +29,8 @@ fn state(history: &History) -> &'static str {
 pub(super) fn status(app: &App, area: Rect, buffer: &mut Buffer) {
     buffer.set_style(area, bar_style(app));
     let h = &app.history;
-    let mut text = format!(" bitscope  {}  {}", app.experiment.name, state(h));
+    let watching = if app.read_only { "watching " } else { "" };
+    let mut text = format!(" bitscope  {}  {watching}{}", app.experiment.name, state(h));
     if let Some(r) = &h.newest {
         let left = h.total_steps.saturating_sub(r.step) as f64 * f64::from(r.times.total());
         text += &format!("  step {}/{}  epoch {:.2}", r.step, h.total_steps, r.epoch);

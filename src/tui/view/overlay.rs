@@ -48,6 +48,17 @@ pub(super) fn draw(app: &App, body: Rect, buffer: &mut Buffer) {
                 Line::raw("y quit    n go on"),
             ],
         ),
+        Overlay::ConfirmFork { step, .. } => (
+            " fork? ",
+            vec![
+                Line::raw(format!(
+                    "A new run starts from the checkpoint of step {step}, with the settings in force."
+                )),
+                Line::raw("The current run stops with a checkpoint."),
+                Line::raw(""),
+                Line::raw("y fork    n keep the run"),
+            ],
+        ),
         Overlay::ConfirmNewRun(pending) => {
             let start = match pending.class {
                 Class::Fresh => "a new run from scratch",
