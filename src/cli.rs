@@ -58,6 +58,9 @@ pub(crate) struct Run {
     /// Where runs are recorded
     #[arg(long, value_name = "DIR", default_value = "runs")]
     pub runs: PathBuf,
+    /// Record in this folder, which is there and empty: for a run that is detached
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub into: Option<PathBuf>,
     #[command(flatten)]
     pub screen: Screen,
 }
@@ -108,7 +111,10 @@ impl Run {
         })
     }
 
-    fn new_folder(&self, loaded: &Loaded) -> Result<RunFolder, CliError> {
+    pub(crate) fn new_folder(&self, loaded: &Loaded) -> Result<RunFolder, CliError> {
+        if let Some(folder) = &self.into {
+            return Ok(RunFolder::at(folder));
+        }
         RunFolder::create(&self.runs, &loaded.experiment.name)
             .map_err(|e| CliError::Failed(format!("{}: {e}", self.runs.display())))
     }
@@ -122,6 +128,22 @@ enum Command {
         run: Run,
         #[command(flatten)]
         output: Output,
+        /// Without a terminal: in a process of its own; `attach` and `watch` come back to it
+        #[arg(long, conflicts_with_all = ["json", "plain", "into"])]
+        detach: bool,
+    },
+    /// Look at a run that trains elsewhere and steer it: one holds its controls at a time
+    Attach {
+        /// Run folder, or its name under the runs folder
+        run: PathBuf,
+        /// Without the workbench: ask for one thing and go
+        #[arg(long, value_name = "COMMAND")]
+        send: Option<crate::detached::Sent>,
+        /// Where runs are recorded
+        #[arg(long, value_name = "DIR", default_value = "runs")]
+        runs: PathBuf,
+        #[command(flatten)]
+        screen: Screen,
     },
     /// Start a new run from a checkpoint of another: it keeps what was learned
     Fork {
@@ -414,8 +436,15 @@ fn open(run: &Run) -> Result<u8, CliError> {
 
 fn run(command: Command) -> Result<u8, CliError> {
     match command {
-        Command::Train { run, output } => {
+        Command::Train {
+            run,
+            output,
+            detach,
+        } => {
             let loaded = load(run.experiment.as_deref(), &run.set)?;
+            if detach {
+                return crate::detached::train(&loaded, &run);
+            }
             headless::train(&loaded, &run, output, Begin::New)
         }
         Command::Resume {
@@ -432,6 +461,7 @@ fn run(command: Command) -> Result<u8, CliError> {
                 set,
                 steps,
                 runs,
+                into: None,
                 screen,
             };
             resume(&folder, output, &run)
@@ -451,6 +481,7 @@ fn run(command: Command) -> Result<u8, CliError> {
                 set,
                 steps,
                 runs,
+                into: None,
                 screen,
             };
             fork(&folder, step, output, &run)
@@ -463,6 +494,22 @@ fn run(command: Command) -> Result<u8, CliError> {
                 "auto takes {chosen}, the best that is usable here\n"
             ))?;
             Ok(0)
+        }
+        Command::Attach {
+            run,
+            send,
+            runs,
+            screen,
+        } => {
+            let folder = find_run(&run, &runs)?;
+            if send.is_none() && !is_interactive() {
+                return Err(CliError::Usage(
+                    "`attach` needs a terminal; hint: `--send` asks for one thing, `watch` looks"
+                        .into(),
+                ));
+            }
+            let loaded = || load_recorded(&folder, &Vec::new());
+            crate::detached::attach(&folder, loaded, send, &runs, screen)
         }
         Command::Watch {
             run,
@@ -633,6 +680,7 @@ fn watch(folder: &RunFolder, output: Output, runs: &Path, screen: Screen) -> Res
         set: Vec::new(),
         steps: None,
         runs: runs.to_owned(),
+        into: None,
         screen,
     };
     crate::tui::watch(&loaded, &run, folder)

@@ -23,6 +23,7 @@
 mod bench;
 pub mod cli;
 pub mod dataset;
+mod detached;
 pub mod device;
 pub mod experiment;
 pub mod figure;

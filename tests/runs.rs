@@ -752,3 +752,38 @@ fn quantize_says_what_is_wrong_with_bounds_and_with_nothing_to_plot() {
     let error = place.fail(2, &["quantize", "c.json", "--plot", "a.png"]);
     assert!(error.contains("no case to plot"), "{error}");
 }
+
+#[test]
+fn a_detached_run_is_steered_from_elsewhere_and_ends_as_if_nobody_had() {
+    let place = Place::new("");
+    let whole = Place::new("");
+    let expected = losses(&whole.trained(120));
+    let said = place.succeed(&["train", "e.toml", "--detach", "--steps", "120"]);
+    assert!(said.contains("bitscope attach runs/"), "{said}");
+    let run = place.recorded();
+    let name = label(&run);
+    place.succeed(&["attach", &name, "--send", "pause"]);
+    let waits = |wanted: &dyn Fn(&Event) -> bool| {
+        let start = Instant::now();
+        while !events(&run).iter().any(wanted) {
+            assert!(start.elapsed() < Duration::from_secs(60), "never came");
+        }
+    };
+    waits(&|e| matches!(e, Event::Paused { .. }));
+    for command in ["step", "checkpoint", "resume"] {
+        place.succeed(&["attach", &name, "--send", command]);
+    }
+    waits(&Event::is_last);
+    let start = Instant::now();
+    while bitscope::run::RunLock::holder(run.path()).is_some() {
+        assert!(start.elapsed() < Duration::from_secs(60), "still owned");
+    }
+    assert_eq!(losses(&run), expected);
+    let error = place.fail(2, &["attach", &name, "--send", "pause"]);
+    assert!(error.contains("no process trains it"), "{error}");
+    // What is wrong with an experiment is said where someone reads.
+    write(place.folder.path(), "bad.toml", "[train]\nbatch = 0\n");
+    let error = place.fail(2, &["train", "bad.toml", "--detach"]);
+    assert!(error.contains("train.batch"), "{error}");
+    assert_eq!(list_runs(&place.folder.path().join("runs")).len(), 1);
+}

@@ -448,3 +448,58 @@ fn termination_restores_the_terminal() {
         assert_eq!(terminal.end(), 130);
     }
 }
+
+/// Detached, its terminal gone, attached from another, left, attached again and stopped: the losses are
+/// those of a run that nobody touched.
+#[test]
+fn a_run_goes_on_without_its_terminal_and_is_taken_up_in_another() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "e.toml", SMALL);
+    let mut terminal = Terminal::start(folder.path(), &["e.toml"], &[]);
+    terminal.see("samples/s");
+    terminal.press("D");
+    assert_eq!(terminal.end(), 0);
+    let root = folder.path().join("runs");
+    let run = bitscope::run::list_runs(&root)[0].0.clone();
+    let name = run.label();
+    for round in 0..2 {
+        let mut terminal = Terminal::start(folder.path(), &["attach", &name], &[]);
+        terminal.see("attached");
+        terminal.press(" ");
+        terminal.see("PAUSED");
+        terminal.press(" ");
+        terminal.until("training again", |s| s.contains("quantized"));
+        if round == 1 {
+            terminal.press(":stop run\r");
+            terminal.until("the end", |s| s.contains("stopped"));
+        }
+        terminal.press("q");
+        assert_eq!(terminal.end(), 0);
+    }
+    let mut watcher = Terminal::start(folder.path(), &["watch", &name], &[]);
+    watcher.see("watching stopped");
+    watcher.press("q");
+    assert_eq!(watcher.end(), 0);
+    let losses = |run: &bitscope::run::RunFolder| -> std::collections::BTreeMap<u64, f64> {
+        let (events, _) = bitscope::run::read_log(&run.log()).expect("readable");
+        let steps = events.into_iter().filter_map(|e| match e {
+            bitscope::run::Event::Step(r) => Some((r.step, r.loss)),
+            _ => None,
+        });
+        steps.collect()
+    };
+    let seen = losses(&run);
+    let steps = seen.keys().max().expect("steps").to_string();
+    let arguments = [
+        "train", "e.toml", "--plain", "--steps", &steps, "--runs", "whole",
+    ];
+    let output = std::process::Command::new(program())
+        .args(arguments)
+        .current_dir(folder.path())
+        .output();
+    assert!(output.expect("started").status.success());
+    let whole = bitscope::run::list_runs(&folder.path().join("whole"))[0]
+        .0
+        .clone();
+    assert_eq!(seen, losses(&whole));
+}

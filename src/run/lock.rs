@@ -23,6 +23,18 @@ pub struct Holder {
     pub since: String,
 }
 
+impl Holder {
+    /// This process, from now on.
+    pub fn this_process() -> Self {
+        let now = jiff::Zoned::now();
+        Self {
+            pid: std::process::id(),
+            host: host(),
+            since: now.strftime("%Y-%m-%d %H:%M:%S %z").to_string(),
+        }
+    }
+}
+
 impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
@@ -92,14 +104,7 @@ impl RunLock {
             Err(std::fs::TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => false,
             Err(std::fs::TryLockError::Error(e)) => return Err(io(e)),
         };
-        let holder = Holder {
-            pid: std::process::id(),
-            host: host(),
-            since: jiff::Zoned::now()
-                .strftime("%Y-%m-%d %H:%M:%S %z")
-                .to_string(),
-        };
-        let text = serde_json::to_vec(&holder).expect("plain data");
+        let text = serde_json::to_vec(&Holder::this_process()).expect("plain data");
         // Who holds it is for people: a full disk must not keep a run from going on.
         let _ = file
             .set_len(0)

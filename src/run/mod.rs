@@ -8,6 +8,8 @@
 //! - [`Verdicts`]: detectors that say what is wrong with a run.
 //! - [`Feed`]: events to the screen, without ever making training wait.
 
+#[cfg(unix)]
+pub mod control;
 mod disk;
 mod event;
 mod feed;

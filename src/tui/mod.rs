@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::{self, Event as Input, KeyEventKind};
 
-use app::{App, Effect};
+use app::{App, Effect, Role};
 pub(crate) use bench::bench_frames;
 use export::{write_figure, write_screen};
 use lifeline::Lifeline;
@@ -38,6 +38,8 @@ use terminal::{Screen, Signals};
 
 use crate::cli::{Begin, CliError, Run, exit};
 use crate::experiment::{Loaded, Saved, Watcher};
+#[cfg(unix)]
+use crate::run::control::{Controls, Request};
 use crate::run::{Command, Feed, Parent, RunFolder};
 use crate::training::{Origin, Session, Setup};
 
@@ -45,7 +47,33 @@ use crate::training::{Origin, Session, Setup};
 pub(crate) fn run(loaded: Loaded, run: &Run, begin: Begin) -> Result<u8, CliError> {
     let mut workbench = Workbench::start(loaded, run, begin)?;
     let code = workbench.on_screen()?;
+    if workbench.detaching {
+        return workbench.detach();
+    }
     workbench.close();
+    Ok(code)
+}
+
+/// Opens the workbench on a run that another process trains, with its controls: leaving it leaves the
+/// run to go on.
+#[cfg(unix)]
+pub(crate) fn attach(
+    loaded: &Loaded,
+    run: &Run,
+    folder: &RunFolder,
+    controls: Controls,
+) -> Result<u8, CliError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut workbench = Workbench::looking(loaded, run, folder);
+    workbench.app.role = Role::Attached;
+    workbench.app.file.clone_from(&run.experiment);
+    workbench.watch_file(loaded);
+    workbench.controls = Some(controls);
+    crate::recorded::follow_into(folder, workbench.feed.clone(), stop.clone());
+    let code = workbench.on_screen();
+    stop.store(true, Ordering::Relaxed);
+    let code = code?;
+    workbench.keep_layout();
     Ok(code)
 }
 
@@ -93,12 +121,17 @@ struct Workbench {
     app: App,
     run: Run,
     session: Option<Session>,
+    /// Of a run that another process trains.
+    #[cfg(unix)]
+    controls: Option<Controls>,
+    /// Whether the run is to go on in a process of its own.
+    detaching: bool,
     feed: Feed,
     saved: Receiver<Saved>,
     exported: (mpsc::Sender<String>, Receiver<String>),
     previews: (mpsc::Sender<PreviewResult>, Receiver<PreviewResult>),
     lifeline: Lifeline,
-    _watcher: Option<Watcher>,
+    watcher: Option<Watcher>,
 }
 
 impl Workbench {
@@ -106,13 +139,6 @@ impl Workbench {
         let run = &watched(run, &begin);
         let setup = run.setup(&loaded, begin)?;
         let folder = setup.folder.clone();
-        let (sender, saved) = mpsc::channel();
-        let watcher = run.experiment.as_ref().map(|path| {
-            // A closed receiver means that the workbench is going away.
-            Watcher::start(path, run.set.clone(), loaded.files.clone(), move |s| {
-                let _ = sender.send(s);
-            })
-        });
         let mut app = App::new(
             &loaded,
             run.experiment.clone(),
@@ -125,14 +151,6 @@ impl Workbench {
         if let Some(layout) = layout.and_then(|text| toml::from_str(&text).ok()) {
             app.restore(layout);
         }
-        let watcher = match watcher {
-            Some(Err(error)) => {
-                app.warn(format!("the experiment file is not being watched: {error}"));
-                None
-            }
-            Some(Ok(watcher)) => Some(watcher),
-            None => None,
-        };
         if setup.origin == Origin::Resume {
             say_reading(&folder.log());
             app.load_history(&folder.log());
@@ -141,13 +159,17 @@ impl Workbench {
             app,
             run: run.clone(),
             session: None,
+            #[cfg(unix)]
+            controls: None,
+            detaching: false,
             feed: Feed::default(),
-            saved,
+            saved: mpsc::channel().1,
             exported: mpsc::channel(),
             previews: mpsc::channel(),
             lifeline: Lifeline::default(),
-            _watcher: watcher,
+            watcher: None,
         };
+        workbench.watch_file(&loaded);
         workbench.train(setup);
         Ok(workbench)
     }
@@ -156,7 +178,7 @@ impl Workbench {
     fn looking(loaded: &Loaded, run: &Run, folder: &RunFolder) -> Self {
         let (folder, runs) = (folder.clone(), run.runs.clone());
         let mut app = App::new(loaded, None, folder, runs, Vec::new());
-        app.read_only = true;
+        app.role = Role::Watching;
         let layout = std::fs::read_to_string(layout_file(&run.runs)).ok();
         if let Some(layout) = layout.and_then(|text| toml::from_str(&text).ok()) {
             app.restore(layout);
@@ -165,13 +187,71 @@ impl Workbench {
             app,
             run: run.clone(),
             session: None,
+            #[cfg(unix)]
+            controls: None,
+            detaching: false,
             feed: Feed::default(),
             saved: mpsc::channel().1,
             exported: mpsc::channel(),
             previews: mpsc::channel(),
             lifeline: Lifeline::default(),
-            _watcher: None,
+            watcher: None,
         }
+    }
+
+    /// Watches the experiment file, where there is one.
+    fn watch_file(&mut self, loaded: &Loaded) {
+        let Some(path) = &self.run.experiment else {
+            return;
+        };
+        let (sender, saved) = mpsc::channel();
+        self.saved = saved;
+        let (set, files) = (self.run.set.clone(), loaded.files.clone());
+        let watcher = Watcher::start(path, set, files, move |s| {
+            // A closed receiver means that the workbench is going away.
+            let _ = sender.send(s);
+        });
+        match watcher {
+            Ok(watcher) => self.watcher = Some(watcher),
+            Err(error) => {
+                let text = format!("the experiment file is not being watched: {error}");
+                self.app.warn(text);
+            }
+        }
+    }
+
+    /// Passes a command on to whoever trains.
+    fn send(&mut self, command: Command) {
+        if let Some(session) = &self.session {
+            session.send(command);
+            return;
+        }
+        #[cfg(unix)]
+        if let Some(controls) = &mut self.controls
+            && let Err(error) = controls.ask(&Request::of(&command))
+        {
+            self.app.warn(format!("not passed on: {error}"));
+            if !matches!(error.kind(), io::ErrorKind::Other) {
+                // The connection is gone; the run is not.
+                self.controls = None;
+                self.app.role = Role::Watching;
+            }
+        }
+    }
+
+    /// Leaves the run to a process of its own, which goes on from a checkpoint written here.
+    fn detach(mut self) -> Result<u8, CliError> {
+        self.lifeline.leaving.store(true, Ordering::Relaxed);
+        if let Some(session) = self.session.take() {
+            session.stop();
+        }
+        self.keep_layout();
+        let folder = self.app.folder.clone();
+        let path = std::path::absolute(folder.path()).unwrap_or(folder.path().to_owned());
+        let arguments = ["resume".as_ref(), path.as_os_str(), "--plain".as_ref()];
+        let pid = crate::detached::start(&folder, &arguments)?;
+        crate::detached::announce(&folder, pid)?;
+        Ok(0)
     }
 
     /// Takes the terminal, and gives it back whatever happens.
@@ -300,10 +380,17 @@ impl Workbench {
     fn perform(&mut self, effect: Effect, screen: &mut Screen) -> io::Result<Option<u8>> {
         match effect {
             Effect::Quit => return Ok(Some(0)),
-            Effect::Send(command) => {
-                if let Some(session) = &self.session {
-                    session.send(command);
-                }
+            Effect::Send(command) => self.send(command),
+            Effect::Detach => {
+                self.detaching = true;
+                return Ok(Some(0));
+            }
+            Effect::NewRun { .. } | Effect::Fork { .. } if self.session.is_none() => {
+                let run = self.app.folder.path().display();
+                let text = format!(
+                    "another process trains this run: `bitscope fork {run}` starts one from it"
+                );
+                self.app.warn(text);
             }
             Effect::NewRun { loaded, fork } => self.new_run(*loaded, fork.then_some(u64::MAX)),
             Effect::Fork { loaded, step } => self.new_run(*loaded, Some(step)),

@@ -1,6 +1,6 @@
 //! The command palette: everything that keys do by name, and values of the experiment.
 
-use super::app::{App, Effect, Page, Paper};
+use super::app::{App, Effect, Page, Paper, Role};
 use super::keymap::{Action, KEYMAP};
 use crate::experiment::KEYS;
 use crate::figure::Theme;
@@ -22,6 +22,9 @@ pub(super) struct Entry {
     /// What it does.
     pub help: String,
 }
+
+/// Ends the run, not the workbench.
+const STOP: &str = "stop run";
 
 /// Markers by name.
 const MARKERS: [(&str, Marker); 4] = [
@@ -89,6 +92,10 @@ fn all(app: &App) -> Vec<Entry> {
             help: "characters of lines".into(),
         });
     }
+    all.push(Entry {
+        text: STOP.into(),
+        help: "end the run with a checkpoint; it can be resumed".into(),
+    });
     for layer in layers(app) {
         all.push(Entry {
             text: format!("reinitialise {layer}"),
@@ -168,9 +175,16 @@ pub(super) fn execute(app: &mut App, text: &str) -> Vec<Effect> {
         }
         return Vec::new();
     }
+    if text == STOP {
+        if app.role == Role::Watching {
+            app.warn("this run belongs to another process: it is looked at, not steered".into());
+            return Vec::new();
+        }
+        return vec![Effect::Send(Command::Stop)];
+    }
     if let Some(layer) = text.strip_prefix("reinitialise ") {
         let layer = layer.trim();
-        if app.read_only {
+        if app.role == Role::Watching {
             app.warn("this run belongs to another process: it is looked at, not steered".into());
             return Vec::new();
         }

@@ -15,6 +15,8 @@ use crate::dataset::DataError;
 use crate::device::DeviceError;
 use crate::experiment::Experiment;
 use crate::network::weights::WeightsError;
+#[cfg(unix)]
+use crate::run::control::ControlServer;
 use crate::run::{
     Command, Event, LockError, LogError, LogWriter, Parent, RunFolder, RunLock, Status,
 };
@@ -103,7 +105,10 @@ impl Session {
         let (commands, receiver) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("training".into())
-            .spawn(move || run(setup, receiver, emit))
+            .spawn({
+                let commands = commands.clone();
+                move || run(setup, commands, receiver, emit)
+            })
             .expect("the system can start a thread");
         Self {
             commands,
@@ -148,7 +153,12 @@ impl Drop for Session {
     }
 }
 
-fn run(setup: Setup, commands: Receiver<Command>, emit: impl Fn(Arc<Event>)) {
+fn run(
+    setup: Setup,
+    steering: Sender<Command>,
+    commands: Receiver<Command>,
+    emit: impl Fn(Arc<Event>),
+) {
     let folder = setup.folder.clone();
     let owned = RunLock::take(folder.path())
         .map_err(TrainError::from)
@@ -169,6 +179,16 @@ fn run(setup: Setup, commands: Receiver<Command>, emit: impl Fn(Arc<Event>)) {
     if !lock.is_kept {
         found.push("this disk keeps no locks: nothing stops a second process from this run".into());
     }
+    #[cfg(unix)]
+    let _server = match ControlServer::start(folder.path(), steering) {
+        Ok(server) => Some(server),
+        Err(error) => {
+            found.push(format!("the run cannot be steered from elsewhere: {error}"));
+            None
+        }
+    };
+    #[cfg(not(unix))]
+    drop(steering);
     let mut recorder = Recorder::new(Some(log), emit);
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         Run::prepare(&setup, found, &mut recorder).map(|mut run| run.go(&commands, &mut recorder))

@@ -442,6 +442,12 @@ impl<'a> Run<'a> {
 
     fn apply<E: Fn(Arc<Event>)>(&mut self, experiment: Arc<Experiment>, out: &mut Recorder<E>) {
         let changes = difference(&self.trainer.experiment().values, &experiment.values);
+        if let Some(change) = changes.iter().find(|c| c.class >= Class::Fork) {
+            let step = self.trainer.steps();
+            let message = format!("not applied: {change}: that needs a new run");
+            out.emit(Event::Warning { step, message });
+            return;
+        }
         self.trainer.apply(experiment.clone());
         let toml = experiment.values.to_toml();
         if let Err(error) = write_whole(&self.setup.folder.experiment(), toml.as_bytes()) {

@@ -1,6 +1,6 @@
 //! Changes of the experiment: saved files, values set from the screen, undo.
 
-use super::{App, Effect, Overlay, Pending};
+use super::{App, Effect, Overlay, Pending, Role};
 use crate::experiment::{
     AutoApply, Class, Diagnostics, EditError, Key, Kind, Loaded, Saved as SavedFile, change_file,
     difference, load_embedded, strongest,
@@ -159,7 +159,7 @@ impl App {
     /// Sets a value of the experiment: in the file where there is one (its comments stay; the
     /// watcher reads it back, so file and run cannot disagree), else in the embedded one.
     pub(in crate::tui) fn set(&mut self, key: &str, value: &str) -> Vec<Effect> {
-        if self.read_only {
+        if self.role == Role::Watching {
             self.warn("this run belongs to another process: it is looked at, not steered".into());
             return Vec::new();
         }

@@ -49,6 +49,17 @@ pub(super) struct Pending {
     pub class: Class,
 }
 
+/// Who trains the run on the screen, and who steers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// This process does both.
+    Training,
+    /// Another trains, this one steers.
+    Attached,
+    /// Another trains, or none does; this one looks.
+    Watching,
+}
+
 /// What the app asks the workbench to do.
 #[derive(Debug)]
 pub(super) enum Effect {
@@ -58,6 +69,8 @@ pub(super) enum Effect {
         loaded: Box<Loaded>,
         fork: bool,
     },
+    /// Leave the run to a process of its own.
+    Detach,
     /// A new run with the settings in force, from the checkpoint at or before a step.
     Fork {
         loaded: Box<Loaded>,
@@ -75,8 +88,8 @@ pub(super) enum Effect {
 /// State of the workbench.
 pub(super) struct App {
     pub page: Page,
-    /// Whether the run is someone else's: looked at, not steered.
-    pub read_only: bool,
+    /// Who trains the run, and who steers it.
+    pub role: Role,
     pub history: History,
     pub view: View,
     pub palette: Palette,
@@ -147,7 +160,7 @@ impl App {
     ) -> Self {
         Self {
             page: Page::Overview,
-            read_only: false,
+            role: Role::Training,
             history: History::default(),
             view: View::default(),
             palette: look::palette_of_terminal(),
@@ -251,7 +264,7 @@ impl App {
                 | Action::AskAgain
                 | Action::Fork
         );
-        if self.read_only && steers {
+        if self.role == Role::Watching && steers {
             self.warn("this run belongs to another process: it is looked at, not steered".into());
             return Vec::new();
         }
@@ -339,7 +352,14 @@ impl App {
                 self.overlay = None;
             }
             Action::Suspend => return vec![Effect::Suspend],
-            Action::Quit if self.read_only || self.history.end.is_some() => {
+            Action::Detach if self.role == Role::Training && self.history.end.is_none() => {
+                return vec![Effect::Detach];
+            }
+            Action::Detach if self.role == Role::Training => {
+                self.warn("the run has ended".into());
+            }
+            Action::Detach => return vec![Effect::Quit],
+            Action::Quit if self.role != Role::Training || self.history.end.is_some() => {
                 return vec![Effect::Quit];
             }
             Action::Quit => self.overlay = Some(Overlay::ConfirmQuit),

@@ -7,7 +7,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Modifier;
 use ratatui::text::{Line, Span};
 
-use super::super::app::{App, Page};
+use super::super::app::{App, Page, Role};
 use super::super::keymap::{Action, Binding, KEYMAP};
 use super::{bar_style, bold, muted, severity_style};
 use crate::headless::duration;
@@ -29,7 +29,11 @@ fn state(history: &History) -> &'static str {
 pub(super) fn status(app: &App, area: Rect, buffer: &mut Buffer) {
     buffer.set_style(area, bar_style(app));
     let h = &app.history;
-    let watching = if app.read_only { "watching " } else { "" };
+    let watching = match app.role {
+        Role::Training => "",
+        Role::Attached => "attached ",
+        Role::Watching => "watching ",
+    };
     let mut text = format!(" bitscope  {}  {watching}{}", app.experiment.name, state(h));
     if let Some(r) = &h.newest {
         let left = h.total_steps.saturating_sub(r.step) as f64 * f64::from(r.times.total());
