@@ -1,6 +1,8 @@
 //! Finds LibTorch, compiles what tch does not bind, and writes where it is found at run time.
 
 fn main() {
+    tell_revision();
+
     println!("cargo:rerun-if-changed=build.rs");
     #[cfg(feature = "libtorch")]
     libtorch::build();
@@ -124,5 +126,23 @@ mod libtorch {
             return Ok(());
         }
         Err(format!("{} is missing", library.display()))
+    }
+}
+
+/// Writes the revision of the sources into the program, where they are in a repository of their own.
+fn tell_revision() {
+    if !std::path::Path::new(".git").exists() {
+        return;
+    }
+    println!("cargo::rerun-if-changed=.git/HEAD");
+    println!("cargo::rerun-if-changed=.git/refs/heads");
+    let revision = std::process::Command::new("git")
+        .args(["rev-parse", "--short=12", "HEAD"])
+        .output();
+    if let Ok(output) = revision
+        && output.status.success()
+    {
+        let revision = String::from_utf8_lossy(&output.stdout);
+        println!("cargo::rustc-env=BITSCOPE_REVISION={}", revision.trim());
     }
 }

@@ -37,10 +37,10 @@ struct Cli {
 impl Cli {
     /// Whether it takes training steps.
     fn trains(&self) -> bool {
-        use Command::{Bench, Fork, Resume, Train};
+        use Command::{Bench, Fork, Replay, Resume, Train};
         matches!(
             self.command,
-            None | Some(Train { .. } | Resume { .. } | Fork { .. } | Bench { .. })
+            None | Some(Train { .. } | Resume { .. } | Fork { .. } | Replay { .. } | Bench { .. })
         )
     }
 }
@@ -229,6 +229,14 @@ enum Command {
         /// Do not ask
         #[arg(long, requires = "delete")]
         yes: bool,
+    },
+    /// Run a recorded run again, with its changes at the same steps, and say whether it went the same
+    Replay {
+        /// Run folder, or its name under the runs folder
+        run: PathBuf,
+        /// Where runs are recorded
+        #[arg(long, value_name = "DIR", default_value = "runs")]
+        runs: PathBuf,
     },
     /// Print every recorded step of a run
     Log {
@@ -544,6 +552,7 @@ fn run(command: Command) -> Result<u8, CliError> {
             })?;
             Ok(0)
         }
+        Command::Replay { run, runs } => crate::replay::command(&find_run(&run, &runs)?),
         Command::Log { run, extract, runs } => recorded::log(&find_run(&run, &runs)?, &extract),
         Command::Compare { run, json, runs } => {
             let folders: Result<Vec<_>, _> = run.iter().map(|r| find_run(r, &runs)).collect();

@@ -34,6 +34,7 @@ mod process;
 mod quantize;
 pub mod quantizer;
 mod recorded;
+mod replay;
 pub mod run;
 pub mod toy;
 mod trace;

@@ -1,6 +1,7 @@
 //! Recorded runs on the command line: listed, followed, compared, taken apart.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,9 +11,9 @@ use serde_json::{Map, Value, json};
 use crate::cli::{CliError, Output, print};
 use crate::experiment::{difference, resolve_text};
 use crate::headless::{interrupt_flag, printer};
-use crate::quantizer::memory::Role;
 use crate::run::{
     Event, Feed, LayerInfo, LogError, LogReader, Manifest, RunFolder, RunLock, StepRecord,
+    TensorBoard,
 };
 
 /// Time between two looks at a log that grows.
@@ -235,6 +236,9 @@ pub(crate) struct Extract {
     /// Only these columns, such as loss, weight_kb, conv1.bitwidth; repeatable
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub series: Vec<String>,
+    /// Write TensorBoard event files to this folder instead
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["csv", "series"])]
+    pub tensorboard: Option<PathBuf>,
     /// First step
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub from: u64,
@@ -247,6 +251,9 @@ pub(crate) struct Extract {
 /// it, both stand there: the log is what happened.
 pub(crate) fn log(folder: &RunFolder, wanted: &Extract) -> Result<u8, CliError> {
     let mut reader = LogReader::open(&folder.log())?;
+    if let Some(target) = &wanted.tensorboard {
+        return tensorboard(folder, reader, target, wanted);
+    }
     let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
     let mut layers = Vec::new();
     let mut header: Option<Vec<String>> = None;
@@ -254,7 +261,7 @@ pub(crate) fn log(folder: &RunFolder, wanted: &Extract) -> Result<u8, CliError> 
         match &event {
             Event::Started { layers: of, .. } => layers.clone_from(of),
             Event::Step(record) if (wanted.from..=wanted.to).contains(&record.step) => {
-                let row = row(record, &layers);
+                let row = record.flat(&layers);
                 let columns = match &header {
                     Some(columns) => columns,
                     None => {
@@ -276,6 +283,26 @@ pub(crate) fn log(folder: &RunFolder, wanted: &Extract) -> Result<u8, CliError> 
         // The rows that are there were asked for; that some are missing is worth saying.
         let _ = std::io::stderr().write_all(text.as_bytes());
     }
+    Ok(0)
+}
+
+fn tensorboard(
+    folder: &RunFolder,
+    reader: LogReader,
+    target: &Path,
+    wanted: &Extract,
+) -> Result<u8, CliError> {
+    let failed = |e: std::io::Error| CliError::Failed(format!("{}: {e}", target.display()));
+    let began = folder.manifest_or_rebuilt()?.started_unix as f64;
+    let mut board = TensorBoard::create(target, began).map_err(failed)?;
+    for event in reader {
+        let inside = (wanted.from..=wanted.to).contains(&event.step());
+        if inside || matches!(event, Event::Started { .. }) {
+            board.take(&event).map_err(failed)?;
+        }
+    }
+    board.flush().map_err(failed)?;
+    print(&format!("written to {}\n", target.display()))?;
     Ok(0)
 }
 
@@ -311,7 +338,7 @@ fn columns(
         layers: Some(vec![Default::default(); layers.len()]),
         ..StepRecord::default()
     };
-    for name in self::row(&known, layers).keys() {
+    for name in known.flat(layers).keys() {
         if !all.contains(name) {
             all.push(name.clone());
         }
@@ -334,30 +361,6 @@ fn columns(
     let mut columns = vec!["step".to_owned()];
     columns.extend(wanted.iter().filter(|w| *w != "step").cloned());
     Ok(columns)
-}
-
-/// A step as one flat object: what `--json` says, with the layers' values under
-/// `NAME.QUANTITY`. A bias with a quantizer of its own is `NAME.bias.QUANTITY`.
-fn row(record: &StepRecord, layers: &[LayerInfo]) -> Map<String, Value> {
-    let event = Event::Step(Box::new(record.clone()));
-    let Value::Object(mut object) = event.to_json(layers) else {
-        unreachable!("a step is an object");
-    };
-    object.remove("event");
-    if let Some(Value::Object(times)) = object.remove("times") {
-        object.extend(times.into_iter().map(|(k, v)| (format!("times.{k}"), v)));
-    }
-    let of_layers = object.remove("layers");
-    let of_layers = of_layers.as_ref().and_then(Value::as_array);
-    for (info, values) in layers.iter().zip(of_layers.into_iter().flatten()) {
-        let bias = if info.role == Role::Bias { ".bias" } else { "" };
-        for (key, value) in values.as_object().into_iter().flatten() {
-            if !value.is_string() {
-                object.insert(format!("{}{bias}.{key}", info.name), value.clone());
-            }
-        }
-    }
-    object
 }
 
 /// Some runs side by side: what differs in their settings, and what they came to.

@@ -787,3 +787,71 @@ fn a_detached_run_is_steered_from_elsewhere_and_ends_as_if_nobody_had() {
     assert!(error.contains("train.batch"), "{error}");
     assert_eq!(list_runs(&place.folder.path().join("runs")).len(), 1);
 }
+
+#[test]
+fn a_run_is_replayed_with_its_changes_where_they_were_made() {
+    let place = Place::new("\n[budget]\nweights_kb = 12\nramp_epochs = 1\n");
+    let run = place.trained(70);
+    let set = "optimizer.lr=0.02";
+    place.succeed(&[
+        "resume",
+        &label(&run),
+        "--plain",
+        "--steps",
+        "30",
+        "--set",
+        set,
+    ]);
+    let said = place.succeed(&["replay", &label(&run)]);
+    assert!(
+        said.contains("100 steps again") && said.contains("bit for bit"),
+        "{said}"
+    );
+    let fork = [
+        "fork",
+        &label(&run),
+        "--plain",
+        "--steps",
+        "20",
+        "--set",
+        "weights.quantizer=u2",
+    ];
+    place.succeed(&fork);
+    let runs = list_runs(&place.folder.path().join("runs"));
+    let child = runs.iter().find(|r| r.0 != run).expect("a child");
+    place.succeed(&["replay", &label(&child.0)]);
+    // Other data: it goes differently, and says where.
+    let (events, _) = read_log(&run.log()).expect("readable");
+    std::fs::remove_file(run.log()).expect("removed");
+    let writer = bitscope::run::LogWriter::open(&run.log()).expect("created");
+    for event in events {
+        let event = match event {
+            Event::Started {
+                experiment,
+                name,
+                device,
+                layers,
+                budgets,
+                steps_per_epoch,
+                total_steps,
+                step,
+                parent,
+            } => Event::Started {
+                experiment: experiment.replace("seed = 1", "seed = 2"),
+                name,
+                device,
+                layers,
+                budgets,
+                steps_per_epoch,
+                total_steps,
+                step,
+                parent,
+            },
+            other => other,
+        };
+        writer.push(std::sync::Arc::new(event));
+    }
+    drop(writer);
+    let said = place.fail(1, &["replay", &label(&run)]);
+    assert!(said.contains("it went differently: step 1: loss"), "{said}");
+}

@@ -109,6 +109,8 @@ pub const KEYS: &[Key] = &[
     key!("log.evaluate_every", Number(0.01, 1e6), D::Number(1.0), Live, "Epochs between evaluations on the validation part."),
     key!("log.checkpoint_every", Number(0.01, 1e6), D::Number(1.0), Live, "Epochs between checkpoints."),
 
+    key!("log.tensorboard", Flag, D::Flag(false), Live, "Writes TensorBoard event files too, into `tensorboard` of the run folder, from the next start of the run on."),
+
     key!("verdicts.hold", Whole(1, 1_000_000), D::Whole(20), Live, "Records that a condition must hold before it is told, and be gone before it ends."),
     key!("verdicts.frozen_steps", Whole(1, 1_000_000_000), D::Whole(2000), Live, "Steps without a change after which a learned bitwidth counts as frozen."),
     key!("verdicts.clamp_margin", Number(0.0, 1.0), D::Number(0.01), Live, "Relative distance within which `d` or `q_max` rests at its clamp."),

@@ -115,6 +115,7 @@ impl Resolver<'_> {
                 probe_every: self.whole("log.probe_every") as u64,
                 evaluate_every: self.number("log.evaluate_every"),
                 checkpoint_every: self.number("log.checkpoint_every"),
+                tensorboard: self.flag("log.tensorboard"),
             },
             verdicts: Thresholds {
                 hold: self.whole("verdicts.hold") as u32,
@@ -480,6 +481,10 @@ impl Resolver<'_> {
             Some(Value::Whole(v)) => *v,
             other => unreachable!("the schema makes `{path}` whole with a default, not {other:?}"),
         }
+    }
+
+    fn flag(&self, path: &str) -> bool {
+        matches!(self.values.get(path), Some(Value::Flag(true)))
     }
 
     fn optional_whole(&self, path: &str) -> Option<i64> {

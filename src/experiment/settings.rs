@@ -267,6 +267,8 @@ pub struct LogSettings {
     pub evaluate_every: f64,
     /// Epochs.
     pub checkpoint_every: f64,
+    /// TensorBoard event files beside the log.
+    pub tensorboard: bool,
 }
 
 /// Limits of the detectors, as the keys of `[verdicts]` say.

@@ -412,6 +412,31 @@ fn layer_json(info: &LayerInfo, l: &LayerRecord) -> Value {
     object
 }
 
+impl StepRecord {
+    /// The step as one flat object: what `--json` says, with the layers' values under
+    /// `NAME.QUANTITY`. A bias with a quantizer of its own is `NAME.bias.QUANTITY`.
+    pub fn flat(&self, layers: &[LayerInfo]) -> Map<String, Value> {
+        let Value::Object(mut object) = step_json(self, layers) else {
+            unreachable!("a step is an object");
+        };
+        object.remove("event");
+        if let Some(Value::Object(times)) = object.remove("times") {
+            object.extend(times.into_iter().map(|(k, v)| (format!("times.{k}"), v)));
+        }
+        let of_layers = object.remove("layers");
+        let of_layers = of_layers.as_ref().and_then(Value::as_array);
+        for (info, values) in layers.iter().zip(of_layers.into_iter().flatten()) {
+            let bias = if info.role == Role::Bias { ".bias" } else { "" };
+            for (key, value) in values.as_object().into_iter().flatten() {
+                if !value.is_string() {
+                    object.insert(format!("{}{bias}.{key}", info.name), value.clone());
+                }
+            }
+        }
+        object
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

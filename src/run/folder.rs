@@ -45,6 +45,12 @@ impl Status {
 pub struct Manifest {
     /// Version of the program that wrote it.
     pub version: String,
+    /// Revision of the program's sources, where it was built from a repository.
+    #[serde(default)]
+    pub revision: Option<String>,
+    /// Threads that the processor's kernels run on.
+    #[serde(default)]
+    pub threads: usize,
     /// Name of the run.
     pub name: String,
     /// When it began, local time with its offset.
@@ -86,6 +92,8 @@ impl Manifest {
         let now = jiff::Zoned::now();
         Self {
             version: env!("CARGO_PKG_VERSION").into(),
+            revision: option_env!("BITSCOPE_REVISION").map(str::to_owned),
+            threads: rayon::current_num_threads(),
             name,
             started: now.strftime("%Y-%m-%d %H:%M:%S %:z").to_string(),
             started_unix: now.timestamp().as_second(),
@@ -190,6 +198,11 @@ impl RunFolder {
         self.0.join("experiment.toml")
     }
 
+    /// The experiment file as its user wrote it.
+    pub fn source(&self) -> PathBuf {
+        self.0.join("source.toml")
+    }
+
     /// The event log.
     pub fn log(&self) -> PathBuf {
         self.0.join("events.log")
@@ -203,6 +216,11 @@ impl RunFolder {
     /// Exported figures.
     pub fn figures(&self) -> PathBuf {
         self.0.join("figures")
+    }
+
+    /// TensorBoard event files, where the experiment asks for them.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.0.join("tensorboard")
     }
 
     /// Text log of the program.

@@ -18,6 +18,7 @@ mod history;
 mod lock;
 mod log;
 mod series;
+mod tensorboard;
 mod verdict;
 
 pub use disk::write_whole;
@@ -30,5 +31,6 @@ pub use history::{Evaluation, History, LayerHistory, Mark, MarkKind, Message, PH
 pub use lock::{Holder, LockError, RunLock};
 pub use log::{Damage, Detail, Index, LogError, LogReader, LogWriter, read_log};
 pub use series::{Bucket, Series};
+pub use tensorboard::TensorBoard;
 pub(crate) use verdict::dead;
 pub use verdict::{Kind as VerdictKind, Verdict, Verdicts};

@@ -21,4 +21,4 @@ pub use optimizer::{Optimizer, QuantizerState};
 pub use preflight::{Budgeted, preflight, resolved_budgets};
 pub use schedule::learning_rate;
 pub use session::{Origin, Session, Setup, TrainError, resumable};
-pub use trainer::Trainer;
+pub use trainer::{ASKED, Trainer};

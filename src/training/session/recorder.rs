@@ -1,13 +1,20 @@
 //! Where a run's events go.
 
+use std::fs::File;
+use std::io::BufWriter;
 use std::sync::Arc;
 
-use crate::run::{Event, LogWriter};
+use crate::run::{Event, LogWriter, TensorBoard};
+
+/// Steps between two writes of TensorBoard's file.
+const BOARD_EVERY: u64 = 50;
 
 /// Passes events to the log and to whoever listens.
 pub(super) struct Recorder<E: Fn(Arc<Event>)> {
     log: Option<LogWriter>,
     emit: E,
+    /// TensorBoard event files, where they are asked for.
+    board: Option<TensorBoard<BufWriter<File>>>,
     /// Of the newest event.
     step: u64,
     /// Whether the disk does not take the log.
@@ -22,10 +29,16 @@ impl<E: Fn(Arc<Event>)> Recorder<E> {
         Self {
             log,
             emit,
+            board: None,
             step: 0,
             trouble: false,
             restored: 0,
         }
+    }
+
+    /// Writes TensorBoard event files too from here on.
+    pub(super) fn with_board(&mut self, board: TensorBoard<BufWriter<File>>) {
+        self.board = Some(board);
     }
 
     /// Step of the newest event.
@@ -41,11 +54,27 @@ impl<E: Fn(Arc<Event>)> Recorder<E> {
         if let Some(log) = &self.log {
             log.push(event.clone());
         }
+        self.board(&event);
         if last {
             // The log is complete before anyone hears that the run is over.
             self.log = None;
         }
         (self.emit)(event);
+    }
+
+    /// TensorBoard gets what is for it. A file that cannot be written costs the run nothing.
+    fn board(&mut self, event: &Event) {
+        let Some(board) = &mut self.board else { return };
+        let rare = !matches!(event, Event::Step(r) if !r.step.is_multiple_of(BOARD_EVERY));
+        let written = board
+            .take(event)
+            .and_then(|()| if rare { board.flush() } else { Ok(()) });
+        if let Err(error) = written {
+            self.board = None;
+            let step = self.step;
+            let message = format!("no more TensorBoard events: {error}");
+            (self.emit)(Arc::new(Event::Warning { step, message }));
+        }
     }
 
     /// Says once when the disk stops taking the log, once when it takes it again, and when someone

@@ -8,7 +8,9 @@ use super::recorder::Recorder;
 use super::{Origin, Setup, TrainError};
 use crate::experiment::{Change, Class, Experiment, difference, resolve_text};
 use crate::quantizer::Rules;
-use crate::run::{Command, Event, Manifest, Phase, RunFolder, Split, Status, write_whole};
+use crate::run::{
+    Command, Event, Manifest, Phase, RunFolder, Split, Status, TensorBoard, write_whole,
+};
 use crate::training::trainer::Trainer;
 
 /// Checkpoints kept before the older half is thinned out.
@@ -59,6 +61,11 @@ impl<'a> Run<'a> {
             }
         } else {
             write_whole(&folder.experiment(), toml.as_bytes())?;
+            if let Some(source) = &setup.source {
+                // As it was written, comments and all: it may be gone since it was read.
+                let written = std::fs::read(source);
+                written.map_or(Ok(()), |text| write_whole(&folder.source(), &text))?;
+            }
             Manifest {
                 parent: parent.clone(),
                 source: setup.source.clone(),
@@ -81,6 +88,13 @@ impl<'a> Run<'a> {
                 trainer
             }
         };
+        if experiment.log.tensorboard {
+            let began = manifest.started_unix as f64;
+            match TensorBoard::create(&folder.tensorboard(), began) {
+                Ok(board) => recorder.with_board(board),
+                Err(error) => found.push(format!("no TensorBoard events: {error}")),
+            }
+        }
         let step = trainer.steps();
         recorder.emit(Event::Started {
             name: folder.label(),

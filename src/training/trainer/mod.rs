@@ -23,7 +23,7 @@ use crate::training::checkpoint::{self, Checkpoint, CheckpointError, SavedQuanti
 use crate::training::optimizer::Optimizer;
 use crate::training::session::TrainError;
 
-pub use revive::Reinitialised;
+pub use revive::{ASKED, Reinitialised};
 
 /// Samples per forward pass of an evaluation.
 const EVALUATION_BATCH: usize = 250;

@@ -8,6 +8,9 @@ use super::Trainer;
 use crate::quantizer::memory::Role;
 use crate::quantizer::{InitialBits, Sums, initial_parameters};
 
+/// The reason where someone asked.
+pub const ASKED: &str = "asked for";
+
 /// A quantizer that was initialised anew, and why.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reinitialised {
@@ -37,7 +40,7 @@ impl Trainer {
             .filter(|i| self.network.quantized && self.network.slots[*i].name == layer)
             .collect();
         for slot in &slots {
-            self.reinitialise_slot(*slot, "asked for".into());
+            self.reinitialise_slot(*slot, ASKED.into());
         }
         !slots.is_empty()
     }

@@ -1,0 +1,176 @@
+//! `bitscope replay`: a recorded run once more, with every change at the step where it was made, held
+//! against what was recorded.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::cli::{CliError, print};
+use crate::experiment::{Experiment, resolve_text};
+use crate::run::{Event, LogReader, Parent, RunFolder, Split};
+use crate::training::{Origin, TrainError, Trainer};
+
+/// What a log says of how a run went.
+#[derive(Default)]
+struct Script {
+    /// The experiment it began with.
+    experiment: String,
+    parent: Option<Parent>,
+    /// Changes of the experiment by the step they came after.
+    applied: BTreeMap<u64, Vec<String>>,
+    /// Layers whose quantizers were initialised anew because someone asked.
+    reinitialised: BTreeMap<u64, Vec<String>>,
+    /// Losses by step; of steps taken twice the later.
+    losses: BTreeMap<u64, f64>,
+    /// Validation errors by step, in their order.
+    errors: BTreeMap<u64, Vec<f64>>,
+}
+
+impl Script {
+    fn read(folder: &RunFolder) -> Result<Self, CliError> {
+        let mut script = Self::default();
+        let mut reader = LogReader::open(&folder.log())?;
+        for event in reader.by_ref() {
+            script.take(event);
+        }
+        if let Some(damage) = reader.damages().first() {
+            let path = folder.log();
+            return Err(CliError::Failed(format!(
+                "{}: {damage}; a replay needs the whole log",
+                path.display()
+            )));
+        }
+        Ok(script)
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Started {
+                step,
+                experiment,
+                parent,
+                ..
+            } => {
+                if self.experiment.is_empty() {
+                    (self.experiment, self.parent) = (experiment, parent);
+                }
+                // Resumed at a checkpoint: what came after it is taken again.
+                self.losses.split_off(&(step + 1));
+                self.errors.split_off(&(step + 1));
+                self.applied.split_off(&(step + 1));
+                self.reinitialised.split_off(&(step + 1));
+            }
+            Event::Applied {
+                step, experiment, ..
+            } => self.applied.entry(step).or_default().push(experiment),
+            Event::Reinitialised {
+                step,
+                layer,
+                reason,
+                ..
+            } if reason == crate::training::ASKED => {
+                let layers = self.reinitialised.entry(step).or_default();
+                if !layers.contains(&layer) {
+                    layers.push(layer);
+                }
+            }
+            Event::Step(record) => drop(self.losses.insert(record.step, record.loss)),
+            Event::Evaluation {
+                step,
+                split: Split::Validation,
+                error,
+                ..
+            } => self.errors.entry(step).or_default().push(error),
+            _ => {}
+        }
+    }
+}
+
+/// Runs it again; exit code 1 where something differs.
+pub(crate) fn command(folder: &RunFolder) -> Result<u8, CliError> {
+    let script = Script::read(folder)?;
+    let Some(last) = script.losses.keys().next_back().copied() else {
+        return Err(CliError::Usage(format!(
+            "{}: no step was recorded",
+            folder.path().display()
+        )));
+    };
+    let mut trainer = beginning(folder, &script)?;
+    let (mut compared, mut first): (u64, Option<String>) = (0, None);
+    let mut differs = |what: String, now: f64, recorded: f64| {
+        compared += 1;
+        if now.to_bits() != recorded.to_bits() && !(now.is_nan() && recorded.is_nan()) {
+            first.get_or_insert_with(|| format!("{what} {now} instead of {recorded}"));
+        }
+    };
+    loop {
+        let step = trainer.steps();
+        for text in script.applied.get(&step).into_iter().flatten() {
+            trainer.apply(experiment(folder, text)?);
+        }
+        for layer in script.reinitialised.get(&step).into_iter().flatten() {
+            trainer.reinitialise(layer);
+        }
+        if step >= last {
+            break;
+        }
+        trainer.enter_phase();
+        let record = trainer.step(false);
+        if let Some(recorded) = script.losses.get(&record.step) {
+            let what = format!("step {}: loss", record.step);
+            differs(what, record.loss, *recorded);
+        }
+        // As often as it was evaluated: running statistics may be computed anew for that.
+        for recorded in script.errors.get(&record.step).into_iter().flatten() {
+            if let Some(evaluated) = trainer.validate(|| true) {
+                let what = format!("step {}: validation error", record.step);
+                differs(what, evaluated.error, *recorded);
+            }
+        }
+    }
+    Ok(match first {
+        None => {
+            print(&format!(
+                "{last} steps again: all {compared} losses and validation errors are equal, bit for bit\n"
+            ))?;
+            0
+        }
+        Some(difference) => {
+            print(&format!("it went differently: {difference}\n"))?;
+            1
+        }
+    })
+}
+
+/// The run as it was before its first step.
+fn beginning(folder: &RunFolder, script: &Script) -> Result<Trainer, CliError> {
+    let failed = |e: TrainError| CliError::Failed(e.to_string());
+    let experiment = experiment(folder, &script.experiment)?;
+    let engine = crate::device::parse(&experiment.device);
+    let engine = engine.map_err(|e| CliError::Failed(e.to_string()))?;
+    let device = crate::device::burn_device(engine);
+    let splits = crate::dataset::open(&experiment).map_err(|e| failed(e.into()))?;
+    let origin = match &script.parent {
+        None => Origin::New,
+        Some(parent) => Origin::Fork {
+            checkpoint: RunFolder::at(&folder.path().with_file_name(&parent.run))
+                .checkpoint(parent.step),
+            parent: parent.clone(),
+        },
+    };
+    match origin {
+        Origin::Fork { checkpoint, .. } => {
+            let mut trainer = Trainer::blank(experiment, splits, device).map_err(failed)?;
+            trainer
+                .fork_from(&checkpoint)
+                .map_err(|e| failed(e.into()))?;
+            Ok(trainer)
+        }
+        _ => Trainer::new(experiment, splits, device).map_err(failed),
+    }
+}
+
+fn experiment(folder: &RunFolder, text: &str) -> Result<Arc<Experiment>, CliError> {
+    let name = folder.log().display().to_string();
+    let experiment = resolve_text(&name, text)?;
+    Ok(Arc::new(experiment))
+}
