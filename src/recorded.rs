@@ -13,7 +13,7 @@ use crate::experiment::{difference, resolve_text};
 use crate::headless::{interrupt_flag, printer};
 use crate::run::{
     Event, Feed, LayerInfo, LogError, LogReader, Manifest, RunFolder, RunLock, StepRecord,
-    TensorBoard,
+    TensorBoard, family,
 };
 
 /// Time between two looks at a log that grows.
@@ -46,7 +46,7 @@ pub(crate) fn table(runs: &[(RunFolder, Manifest)]) -> String {
         "run", "status", "step", "epoch", "val %", "test %", "weight kB", "act kB"
     );
     let percent = |v: Option<f64>| v.map_or("-".to_owned(), |e| format!("{:.2}", e * 100.0));
-    for (depth, at) in tree(runs) {
+    for (depth, at) in family(runs) {
         let (folder, m) = &runs[at];
         let indent = "  ".repeat(depth.saturating_sub(1));
         let branch = if depth > 0 { "└ " } else { "" };
@@ -66,32 +66,6 @@ pub(crate) fn table(runs: &[(RunFolder, Manifest)]) -> String {
         }
         out.push('\n');
     }
-    out
-}
-
-/// Places of the runs with their depth, children behind their parents, else in the order given.
-pub(crate) fn tree(runs: &[(RunFolder, Manifest)]) -> Vec<(usize, usize)> {
-    let parent = |at: usize| {
-        let parent = runs[at].1.parent.as_ref()?;
-        runs.iter().position(|(f, _)| f.label() == parent.run)
-    };
-    let mut out = Vec::with_capacity(runs.len());
-    let mut stack: Vec<(usize, usize)> = (0..runs.len())
-        .rev()
-        .filter(|at| parent(*at).is_none())
-        .map(|at| (0, at))
-        .collect();
-    let mut placed = vec![false; runs.len()];
-    while let Some((depth, at)) = stack.pop() {
-        if std::mem::replace(&mut placed[at], true) {
-            continue;
-        }
-        out.push((depth, at));
-        let children = (0..runs.len()).rev().filter(|c| parent(*c) == Some(at));
-        stack.extend(children.map(|c| (depth + 1, c)));
-    }
-    // Runs that name each other as parents, by hand, are listed all the same.
-    out.extend((0..runs.len()).filter(|at| !placed[*at]).map(|at| (0, at)));
     out
 }
 
@@ -567,39 +541,5 @@ mod tests {
     #[test]
     fn names_cannot_steer_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\u{9b}c\n"), "a␛[2Jb\u{fffd}c\n");
-    }
-
-    #[test]
-    fn forks_stand_below_their_parents() {
-        let run = |label: &str, parent: Option<&str>| {
-            let folder = RunFolder::at(std::path::Path::new(label));
-            let mut manifest = Manifest::begin(label.into(), "flex".into());
-            manifest.parent = parent.map(|run| crate::run::Parent {
-                run: run.into(),
-                step: 3,
-            });
-            (folder, manifest)
-        };
-        let runs = [
-            run("grandchild", Some("child")),
-            run("other", None),
-            run("child", Some("root")),
-            run("root", Some("gone")),
-            run("a", Some("b")),
-            run("b", Some("a")),
-        ];
-        let order: Vec<(usize, String)> = tree(&runs)
-            .into_iter()
-            .map(|(depth, at)| (depth, runs[at].0.label()))
-            .collect();
-        let expected = [
-            (0, "other"),
-            (0, "root"),
-            (1, "child"),
-            (2, "grandchild"),
-            (0, "a"),
-            (0, "b"),
-        ];
-        assert_eq!(order, expected.map(|(d, l)| (d, l.to_owned())));
     }
 }

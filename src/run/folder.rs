@@ -388,3 +388,68 @@ pub fn list_runs(root: &Path) -> Vec<(RunFolder, Manifest)> {
     runs.sort_by(|a, b| when(&b.1).cmp(&when(&a.1)).then(b.0.0.cmp(&a.0.0)));
     runs
 }
+
+/// Places of the runs with their depth, children behind their parents, else in the order given.
+pub fn family(runs: &[(RunFolder, Manifest)]) -> Vec<(usize, usize)> {
+    let parent = |at: usize| {
+        let parent = runs[at].1.parent.as_ref()?;
+        runs.iter().position(|(f, _)| f.label() == parent.run)
+    };
+    let mut out = Vec::with_capacity(runs.len());
+    let mut stack: Vec<(usize, usize)> = (0..runs.len())
+        .rev()
+        .filter(|at| parent(*at).is_none())
+        .map(|at| (0, at))
+        .collect();
+    let mut placed = vec![false; runs.len()];
+    while let Some((depth, at)) = stack.pop() {
+        if std::mem::replace(&mut placed[at], true) {
+            continue;
+        }
+        out.push((depth, at));
+        let children = (0..runs.len()).rev().filter(|c| parent(*c) == Some(at));
+        stack.extend(children.map(|c| (depth + 1, c)));
+    }
+    // Runs that name each other as parents, by hand, are listed all the same.
+    out.extend((0..runs.len()).filter(|at| !placed[*at]).map(|at| (0, at)));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forks_stand_below_their_parents() {
+        let run = |label: &str, parent: Option<&str>| {
+            let folder = RunFolder::at(Path::new(label));
+            let mut manifest = Manifest::begin(label.into(), "flex".into());
+            manifest.parent = parent.map(|run| Parent {
+                run: run.into(),
+                step: 3,
+            });
+            (folder, manifest)
+        };
+        let runs = [
+            run("grandchild", Some("child")),
+            run("other", None),
+            run("child", Some("root")),
+            run("root", Some("gone")),
+            run("a", Some("b")),
+            run("b", Some("a")),
+        ];
+        let order: Vec<(usize, String)> = family(&runs)
+            .into_iter()
+            .map(|(depth, at)| (depth, runs[at].0.label()))
+            .collect();
+        let expected = [
+            (0, "other"),
+            (0, "root"),
+            (1, "child"),
+            (2, "grandchild"),
+            (0, "a"),
+            (0, "b"),
+        ];
+        assert_eq!(order, expected.map(|(d, l)| (d, l.to_owned())));
+    }
+}

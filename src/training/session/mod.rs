@@ -20,7 +20,7 @@ use crate::run::control::ControlServer;
 use crate::run::{
     Command, Event, LockError, LogError, LogWriter, Parent, RunFolder, RunLock, Status,
 };
-use recorder::Recorder;
+use recorder::{Emit, Recorder};
 use run::Run;
 pub use run::resumable;
 
@@ -107,6 +107,7 @@ impl Session {
             .name("training".into())
             .spawn({
                 let commands = commands.clone();
+                let emit: Emit = Box::new(emit);
                 move || run(setup, commands, receiver, emit)
             })
             .expect("the system can start a thread");
@@ -153,12 +154,7 @@ impl Drop for Session {
     }
 }
 
-fn run(
-    setup: Setup,
-    steering: Sender<Command>,
-    commands: Receiver<Command>,
-    emit: impl Fn(Arc<Event>),
-) {
+fn run(setup: Setup, steering: Sender<Command>, commands: Receiver<Command>, emit: Emit) {
     let folder = setup.folder.clone();
     let owned = RunLock::take(folder.path())
         .map_err(TrainError::from)

@@ -9,10 +9,13 @@ use crate::run::{Event, LogWriter, TensorBoard};
 /// Steps between two writes of TensorBoard's file.
 const BOARD_EVERY: u64 = 50;
 
+/// Whoever listens.
+pub(super) type Emit = Box<dyn Fn(Arc<Event>) + Send>;
+
 /// Passes events to the log and to whoever listens.
-pub(super) struct Recorder<E: Fn(Arc<Event>)> {
+pub(super) struct Recorder {
     log: Option<LogWriter>,
-    emit: E,
+    emit: Emit,
     /// TensorBoard event files, where they are asked for.
     board: Option<TensorBoard<BufWriter<File>>>,
     /// Of the newest event.
@@ -23,9 +26,9 @@ pub(super) struct Recorder<E: Fn(Arc<Event>)> {
     restored: u64,
 }
 
-impl<E: Fn(Arc<Event>)> Recorder<E> {
+impl Recorder {
     /// Into a log, where there is one.
-    pub(super) fn new(log: Option<LogWriter>, emit: E) -> Self {
+    pub(super) fn new(log: Option<LogWriter>, emit: Emit) -> Self {
         Self {
             log,
             emit,

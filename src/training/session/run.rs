@@ -35,10 +35,10 @@ pub(super) struct Run<'a> {
 impl<'a> Run<'a> {
     /// Everything that comes before the first step. `found` is what there is to say of the run's
     /// files.
-    pub(super) fn prepare<E: Fn(Arc<Event>)>(
+    pub(super) fn prepare(
         setup: &'a Setup,
         mut found: Vec<String>,
-        recorder: &mut Recorder<E>,
+        recorder: &mut Recorder,
     ) -> Result<Self, TrainError> {
         let experiment = &setup.experiment;
         let engine = crate::device::parse(&experiment.device)?;
@@ -147,11 +147,7 @@ impl<'a> Run<'a> {
     }
 
     /// Step after step, until the run is over or told to stop.
-    pub(super) fn go<E: Fn(Arc<Event>)>(
-        &mut self,
-        commands: &Receiver<Command>,
-        out: &mut Recorder<E>,
-    ) {
+    pub(super) fn go(&mut self, commands: &Receiver<Command>, out: &mut Recorder) {
         let began = self.trainer.steps();
         if self.setup.origin == Origin::Resume {
             // What a signal cut short is caught up.
@@ -193,7 +189,7 @@ impl<'a> Run<'a> {
         });
     }
 
-    fn one_step<E: Fn(Arc<Event>)>(&mut self, out: &mut Recorder<E>) {
+    fn one_step(&mut self, out: &mut Recorder) {
         let probe =
             (self.trainer.steps() + 1).is_multiple_of(self.trainer.experiment().log.probe_every);
         let record = self.trainer.step(probe);
@@ -221,7 +217,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn tell_reinitialised<E: Fn(Arc<Event>)>(&mut self, out: &mut Recorder<E>) {
+    fn tell_reinitialised(&mut self, out: &mut Recorder) {
         let step = self.trainer.steps();
         for of in self.trainer.take_reinitialised() {
             out.emit(Event::Reinitialised {
@@ -236,7 +232,7 @@ impl<'a> Run<'a> {
     }
 
     /// Evaluations and checkpoints at their cadence.
-    fn periodic<E: Fn(Arc<Event>)>(&mut self, commands: &Receiver<Command>, out: &mut Recorder<E>) {
+    fn periodic(&mut self, commands: &Receiver<Command>, out: &mut Recorder) {
         self.evaluate_if_due(commands, out);
         let every = self.trainer.experiment().log.checkpoint_every;
         let epoch = self.trainer.epochs();
@@ -247,11 +243,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn evaluate_if_due<E: Fn(Arc<Event>)>(
-        &mut self,
-        commands: &Receiver<Command>,
-        out: &mut Recorder<E>,
-    ) {
+    fn evaluate_if_due(&mut self, commands: &Receiver<Command>, out: &mut Recorder) {
         let every = self.trainer.experiment().log.evaluate_every;
         if is_due(self.trainer.evaluated(), every, self.trainer.epochs()) {
             self.evaluate(Split::Validation, commands, out);
@@ -260,12 +252,7 @@ impl<'a> Run<'a> {
 
     /// Evaluates on a part of the data. A stop is heard between batches; other commands wait until
     /// it is over.
-    fn evaluate<E: Fn(Arc<Event>)>(
-        &mut self,
-        split: Split,
-        commands: &Receiver<Command>,
-        out: &mut Recorder<E>,
-    ) {
+    fn evaluate(&mut self, split: Split, commands: &Receiver<Command>, out: &mut Recorder) {
         let mut waiting = Vec::new();
         let go_on = || {
             waiting.extend(commands.try_iter());
@@ -298,7 +285,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn checkpoint<E: Fn(Arc<Event>)>(&mut self, out: &mut Recorder<E>, best: bool) {
+    fn checkpoint(&mut self, out: &mut Recorder, best: bool) {
         let step = self.trainer.steps();
         if !best && self.saved_at == Some(step) {
             return;
@@ -358,11 +345,7 @@ impl<'a> Run<'a> {
 
     /// The last evaluations. `false` where training goes on after all: more epochs were asked for
     /// meanwhile.
-    fn finish<E: Fn(Arc<Event>)>(
-        &mut self,
-        commands: &Receiver<Command>,
-        out: &mut Recorder<E>,
-    ) -> bool {
+    fn finish(&mut self, commands: &Receiver<Command>, out: &mut Recorder) -> bool {
         let step = self.trainer.steps();
         self.checkpoint(out, false);
         let complete = self.trainer.is_done();
@@ -386,7 +369,7 @@ impl<'a> Run<'a> {
         true
     }
 
-    fn write_manifest<E: Fn(Arc<Event>)>(&mut self, status: Status, out: &mut Recorder<E>) {
+    fn write_manifest(&mut self, status: Status, out: &mut Recorder) {
         self.manifest.status = status;
         self.manifest.step = self.trainer.steps();
         self.manifest.epoch = self.trainer.epochs();
@@ -397,11 +380,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn take_commands<E: Fn(Arc<Event>)>(
-        &mut self,
-        commands: &Receiver<Command>,
-        out: &mut Recorder<E>,
-    ) {
+    fn take_commands(&mut self, commands: &Receiver<Command>, out: &mut Recorder) {
         loop {
             let command = if self.paused && self.allowed.is_none() && !self.stopping {
                 // A dropped sender is the signal to stop.
@@ -420,7 +399,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn take<E: Fn(Arc<Event>)>(&mut self, command: Command, out: &mut Recorder<E>) {
+    fn take(&mut self, command: Command, out: &mut Recorder) {
         let step = self.trainer.steps();
         match command {
             Command::Pause => {
@@ -454,7 +433,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn apply<E: Fn(Arc<Event>)>(&mut self, experiment: Arc<Experiment>, out: &mut Recorder<E>) {
+    fn apply(&mut self, experiment: Arc<Experiment>, out: &mut Recorder) {
         let changes = difference(&self.trainer.experiment().values, &experiment.values);
         if let Some(change) = changes.iter().find(|c| c.class >= Class::Fork) {
             let step = self.trainer.steps();

@@ -163,8 +163,12 @@ impl Trainer {
             let logits = read_tensor(network.forward(images.clone(), Mode::Measure));
             score(&logits, &batch.labels, classes).0
         };
+        let parameters = &self.slot_parameters;
+        let values = |network: &Network, slot: usize| {
+            parameters[slot].map_or_else(Vec::new, |p| network.parameters[p].to_vec())
+        };
         let costs = &mut self.constraints.costs;
-        for slot in costs.project(limits, &mut self.network, loss) {
+        for slot in costs.project(limits, &mut self.network, loss, values) {
             self.optimizer.quantizers[slot].stop();
         }
     }

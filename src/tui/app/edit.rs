@@ -183,16 +183,16 @@ impl App {
             }
             return Vec::new();
         }
-        self.overrides
-            .retain(|o| !o.starts_with(&format!("{key}=")));
-        self.overrides.push(format!("{key}={value}"));
+        let mut overrides = self.overrides.clone();
+        overrides.retain(|o| !o.starts_with(&format!("{key}=")));
+        overrides.push(format!("{key}={value}"));
         let (name, text) = crate::cli::DEMO;
-        match load_embedded(name, text, &self.overrides) {
-            Ok(loaded) => self.saved(SavedFile::Valid(Box::new(loaded))),
-            Err(diagnostics) => {
-                self.overrides.pop();
-                self.refuse(&diagnostics)
+        match load_embedded(name, text, &overrides) {
+            Ok(loaded) => {
+                self.overrides = overrides;
+                self.saved(SavedFile::Valid(Box::new(loaded)))
             }
+            Err(diagnostics) => self.refuse(&diagnostics),
         }
     }
 
@@ -204,5 +204,152 @@ impl App {
         });
         self.warn(format!("not set: {text}"));
         Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+    use super::*;
+    use crate::experiment::load;
+    use crate::run::RunFolder;
+
+    fn demo(set: &[&str]) -> App {
+        let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
+        let (name, text) = crate::cli::DEMO;
+        let loaded = load_embedded(name, text, &set).expect("valid");
+        App::new(&loaded, None, RunFolder::unrecorded(), PathBuf::new(), set)
+    }
+
+    fn on_file(file: &Path) -> App {
+        let loaded = load(file, &Vec::new()).expect("valid");
+        let file = Some(file.to_owned());
+        App::new(
+            &loaded,
+            file,
+            RunFolder::unrecorded(),
+            PathBuf::new(),
+            Vec::new(),
+        )
+    }
+
+    /// What the watcher reports after the file was written.
+    fn watched(app: &mut App) -> Vec<Effect> {
+        let file = app.file.clone().expect("a file");
+        let loaded = load(&file, &Vec::new()).expect("valid");
+        app.saved(SavedFile::Valid(Box::new(loaded)))
+    }
+
+    fn press(app: &mut App, c: char) -> Vec<Effect> {
+        app.key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE))
+    }
+
+    fn control(app: &mut App, c: char) -> Vec<Effect> {
+        app.key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL))
+    }
+
+    #[test]
+    fn undo_goes_back_step_by_step_through_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("e.toml");
+        std::fs::write(&file, "# why\n[optimizer]\nlr = 0.1\n").expect("written");
+        let mut app = on_file(&file);
+        for lr in ["0.2", "0.3", "0.4"] {
+            app.set("optimizer.lr", lr);
+            assert!(matches!(
+                watched(&mut app)[..],
+                [Effect::Send(Command::Apply(_))]
+            ));
+        }
+        for lr in [0.3, 0.2, 0.1] {
+            assert!(press(&mut app, 'u').is_empty());
+            watched(&mut app);
+            assert_eq!(app.experiment.optimizer.lr, lr);
+        }
+        press(&mut app, 'u');
+        assert_eq!(app.message.as_ref().expect("said").2, "nothing to undo");
+        let text = std::fs::read_to_string(&file).expect("read");
+        assert_eq!(text, "# why\n[optimizer]\nlr = 0.1\n");
+    }
+
+    #[test]
+    fn a_key_that_was_not_in_the_file_is_taken_out_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("e.toml");
+        std::fs::write(&file, "[weights]\nquantizer = \"u3\"\n").expect("written");
+        let mut app = on_file(&file);
+        app.set("budget.weights_kb", "12");
+        watched(&mut app);
+        press(&mut app, 'u');
+        watched(&mut app);
+        let text = std::fs::read_to_string(&file).expect("read");
+        assert!(!text.contains("weights_kb"), "{text}");
+        assert!(app.experiment.budgets.limits.is_empty());
+    }
+
+    #[test]
+    fn undo_of_a_change_that_needs_a_new_run_asks_too() {
+        let mut app = demo(&[]);
+        assert!(app.set("seed", "5").is_empty());
+        assert!(matches!(press(&mut app, 'y')[..], [Effect::NewRun { .. }]));
+        let loaded = load_embedded("demo.toml", crate::cli::DEMO.1, &vec!["seed=5".into()]);
+        app.adopt(&loaded.expect("valid"), RunFolder::unrecorded());
+        assert!(press(&mut app, 'u').is_empty());
+        assert!(matches!(app.overlay, Some(Overlay::ConfirmNewRun(_))));
+    }
+
+    #[test]
+    fn a_change_answered_with_no_is_asked_for_again_or_taken_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("e.toml");
+        std::fs::write(&file, "seed = 1\n").expect("written");
+        let mut app = on_file(&file);
+        app.set("seed", "5");
+        watched(&mut app);
+        press(&mut app, 'n');
+        assert!(app.overlay.is_none());
+        press(&mut app, 'a');
+        assert!(matches!(app.overlay, Some(Overlay::ConfirmNewRun(_))));
+        press(&mut app, 'n');
+        press(&mut app, 'u');
+        assert_eq!(std::fs::read_to_string(&file).expect("read"), "seed = 1\n");
+        assert!(watched(&mut app).is_empty() && app.overlay.is_none());
+    }
+
+    #[test]
+    fn values_that_are_not_valid_are_not_written_and_the_command_line_stays() {
+        let mut app = demo(&["optimizer.lr=0.02"]);
+        for (key, value) in [("weights.bits", "99"), ("optimizer.lr", "nan")] {
+            assert!(app.set(key, value).is_empty());
+            let said = &app.message.as_ref().expect("said").2;
+            assert!(said.starts_with("not set: "), "{said}");
+        }
+        app.set("train.epochs", "30");
+        assert_eq!(app.experiment.optimizer.lr, 0.02);
+        assert_eq!(app.experiment.epochs, 30.0);
+    }
+
+    #[test]
+    fn lines_are_typed_as_in_a_shell() {
+        let mut app = demo(&[]);
+        press(&mut app, ':');
+        "set optimizer.lr 0.5"
+            .chars()
+            .for_each(|c| drop(press(&mut app, c)));
+        let text = |app: &App| app.command.as_ref().map(|c| c.text.clone());
+        control(&mut app, 'w');
+        assert_eq!(text(&app).as_deref(), Some("set optimizer.lr "));
+        app.paste("0.\n7");
+        assert_eq!(text(&app).as_deref(), Some("set optimizer.lr 0.7"));
+        control(&mut app, 'u');
+        assert_eq!(text(&app).as_deref(), Some(""));
+        control(&mut app, 'c');
+        assert_eq!(text(&app), None);
+        // Asked twice is meant.
+        assert!(control(&mut app, 'c').is_empty());
+        assert!(matches!(control(&mut app, 'c')[..], [Effect::Quit]));
     }
 }

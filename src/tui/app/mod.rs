@@ -107,6 +107,8 @@ pub(super) struct App {
     pub folder: RunFolder,
     pub runs_root: PathBuf,
     pub runs: Vec<(RunFolder, Manifest)>,
+    /// How deep each of them stands below what it was forked from; 0 where they are not sorted by time.
+    pub depths: Vec<usize>,
     /// How the selected run differs from the current one, line by line.
     pub compared: Vec<String>,
     pub toy: Toy,
@@ -173,6 +175,7 @@ impl App {
             folder,
             runs_root,
             runs: Vec::new(),
+            depths: Vec::new(),
             compared: Vec::new(),
             toy: Toy::default(),
             microscope: Microscope::default(),

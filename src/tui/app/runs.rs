@@ -3,7 +3,7 @@
 use super::{App, Order};
 use crate::experiment::{Experiment, difference, resolve_text};
 use crate::figure::Overlaid;
-use crate::run::{History, Manifest, RunFolder, list_runs};
+use crate::run::{History, Manifest, RunFolder, family, list_runs};
 
 impl App {
     /// Reads the runs folder: filtered and sorted as asked.
@@ -22,6 +22,15 @@ impl App {
             Order::Kilobytes => self
                 .runs
                 .sort_by(|a, b| a.1.weight_kb.total_cmp(&b.1.weight_kb)),
+        }
+        self.depths = vec![0; self.runs.len()];
+        if self.order == Order::Time {
+            let family = family(&self.runs);
+            self.depths = family.iter().map(|(depth, _)| *depth).collect();
+            self.runs = family
+                .iter()
+                .map(|(_, at)| self.runs[*at].clone())
+                .collect();
         }
         self.compare();
     }

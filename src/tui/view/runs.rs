@@ -39,7 +39,7 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
         ..list
     };
     let title = format!(
-        "{:<38} {:<9} {:>8} {:>7} {:>7} {:>9}",
+        "{:<38} {:<11} {:>8} {:>7} {:>7} {:>9}",
         "run", "status", "step", "val %", "test %", "weight kB"
     );
     buffer.set_stringn(list.x, list.y, title, list.width.into(), bold(app));
@@ -52,6 +52,10 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
     for (i, (folder, m)) in app.runs.iter().enumerate().skip(app.scroll).take(rows) {
         let y = list.y + 1 + (i - app.scroll) as u16;
         let label = folder.label();
+        let branch = match app.depths.get(i) {
+            None | Some(0) => String::new(),
+            Some(depth) => format!("{}└ ", "  ".repeat(depth - 1)),
+        };
         let overlaid = app.overlays.iter().find(|o| o.label == label);
         let own = match overlaid {
             _ if *folder == app.folder => " *".to_owned(),
@@ -59,8 +63,8 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
             None => String::new(),
         };
         let text = format!(
-            "{:<38} {:<9} {:>8} {:>7} {:>7} {:>9.2}",
-            label + &own,
+            "{:<38} {:<11} {:>8} {:>7} {:>7} {:>9.2}",
+            format!("{branch}{label}{own}"),
             m.status.name(),
             m.step,
             percent(m.best_error),
