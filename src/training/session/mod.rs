@@ -1,6 +1,7 @@
 //! A training thread that takes commands and emits events at step boundaries.
 
 mod recorder;
+mod resume;
 mod run;
 
 use std::any::Any;
@@ -21,8 +22,8 @@ use crate::run::{
     Command, Event, LockError, LogError, LogWriter, Parent, RunFolder, RunLock, Status,
 };
 use recorder::{Emit, Recorder};
+pub use resume::resumable;
 use run::Run;
-pub use run::resumable;
 
 /// Why training cannot start or go on.
 #[derive(Debug, thiserror::Error)]

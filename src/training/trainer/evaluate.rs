@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::{EVALUATION_BATCH, Trainer};
+use super::{EVALUATION_BATCH, Trainer, images};
 use crate::dataset::{Dataset, evaluation_batches, sampled_batches};
 use crate::network::weights::Tensors;
 use crate::network::{Mode, read_tensor};
@@ -42,7 +42,7 @@ impl Trainer {
             if !go_on() {
                 return None;
             }
-            let images = self.images(&batch, &self.device);
+            let images = images(&batch, &self.device);
             let logits = read_tensor(self.network.forward(images, Mode::Evaluate));
             let n = batch.labels.len() as f64;
             let (l, e) = score(&logits, &batch.labels, data.classes);
@@ -66,7 +66,7 @@ impl Trainer {
             return;
         }
         for (number, batch) in sampled_batches(&data, batches * size, size).enumerate() {
-            let images = self.images(&batch, &self.device);
+            let images = images(&batch, &self.device);
             self.network
                 .forward(images, Mode::Estimate { batch: number });
         }
@@ -108,7 +108,7 @@ impl Trainer {
         }
         let batch = evaluation_batches(&self.splits.train, SAMPLED_PICTURES).next();
         if let Some(batch) = batch {
-            let images = self.images(&batch, &self.device);
+            let images = images(&batch, &self.device);
             self.network.quantizer_inputs(images, |name, input| {
                 let values = read_tensor(input.clone());
                 let step = values.len().div_ceil(SAMPLED_ACTIVATIONS).max(1);

@@ -303,7 +303,7 @@ impl Trainer {
         let Some(batch) = evaluation_batches(&self.splits.train, EVALUATION_BATCH).next() else {
             return Vec::new();
         };
-        let images = self.images(&batch, &self.device);
+        let images = images(&batch, &self.device);
         let quantized = std::mem::replace(&mut self.network.quantized, false);
         let mut largest = Vec::new();
         // Projections have no nonlinearity and no activation slot.
@@ -314,11 +314,6 @@ impl Trainer {
         });
         self.network.quantized = quantized;
         largest
-    }
-
-    fn images(&self, batch: &Batch, device: &Device) -> Tensor<4> {
-        let shape = [batch.labels.len(), 3, batch.size, batch.size];
-        Tensor::from_data(TensorData::new(batch.images.clone(), shape), device)
     }
 
     /// Settings of class epoch take effect where an epoch begins.
@@ -400,6 +395,12 @@ fn loader_settings(experiment: &Experiment, splits: &Splits) -> LoaderSettings {
         threads: experiment.loader_threads,
         in_order: splits.prescribed_batch.is_some(),
     }
+}
+
+/// A batch's pictures `[n, 3, size, size]` on a device.
+fn images(batch: &Batch, device: &Device) -> Tensor<4> {
+    let shape = [batch.labels.len(), 3, batch.size, batch.size];
+    Tensor::from_data(TensorData::new(batch.images.clone(), shape), device)
 }
 
 fn slot_elements(network: &Network) -> Vec<usize> {

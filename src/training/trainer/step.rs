@@ -7,6 +7,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::Trainer;
 use super::evaluate::score;
+use super::images;
 use crate::dataset::sampled_batches;
 use crate::experiment::BudgetMethod;
 use crate::network::{Mode, Network, read_tensor};
@@ -153,15 +154,21 @@ impl Trainer {
 
     /// Lowers bitwidths until the limits are met.
     fn hold_budgets(&mut self, limits: &[(Resource, f64)]) {
-        let (data, count) = (&self.splits.train, MEASURED_PICTURES);
-        let Some(batch) = sampled_batches(data, count, count).next() else {
+        if limits.is_empty() {
             return;
-        };
-        let images = self.images(&batch, &self.device);
-        let classes = self.splits.train.classes;
+        }
+        let (data, device) = (self.splits.train.clone(), self.device.clone());
+        // Prepared when a budget is exceeded, which is seldom.
+        let mut measured = None;
         let loss = |network: &mut Network| {
+            let (images, labels) = measured.get_or_insert_with(|| {
+                let count = MEASURED_PICTURES;
+                let batch = sampled_batches(&data, count, count).next();
+                let batch = batch.expect("a run has training data");
+                (images(&batch, &device), batch.labels)
+            });
             let logits = read_tensor(network.forward(images.clone(), Mode::Measure));
-            score(&logits, &batch.labels, classes).0
+            score(&logits, labels, data.classes).0
         };
         let parameters = &self.slot_parameters;
         let values = |network: &Network, slot: usize| {

@@ -1,69 +1,26 @@
-//! The command line.
+//! The command line: what each subcommand does.
 
-use std::io::{IsTerminal, Write};
+mod arguments;
+mod error;
+
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::Parser;
 
-use crate::experiment::{self, Diagnostic, Diagnostics, Loaded, Overrides, render};
+use arguments::{Cli, Command, Data};
+pub(crate) use arguments::{Output, Run, Screen};
+use error::report;
+pub(crate) use error::{CliError, exit, print};
+
+use crate::experiment::{self, Diagnostic, Diagnostics, Loaded, Overrides};
 use crate::run::{LockError, Parent, RunFolder, RunLock, list_runs};
 use crate::training::{Origin, Setup, TrainError, resumable};
 use crate::{device, headless, recorded};
 
-/// Exit codes, as the README documents them.
-pub(crate) mod exit {
-    /// The run failed.
-    pub const FAILED: u8 = 1;
-    /// Wrong usage or experiment file.
-    pub const USAGE: u8 = 2;
-    /// Interrupted.
-    pub const INTERRUPTED: u8 = 130;
-}
-
 /// Name and text of the embedded default experiment.
-pub(crate) const DEMO: (&str, &str) = ("demo.toml", include_str!("../experiments/demo.toml"));
-
-/// An interactive terminal workbench for learned mixed-precision quantization.
-#[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
-struct Cli {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    open: Run,
-}
-
-impl Cli {
-    /// Whether it takes training steps.
-    fn trains(&self) -> bool {
-        use Command::{Bench, Fork, Replay, Resume, Train};
-        matches!(
-            self.command,
-            None | Some(Train { .. } | Resume { .. } | Fork { .. } | Replay { .. } | Bench { .. })
-        )
-    }
-}
-
-#[derive(Debug, Args, Clone)]
-pub(crate) struct Run {
-    /// Experiment file (default: the embedded demo)
-    pub experiment: Option<PathBuf>,
-    /// Override a key of the experiment file; repeatable
-    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
-    pub set: Vec<String>,
-    /// Stop after this many steps
-    #[arg(long, value_name = "N")]
-    pub steps: Option<u64>,
-    /// Where runs are recorded
-    #[arg(long, value_name = "DIR", default_value = "runs")]
-    pub runs: PathBuf,
-    /// Record in this folder, which is there and empty: for a run that is detached
-    #[arg(long, value_name = "DIR", hide = true)]
-    pub into: Option<PathBuf>,
-    #[command(flatten)]
-    pub screen: Screen,
-}
+pub(crate) const DEMO: (&str, &str) = ("demo.toml", include_str!("../../experiments/demo.toml"));
 
 /// How a run begins.
 #[derive(Debug)]
@@ -79,13 +36,6 @@ pub(crate) enum Begin {
         /// Whose it is.
         parent: Parent,
     },
-}
-
-#[derive(Debug, Args, Clone, Copy)]
-pub(crate) struct Screen {
-    /// Frames per second at most (10 suits slow connections)
-    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u8).range(1..=120))]
-    pub fps: u8,
 }
 
 impl Run {
@@ -120,221 +70,6 @@ impl Run {
     }
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Train without a screen
-    Train {
-        #[command(flatten)]
-        run: Run,
-        #[command(flatten)]
-        output: Output,
-        /// Without a terminal: in a process of its own; `attach` and `watch` come back to it
-        #[arg(long, conflicts_with_all = ["json", "plain", "into"])]
-        detach: bool,
-    },
-    /// Look at a run that trains elsewhere and steer it: one holds its controls at a time
-    Attach {
-        /// Run folder, or its name under the runs folder
-        run: PathBuf,
-        /// Without the workbench: ask for one thing and go
-        #[arg(long, value_name = "COMMAND")]
-        send: Option<crate::detached::Sent>,
-        /// Where runs are recorded
-        #[arg(long, value_name = "DIR", default_value = "runs")]
-        runs: PathBuf,
-        #[command(flatten)]
-        screen: Screen,
-    },
-    /// Start a new run from a checkpoint of another: it keeps what was learned
-    Fork {
-        /// Run folder, or its name under the runs folder
-        run: PathBuf,
-        /// From the newest checkpoint at or before this step (default: the newest)
-        #[arg(long, value_name = "N")]
-        step: Option<u64>,
-        /// Without the workbench: plain lines or JSON
-        #[command(flatten)]
-        output: Output,
-        /// Override a key of the experiment; repeatable
-        #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
-        set: Vec<String>,
-        /// Stop after this many steps
-        #[arg(long, value_name = "N")]
-        steps: Option<u64>,
-        /// Where runs are recorded
-        #[arg(long, value_name = "DIR", default_value = "runs")]
-        runs: PathBuf,
-        #[command(flatten)]
-        screen: Screen,
-    },
-    /// Continue a run from its newest checkpoint
-    Resume {
-        /// Run folder, or its name under the runs folder
-        run: PathBuf,
-        /// Without the workbench: plain lines or JSON
-        #[command(flatten)]
-        output: Output,
-        /// Override a key of the experiment; repeatable
-        #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
-        set: Vec<String>,
-        /// Stop after this many more steps
-        #[arg(long, value_name = "N")]
-        steps: Option<u64>,
-        /// Where runs are recorded
-        #[arg(long, value_name = "DIR", default_value = "runs")]
-        runs: PathBuf,
-        #[command(flatten)]
-        screen: Screen,
-    },
-    /// Check an experiment file and show its budgets per layer
-    Check {
-        /// Experiment file (default: the embedded demo)
-        experiment: Option<PathBuf>,
-        /// Override a key; repeatable
-        #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
-        set: Vec<String>,
-    },
-    /// List engines and devices, with what is missing where one cannot be used
-    Devices,
-    /// Look at a run that trains elsewhere, as it goes; any number may
-    Watch {
-        /// Run folder, or its name under the runs folder
-        run: PathBuf,
-        /// Without the workbench: plain lines or JSON
-        #[command(flatten)]
-        output: Output,
-        /// Where runs are recorded
-        #[arg(long, value_name = "DIR", default_value = "runs")]
-        runs: PathBuf,
-        #[command(flatten)]
-        screen: Screen,
-    },
-    /// List recorded runs, forks below their parents; or change what one is called
-    Runs {
-        /// Where runs are recorded
-        #[arg(default_value = "runs")]
-        runs: PathBuf,
-        /// One JSON list
-        #[arg(long)]
-        json: bool,
-        /// Give a run another name
-        #[arg(long, num_args = 2, value_names = ["RUN", "NAME"], conflicts_with = "json")]
-        rename: Option<Vec<PathBuf>>,
-        /// Write a note to a run; an empty one removes it
-        #[arg(long, num_args = 2, value_names = ["RUN", "TEXT"], conflicts_with = "json")]
-        note: Option<Vec<PathBuf>>,
-        /// Delete a run with everything in it
-        #[arg(long, value_name = "RUN", conflicts_with = "json")]
-        delete: Option<PathBuf>,
-        /// Do not ask
-        #[arg(long, requires = "delete")]
-        yes: bool,
-    },
-    /// Run a recorded run again, with its changes at the same steps, and say whether it went the same
-    Replay {
-        /// Run folder, or its name under the runs folder
-        run: PathBuf,
-        /// Where runs are recorded
-        #[arg(long, value_name = "DIR", default_value = "runs")]
-        runs: PathBuf,
-    },
-    /// Print every recorded step of a run
-    Log {
-        /// Run folder, or its name under the runs folder
-        run: PathBuf,
-        #[command(flatten)]
-        extract: crate::recorded::Extract,
-        /// Where runs are recorded
-        #[arg(long, value_name = "DIR", default_value = "runs")]
-        runs: PathBuf,
-    },
-    /// Runs side by side: settings that differ, errors, memory, bits of every layer
-    Compare {
-        /// Run folders, or their names under the runs folder
-        #[arg(required = true)]
-        run: Vec<PathBuf>,
-        /// One JSON object
-        #[arg(long)]
-        json: bool,
-        /// Where runs are recorded
-        #[arg(long, value_name = "DIR", default_value = "runs")]
-        runs: PathBuf,
-    },
-    /// Draw a figure of a run, or a saved figure again
-    Plot {
-        /// Run folder, its name under the runs folder, or a figure's TOML file
-        run: PathBuf,
-        /// Which figure (not with a TOML file)
-        figure: Option<crate::figure::Name>,
-        /// PNG, SVG or CSV file to write (beside a TOML file: its name with .png)
-        #[arg(short, long)]
-        output: Option<PathBuf>,
-        /// Colours
-        #[arg(long, default_value = "light")]
-        theme: crate::figure::Theme,
-        /// WIDTHxHEIGHT in pixels; or `column` or `page` of a paper: 84 or 174 mm at 300 dpi, 8 point text
-        #[arg(long, default_value = "1200x800")]
-        size: crate::figure::Format,
-        /// Where runs are recorded
-        #[arg(long, value_name = "DIR", default_value = "runs")]
-        runs: PathBuf,
-    },
-    /// Fetch data
-    Data {
-        #[command(subcommand)]
-        data: Data,
-    },
-    /// Run quantizers on given numbers: cases as JSON in, the same cases with results out
-    Quantize {
-        /// File with `{"cases": [...]}` (default: standard input)
-        file: Option<PathBuf>,
-        /// Rules for cases that name none: paper or published-code
-        #[arg(long)]
-        rules: Option<String>,
-        /// Draw Q(x) and its gradients of the first case to this PNG
-        #[arg(long, value_name = "FILE.png")]
-        plot: Option<PathBuf>,
-    },
-    /// The toy of the paper's section 2: how the parametrizations converge
-    Toy {
-        /// PNG or SVG file to write
-        #[arg(short, long)]
-        output: PathBuf,
-        /// Steps of SGD
-        #[arg(long, default_value_t = 3000)]
-        steps: usize,
-        /// Print the spread of the last errors per parametrization as JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Time training steps, or the frames of the screen
-    Bench(crate::bench::Bench),
-    /// Print the reference of the experiment file as Markdown
-    Keys,
-}
-
-#[derive(Debug, Subcommand)]
-enum Data {
-    /// CIFAR-10 in its official binary layout
-    Cifar10 {
-        /// Folder to unpack into
-        dir: PathBuf,
-        /// Another address of cifar-10-binary.tar.gz
-        #[arg(long)]
-        url: Option<String>,
-    },
-}
-
-#[derive(Debug, Args, Clone, Copy)]
-pub(crate) struct Output {
-    /// One JSON object per event and line
-    #[arg(long, conflicts_with = "plain")]
-    pub json: bool,
-    /// Readable lines
-    #[arg(long)]
-    pub plain: bool,
-}
-
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -360,47 +95,6 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.code())
         }
     }
-}
-
-/// What can go wrong on the command line.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CliError {
-    /// The experiment file.
-    #[error(transparent)]
-    Experiment(#[from] Diagnostics),
-    /// Wrong usage.
-    #[error("{0}")]
-    Usage(String),
-    /// Something failed.
-    #[error("{0}")]
-    Failed(String),
-    /// Standard output went away.
-    #[error("standard output: {0}")]
-    Output(#[from] std::io::Error),
-}
-
-impl CliError {
-    fn code(&self) -> u8 {
-        match self {
-            Self::Experiment(_) | Self::Usage(_) => exit::USAGE,
-            Self::Failed(_) => exit::FAILED,
-            Self::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe => 0,
-            Self::Output(_) => exit::FAILED,
-        }
-    }
-}
-
-/// The one place that renders errors to people.
-fn report(error: &CliError) {
-    let mut stderr = std::io::stderr();
-    let colour = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let text = match error {
-        CliError::Experiment(diagnostics) => render(diagnostics, colour),
-        CliError::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return,
-        other => format!("error: {}", recorded::printable(&other.to_string())),
-    };
-    // Nobody is left to tell where standard error is closed too.
-    let _ = writeln!(stderr, "{text}");
 }
 
 /// Loads an experiment and checks what a file alone cannot show: device and budgets.
@@ -604,13 +298,6 @@ fn run(command: Command) -> Result<u8, CliError> {
             Ok(0)
         }
     }
-}
-
-pub(crate) fn print(text: &str) -> Result<(), CliError> {
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()?;
-    Ok(())
 }
 
 fn find_run(run: &Path, runs: &Path) -> Result<RunFolder, CliError> {

@@ -1,0 +1,268 @@
+//! What the command line takes: every subcommand and its options.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// An interactive terminal workbench for learned mixed-precision quantization.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub open: Run,
+}
+
+impl Cli {
+    /// Whether it takes training steps.
+    pub fn trains(&self) -> bool {
+        use Command::{Bench, Fork, Replay, Resume, Train};
+        matches!(
+            self.command,
+            None | Some(Train { .. } | Resume { .. } | Fork { .. } | Replay { .. } | Bench { .. })
+        )
+    }
+}
+
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Run {
+    /// Experiment file (default: the embedded demo)
+    pub experiment: Option<PathBuf>,
+    /// Override a key of the experiment file; repeatable
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Stop after this many steps
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
+    /// Where runs are recorded
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub runs: PathBuf,
+    /// Record in this folder, which is there and empty: for a run that is detached
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub into: Option<PathBuf>,
+    #[command(flatten)]
+    pub screen: Screen,
+}
+
+#[derive(Debug, Args, Clone, Copy)]
+pub(crate) struct Screen {
+    /// Frames per second at most (10 suits slow connections)
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u8).range(1..=120))]
+    pub fps: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Train without a screen
+    Train {
+        #[command(flatten)]
+        run: Run,
+        #[command(flatten)]
+        output: Output,
+        /// Without a terminal: in a process of its own; `attach` and `watch` come back to it
+        #[arg(long, conflicts_with_all = ["json", "plain", "into"])]
+        detach: bool,
+    },
+    /// Look at a run that trains elsewhere and steer it: one holds its controls at a time
+    Attach {
+        /// Run folder, or its name under the runs folder
+        run: PathBuf,
+        /// Without the workbench: ask for one thing and go
+        #[arg(long, value_name = "COMMAND")]
+        send: Option<crate::detached::Sent>,
+        /// Where runs are recorded
+        #[arg(long, value_name = "DIR", default_value = "runs")]
+        runs: PathBuf,
+        #[command(flatten)]
+        screen: Screen,
+    },
+    /// Start a new run from a checkpoint of another: it keeps what was learned
+    Fork {
+        /// Run folder, or its name under the runs folder
+        run: PathBuf,
+        /// From the newest checkpoint at or before this step (default: the newest)
+        #[arg(long, value_name = "N")]
+        step: Option<u64>,
+        /// Without the workbench: plain lines or JSON
+        #[command(flatten)]
+        output: Output,
+        /// Override a key of the experiment; repeatable
+        #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+        set: Vec<String>,
+        /// Stop after this many steps
+        #[arg(long, value_name = "N")]
+        steps: Option<u64>,
+        /// Where runs are recorded
+        #[arg(long, value_name = "DIR", default_value = "runs")]
+        runs: PathBuf,
+        #[command(flatten)]
+        screen: Screen,
+    },
+    /// Continue a run from its newest checkpoint
+    Resume {
+        /// Run folder, or its name under the runs folder
+        run: PathBuf,
+        /// Without the workbench: plain lines or JSON
+        #[command(flatten)]
+        output: Output,
+        /// Override a key of the experiment; repeatable
+        #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+        set: Vec<String>,
+        /// Stop after this many more steps
+        #[arg(long, value_name = "N")]
+        steps: Option<u64>,
+        /// Where runs are recorded
+        #[arg(long, value_name = "DIR", default_value = "runs")]
+        runs: PathBuf,
+        #[command(flatten)]
+        screen: Screen,
+    },
+    /// Check an experiment file and show its budgets per layer
+    Check {
+        /// Experiment file (default: the embedded demo)
+        experiment: Option<PathBuf>,
+        /// Override a key; repeatable
+        #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+        set: Vec<String>,
+    },
+    /// List engines and devices, with what is missing where one cannot be used
+    Devices,
+    /// Look at a run that trains elsewhere, as it goes; any number may
+    Watch {
+        /// Run folder, or its name under the runs folder
+        run: PathBuf,
+        /// Without the workbench: plain lines or JSON
+        #[command(flatten)]
+        output: Output,
+        /// Where runs are recorded
+        #[arg(long, value_name = "DIR", default_value = "runs")]
+        runs: PathBuf,
+        #[command(flatten)]
+        screen: Screen,
+    },
+    /// List recorded runs, forks below their parents; or change what one is called
+    Runs {
+        /// Where runs are recorded
+        #[arg(default_value = "runs")]
+        runs: PathBuf,
+        /// One JSON list
+        #[arg(long)]
+        json: bool,
+        /// Give a run another name
+        #[arg(long, num_args = 2, value_names = ["RUN", "NAME"], conflicts_with = "json")]
+        rename: Option<Vec<PathBuf>>,
+        /// Write a note to a run; an empty one removes it
+        #[arg(long, num_args = 2, value_names = ["RUN", "TEXT"], conflicts_with = "json")]
+        note: Option<Vec<PathBuf>>,
+        /// Delete a run with everything in it
+        #[arg(long, value_name = "RUN", conflicts_with = "json")]
+        delete: Option<PathBuf>,
+        /// Do not ask
+        #[arg(long, requires = "delete")]
+        yes: bool,
+    },
+    /// Run a recorded run again, with its changes at the same steps, and say whether it went the same
+    Replay {
+        /// Run folder, or its name under the runs folder
+        run: PathBuf,
+        /// Where runs are recorded
+        #[arg(long, value_name = "DIR", default_value = "runs")]
+        runs: PathBuf,
+    },
+    /// Print every recorded step of a run
+    Log {
+        /// Run folder, or its name under the runs folder
+        run: PathBuf,
+        #[command(flatten)]
+        extract: crate::recorded::Extract,
+        /// Where runs are recorded
+        #[arg(long, value_name = "DIR", default_value = "runs")]
+        runs: PathBuf,
+    },
+    /// Runs side by side: settings that differ, errors, memory, bits of every layer
+    Compare {
+        /// Run folders, or their names under the runs folder
+        #[arg(required = true)]
+        run: Vec<PathBuf>,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+        /// Where runs are recorded
+        #[arg(long, value_name = "DIR", default_value = "runs")]
+        runs: PathBuf,
+    },
+    /// Draw a figure of a run, or a saved figure again
+    Plot {
+        /// Run folder, its name under the runs folder, or a figure's TOML file
+        run: PathBuf,
+        /// Which figure (not with a TOML file)
+        figure: Option<crate::figure::Name>,
+        /// PNG, SVG or CSV file to write (beside a TOML file: its name with .png)
+        #[arg(short, long)]
+        output: Option<PathBuf>,
+        /// Colours
+        #[arg(long, default_value = "light")]
+        theme: crate::figure::Theme,
+        /// WIDTHxHEIGHT in pixels; or `column` or `page` of a paper: 84 or 174 mm at 300 dpi, 8 point text
+        #[arg(long, default_value = "1200x800")]
+        size: crate::figure::Format,
+        /// Where runs are recorded
+        #[arg(long, value_name = "DIR", default_value = "runs")]
+        runs: PathBuf,
+    },
+    /// Fetch data
+    Data {
+        #[command(subcommand)]
+        data: Data,
+    },
+    /// Run quantizers on given numbers: cases as JSON in, the same cases with results out
+    Quantize {
+        /// File with `{"cases": [...]}` (default: standard input)
+        file: Option<PathBuf>,
+        /// Rules for cases that name none: paper or published-code
+        #[arg(long)]
+        rules: Option<String>,
+        /// Draw Q(x) and its gradients of the first case to this PNG
+        #[arg(long, value_name = "FILE.png")]
+        plot: Option<PathBuf>,
+    },
+    /// The toy of the paper's section 2: how the parametrizations converge
+    Toy {
+        /// PNG or SVG file to write
+        #[arg(short, long)]
+        output: PathBuf,
+        /// Steps of SGD
+        #[arg(long, default_value_t = 3000)]
+        steps: usize,
+        /// Print the spread of the last errors per parametrization as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Time training steps, or the frames of the screen
+    Bench(crate::bench::Bench),
+    /// Print the reference of the experiment file as Markdown
+    Keys,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Data {
+    /// CIFAR-10 in its official binary layout
+    Cifar10 {
+        /// Folder to unpack into
+        dir: PathBuf,
+        /// Another address of cifar-10-binary.tar.gz
+        #[arg(long)]
+        url: Option<String>,
+    },
+}
+
+#[derive(Debug, Args, Clone, Copy)]
+pub(crate) struct Output {
+    /// One JSON object per event and line
+    #[arg(long, conflicts_with = "plain")]
+    pub json: bool,
+    /// Readable lines
+    #[arg(long)]
+    pub plain: bool,
+}

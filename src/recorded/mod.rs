@@ -1,0 +1,141 @@
+//! Recorded runs on the command line: listed, followed, compared, taken apart.
+
+mod compare;
+mod log;
+mod watch;
+
+use serde_json::Value;
+
+pub(crate) use compare::compare;
+pub(crate) use log::{Extract, log};
+pub(crate) use watch::{follow_into, watch};
+
+use crate::cli::{CliError, print};
+use crate::run::{LogError, Manifest, RunFolder, RunLock, family};
+
+impl From<LogError> for CliError {
+    fn from(error: LogError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Control characters as their symbols: names from files must not steer the terminal.
+pub(crate) fn printable(text: &str) -> String {
+    let plain = |c: char| match c {
+        '\n' | '\t' => c,
+        '\0'..='\x1f' => char::from_u32(0x2400 + c as u32).unwrap_or('\u{fffd}'),
+        '\x7f'..='\u{9f}' => '\u{fffd}',
+        other => other,
+    };
+    text.chars().map(plain).collect()
+}
+
+/// Recorded runs, a line each; a run is indented below the one that it was forked from.
+pub(crate) fn table(runs: &[(RunFolder, Manifest)]) -> String {
+    if runs.is_empty() {
+        return "no runs yet\n".into();
+    }
+    let mut out = format!(
+        "{:<40} {:<11} {:>8} {:>7} {:>7} {:>7} {:>9} {:>9}\n",
+        "run", "status", "step", "epoch", "val %", "test %", "weight kB", "act kB"
+    );
+    let percent = |v: Option<f64>| v.map_or("-".to_owned(), |e| format!("{:.2}", e * 100.0));
+    for (depth, at) in family(runs) {
+        let (folder, m) = &runs[at];
+        let indent = "  ".repeat(depth.saturating_sub(1));
+        let branch = if depth > 0 { "└ " } else { "" };
+        let name = printable(&format!("{indent}{branch}{}", folder.label()));
+        out += &format!(
+            "{name:<40} {:<11} {:>8} {:>7.2} {:>7} {:>7} {:>9.2} {:>9.2}",
+            m.status.name(),
+            m.step,
+            m.epoch,
+            percent(m.best_error),
+            percent(m.test_error),
+            m.weight_kb,
+            m.activation_kb
+        );
+        if let Some(note) = &m.note {
+            out += &format!("  {}", printable(note));
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// Runs as a JSON list.
+pub(crate) fn list_json(runs: &[(RunFolder, Manifest)]) -> Result<String, CliError> {
+    let all: Result<Vec<Value>, _> = runs
+        .iter()
+        .map(|(folder, manifest)| {
+            let mut value = serde_json::to_value(manifest)?;
+            value["run"] = folder.label().into();
+            value["path"] = folder.path().display().to_string().into();
+            value["status"] = manifest.status.name().into();
+            Ok::<_, serde_json::Error>(value)
+        })
+        .collect();
+    let all = all.map_err(|e| CliError::Failed(e.to_string()))?;
+    Ok(format!("{}\n", Value::from(all)))
+}
+
+/// Changes what a person says of a run: its name or a note. A run that trains is its process's own.
+pub(crate) fn change(
+    folder: &RunFolder,
+    change: impl FnOnce(&mut Manifest),
+) -> Result<(), CliError> {
+    let _lock = RunLock::take(folder.path()).map_err(|e| CliError::Usage(e.to_string()))?;
+    let mut manifest = folder.manifest_or_rebuilt()?;
+    change(&mut manifest);
+    folder
+        .write_manifest(&manifest)
+        .map_err(|e| CliError::Failed(format!("{}: {e}", folder.path().display())))
+}
+
+/// Gives a run's folder another name.
+pub(crate) fn rename(folder: &RunFolder, name: &str) -> Result<u8, CliError> {
+    let bad = name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']);
+    if bad {
+        return Err(CliError::Usage(format!(
+            "`{}` is no name of a run; expected a plain file name",
+            printable(name)
+        )));
+    }
+    let target = folder.path().with_file_name(name);
+    if target.exists() {
+        return Err(CliError::Usage(format!("{} exists", target.display())));
+    }
+    let lock = RunLock::take(folder.path()).map_err(|e| CliError::Usage(e.to_string()))?;
+    std::fs::rename(folder.path(), &target)
+        .map_err(|e| CliError::Failed(format!("{}: {e}", target.display())))?;
+    drop(lock);
+    print(&format!("{}\n", target.display()))?;
+    Ok(0)
+}
+
+/// Removes a run with everything in it.
+pub(crate) fn delete(folder: &RunFolder, sure: bool) -> Result<u8, CliError> {
+    let path = folder.path().display();
+    if !sure {
+        let manifest = folder.manifest_or_rebuilt()?;
+        return Err(CliError::Usage(format!(
+            "{path}: {} steps of a run would be gone for good; hint: `--yes` does it",
+            manifest.step
+        )));
+    }
+    let lock = RunLock::take(folder.path()).map_err(|e| CliError::Usage(e.to_string()))?;
+    std::fs::remove_dir_all(folder.path()).map_err(|e| CliError::Failed(format!("{path}: {e}")))?;
+    drop(lock);
+    print(&format!("{path} is gone\n"))?;
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_steer_the_terminal() {
+        assert_eq!(printable("a\x1b[2Jb\u{9b}c\n"), "a␛[2Jb\u{fffd}c\n");
+    }
+}

@@ -1,0 +1,78 @@
+//! A run that another process trains, followed through its log.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::cli::{CliError, Output};
+use crate::headless::{interrupt_flag, printer};
+use crate::run::{Event, Feed, LogReader, RunFolder, RunLock};
+
+/// Time between two looks at a log that grows.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Follows a run's log, in lines or JSON, until the run ends or nobody trains it any more.
+pub(crate) fn watch(folder: &RunFolder, output: Output) -> Result<u8, CliError> {
+    let interrupted = interrupt_flag()?;
+    let mut printer = printer(folder.clone(), output);
+    let mut stdout = std::io::stdout().lock();
+    follow(folder, &interrupted, |event| {
+        printer.print(&event, &mut stdout)?;
+        stdout.flush()
+    })?;
+    Ok(0)
+}
+
+/// Hands every event of a log to `take`, old ones first, and new ones as they come.
+fn follow(
+    folder: &RunFolder,
+    stop: &AtomicBool,
+    mut take: impl FnMut(Event) -> std::io::Result<()>,
+) -> Result<(), CliError> {
+    let mut reader = LogReader::open(&folder.log())?;
+    let mut over = false;
+    loop {
+        // Asked before reading: what was written before its owner went is read.
+        let owned = RunLock::holder(folder.path()).is_some();
+        for event in reader.by_ref() {
+            over = event.is_last();
+            take(event)?;
+        }
+        if (over && !owned) || stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if !owned {
+            let step = 0;
+            let message = "the run was interrupted: no process trains it; \
+                           `bitscope resume` goes on with it"
+                .into();
+            take(Event::Warning { step, message })?;
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// The same into the feed of a workbench, on a thread of its own that ends with the run or with
+/// `stop`. It waits for the screen rather than drop an event: a log has time.
+pub(crate) fn follow_into(folder: &RunFolder, feed: Feed, stop: Arc<AtomicBool>) {
+    let folder = folder.clone();
+    let work = move || {
+        let taken = follow(&folder, &stop.clone(), |event| {
+            while feed.is_half_full() && !stop.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            feed.push(Arc::new(event));
+            Ok(())
+        });
+        if let Err(error) = taken {
+            let (step, message) = (0, error.to_string());
+            feed.push(Arc::new(Event::Warning { step, message }));
+        }
+    };
+    let thread = std::thread::Builder::new().name("follow".into());
+    if let Err(error) = thread.spawn(work) {
+        tracing::warn!("the log is not followed: {error}");
+    }
+}

@@ -1,0 +1,73 @@
+//! What a run needs to go on: settings that it may go on with, and a sound checkpoint.
+
+use super::TrainError;
+use crate::experiment::{Change, Class, Experiment, difference, resolve_text};
+use crate::run::RunFolder;
+use crate::training::trainer::Trainer;
+
+/// The changes between a run's experiment and the one that it is to go on with.
+///
+/// # Errors
+/// Where one of them needs a new run, or the run's experiment cannot be read.
+pub fn resumable(folder: &RunFolder, experiment: &Experiment) -> Result<Vec<Change>, TrainError> {
+    let text = std::fs::read_to_string(folder.experiment());
+    let text = text.or_else(|error| folder.experiment_in_log().ok_or(error))?;
+    let before = match resolve_text("experiment.toml", &text) {
+        Ok(before) => before,
+        // Cut short on a full disk, or by hand: the log has it too.
+        Err(error) => folder
+            .experiment_in_log()
+            .and_then(|text| resolve_text("experiment.toml", &text).ok())
+            .ok_or_else(|| {
+                std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string())
+            })?,
+    };
+    let changes = difference(&before.values, &experiment.values);
+    let moved = |c: &Change| MOVABLE.contains(&c.path.as_str());
+    let refused: Vec<&Change> = changes
+        .iter()
+        .filter(|c| c.class >= Class::Fork && !moved(c))
+        .collect();
+    let Some(strongest) = refused.iter().map(|c| c.class).max() else {
+        return Ok(changes);
+    };
+    let listed: Vec<String> = refused.iter().map(ToString::to_string).collect();
+    let set: Vec<String> = refused
+        .iter()
+        .filter_map(|c| Some(format!("--set {}={}", c.path, c.new.as_ref()?)))
+        .collect();
+    let command = match strongest {
+        Class::Fork => format!("fork {} {}", folder.label(), set.join(" ")),
+        _ => format!("train {} {}", folder.experiment().display(), set.join(" ")),
+    };
+    Err(TrainError::NeedsNewRun {
+        changes: listed.join(", "),
+        command,
+    })
+}
+
+/// Keys that say where something is rather than what it is: data may move, and another device gives
+/// the same run up to rounding.
+const MOVABLE: [&str; 4] = ["data.path", "device", "init.run", "init.weights"];
+
+/// Goes on from the newest checkpoint that is sound; what is wrong with newer ones, a sentence each.
+pub(super) fn restore(
+    trainer: &mut Trainer,
+    folder: &RunFolder,
+) -> Result<Vec<String>, TrainError> {
+    let mut passed = Vec::new();
+    let mut last = None;
+    for path in folder.all_checkpoints().into_iter().rev() {
+        match trainer.restore(&path) {
+            Ok(()) => return Ok(passed),
+            Err(error) => {
+                passed.push(format!("{error}; going on from the checkpoint before it"));
+                last = Some(error);
+            }
+        }
+    }
+    Err(last.map_or_else(
+        || TrainError::NoCheckpoint(folder.path().to_owned()),
+        TrainError::from,
+    ))
+}
