@@ -47,7 +47,10 @@ fn log_4_with_checkpoint_2_is_read_and_resumed() {
     assert_eq!(steps, [1, 2, 3]);
     assert!(matches!(events.first(), Some(Event::Started { layers, .. }) if layers.len() == 9));
     let checkpoint = Checkpoint::open(&run.checkpoint(3)).expect("sound");
-    assert_eq!((checkpoint.state.step, checkpoint.state.slots.len()), (3, 9));
+    assert_eq!(
+        (checkpoint.state.step, checkpoint.state.slots.len()),
+        (3, 9)
+    );
     assert_eq!(checkpoint.weights["conv1.weight"].0, [16, 3, 3, 3]);
     let output = std::process::Command::new(program())
         .args(["resume", "run", "--plain", "--steps", "2"])
