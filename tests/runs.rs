@@ -462,6 +462,10 @@ fn a_fork_keeps_what_was_learned_and_knows_its_parent() {
     let runs = list_runs(&place.folder.path().join("runs"));
     let (child, manifest) = runs.iter().find(|r| r.0 != run).expect("a child");
     let parent = manifest.parent.clone().expect("known");
+    // Its file is its user's, not the parent's own copy.
+    let file = place.folder.path().join("e.toml").canonicalize();
+    let source = manifest.source.as_ref().and_then(|s| s.canonicalize().ok());
+    assert_eq!(source, file.ok());
     assert_eq!((parent.run, parent.step), (run.label(), at));
     for (before, after) in slots(&run, at).iter().zip(slots(child, 1)) {
         let [a, b] = [before, &after].map(|s| s.quantizer.grid(s.parameters));

@@ -158,15 +158,11 @@ fn run(command: Command) -> Result<u8, CliError> {
             screen,
         } => {
             let folder = find_run(&run, &runs)?;
-            let run = Run {
-                experiment: Some(folder.experiment()),
-                set,
-                steps,
-                runs,
-                into: None,
-                screen,
-            };
-            resume(&folder, output, &run)
+            resume(
+                &folder,
+                output,
+                &of_recorded(&folder, set, steps, runs, screen),
+            )
         }
         Command::Fork {
             run,
@@ -178,14 +174,7 @@ fn run(command: Command) -> Result<u8, CliError> {
             screen,
         } => {
             let folder = find_run(&run, &runs)?;
-            let run = Run {
-                experiment: Some(folder.experiment()),
-                set,
-                steps,
-                runs,
-                into: None,
-                screen,
-            };
+            let run = of_recorded(&folder, set, steps, runs, screen);
             fork(&folder, step, output, &run)
         }
         Command::Check { experiment, set } => check(experiment.as_deref(), &set),
@@ -309,6 +298,24 @@ fn find_run(run: &Path, runs: &Path) -> Result<RunFolder, CliError> {
     RunFolder::open(&path).map_err(|e| CliError::Usage(e.to_string()))
 }
 
+/// What a recorded run goes on with.
+fn of_recorded(
+    folder: &RunFolder,
+    set: Vec<String>,
+    steps: Option<u64>,
+    runs: PathBuf,
+    screen: Screen,
+) -> Run {
+    Run {
+        experiment: Some(folder.experiment()),
+        set,
+        steps,
+        runs,
+        into: None,
+        screen,
+    }
+}
+
 fn resume(folder: &RunFolder, output: Output, run: &Run) -> Result<u8, CliError> {
     if let Some(holder) = RunLock::holder(folder.path()) {
         let folder = folder.path().to_owned();
@@ -355,8 +362,14 @@ fn fork(folder: &RunFolder, step: Option<u64>, output: Output, run: &Run) -> Res
         run: folder.label(),
         step: at,
     };
+    // The child's file is the one that its parent came from: the parent's own copy stays as it is.
+    let source = folder.manifest().ok().and_then(|m| m.source);
+    let run = Run {
+        experiment: source.filter(|p| p.is_file()),
+        ..run.clone()
+    };
     let begin_at = Begin::Fork { checkpoint, parent };
-    begin(loaded, output, run, begin_at)
+    begin(loaded, output, &run, begin_at)
 }
 
 /// The newest checkpoint at or before a step; the newest of all without one.

@@ -66,7 +66,6 @@ pub(crate) fn attach(
     let stop = Arc::new(AtomicBool::new(false));
     let mut workbench = Workbench::looking(loaded, run, folder);
     workbench.app.role = Role::Attached;
-    workbench.app.file.clone_from(&run.experiment);
     workbench.watch_file(loaded);
     workbench.controls = Some(controls);
     crate::recorded::follow_into(folder, workbench.feed.clone(), stop.clone());
@@ -136,39 +135,18 @@ struct Workbench {
 
 impl Workbench {
     fn start(loaded: Loaded, run: &Run, begin: Begin) -> Result<Self, CliError> {
-        let run = &watched(run, &begin);
+        let mut run = watched(run, &begin);
         let setup = run.setup(&loaded, begin)?;
-        let folder = setup.folder.clone();
-        let mut app = App::new(
-            &loaded,
-            run.experiment.clone(),
-            folder.clone(),
-            run.runs.clone(),
-            run.set.clone(),
-        );
-        // A look that cannot be read is no reason to fail: the default one serves.
-        let layout = std::fs::read_to_string(layout_file(&run.runs)).ok();
-        if let Some(layout) = layout.and_then(|text| toml::from_str(&text).ok()) {
-            app.restore(layout);
+        if matches!(setup.origin, Origin::Fork { .. }) && run.experiment.is_none() {
+            // Without a file of its user's the child has its own copy.
+            run.experiment = Some(setup.folder.experiment());
         }
+        let mut workbench = Self::on(&loaded, &run, &setup.folder);
         if setup.origin == Origin::Resume {
-            say_reading(&folder.log());
-            app.load_history(&folder.log());
+            let log = setup.folder.log();
+            say_reading(&log);
+            workbench.app.load_history(&log);
         }
-        let mut workbench = Self {
-            app,
-            run: run.clone(),
-            session: None,
-            #[cfg(unix)]
-            controls: None,
-            detaching: false,
-            feed: Feed::default(),
-            saved: mpsc::channel().1,
-            exported: mpsc::channel(),
-            previews: mpsc::channel(),
-            lifeline: Lifeline::default(),
-            watcher: None,
-        };
         workbench.watch_file(&loaded);
         workbench.train(setup);
         Ok(workbench)
@@ -176,9 +154,21 @@ impl Workbench {
 
     /// Without a session: what happens comes from the log alone.
     fn looking(loaded: &Loaded, run: &Run, folder: &RunFolder) -> Self {
-        let (folder, runs) = (folder.clone(), run.runs.clone());
-        let mut app = App::new(loaded, None, folder, runs, Vec::new());
-        app.role = Role::Watching;
+        let mut workbench = Self::on(loaded, run, folder);
+        workbench.app.role = Role::Watching;
+        workbench
+    }
+
+    /// A screen for a run, with the look of the last one, before anything drives it.
+    fn on(loaded: &Loaded, run: &Run, folder: &RunFolder) -> Self {
+        let mut app = App::new(
+            loaded,
+            run.experiment.clone(),
+            folder.clone(),
+            run.runs.clone(),
+            run.set.clone(),
+        );
+        // A look that cannot be read is no reason to fail: the default one serves.
         let layout = std::fs::read_to_string(layout_file(&run.runs)).ok();
         if let Some(layout) = layout.and_then(|text| toml::from_str(&text).ok()) {
             app.restore(layout);
