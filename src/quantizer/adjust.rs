@@ -128,35 +128,6 @@ impl Quantizer {
             .collect()
     }
 
-    /// The ways to do with one bit less that come near `values`: of a coarser step, a shorter range and
-    /// a fit those whose squared error is at most `near` times the smallest. Without values, the first
-    /// two.
-    pub fn ways_to_one_bit_less(
-        &self,
-        parameters: [f64; 2],
-        values: &[f32],
-        near: f64,
-    ) -> Vec<[f64; 2]> {
-        let mut ways = self.one_bit_less(parameters);
-        if values.is_empty() || ways.is_empty() {
-            return ways;
-        }
-        let bits = self.grid(parameters).bits - 1.0;
-        let fitted = self.fitted(values, bits);
-        if self.grid(fitted).bits <= bits {
-            ways.push(fitted);
-        }
-        let errors: Vec<f64> = ways
-            .iter()
-            .map(|p| self.squared_error(*p, values))
-            .collect();
-        let smallest = errors.iter().copied().fold(f64::INFINITY, f64::min);
-        let all = ways.into_iter().zip(errors);
-        all.filter(|(_, error)| *error <= near * smallest)
-            .map(|(way, _)| way)
-            .collect()
-    }
-
     /// What quantizing `values` with these parameters changes, squared and summed.
     fn squared_error(&self, parameters: [f64; 2], values: &[f32]) -> f64 {
         let grid = self.grid(parameters);
@@ -288,33 +259,6 @@ mod tests {
             assert!(coarser.q_max >= 0.75 * before.q_max, "{q:?} {coarser:?}");
             assert_eq!(shorter.step, before.step, "{q:?}");
         }
-    }
-
-    #[test]
-    fn a_bit_less_stays_near_the_weights() {
-        // Weights of a bell that reaches seven steps: at two bits neither way alone comes near, since
-        // the range was halved before.
-        let q = Quantizer::learned(Parametrization::U3, true, Rules::Paper);
-        let values: Vec<f32> = (0..999)
-            .map(|i| {
-                let u = (f64::from(i) + 0.5) / 999.0;
-                ((u / (1.0 - u)).ln() * 0.05) as f32
-            })
-            .collect();
-        let short = q.parameters_of(0.03125, 3.0 * 0.03125, 3.0);
-        let ways = q.ways_to_one_bit_less(short, &values, 1.25);
-        let clipped = |p: &[f64; 2]| {
-            let q_max = q.grid(*p).q_max;
-            values.iter().filter(|v| v.abs() > q_max).count()
-        };
-        assert!(!ways.is_empty());
-        for way in &ways {
-            assert_eq!(q.grid(*way).bits, 2.0);
-            assert!(clipped(way) < 400, "{way:?}: {}", clipped(way));
-        }
-        let plain = q.one_bit_less(short);
-        assert!(clipped(&plain[1]) > 600, "{plain:?}");
-        assert_eq!(q.ways_to_one_bit_less(short, &[], 1.25), plain);
     }
 
     #[test]

@@ -170,12 +170,8 @@ impl Trainer {
             let logits = read_tensor(network.forward(images.clone(), Mode::Measure));
             score(&logits, labels, data.classes).0
         };
-        let parameters = &self.slot_parameters;
-        let values = |network: &Network, slot: usize| {
-            parameters[slot].map_or_else(Vec::new, |p| network.parameters[p].to_vec())
-        };
         let costs = &mut self.constraints.costs;
-        for slot in costs.project(limits, &mut self.network, loss, values) {
+        for slot in costs.project(limits, &mut self.network, loss) {
             self.optimizer.quantizers[slot].stop();
         }
     }
