@@ -142,23 +142,11 @@ impl Quantizer {
         let top = round_to_power_of_two(f64::from(largest.max(f32::MIN_POSITIVE))).log2();
         let candidates = (-1..FITTED_OCTAVES)
             .map(|octave| self.spanning((top - f64::from(octave)).exp2(), bits));
-        self.closest(candidates, values)
-            .expect("the candidates are not empty")
-    }
-
-    /// Of these parameters those that quantize `values` with the smallest squared error; the first
-    /// where several do, or where there are no values.
-    pub fn closest(
-        &self,
-        candidates: impl IntoIterator<Item = [f64; 2]>,
-        values: &[f32],
-    ) -> Option<[f64; 2]> {
-        let errors = candidates
-            .into_iter()
-            .map(|p| (p, self.squared_error(p, values)));
-        errors
+        candidates
+            .map(|p| (p, self.squared_error(p, values)))
             .reduce(|best, next| if next.1 < best.1 { next } else { best })
             .map(|(p, _)| p)
+            .expect("the candidates are not empty")
     }
 
     /// Parameters after an update that moved them from `before` to `after`, with hysteresis: where

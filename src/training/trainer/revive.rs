@@ -52,13 +52,7 @@ impl Trainer {
         };
         let share = self.experiment.verdicts.dead;
         for slot in 0..self.network.slots.len() {
-            let samples = match self.network.slots[slot].role {
-                Role::Activation => count,
-                Role::Weight | Role::Bias => 1,
-            };
-            let elements = (self.slot_elements[slot] * samples) as f64;
-            let sums = sums[slot].unwrap_or_default();
-            let (clipped, zeros) = (sums.clipped / elements, sums.zeros / elements);
+            let [clipped, zeros] = self.shares(slot, sums[slot], count);
             let dead = clipped >= share || zeros >= share;
             if self.optimizer.quantizers[slot].count_dead(dead) >= limit {
                 let what = if clipped >= share {

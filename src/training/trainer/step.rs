@@ -248,6 +248,17 @@ impl Trainer {
         }
     }
 
+    /// Shares of a quantizer's elements that are clipped, and on level zero, in a batch of `count`.
+    pub(super) fn shares(&self, slot: usize, sums: Option<Sums>, count: usize) -> [f64; 2] {
+        let samples = match self.network.slots[slot].role {
+            Role::Activation => count,
+            Role::Weight | Role::Bias => 1,
+        };
+        let elements = (self.slot_elements[slot] * samples) as f64;
+        let sums = sums.unwrap_or_default();
+        [sums.clipped / elements, sums.zeros / elements]
+    }
+
     fn records(&self, read: &Read, gradients: &[[f64; 2]], count: usize) -> Vec<LayerRecord> {
         let slots = self.network.slots.iter().enumerate();
         slots
@@ -267,20 +278,14 @@ impl Trainer {
                     };
                 }
                 let (d, q_max) = slot.quantizer.raw_step_and_range(slot.parameters);
-                let samples = if slot.role == Role::Activation {
-                    count
-                } else {
-                    1
-                };
-                let elements = (self.slot_elements[i] * samples) as f64;
-                let sums = read.sums[i].unwrap_or_default();
+                let [clipped, zeros] = self.shares(i, read.sums[i], count);
                 LayerRecord {
                     d: d as f32,
                     q_max: q_max as f32,
                     bitwidth: slot.grid().bits as f32,
                     gradients: gradients[i].map(|g| g as f32),
-                    clipped: (sums.clipped / elements) as f32,
-                    zeros: (sums.zeros / elements) as f32,
+                    clipped: clipped as f32,
+                    zeros: zeros as f32,
                     grad_norm: norms[0],
                     weight_norm: norms[1],
                 }
