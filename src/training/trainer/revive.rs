@@ -51,8 +51,8 @@ impl Trainer {
             return;
         };
         let share = self.experiment.verdicts.dead;
-        for slot in 0..self.network.slots.len() {
-            let [clipped, zeros] = self.shares(slot, sums[slot], count);
+        for (slot, sums) in sums.iter().enumerate() {
+            let [clipped, zeros] = self.shares(slot, *sums, count);
             let dead = clipped >= share || zeros >= share;
             if self.optimizer.quantizers[slot].count_dead(dead) >= limit {
                 let what = if clipped >= share {
