@@ -29,12 +29,7 @@ fn main() {
         (32, 64, 16, 2),
         (64, 64, 8, 1),
     ] {
-        let geometry = Geometry {
-            stride,
-            padding: 1,
-            groups: 1,
-            in_order: false,
-        };
+        let geometry = Geometry::square(stride, 1);
         let e = Extents {
             images: IMAGES,
             input,

@@ -7,9 +7,10 @@
 //! this list; the faces share small parts):
 //!
 //! - [`quantizer`]: the paper in plain numbers. One place owns "levels and bits".
+//! - [`graph`]: a network without tensors, and passes over it.
 //! - [`kernels`]: fused differentiable operations, one implementation per engine.
 //! - [`device`]: which engine, which device.
-//! - [`network`]: quantized layers and models.
+//! - [`network`]: a graph with values on a device.
 //! - [`experiment`]: the experiment file: schema, diagnostics, difference, watcher.
 //! - [`dataset`]: pictures, and the loader that prepares batches.
 //! - [`run`]: events, the log, checkpoints' folder, the history.
@@ -21,15 +22,18 @@
 #![warn(missing_docs)]
 
 mod bench;
+mod check;
 pub mod cli;
 pub mod dataset;
 mod detached;
 pub mod device;
 pub mod experiment;
 pub mod figure;
+pub mod graph;
 mod headless;
 pub mod kernels;
 pub mod network;
+mod predict;
 mod process;
 mod quantize;
 pub mod quantizer;

@@ -125,6 +125,22 @@ pub(super) enum Command {
         /// Override a key; repeatable
         #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
         set: Vec<String>,
+        /// One JSON object: layers, totals, least
+        #[arg(long)]
+        json: bool,
+        /// Data that is not there is an error
+        #[arg(long)]
+        data: bool,
+    },
+    /// Logits of pictures, by a run's network, an ONNX file, or an experiment before training
+    Predict {
+        /// Run folder (or its name), NET.onnx, or EXPERIMENT.toml
+        source: PathBuf,
+        #[command(flatten)]
+        predict: crate::predict::Predict,
+        /// Where runs are recorded
+        #[arg(long, value_name = "DIR", default_value = "runs")]
+        runs: PathBuf,
     },
     /// List engines and devices, with what is missing where one cannot be used
     Devices,

@@ -14,7 +14,10 @@ pub(crate) use arguments::{Output, Run, Screen};
 use error::report;
 pub(crate) use error::{CliError, exit, print};
 
+use crate::check::{self, Check};
 use crate::experiment::{self, Diagnostic, Diagnostics, Loaded, Overrides};
+use crate::graph::{Architecture, GraphError};
+use crate::predict::{self, Source};
 use crate::run::{LockError, Parent, RunFolder, RunLock, list_runs};
 use crate::training::{Origin, Setup, TrainError, resumable};
 use crate::{device, headless, recorded};
@@ -99,6 +102,13 @@ pub fn main() -> ExitCode {
 
 /// Loads an experiment and checks what a file alone cannot show: device and budgets.
 pub(crate) fn load(path: Option<&Path>, set: &Overrides) -> Result<Loaded, CliError> {
+    let loaded = load_any(path, set)?;
+    buildable(&loaded)?;
+    Ok(loaded)
+}
+
+/// The same without building the network: a recorded run has a copy of its file.
+fn load_any(path: Option<&Path>, set: &Overrides) -> Result<Loaded, CliError> {
     let loaded = match path {
         Some(path) => experiment::load(path, set)?,
         None => experiment::load_embedded(DEMO.0, DEMO.1, set)?,
@@ -106,6 +116,25 @@ pub(crate) fn load(path: Option<&Path>, set: &Overrides) -> Result<Loaded, CliEr
     reachable(&loaded)?;
     device::parse(&loaded.experiment.device).map_err(|e| CliError::Usage(e.to_string()))?;
     Ok(loaded)
+}
+
+/// What is wrong with the network, as a diagnostic at the key that asks for it.
+pub(crate) fn buildable(loaded: &Loaded) -> Result<(), Diagnostics> {
+    let Err(error) = crate::training::Outline::of(&loaded.experiment) else {
+        return Ok(());
+    };
+    let key = match (&loaded.experiment.model, &error) {
+        (_, GraphError::Classes { .. }) => "model.file",
+        (Architecture::BuiltIn(_), _) => "model.name",
+        (Architecture::File { .. }, _) => "model.file",
+        (Architecture::Written(_), _) => "model.layers",
+    };
+    let (message, expected) = error.parts();
+    Err(Diagnostics(vec![Diagnostic {
+        place: loaded.place(key),
+        message,
+        expected,
+    }]))
 }
 
 /// Budgets out of reach as diagnostics at the keys that set them.
@@ -177,7 +206,25 @@ fn run(command: Command) -> Result<u8, CliError> {
             let run = of_recorded(&folder, set, steps, runs, screen);
             fork(&folder, step, output, &run)
         }
-        Command::Check { experiment, set } => check(experiment.as_deref(), &set),
+        Command::Check {
+            experiment,
+            set,
+            json,
+            data,
+        } => check::command(&Check {
+            path: experiment.as_deref(),
+            set: &set,
+            json,
+            data,
+        }),
+        Command::Predict {
+            source,
+            predict,
+            runs,
+        } => {
+            let source = predict_source(&source, &predict, &runs)?;
+            predict::command(&source, &predict)
+        }
         Command::Devices => {
             print(&format!("{}\n", device::list(&device::available())))?;
             let chosen = device::parse("auto").map_err(|e| CliError::Failed(e.to_string()))?;
@@ -339,14 +386,14 @@ fn load_recorded(folder: &RunFolder, set: &Overrides) -> Result<Loaded, CliError
     let whole = std::fs::read_to_string(&file).is_ok_and(|text| !text.trim().is_empty())
         && experiment::load(&file, &Vec::new()).is_ok();
     if whole {
-        return load(Some(&file), set);
+        return load_any(Some(&file), set);
     }
     let Some(text) = folder.experiment_in_log() else {
-        return load(Some(&file), set);
+        return load_any(Some(&file), set);
     };
     crate::run::write_whole(&file, text.as_bytes())
         .map_err(|e| CliError::Failed(format!("{}: {e}", file.display())))?;
-    load(Some(&file), set)
+    load_any(Some(&file), set)
 }
 
 fn fork(folder: &RunFolder, step: Option<u64>, output: Output, run: &Run) -> Result<u8, CliError> {
@@ -395,6 +442,30 @@ fn watch(folder: &RunFolder, output: Output, runs: &Path, screen: Screen) -> Res
     crate::tui::watch(&loaded, &run, folder)
 }
 
+/// What a prediction is made with: a model's file, a run, or an experiment.
+fn predict_source(
+    source: &Path,
+    predict: &predict::Predict,
+    runs: &Path,
+) -> Result<Source, CliError> {
+    let ends = |ending: &str| {
+        source
+            .extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case(ending))
+    };
+    if ends("onnx") {
+        return Ok(Source::Model(source.to_owned()));
+    }
+    if ends("toml") {
+        return Ok(Source::Experiment(
+            load(Some(source), &predict.set)?.experiment,
+        ));
+    }
+    let folder = find_run(source, runs)?;
+    let experiment = load_recorded(&folder, &predict.set)?.experiment;
+    Ok(Source::Run(folder, experiment))
+}
+
 fn is_interactive() -> bool {
     std::io::stdout().is_terminal() && std::io::stdin().is_terminal()
 }
@@ -406,42 +477,4 @@ fn begin(loaded: Loaded, output: Output, run: &Run, begin: Begin) -> Result<u8, 
     } else {
         crate::tui::run(loaded, run, begin)
     }
-}
-
-fn check(path: Option<&Path>, set: &Overrides) -> Result<u8, CliError> {
-    let loaded = load(path, set)?;
-    let experiment = &loaded.experiment;
-    let budgeted = crate::training::resolved_budgets(experiment);
-    let mut out = format!("{}: valid\n", experiment.name);
-    if !budgeted.layers.is_empty() {
-        out += &format!(
-            "\n{:<20} {:>9} {:>5} {:>9}\n",
-            "quantizer", "elements", "bits", "kB"
-        );
-        for (name, elements, bits, kb) in &budgeted.layers {
-            out += &format!("{name:<20} {elements:>9} {bits:>5} {kb:>9.2}\n");
-        }
-    }
-    let (now, least) = (budgeted.initial, budgeted.least);
-    out += &format!(
-        "\nweights {:.2} kB (least {:.2}), activations sum {:.2} kB (least {:.2}), \
-         max {:.2} kB (least {:.2}), {:.3} GBOP (least {:.3})\n",
-        now.weights,
-        least.weights,
-        now.activation_sum,
-        least.activation_sum,
-        now.activation_max,
-        least.activation_max,
-        now.gbops,
-        least.gbops,
-    );
-    for (resource, limit, lambda) in &experiment.budgets.limits {
-        let unit = resource.unit();
-        out += &format!(
-            "budget: {} <= {limit} {unit}, lambda {lambda}\n",
-            resource.label()
-        );
-    }
-    print(&out)?;
-    Ok(0)
 }

@@ -60,7 +60,7 @@ fn empty() -> Dataset {
     Dataset {
         images: Vec::new(),
         labels: Vec::new(),
-        size: SIZE,
+        shape: [3, SIZE, SIZE],
         classes: 10,
     }
 }

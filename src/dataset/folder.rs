@@ -6,10 +6,11 @@ use image::imageops::FilterType;
 
 use super::{DataError, Dataset};
 
-/// Side that pictures are scaled to.
-const SIZE: u32 = 32;
+/// Side that pictures are scaled to where the experiment does not say.
+pub(super) const SIZE: usize = 32;
 
-pub(super) fn read(root: &Path) -> Result<(Dataset, Option<Dataset>), DataError> {
+/// Names of the classes: the folders under `train`.
+pub(super) fn classes(root: &Path) -> Result<Vec<String>, DataError> {
     let classes = entries(&root.join("train"))?
         .into_iter()
         .filter(|p| p.is_dir());
@@ -24,10 +25,16 @@ pub(super) fn read(root: &Path) -> Result<(Dataset, Option<Dataset>), DataError>
             "2 to 256 folders, one per class",
         ));
     }
-    let train = part(&root.join("train"), &names)?;
+    Ok(names)
+}
+
+/// Training and test part, pictures of `size` by `size`.
+pub(super) fn read(root: &Path, size: usize) -> Result<(Dataset, Option<Dataset>), DataError> {
+    let names = classes(root)?;
+    let train = part(&root.join("train"), &names, size)?;
     let test = root.join("test");
     let test = if test.is_dir() {
-        Some(part(&test, &names)?)
+        Some(part(&test, &names, size)?)
     } else {
         None
     };
@@ -44,11 +51,11 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(found)
 }
 
-fn part(folder: &Path, classes: &[String]) -> Result<Dataset, DataError> {
+fn part(folder: &Path, classes: &[String], size: usize) -> Result<Dataset, DataError> {
     let mut data = Dataset {
         images: Vec::new(),
         labels: Vec::new(),
-        size: SIZE as usize,
+        shape: [3, size, size],
         classes: classes.len(),
     };
     for (label, class) in classes.iter().enumerate() {
@@ -57,7 +64,7 @@ fn part(folder: &Path, classes: &[String]) -> Result<Dataset, DataError> {
                 DataError::content(&path, 0, e.to_string(), "a PNG or JPEG picture")
             })?;
             let picture = picture
-                .resize_exact(SIZE, SIZE, FilterType::Triangle)
+                .resize_exact(size as u32, size as u32, FilterType::Triangle)
                 .to_rgb8();
             for channel in 0..3 {
                 data.images.extend(picture.pixels().map(|p| p.0[channel]));

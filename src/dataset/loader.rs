@@ -15,15 +15,15 @@ use serde::{Deserialize, Serialize};
 use super::Dataset;
 use crate::experiment::Augment;
 
-/// Normalised pictures `[n, 3, size, size]` with labels.
+/// Normalised pictures `[n, c, h, w]` with labels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// `(x / 255 - 0.5) * 2`, row-major.
     pub images: Vec<f32>,
     /// Class of each picture.
     pub labels: Vec<u8>,
-    /// Height and width.
-    pub size: usize,
+    /// Channels, height and width.
+    pub shape: [usize; 3],
 }
 
 /// What the loader needs to know.
@@ -182,7 +182,7 @@ fn assemble(data: &Dataset, indices: &[usize], augment: Augment, rng: &mut Pcg64
     Batch {
         images,
         labels,
-        size: data.size,
+        shape: data.shape,
     }
 }
 
@@ -190,25 +190,27 @@ fn assemble(data: &Dataset, indices: &[usize], augment: Augment, rng: &mut Pcg64
 /// Padding is zero in bytes, as a padded picture file would be.
 fn append(data: &Dataset, index: usize, flip: bool, shift: (isize, isize), out: &mut Vec<f32>) {
     let picture = data.picture(index);
-    let size = data.size as isize;
+    let [channels, rows, columns] = data.shape.map(|n| n as isize);
     if !flip && shift == (0, 0) {
         out.extend(picture.iter().map(|v| normalise(*v)));
         return;
     }
-    for channel in 0..3 {
-        for row in 0..size {
-            for column in 0..size {
-                let source_column = if flip { size - 1 - column } else { column } + shift.1;
+    for channel in 0..channels {
+        for row in 0..rows {
+            for column in 0..columns {
+                let source_column = if flip { columns - 1 - column } else { column } + shift.1;
                 let source_row = row + shift.0;
-                let inside = (0..size).contains(&source_row) && (0..size).contains(&source_column);
-                let at = (channel * size + source_row) * size + source_column;
+                let inside =
+                    (0..rows).contains(&source_row) && (0..columns).contains(&source_column);
+                let at = (channel * rows + source_row) * columns + source_column;
                 out.push(normalise(if inside { picture[at as usize] } else { 0 }));
             }
         }
     }
 }
 
-fn normalise(byte: u8) -> f32 {
+/// A byte as training sees it: `(x / 255 - 0.5) * 2`.
+pub(crate) fn normalise(byte: u8) -> f32 {
     (f32::from(byte) / 255.0 - 0.5) * 2.0
 }
 
@@ -280,7 +282,7 @@ mod tests {
         let data = Dataset {
             images: (0..90).flat_map(|i| [i; 3]).collect(),
             labels: (0..90).collect(),
-            size: 1,
+            shape: [3, 1, 1],
             classes: 90,
         };
         let labels = |count, batch| -> Vec<Vec<u8>> {
@@ -297,7 +299,7 @@ mod tests {
         let data = Dataset {
             images: (0..=254).collect(),
             labels: vec![0; 85],
-            size: 1,
+            shape: [3, 1, 1],
             classes: 1,
         };
         let settings = LoaderSettings {

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use glyphs::generate as generate_glyphs;
+pub(crate) use loader::normalise;
 pub use loader::{
     Batch, Loader, LoaderSettings, batches_per_epoch, evaluation_batches, sampled_batches,
 };
@@ -23,15 +24,15 @@ use crate::experiment::{DataSource, Experiment};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 
-/// Pictures `[n, 3, size, size]` of bytes with one label each.
+/// Pictures `[n, c, h, w]` of bytes with one label each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
     /// Row-major bytes.
     pub images: Vec<u8>,
     /// Class of each picture.
     pub labels: Vec<u8>,
-    /// Height and width.
-    pub size: usize,
+    /// Channels, height and width.
+    pub shape: [usize; 3],
     /// Number of classes.
     pub classes: usize,
 }
@@ -49,7 +50,7 @@ impl Dataset {
 
     /// Bytes of one picture.
     pub fn picture_len(&self) -> usize {
-        3 * self.size * self.size
+        self.shape.iter().product()
     }
 
     /// One picture.
@@ -139,6 +140,61 @@ impl DataError {
     }
 }
 
+/// Extent of a picture and number of classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DataShape {
+    /// Channels, height and width.
+    pub picture: [usize; 3],
+    /// Number of classes.
+    pub classes: usize,
+}
+
+/// The shape of an experiment's data, without reading the pictures. Where the data is not there it
+/// is what the experiment declares, and the second part says what is missing.
+pub fn shape(experiment: &Experiment) -> (DataShape, Option<DataError>) {
+    let declared = experiment.shape;
+    let size = declared.size.unwrap_or(folder::SIZE);
+    let otherwise = DataShape {
+        picture: [declared.channels.unwrap_or(3), size, size],
+        classes: declared.classes.unwrap_or(10),
+    };
+    let found = match &experiment.data {
+        DataSource::Glyphs { .. } => Ok(DataShape {
+            picture: [3, 32, 32],
+            classes: 10,
+        }),
+        DataSource::Cifar10(folder) => std::fs::metadata(folder)
+            .map_err(DataError::io(folder))
+            .map(|_| DataShape {
+                picture: [3, 32, 32],
+                classes: 10,
+            }),
+        DataSource::Tensors(file) => tensors::read(file).map(|(data, _)| DataShape {
+            picture: data.shape,
+            classes: data.classes,
+        }),
+        DataSource::Folder(folder) => folder::classes(folder).map(|names| DataShape {
+            picture: [3, size, size],
+            classes: names.len(),
+        }),
+    };
+    match found {
+        Ok(shape) => (shape, None),
+        Err(error) => {
+            let is_cifar = matches!(experiment.data, DataSource::Cifar10(_));
+            let otherwise = DataShape {
+                picture: if is_cifar {
+                    [3, 32, 32]
+                } else {
+                    otherwise.picture
+                },
+                ..otherwise
+            };
+            (otherwise, Some(error))
+        }
+    }
+}
+
 /// Reads or generates the data of an experiment and splits off validation.
 ///
 /// # Errors
@@ -172,7 +228,9 @@ pub fn open(experiment: &Experiment) -> Result<Splits, DataError> {
             }
             (data, None)
         }
-        DataSource::Folder(folder) => folder::read(folder)?,
+        DataSource::Folder(folder) => {
+            folder::read(folder, experiment.shape.size.unwrap_or(folder::SIZE))?
+        }
     };
     let (train, validation) = split(&train, experiment.validation, experiment.seed);
     Ok(Splits {

@@ -43,12 +43,9 @@ pub(super) fn read(path: &Path) -> Result<(Dataset, Option<usize>), DataError> {
             return Err(wrong(at, format!("images of shape {shape:?}"), expected));
         }
     };
-    if rest[0] != 3 || rest[1] != rest[2] {
-        return Err(wrong(
-            at,
-            format!("images of shape {shape:?}"),
-            "3 channels, square",
-        ));
+    if rest.contains(&0) {
+        let found = format!("images of shape {shape:?}");
+        return Err(wrong(at, found, "channels, rows and columns"));
     }
     let at = offset_of(labels.data());
     let values: Vec<i64> = match labels.dtype() {
@@ -76,7 +73,7 @@ pub(super) fn read(path: &Path) -> Result<(Dataset, Option<usize>), DataError> {
     let data = Dataset {
         images: images.data().to_vec(),
         labels,
-        size: rest[1],
+        shape: [rest[0], rest[1], rest[2]],
         classes,
     };
     Ok((data, batch))

@@ -1,7 +1,7 @@
 //! The schema of the experiment file.
 
-use super::schema::{Class::*, Default as D, Key, Kind::*};
-use crate::network::Model;
+use super::schema::{Class::*, Default as D, Field, Key, Kind::*};
+use crate::graph::{LAYER_KINDS, Model};
 
 const MAX: f64 = f64::MAX;
 const QUANTIZERS: &[&str] = &["none", "u1", "u2", "u3", "p1", "p2", "p3"];
@@ -18,6 +18,47 @@ macro_rules! key {
     };
 }
 
+macro_rules! field {
+    ($name:literal, $kind:expr, $required:literal, $doc:literal) => {
+        Field {
+            name: $name,
+            kind: $kind,
+            required: $required,
+            doc: $doc,
+        }
+    };
+}
+
+/// Fields of `[[model.layers]]`.
+#[rustfmt::skip]
+const LAYER: &[Field] = &[
+    field!("kind", Choice(&LAYER_KINDS), true, "What it is. `residual`: two convolutions with batch norm around which the input goes, projected where shapes differ."),
+    field!("name", Text, false, "Its name; the kind and a number where absent."),
+    field!("from", Words, false, "Names of the layers that it reads (`input` is the network's); the one before it where absent."),
+    field!("channels", Whole(1, 1_000_000), false, "Output channels or features; the number of classes where absent (of `depthwise` and `residual`: the input's)."),
+    field!("kernel", Whole(1, 64), false, "Extent of a square kernel: 3, of a pooling 2."),
+    field!("stride", Whole(1, 64), false, "Step between outputs: 1, of a pooling its kernel."),
+    field!("padding", Whole(0, 64), false, "Zeros on every side: half the kernel, of a pooling 0."),
+    field!("dilation", Whole(1, 64), false, "Step between taps."),
+    field!("groups", Whole(1, 1_000_000), false, "Groups of channels that do not mix."),
+    field!("bias", Flag, false, "Whether a convolution has a bias."),
+    field!("repeat", Whole(1, 1000), false, "How many residual blocks stand one behind the other; the first has the stride."),
+];
+
+/// Fields of `[[layers]]`.
+#[rustfmt::skip]
+const EXCEPTION: &[Field] = &[
+    field!("match", Words, true, "Which layers: names, patterns with `*` and `?`, kinds (`depthwise`, `pointwise`, `affine`, ...), `first` and `last` (of those with weights)."),
+    field!("side", Choice(&["weights", "activations", "both"]), false, "What of them; `both` where absent."),
+    field!("quantizer", Choice(QUANTIZERS), false, "Another parametrization, or `none`: float."),
+    field!("learn", Choice(&["both", "range", "none"]), false, "As for `[weights]`."),
+    field!("bits", Number(1.0, 16.0), false, "Bitwidth that initialisation aims at."),
+    field!("bits_bounds", Range(1.0, 16.0), false, "Clamp of the bitwidth."),
+    field!("d_bounds", Range(1e-9, 1e9), false, "Clamp of the step size."),
+    field!("q_min_bounds", Range(1e-9, 1e9), false, "Clamp of the smallest magnitude."),
+    field!("q_max_bounds", Range(1e-9, 1e9), false, "Clamp of the range."),
+];
+
 /// Every key there is, section by section.
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
@@ -26,12 +67,22 @@ pub const KEYS: &[Key] = &[
     key!("seed", Whole(0, i64::MAX), D::Whole(1), Fresh, "Of initialisation, shuffling and augmentation."),
     key!("device", Text, D::Text("auto"), Fresh, "`auto`, `flex`, `libtorch:cpu`, `libtorch:cuda:N`, `cuda:N`; `bitscope devices` lists them."),
     key!("auto_apply", Choice(&["live", "fork", "fresh"]), D::Text("live"), Live, "The strongest class of change that a saved file applies without asking."),
+    key!("layers", Tables(EXCEPTION), D::Absent, Fork, "Exceptions for some layers; later ones go over earlier ones."),
 
-    key!("model.name", Choice(&Model::NAMES), D::Text("glyphnet"), Fresh, "Network."),
+    key!("model.name", Choice(&Model::NAMES), D::Text("glyphnet"), Fresh, "Network that is built in: for 32x32 pictures, `resnet18`, `resnet34`, `resnet50` and `mobilenet_v2` in torchvision's structure and names."),
+    key!("model.width", Number(0.1, 4.0), D::Number(1.0), Fresh, "Factor on the channels of `mobilenet_v2`."),
+    key!("model.file", Path, D::Absent, Fresh, "An ONNX file instead of a network that is built in; its weights are where training starts."),
+    key!("model.input", Text, D::Absent, Fresh, "Name of the input that pictures go to, where the file has several."),
+    key!("model.output", Text, D::Absent, Fresh, "Name of the output that yields the logits, where the file has several."),
+    key!("model.norm", Choice(&["keep", "fresh"]), D::Text("keep"), Fresh, "Of a file whose batch norms were folded into its convolutions. `keep`: biases are trained; `fresh`: every convolution with a bias gets a batch norm that starts as the identity of what calibration batches show."),
+    key!("model.layers", Tables(LAYER), D::Absent, Fresh, "A network of the experiment's own, layer by layer, instead of one that is built in."),
     key!("model.shortcut", Choice(&["a", "b", "c"]), D::Text("a"), Fresh, "Residual shortcut (He et al.): a pads with zeros (the paper's), b projects where the shape changes, c everywhere."),
 
     key!("data.source", Choice(&["glyphs", "cifar10", "tensors", "folder"]), D::Text("glyphs"), Fresh, "`glyphs` is generated; `cifar10` reads the official binary files; `tensors` a safetensors file with `images` and `labels`; `folder` pictures in one folder per class under `train` and `test`."),
     key!("data.path", Path, D::Absent, Fresh, "Folder or file of the data; `glyphs` needs none."),
+    key!("data.size", Whole(1, 4096), D::Absent, Fresh, "Height and width of a picture. `folder`: pictures are brought to it, 32 where absent. `check` takes it where the data is not there."),
+    key!("data.channels", Whole(1, 4), D::Absent, Fresh, "Channels of a picture, for `check` where the data is not there; 3 where absent."),
+    key!("data.classes", Whole(1, 1_000_000), D::Absent, Fresh, "Number of classes, for `check` where the data is not there; 10 where absent."),
     key!("data.samples", Whole(100, 1_000_000), D::Whole(8192), Fresh, "Training pictures that `glyphs` generates."),
     key!("data.difficulty", Number(0.0, 1.0), D::Number(0.6), Fresh, "Of `glyphs`: jitter, clutter and noise."),
     key!("data.validation", Number(0.0, 0.5), D::Number(0.1), Fresh, "Share of the training part that is split off for validation. The test part is read once, at the end."),
@@ -40,6 +91,7 @@ pub const KEYS: &[Key] = &[
     key!("data.loader_threads", Whole(1, 16), D::Whole(1), Epoch, "Threads that prepare batches while the device works."),
 
     key!("init.weights", Path, D::Absent, Fresh, "A safetensors file with weights by name; names and layouts of the published code are understood."),
+    key!("init.head", Choice(&["keep", "replace"]), D::Text("keep"), Fresh, "`replace`: a last layer whose size is not the data's number of classes, in `model.file` or in the weights, begins anew."),
     key!("init.run", Path, D::Absent, Fresh, "A run folder: its best checkpoint is where the weights start."),
 
     key!("train.epochs", Number(0.0, 1e6), D::Number(160.0), Live, "Length of the run after the float phase, in epochs."),
@@ -58,6 +110,7 @@ pub const KEYS: &[Key] = &[
     key!("weights.q_min_bounds", Range(1e-9, 1e9), D::Numbers(&[0.0000152587890625, 127.0]), Fork, "Clamp of the smallest magnitude."),
     key!("weights.q_max_bounds", Range(1e-9, 1e9), D::Numbers(&[0.00390625, 127.0]), Fork, "Clamp of the range."),
 
+    key!("activations.at", Choice(&["nonlinearities", "everywhere"]), D::Text("nonlinearities"), Fork, "`nonlinearities`: their outputs (the paper's choice); `everywhere`: also the input, outputs without a nonlinearity, additions, poolings and concatenations, signed where values are: what an integer machine needs."),
     key!("activations.quantizer", Choice(QUANTIZERS), D::Text("none"), Fork, "Parametrization for the outputs of nonlinearities (unsigned)."),
     key!("activations.learn", Choice(&["both", "range", "none"]), D::Text("both"), Fork, "As for weights."),
     key!("activations.bits", Number(1.0, 16.0), D::Number(4.0), Fork, "Bitwidth that initialisation aims at."),
@@ -69,6 +122,8 @@ pub const KEYS: &[Key] = &[
     key!("activations.d_bounds", Range(1e-9, 1e9), D::Numbers(&[0.00390625, 1.0]), Fork, "Clamp of the step size."),
     key!("activations.q_min_bounds", Range(1e-9, 1e9), D::Numbers(&[0.00006103515625, 255.0]), Fork, "Clamp of the smallest magnitude."),
     key!("activations.q_max_bounds", Range(1e-9, 1e9), D::Numbers(&[0.00390625, 255.0]), Fork, "Clamp of the range."),
+
+    key!("input.bits", Number(0.0, 16.0), D::Absent, Fork, "Fixed bitwidth of the network's input, 2 to 16; 0: float. 8 where absent and `activations.at` is `everywhere`, else 0."),
 
     key!("budget.weights_kb", Number(0.0, MAX), D::Absent, Live, "(8a): kB that all weights and biases may take."),
     key!("budget.activations_sum_kb", Number(0.0, MAX), D::Absent, Live, "(8b): kB that one sample's activations may take together."),

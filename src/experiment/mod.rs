@@ -11,6 +11,7 @@ mod diagnostic;
 mod diff;
 mod edit;
 mod keys;
+mod network;
 mod resolve;
 mod schema;
 mod settings;
@@ -25,9 +26,9 @@ pub use keys::KEYS;
 pub use resolve::resolve_text;
 pub use schema::{Class, Default, Key, Kind, reference_markdown};
 pub use settings::{
-    Augment, AutoApply, BudgetMethod, Budgets, Clip, DataSource, Decay, Experiment, Initial,
-    LogSettings, OptimizerKind, OptimizerSettings, QuantizerDynamics, QuantizerSettings,
-    QuantizerSteps, ScheduleKind, ScheduleSettings, Start, Thresholds,
+    Augment, AutoApply, BudgetMethod, Budgets, Clip, DataSource, Decay, DeclaredShape, Experiment,
+    LogSettings, OptimizerKind, OptimizerSettings, QuantizerDynamics, QuantizerSteps, ScheduleKind,
+    ScheduleSettings, Start, Thresholds,
 };
 pub use source::{Loaded, Overrides, load, load_as, load_embedded};
 pub use value::{Value, Values};

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use super::diagnostic::{Diagnostic, Diagnostics, Place};
 use super::keys::KEYS;
 use super::settings::{
-    Augment, AutoApply, BudgetMethod, Budgets, Clip, DataSource, Decay, Experiment, Initial,
-    LogSettings, OptimizerKind, OptimizerSettings, QuantizerDynamics, QuantizerSettings,
-    QuantizerSteps, ScheduleKind, ScheduleSettings, Start, Thresholds,
+    Augment, AutoApply, BudgetMethod, Budgets, Clip, DataSource, Decay, DeclaredShape, Experiment,
+    LogSettings, OptimizerKind, OptimizerSettings, QuantizerDynamics, QuantizerSteps, ScheduleKind,
+    ScheduleSettings, Start, Thresholds,
 };
 use super::source::Found;
 use super::value::{Value, Values};
-use crate::network::{Model, Shortcut};
+use crate::graph::{Initial, QuantizerPlan, Sites};
 use crate::quantizer::memory::Resource;
 use crate::quantizer::{
     Bounds, Family, Learn, Parametrization, Quantizer, Rules, dynamic, largest_level,
@@ -58,8 +58,8 @@ pub(super) fn resolve(
     }
 }
 
-struct Resolver<'a> {
-    values: &'a Values,
+pub(super) struct Resolver<'a> {
+    pub(super) values: &'a Values,
     found: &'a Found,
     origin: &'a Place,
     errors: Vec<Diagnostic>,
@@ -71,12 +71,12 @@ impl Resolver<'_> {
             "paper" => Rules::Paper,
             _ => Rules::PublishedCode,
         };
-        let shortcut = match self.word("model.shortcut") {
-            "a" => Shortcut::A,
-            "b" => Shortcut::B,
-            _ => Shortcut::C,
+        let model = self.model();
+        let sites = match self.word("activations.at") {
+            "everywhere" => Sites::Everywhere,
+            _ => Sites::Nonlinearities,
         };
-        let model = Model::from_name(self.word("model.name"), shortcut);
+        let input = self.input(sites, rules);
         let weights = self.quantizer("weights", true, rules);
         let activations = self.quantizer("activations", false, rules);
         let budgets = self.budgets(&weights, &activations, rules);
@@ -95,7 +95,16 @@ impl Resolver<'_> {
                 "fork" => AutoApply::Fork,
                 _ => AutoApply::Fresh,
             },
-            model: model.expect("the schema lists only names that exist"),
+            model,
+            input,
+            sites,
+            overrides: self.overrides(&weights, &activations),
+            shape: DeclaredShape {
+                size: self.optional_whole("data.size").map(|v| v as usize),
+                channels: self.optional_whole("data.channels").map(|v| v as usize),
+                classes: self.optional_whole("data.classes").map(|v| v as usize),
+            },
+            replace_head: self.word("init.head") == "replace",
             data: self.data(),
             validation: self.number("data.validation"),
             augment: self.augment(),
@@ -185,7 +194,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn quantizer(&mut self, side: &str, signed: bool, rules: Rules) -> Option<QuantizerSettings> {
+    fn quantizer(&mut self, side: &str, signed: bool, rules: Rules) -> Option<QuantizerPlan> {
         let at = |name: &str| format!("{side}.{name}");
         let parametrization = Parametrization::from_name(self.word(&at("quantizer")))?;
         let learn = match self.word(&at("learn")) {
@@ -219,7 +228,7 @@ impl Resolver<'_> {
             "data" => Initial::Data,
             _ => Initial::Fixed(self.fixed(side, &quantizer, bits)),
         };
-        Some(QuantizerSettings {
+        Some(QuantizerPlan {
             quantizer,
             initial,
             bits,
@@ -311,11 +320,11 @@ impl Resolver<'_> {
 
     fn budgets(
         &mut self,
-        weights: &Option<QuantizerSettings>,
-        activations: &Option<QuantizerSettings>,
+        weights: &Option<QuantizerPlan>,
+        activations: &Option<QuantizerPlan>,
         rules: Rules,
     ) -> Budgets {
-        let learns = |s: &Option<QuantizerSettings>| {
+        let learns = |s: &Option<QuantizerPlan>| {
             s.as_ref().is_some_and(|s| s.quantizer.learn == Learn::Both)
         };
         let both = [
@@ -449,7 +458,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn error(&mut self, path: &str, message: String, expected: &str) {
+    pub(super) fn error(&mut self, path: &str, message: String, expected: &str) {
         let place = self
             .found
             .get(path)
@@ -462,14 +471,14 @@ impl Resolver<'_> {
         });
     }
 
-    fn word(&self, path: &str) -> &str {
+    pub(super) fn word(&self, path: &str) -> &str {
         match self.values.get(path) {
             Some(Value::Text(word)) => word,
             other => unreachable!("the schema makes `{path}` a text with a default, not {other:?}"),
         }
     }
 
-    fn path(&self, path: &str) -> Option<PathBuf> {
+    pub(super) fn path(&self, path: &str) -> Option<PathBuf> {
         match self.values.get(path) {
             Some(Value::Text(text)) => Some(PathBuf::from(text)),
             _ => None,
@@ -494,7 +503,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn number(&self, path: &str) -> f64 {
+    pub(super) fn number(&self, path: &str) -> f64 {
         self.optional(path).unwrap_or_else(|| {
             unreachable!(
                 "the schema gives `{path}` a default: {:?}",
@@ -503,7 +512,7 @@ impl Resolver<'_> {
         })
     }
 
-    fn optional(&self, path: &str) -> Option<f64> {
+    pub(super) fn optional(&self, path: &str) -> Option<f64> {
         match self.values.get(path) {
             Some(Value::Number(v)) => Some(*v),
             _ => None,

@@ -52,6 +52,23 @@ pub enum Kind {
     Numbers(f64, f64),
     /// A range `[low, high]` within bounds.
     Range(f64, f64),
+    /// A text or a list of them.
+    Words,
+    /// A list of tables with these fields.
+    Tables(&'static [Field]),
+}
+
+/// A field of a table in a list.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// Type and range.
+    pub kind: Kind,
+    /// Whether every table has it.
+    pub required: bool,
+    /// What it means.
+    pub doc: &'static str,
 }
 
 impl Kind {
@@ -69,6 +86,8 @@ impl Kind {
                 format!("a list of ascending numbers {}", interval(*low, *high))
             }
             Self::Range(low, high) => format!("[low, high] with both {}", interval(*low, *high)),
+            Self::Words => "a text or a list of texts".into(),
+            Self::Tables(_) => "a list of tables".into(),
         }
     }
 }
@@ -167,6 +186,25 @@ pub fn reference_markdown() -> String {
             "| `{name}` | {expected} | {default} | {class} | {} |",
             key.doc
         );
+    }
+    for key in KEYS {
+        if let Kind::Tables(fields) = key.kind {
+            let _ = writeln!(
+                out,
+                "\n**`[[{}]]`**\n\n| field | value | meaning |",
+                key.path
+            );
+            let _ = writeln!(out, "|---|---|---|");
+            for field in fields {
+                let expected = field.kind.expected().replace('|', "\\|");
+                let needed = if field.required { "; required" } else { "" };
+                let _ = writeln!(
+                    out,
+                    "| `{}` | {expected}{needed} | {} |",
+                    field.name, field.doc
+                );
+            }
+        }
     }
     out.trim_start().to_owned()
 }

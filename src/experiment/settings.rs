@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use super::resolve::resolve_text;
 use super::value::Values;
-use crate::network::{Model, Quantization, QuantizerPlan};
+use crate::graph::{Architecture, Override, Quantization, QuantizerPlan, Sites};
+use crate::quantizer::Rules;
 use crate::quantizer::memory::Resource;
-use crate::quantizer::{Quantizer, Rules};
 
 /// A complete, valid experiment. Immutable; shared as `Arc<Experiment>`.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,9 +24,13 @@ pub struct Experiment {
     /// Strongest class of change applied without asking.
     pub auto_apply: AutoApply,
     /// Network.
-    pub model: Model,
+    pub model: Architecture,
     /// Where samples come from.
     pub data: DataSource,
+    /// What the file says of a picture's extent, channels and classes.
+    pub shape: DeclaredShape,
+    /// Whether a last layer of another size begins anew.
+    pub replace_head: bool,
     /// Share of the training part held out for validation.
     pub validation: f64,
     /// Of training samples.
@@ -42,9 +46,15 @@ pub struct Experiment {
     /// Samples per step.
     pub batch: usize,
     /// Quantizer of weights and biases.
-    pub weights: Option<QuantizerSettings>,
+    pub weights: Option<QuantizerPlan>,
     /// Quantizer of nonlinearities' outputs.
-    pub activations: Option<QuantizerSettings>,
+    pub activations: Option<QuantizerPlan>,
+    /// Quantizer of the network's input.
+    pub input: Option<QuantizerPlan>,
+    /// Which activations are quantized.
+    pub sites: Sites,
+    /// Exceptions for some layers.
+    pub overrides: Vec<Override>,
     /// Constraints.
     pub budgets: Budgets,
     /// Optimizer.
@@ -90,6 +100,17 @@ pub enum DataSource {
     Folder(PathBuf),
 }
 
+/// What an experiment says of its pictures, for where the data does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeclaredShape {
+    /// Height and width.
+    pub size: Option<usize>,
+    /// Channels.
+    pub channels: Option<usize>,
+    /// Number of classes.
+    pub classes: Option<usize>,
+}
+
 /// Augmentation of training samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Augment {
@@ -108,26 +129,6 @@ pub enum Start {
     Weights(PathBuf),
     /// The best checkpoint of a run folder.
     Run(PathBuf),
-}
-
-/// A quantizer and where its parameters start.
-#[derive(Debug, Clone, PartialEq)]
-pub struct QuantizerSettings {
-    /// The quantizer with its clamps.
-    pub quantizer: Quantizer,
-    /// Where its parameters start.
-    pub initial: Initial,
-    /// Bitwidth that initialisation aims at.
-    pub bits: f64,
-}
-
-/// Where a quantizer's parameters start.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Initial {
-    /// From the tensor's largest magnitude.
-    Data,
-    /// These.
-    Fixed([f64; 2]),
 }
 
 /// Constraints (8a) to (8c) and BOPs.
@@ -311,25 +312,15 @@ impl Default for Thresholds {
 }
 
 impl Experiment {
-    /// How the network is quantized. Parameters from data are filled in later.
+    /// How the network is quantized.
     pub fn quantization(&self) -> Quantization {
-        let plan = |settings: &Option<QuantizerSettings>| {
-            settings.as_ref().map(|s| QuantizerPlan {
-                quantizer: s.quantizer.clone(),
-                parameters: match s.initial {
-                    Initial::Fixed(parameters) => parameters,
-                    Initial::Data => crate::quantizer::initial_parameters(
-                        &s.quantizer,
-                        1.0,
-                        crate::quantizer::InitialBits(s.bits),
-                    ),
-                },
-            })
-        };
         Quantization {
-            weights: plan(&self.weights),
-            activations: plan(&self.activations),
+            weights: self.weights.clone(),
+            activations: self.activations.clone(),
+            input: self.input.clone(),
+            sites: self.sites,
             rules: self.rules,
+            overrides: self.overrides.clone(),
         }
     }
 

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostic::{Diagnostic, Diagnostics, Place};
 use super::keys::KEYS;
 use super::resolve::resolve;
-use super::schema::{Key, Kind};
+use super::schema::{Field, Key, Kind};
 use super::settings::Experiment;
 use super::value::{Value, Values};
 
@@ -252,7 +252,14 @@ impl Reader {
             self.errors.push(unknown_key(path, key_at));
             return;
         };
-        match convert(key, value.get_ref(), &value_at) {
+        if let Kind::Tables(fields) = key.kind {
+            if let Some(value) = self.tables(path, fields, value, &value_at) {
+                let place = value_at;
+                self.found.insert(key.path, Placed { value, place });
+            }
+            return;
+        }
+        match convert(key.kind, value.get_ref(), &value_at) {
             Ok(value) => {
                 self.found.insert(
                     key.path,
@@ -272,6 +279,70 @@ impl Reader {
                 });
             }
         }
+    }
+
+    /// A list of tables, field by field; what is wrong with one stands at its place.
+    fn tables(
+        &mut self,
+        path: &str,
+        fields: &'static [Field],
+        value: &Spanned<DeValue<'_>>,
+        at: &Place,
+    ) -> Option<Value> {
+        let before = self.errors.len();
+        let wrong = |span: Range<usize>, message: String, expected: String| Diagnostic {
+            place: Place { span, ..at.clone() },
+            message,
+            expected,
+        };
+        let DeValue::Array(list) = value.get_ref() else {
+            let found = format!("`{path}` is {}", describe(value.get_ref()));
+            self.errors.push(wrong(
+                value.span(),
+                found,
+                format!("a list of tables, `[[{path}]]`"),
+            ));
+            return None;
+        };
+        let mut tables = Vec::with_capacity(list.len());
+        for item in list {
+            let DeValue::Table(table) = item.get_ref() else {
+                let found = format!("`{path}` holds {}", describe(item.get_ref()));
+                self.errors.push(wrong(item.span(), found, "tables".into()));
+                continue;
+            };
+            let mut found = BTreeMap::new();
+            for (name, value) in table {
+                let Some(field) = fields.iter().find(|f| f.name == name.get_ref().as_ref()) else {
+                    let names: Vec<&str> = fields.iter().map(|f| f.name).collect();
+                    let message = format!("unknown field `{}` of `[[{path}]]`", name.get_ref());
+                    self.errors.push(wrong(
+                        name.span(),
+                        message,
+                        format!("one of {}", names.join(", ")),
+                    ));
+                    continue;
+                };
+                match convert(field.kind, value.get_ref(), at) {
+                    Ok(value) => _ = found.insert(field.name.to_owned(), value),
+                    Err(is) => self.errors.push(wrong(
+                        value.span(),
+                        format!("`{}` of `[[{path}]]` is {is}", field.name),
+                        field.kind.expected(),
+                    )),
+                }
+            }
+            for field in fields
+                .iter()
+                .filter(|f| f.required && !table.contains_key(f.name))
+            {
+                let message = format!("a `[[{path}]]` without `{}`", field.name);
+                self.errors
+                    .push(wrong(item.span(), message, field.kind.expected()));
+            }
+            tables.push(found);
+        }
+        (self.errors.len() == before).then_some(Value::Tables(tables))
     }
 
     /// One `key.path=value`; a value that is no TOML is taken as text.
@@ -331,8 +402,8 @@ fn unknown_key(path: &str, place: Place) -> Diagnostic {
             let in_section = |k: &&Key| k.path.split_once('.').map(|(s, _)| s) == section;
             let known: Vec<&str> = KEYS.iter().filter(in_section).map(|k| k.path).collect();
             if known.is_empty() {
-                "a known section: model, data, init, train, weights, activations, budget, \
-                 optimizer, schedule, log"
+                "a known section: model, data, init, train, weights, activations, input, budget, \
+                 optimizer, quantizers, evaluate, schedule, log, verdicts"
                     .into()
             } else {
                 format!("one of {}", known.join(", "))
@@ -347,7 +418,7 @@ fn unknown_key(path: &str, place: Place) -> Diagnostic {
 }
 
 /// The value as the key's kind, or what it is instead.
-fn convert(key: &Key, value: &DeValue<'_>, place: &Place) -> Result<Value, String> {
+fn convert(kind: Kind, value: &DeValue<'_>, place: &Place) -> Result<Value, String> {
     let within = |v: f64, low: f64, high: f64| {
         if v.is_finite() && v >= low && v <= high {
             Ok(v)
@@ -355,7 +426,7 @@ fn convert(key: &Key, value: &DeValue<'_>, place: &Place) -> Result<Value, Strin
             Err(format!("{v}"))
         }
     };
-    match key.kind {
+    match kind {
         Kind::Flag => value
             .as_bool()
             .map(Value::Flag)
@@ -397,11 +468,23 @@ fn convert(key: &Key, value: &DeValue<'_>, place: &Place) -> Result<Value, Strin
             if numbers.windows(2).any(|w| w[0] > w[1]) {
                 return Err("a list that is not ascending".into());
             }
-            if matches!(key.kind, Kind::Range(..)) && numbers.len() != 2 {
+            if matches!(kind, Kind::Range(..)) && numbers.len() != 2 {
                 return Err(format!("a list of {} numbers", numbers.len()));
             }
             Ok(Value::Numbers(numbers))
         }
+        Kind::Words => match value {
+            DeValue::String(word) => Ok(Value::Words(vec![word.as_ref().into()])),
+            DeValue::Array(list) => {
+                let words = list.iter().map(|v| v.get_ref().as_str().map(str::to_owned));
+                let words: Option<Vec<String>> = words.collect();
+                words
+                    .map(Value::Words)
+                    .ok_or("a list of something else".into())
+            }
+            other => Err(describe(other)),
+        },
+        Kind::Tables(_) => Err(describe(value)),
     }
 }
 

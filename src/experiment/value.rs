@@ -18,6 +18,10 @@ pub enum Value {
     Text(String),
     /// Numbers.
     Numbers(Vec<f64>),
+    /// Texts.
+    Words(Vec<String>),
+    /// Tables of fields by name.
+    Tables(Vec<BTreeMap<String, Value>>),
 }
 
 impl fmt::Display for Value {
@@ -31,6 +35,21 @@ impl fmt::Display for Value {
             Self::Numbers(v) => {
                 let numbers: Vec<String> = v.iter().map(|v| number(*v)).collect();
                 write!(f, "[{}]", numbers.join(", "))
+            }
+            Self::Words(v) => {
+                let quoted = |w: &String| toml::Value::String(w.clone()).to_string();
+                let words: Vec<String> = v.iter().map(quoted).collect();
+                write!(f, "[{}]", words.join(", "))
+            }
+            Self::Tables(v) => {
+                let table = |fields: &BTreeMap<String, Value>| {
+                    let fields = fields
+                        .iter()
+                        .map(|(name, value)| format!("{name} = {value}"));
+                    format!("{{ {} }}", fields.collect::<Vec<_>>().join(", "))
+                };
+                let tables: Vec<String> = v.iter().map(table).collect();
+                write!(f, "[{}]", tables.join(", "))
             }
         }
     }

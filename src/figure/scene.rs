@@ -1,6 +1,6 @@
 //! What a plot shows, in data coordinates.
 
-use crate::network::LayerKind;
+use crate::graph::LayerKind;
 
 /// Colour by meaning; a theme turns it into one.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::scene::Ink;
-use crate::network::LayerKind;
+use crate::graph::LayerKind;
 
 /// A set of colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default, Serialize, Deserialize)]
@@ -76,7 +76,14 @@ impl Theme {
             Ink::Series(n) => c.series[n % c.series.len()].0,
             Ink::Depth(t) => ramp(&c.ramp, t),
             Ink::Kind(LayerKind::Convolution) => c.weights.0,
-            Ink::Kind(LayerKind::Nonlinearity) => c.activations.0,
+            Ink::Kind(
+                LayerKind::Nonlinearity
+                | LayerKind::Input
+                | LayerKind::Addition
+                | LayerKind::Pooling
+                | LayerKind::Concatenation
+                | LayerKind::Linear,
+            ) => c.activations.0,
             Ink::Kind(LayerKind::Affine) => c.series[2].0,
             Ink::Kind(LayerKind::Depthwise) => c.series[3].0,
             Ink::Kind(LayerKind::Pointwise) => c.series[4].0,

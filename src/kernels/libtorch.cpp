@@ -13,11 +13,12 @@ extern "C" {
 // Gradients of input (where `wants_x`) and weight into fresh tensors that the caller owns.
 // Returns 0, or 1 with the reason in `message`.
 int bitscope_convolution_backward(const at::Tensor* g, const at::Tensor* x, const at::Tensor* weight,
-                                  int64_t stride, int64_t padding, int64_t groups, bool wants_x,
+                                  const int64_t* axes, int64_t groups, bool wants_x,
                                   at::Tensor** gx, at::Tensor** gw, char* message, size_t length) {
     try {
         auto [of_x, of_weight, of_bias] = at::convolution_backward(
-            *g, *x, *weight, std::nullopt, {stride, stride}, {padding, padding}, {1, 1}, false,
+            *g, *x, *weight, std::nullopt, {axes[0], axes[1]}, {axes[2], axes[3]},
+            {axes[4], axes[5]}, false,
             {0, 0}, groups, {wants_x, true, false});
         *gx = wants_x ? new at::Tensor(of_x) : nullptr;
         *gw = new at::Tensor(of_weight);

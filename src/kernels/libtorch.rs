@@ -32,8 +32,7 @@ unsafe extern "C" {
         g: *const c_void,
         x: *const c_void,
         weight: *const c_void,
-        stride: i64,
-        padding: i64,
+        axes: *const i64,
         groups: i64,
         wants_x: bool,
         gx: *mut *mut c_void,
@@ -174,10 +173,11 @@ impl Engine for LibTorch {
         if is_ours(&x, &e) {
             return slices::convolution_forward::<Self>(&x, &weight, &e);
         }
-        let [stride, padding] = [geometry.stride, geometry.padding].map(|n| [n as i64; 2]);
+        let axes = [geometry.stride, geometry.padding, geometry.dilation];
+        let [stride, padding, dilation] = axes.map(|axes| axes.map(|n| n as i64));
         let groups = geometry.groups as i64;
         let none = None::<Tensor>;
-        let y = (x.tensor).conv2d(&weight.tensor, none, stride, padding, [1, 1], groups);
+        let y = (x.tensor).conv2d(&weight.tensor, none, stride, padding, dilation, groups);
         TchTensor::new(y.contiguous())
     }
 
@@ -278,15 +278,20 @@ fn own_convolution_backward(
 ) -> (Option<TchTensor>, TchTensor) {
     let (mut gx, mut gw) = (std::ptr::null_mut(), std::ptr::null_mut());
     let mut message = [0 as c_char; 1024];
-    // SAFETY: the three pointers are of live C++ tensors; the out parameters are written on
+    let [a, b, c] = [geometry.stride, geometry.padding, geometry.dilation];
+    let axes = [a, b, c]
+        .as_flattened()
+        .iter()
+        .map(|n| *n as i64)
+        .collect::<Vec<i64>>();
+    // SAFETY: six numbers at `axes`; the three pointers are of live C++ tensors; the out parameters are written on
     // success, the message (terminated, within its length) on failure.
     let failed = unsafe {
         bitscope_convolution_backward(
             g.tensor.as_ptr().cast(),
             x.tensor.as_ptr().cast(),
             weight.tensor.as_ptr().cast(),
-            geometry.stride as i64,
-            geometry.padding as i64,
+            axes.as_ptr(),
             geometry.groups as i64,
             wants_x,
             &raw mut gx,

@@ -1,16 +1,20 @@
-//! The forward pass.
+//! The forward pass: the plan of the graph, step by step.
 
-use burn::tensor::{Tensor, s};
+use burn::tensor::activation;
+use burn::tensor::module::{avg_pool2d, max_pool2d};
+use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions, PadMode};
+use burn::tensor::{Device, Tensor, TensorData, s};
 
+use super::Network;
 use super::parameter::read;
-use super::{Around, Block, Module, NORM_EPSILON, Network, Unit, UnitActivation};
-use crate::kernels::{self, Activation, Input, NormInputs};
+use crate::graph::{Function, Fused, Graph, NodeId, Operation, Step, Window};
+use crate::kernels::{self, Activation, Geometry, Input, NormInputs};
+use crate::quantizer::{Grid, Rules};
 
 /// What a forward pass is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// The batch's statistics, recorded for the backward pass; running statistics follow with
-    /// this momentum.
+    /// The batch's statistics, recorded for the backward pass; running statistics follow.
     Train,
     /// Running statistics, nothing recorded.
     Evaluate,
@@ -25,212 +29,370 @@ pub enum Mode {
     },
 }
 
-/// Weight of the old value in the running statistics.
-const RUNNING_MOMENTUM: f32 = 0.9;
-
 /// A forward pass in progress: it watches what passes by where someone asked.
 pub struct Forward<'a> {
     network: &'a mut Network,
     mode: Mode,
     watch: Watch<'a>,
+    /// What each node yielded, as long as somebody reads it.
+    values: Vec<Option<Tensor<4>>>,
 }
 
 /// What someone wants to see of a forward pass.
 enum Watch<'a> {
     Nothing,
-    /// Name and output of every unit.
-    Outputs(Look<'a>),
-    /// Name and input of every activation quantizer in use.
-    QuantizerInputs(Look<'a>),
+    /// Node and output of every step.
+    Outputs(&'a mut dyn FnMut(NodeId, &Tensor<4>)),
+    /// Node and output of every batch norm, before what the plan joins to it.
+    Norms(&'a mut dyn FnMut(NodeId, &Tensor<4>)),
+    /// Index and input of every activation quantizer, in use or not.
+    QuantizerInputs(&'a mut dyn FnMut(usize, &Tensor<4>)),
 }
 
-type Look<'a> = &'a mut dyn FnMut(&str, &Tensor<4>);
-
 impl Network {
-    /// Logits `[n, classes]` of images `[n, 3, h, w]`.
+    /// Logits `[n, classes]` of images `[n, c, h, w]`.
     ///
     /// In all modes but [`Mode::Train`] the images must live on the device without autodiff.
     pub fn forward(&mut self, images: Tensor<4>, mode: Mode) -> Tensor<2> {
-        Forward {
-            network: self,
-            mode,
-            watch: Watch::Nothing,
-        }
-        .run(images)
+        self.run(images, mode, Watch::Nothing)
     }
 
-    /// Forward pass for evaluation that shows each unit's output to `watch`.
+    /// Forward pass for evaluation that shows what each step yields to `watch`, by its node.
     pub fn watched(
         &mut self,
         images: Tensor<4>,
-        mut watch: impl FnMut(&str, &Tensor<4>),
+        mut watch: impl FnMut(NodeId, &Tensor<4>),
     ) -> Tensor<2> {
-        self.shown(images, Watch::Outputs(&mut watch))
+        self.run(images, Mode::Evaluate, Watch::Outputs(&mut watch))
     }
 
-    /// Forward pass for evaluation that shows what goes into each activation quantizer to `watch`,
-    /// by the quantizer's name.
+    /// Forward pass for evaluation that shows what goes into each activation quantizer, whether or
+    /// not it is in use, to `watch`, by its slot.
     pub fn quantizer_inputs(
         &mut self,
         images: Tensor<4>,
-        mut watch: impl FnMut(&str, &Tensor<4>),
+        mut watch: impl FnMut(usize, &Tensor<4>),
     ) -> Tensor<2> {
-        self.shown(images, Watch::QuantizerInputs(&mut watch))
+        self.run(images, Mode::Evaluate, Watch::QuantizerInputs(&mut watch))
     }
 
-    fn shown<'a>(&'a mut self, images: Tensor<4>, watch: Watch<'a>) -> Tensor<2> {
-        Forward {
+    /// Forward pass for evaluation in float that shows what each batch norm yields to `watch`, by its
+    /// node.
+    pub(crate) fn norm_outputs(
+        &mut self,
+        images: Tensor<4>,
+        mut watch: impl FnMut(NodeId, &Tensor<4>),
+    ) {
+        let quantized = std::mem::replace(&mut self.quantized, false);
+        self.run(images, Mode::Evaluate, Watch::Norms(&mut watch));
+        self.quantized = quantized;
+    }
+
+    fn run<'a>(&'a mut self, images: Tensor<4>, mode: Mode, watch: Watch<'a>) -> Tensor<2> {
+        let nodes = self.graph.nodes.len();
+        let forward = Forward {
             network: self,
-            mode: Mode::Evaluate,
+            mode,
             watch,
-        }
-        .run(images)
+            values: vec![None; nodes],
+        };
+        forward.run(images)
     }
 
-    /// The layer whose parameters or output first hold a non-finite value for these images.
+    /// The parameter or node that first holds a non-finite value for these images.
     pub fn first_non_finite(&mut self, images: Tensor<4>) -> Option<String> {
         let broken = |values: &[f32]| values.iter().any(|v| !v.is_finite());
         if let Some(p) = self.parameters.iter().find(|p| broken(&p.to_vec())) {
             return Some(p.name.clone());
         }
         let mut found = None;
-        let logits = self.watched(images, |name, output| {
+        self.watched(images, |node, output| {
             if found.is_none() && broken(&read(output.clone())) {
-                found = Some(name.to_owned());
+                found = Some(node);
             }
         });
-        found.or_else(|| broken(&read(logits)).then(|| "classifier".to_owned()))
+        found.map(|node| self.graph.nodes[node].name.clone())
     }
 }
 
 impl Forward<'_> {
-    fn run(&mut self, images: Tensor<4>) -> Tensor<2> {
-        let mut x = images;
-        let modules = std::mem::take(&mut self.network.modules);
-        for module in &modules {
-            x = match module {
-                Module::Unit(unit) => self.unit(unit, x, None, Input::Plain),
-                Module::Block(block) => self.block(block, x),
+    fn run(mut self, images: Tensor<4>) -> Tensor<2> {
+        let (graph, plan) = (self.network.graph.clone(), self.network.plan.clone());
+        let [samples, ..] = images.dims();
+        self.values[0] = Some(images);
+        for step in &plan.steps {
+            let y = match step.fused {
+                Some(fused) => self.fused(&graph, step, fused),
+                None => self.single(&graph, step),
             };
+            if let Watch::Outputs(watch) = &mut self.watch {
+                watch(step.output, &y);
+            }
+            for value in &step.frees {
+                self.values[*value] = None;
+            }
+            self.values[step.output] = Some(y);
         }
-        self.network.modules = modules;
-        self.classify(x)
+        let logits = self.value(graph.output());
+        logits.reshape([samples, graph.classes()])
     }
 
-    fn block(&mut self, block: &Block, x: Tensor<4>) -> Tensor<4> {
-        let (around, input) = match &block.around {
-            Around::Identity => (x.clone(), Input::Residual),
-            Around::Subsample { stride, extra } => {
-                let around = kernels::subsample(x.clone(), *stride, *extra);
-                (around, Input::Plain)
+    fn value(&self, node: NodeId) -> Tensor<4> {
+        let value = self.values[node].clone();
+        value.expect("a plan frees no value before its last reader")
+    }
+
+    /// A node by itself, and its quantizer.
+    fn single(&mut self, graph: &Graph, step: &Step) -> Tensor<4> {
+        let node = &graph.nodes[step.output];
+        let input = || self.value(*node.inputs.first().unwrap_or(&0));
+        let mut clip = None;
+        let y = match &node.operation {
+            Operation::Input => input(),
+            Operation::Clip { low, high } => {
+                clip = Some((*low, *high));
+                input()
             }
-            Around::Projection(unit) => {
-                let around = self.unit(unit, x.clone(), None, Input::Plain);
-                (around, Input::Plain)
+            Operation::BatchNorm { .. } => unreachable!("a batch norm is a fused step"),
+            Operation::Convolution {
+                weight,
+                bias,
+                window,
+                groups,
+            } => {
+                let residual = if step.onto_residual {
+                    Input::Residual
+                } else {
+                    Input::Plain
+                };
+                self.convolution(input(), *weight, *bias, window, *groups, residual)
             }
+            Operation::Affine { weight, bias } => self.affine(input(), *weight, *bias),
+            Operation::Function(function) => apply(*function, input()),
+            Operation::Scale { scale, shift } => {
+                let x = input();
+                let numbers = |values: &[f32]| numbers(values, &x.device());
+                let (scale, shift) = (numbers(scale), numbers(shift));
+                x * scale + shift
+            }
+            Operation::Add => input() + self.value(node.inputs[1]),
+            Operation::Multiply => input() * self.value(node.inputs[1]),
+            Operation::Concatenate => {
+                Tensor::cat(node.inputs.iter().map(|i| self.value(*i)).collect(), 1)
+            }
+            Operation::MaxPool(window) => max_pool2d(
+                input(),
+                MaxPoolOptions::new(window.kernel)
+                    .with_stride(window.stride)
+                    .with_dilation(window.dilation)
+                    .with_padding_pairs(window.padding.map(|[a, b]| (a, b)))
+                    .with_ceil_mode(window.ceil),
+            ),
+            Operation::AveragePool {
+                window,
+                count_padding,
+            } => avg_pool2d(
+                input(),
+                AvgPoolOptions::new(window.kernel)
+                    .with_stride(window.stride)
+                    .with_padding_pairs(window.padding.map(|[a, b]| (a, b)))
+                    .with_count_include_pad(*count_padding)
+                    .with_ceil_mode(window.ceil),
+            ),
+            Operation::GlobalAverage => {
+                let x = input();
+                let [n, c, h, w] = x.dims();
+                x.reshape([n, c, h * w]).mean_dim(2).reshape([n, c, 1, 1])
+            }
+            Operation::Reshape([c, h, w]) => {
+                let x = input();
+                let [n, ..] = x.dims();
+                x.reshape([n, *c, *h, *w])
+            }
+            Operation::Subsample { stride, extra } => kernels::subsample(input(), *stride, *extra),
+            Operation::Shuffle { groups } => {
+                let x = input();
+                let [n, c, h, w] = x.dims();
+                x.reshape([n, *groups, c / groups, h, w])
+                    .swap_dims(1, 2)
+                    .reshape([n, c, h, w])
+            }
+            Operation::Slice { start, end } => input().slice(s![.., *start..*end]),
+            Operation::Pad { padding } => padded(input(), *padding),
         };
-        let x = self.unit(&block.first, x, None, input);
-        self.unit(&block.second, x, Some(around), Input::Plain)
+        let slot = self.network.placement.of_node[step.output];
+        self.finish(y, clip, slot)
     }
 
-    fn unit(
+    /// Clip and quantizer of a value, where it has them.
+    fn finish(
         &mut self,
-        unit: &Unit,
-        x: Tensor<4>,
-        residual: Option<Tensor<4>>,
-        input: Input,
+        mut z: Tensor<4>,
+        clip: Option<(f32, f32)>,
+        slot: Option<usize>,
     ) -> Tensor<4> {
-        let weight = self
-            .weight(unit.weight, unit.weight_slot)
-            .reshape(unit.weight_shape);
-        let x = kernels::convolution(x, weight, unit.geometry, input);
-        let activation = match unit.activation {
-            UnitActivation::Identity => Activation::Identity,
-            UnitActivation::Relu(Some(slot)) if self.network.quantized => {
-                Activation::Quantize(self.network.slots[slot].grid())
+        let grid = self.grid(slot);
+        if let Some((low, high)) = clip
+            && !grid.is_some_and(|grid| absorbs(&grid, low, high))
+        {
+            z = clipped(z, low, high);
+        }
+        if let (Watch::QuantizerInputs(watch), Some(slot)) = (&mut self.watch, slot) {
+            watch(slot, &z);
+        }
+        match (grid, slot) {
+            (Some(grid), Some(slot)) => kernels::fake_quantize(z, self.sums(slot), grid),
+            _ => z,
+        }
+    }
+
+    /// The levels of a quantizer in use.
+    fn grid(&self, slot: Option<usize>) -> Option<Grid> {
+        let slot = slot.filter(|_| self.network.quantized)?;
+        Some(self.network.slots[slot].grid())
+    }
+
+    /// A batch norm with what the plan joined to it.
+    fn fused(&mut self, graph: &Graph, step: &Step, fused: Fused) -> Tensor<4> {
+        let Operation::BatchNorm {
+            gamma,
+            beta,
+            norm,
+            epsilon,
+            momentum,
+        } = graph.nodes[fused.norm].operation
+        else {
+            unreachable!("a fused step begins with a batch norm")
+        };
+        let x = self.value(graph.nodes[fused.norm].inputs[0]);
+        let slot = self.network.placement.of_node[step.output];
+        let grid = self.grid(slot);
+        let clip = fused.clip.map(|clip| match graph.nodes[clip].operation {
+            Operation::Clip { low, high } => (low, high),
+            _ => unreachable!("the plan joins clips alone"),
+        });
+        // Where someone looks between norm and quantizer, they are two operations.
+        let looks = match &self.watch {
+            Watch::QuantizerInputs(_) => slot.is_some(),
+            Watch::Norms(_) => true,
+            Watch::Nothing | Watch::Outputs(_) => false,
+        };
+        let (activation, rest) = match (clip, grid) {
+            _ if looks => (Activation::Identity, true),
+            (None, None) => (Activation::Identity, false),
+            (None, Some(grid)) => (Activation::Quantize(grid), false),
+            (Some((low, high)), Some(grid)) if absorbs(&grid, low, high) => {
+                (Activation::Quantize(grid), false)
             }
-            UnitActivation::Relu(_) => Activation::Relu,
+            (Some((low, high)), grid) => (joined(low, high), grid.is_some()),
         };
-        let gamma = self.parameter(unit.gamma);
-        let sums = match unit.activation {
-            UnitActivation::Relu(Some(slot)) => self.sums(slot),
+        let gamma = self.parameter(gamma);
+        let sums = match (&activation, slot) {
+            (Activation::Quantize(_), Some(slot)) => self.sums(slot),
             _ => gamma.clone().detach(),
-        };
-        let statistics = match self.mode {
-            Mode::Train | Mode::Measure | Mode::Estimate { .. } => None,
-            Mode::Evaluate => Some(self.network.running[unit.running].statistics.clone()),
         };
         let count = {
             let [n, _, h, w] = x.dims();
             (n * h * w) as f32
         };
+        let residual = fused.residual.map(|node| self.value(node));
+        let (residual, late) = match self.watch {
+            Watch::Norms(_) => (None, residual),
+            _ => (residual, None),
+        };
         let inputs = NormInputs {
             residual,
             gamma,
-            beta: self.parameter(unit.beta),
+            beta: self.parameter(beta),
             sums,
-            statistics,
-            epsilon: NORM_EPSILON,
+            statistics: match self.mode {
+                Mode::Train | Mode::Measure | Mode::Estimate { .. } => None,
+                Mode::Evaluate => Some(self.network.running[norm].statistics.clone()),
+            },
+            epsilon,
             moments: self.network.moments,
         };
-        let (y, statistics) = self.norm(unit, x, inputs, activation);
+        let (mut y, statistics) = kernels::norm_activation(x, inputs, activation);
+        if let Watch::Norms(watch) = &mut self.watch {
+            watch(fused.norm, &y);
+        }
+        if let Some(late) = late {
+            y = y + late;
+        }
         match self.mode {
-            Mode::Train => self.follow(unit.running, statistics.inner(), count, RUNNING_MOMENTUM),
+            Mode::Train => self.follow(norm, statistics.inner(), count, momentum),
             // The mean over the batches so far.
             Mode::Estimate { batch } => {
                 let keep = batch as f32 / (batch + 1) as f32;
-                self.follow(unit.running, statistics, count, keep);
+                self.follow(norm, statistics, count, keep);
             }
             Mode::Evaluate | Mode::Measure => {}
         }
-        if let Watch::Outputs(watch) = &mut self.watch {
-            watch(&self.network.running[unit.running].name, &y);
+        if !rest {
+            return y;
         }
-        y
+        self.finish(y, clip.filter(|_| looks), slot)
     }
 
-    /// Batch norm and activation in one; in two where someone looks between them.
-    fn norm(
-        &mut self,
-        unit: &Unit,
+    fn convolution(
+        &self,
         x: Tensor<4>,
-        inputs: NormInputs,
-        activation: Activation,
-    ) -> (Tensor<4>, Tensor<2>) {
-        match (&mut self.watch, activation, unit.activation) {
-            (
-                Watch::QuantizerInputs(watch),
-                Activation::Quantize(grid),
-                UnitActivation::Relu(Some(slot)),
-            ) => {
-                let sums = inputs.sums.clone();
-                let (z, statistics) = kernels::norm_activation(x, inputs, Activation::Identity);
-                watch(&self.network.slots[slot].name, &z);
-                (kernels::fake_quantize(z, sums, grid), statistics)
+        weight: usize,
+        bias: Option<usize>,
+        window: &Window,
+        groups: usize,
+        input: Input,
+    ) -> Tensor<4> {
+        let (x, padding, input) = match window.symmetric_padding() {
+            Some(padding) => (x, padding, input),
+            // (The padded value is another one: it has one reader.)
+            None => (padded(x, window.padding), [0; 2], Input::Plain),
+        };
+        let geometry = Geometry {
+            stride: window.stride,
+            padding,
+            dilation: window.dilation,
+            groups,
+            in_order: self.network.rules == Rules::PublishedCode,
+        };
+        let y = kernels::convolution(x, self.weight(weight), geometry, input);
+        match bias {
+            Some(bias) => {
+                let bias: Tensor<1> = self.quantized_parameter(bias);
+                let [channels] = bias.dims();
+                y + bias.reshape([1, channels, 1, 1])
             }
-            _ => kernels::norm_activation(x, inputs, activation),
+            None => y,
         }
     }
 
-    fn classify(&self, x: Tensor<4>) -> Tensor<2> {
-        let c = &self.network.classifier;
-        let [n, channels, h, w] = x.dims();
-        let pooled = x
-            .reshape([n, channels, h * w])
-            .mean_dim(2)
-            .reshape([n, channels]);
-        let weight = self.weight(c.weight, c.weight_slot).reshape(c.shape);
-        let bias = self.weight(c.bias, c.bias_slot).reshape([1, c.shape[0]]);
-        pooled.matmul(weight.transpose()) + bias
+    fn affine(&self, x: Tensor<4>, weight: usize, bias: Option<usize>) -> Tensor<4> {
+        let [samples, features, ..] = x.dims();
+        let flat = self.quantized_parameter(weight);
+        let [elements] = flat.dims();
+        let outputs = elements / features;
+        let weight = flat.reshape([outputs, features]);
+        let y = x.reshape([samples, features]).matmul(weight.transpose());
+        let y = match bias {
+            Some(bias) => y + self.quantized_parameter(bias).reshape([1, outputs]),
+            None => y,
+        };
+        y.reshape([samples, outputs, 1, 1])
+    }
+
+    /// A convolution's weights in their shape, quantized where that is in use.
+    fn weight(&self, index: usize) -> Tensor<4> {
+        let shape = &self.network.parameters[index].shape;
+        let shape: [usize; 4] = [shape[0], shape[1], shape[2], shape[3]];
+        self.quantized_parameter(index).reshape(shape)
     }
 
     /// A parameter, quantized where it has a slot in use.
-    fn weight(&self, index: usize, slot: Option<usize>) -> Tensor<1> {
+    fn quantized_parameter(&self, index: usize) -> Tensor<1> {
         let value = self.parameter(index);
-        match slot {
-            Some(slot) if self.network.quantized => {
-                kernels::fake_quantize(value, self.sums(slot), self.network.slots[slot].grid())
-            }
+        let slot = self.network.placement.of_parameter[index];
+        match (self.grid(slot), slot) {
+            (Some(grid), Some(slot)) => kernels::fake_quantize(value, self.sums(slot), grid),
             _ => value,
         }
     }
@@ -259,4 +421,50 @@ impl Forward<'_> {
         let running = &mut self.network.running[index].statistics;
         *running = running.clone() * keep + new;
     }
+}
+
+/// Whether a quantizer clips all that the bounds clip: they then change neither values nor gradients.
+fn absorbs(grid: &Grid, low: f32, high: f32) -> bool {
+    low == 0.0 && !grid.signed && grid.q_max <= high
+}
+
+/// The activation that a norm takes along for these bounds.
+fn joined(low: f32, high: f32) -> Activation {
+    if low == 0.0 && high == f32::INFINITY {
+        Activation::Relu
+    } else {
+        Activation::Clip { low, high }
+    }
+}
+
+fn clipped(x: Tensor<4>, low: f32, high: f32) -> Tensor<4> {
+    match (low, high) {
+        (0.0, f32::INFINITY) => activation::relu(x),
+        (low, f32::INFINITY) => x.clamp_min(low),
+        (f32::NEG_INFINITY, high) => x.clamp_max(high),
+        (low, high) => x.clamp(low, high),
+    }
+}
+
+fn apply(function: Function, x: Tensor<4>) -> Tensor<4> {
+    match function {
+        Function::Sigmoid => activation::sigmoid(x),
+        Function::HardSigmoid { alpha, beta } => (x * alpha + beta).clamp(0.0, 1.0),
+        Function::HardSwish => x.clone() * (x / 6.0 + 0.5).clamp(0.0, 1.0),
+        Function::LeakyRelu { slope } => activation::leaky_relu(x, slope.into()),
+        Function::Tanh => x.tanh(),
+    }
+}
+
+/// One number, or one per channel, to go over a value.
+fn numbers(values: &[f32], device: &Device) -> Tensor<4> {
+    Tensor::from_data(
+        TensorData::new(values.to_vec(), [1, values.len(), 1, 1]),
+        device,
+    )
+}
+
+fn padded(x: Tensor<4>, [rows, columns]: [[usize; 2]; 2]) -> Tensor<4> {
+    let pair = |[a, b]: [usize; 2]| (a, b);
+    x.pad([pair(rows), pair(columns)], PadMode::Constant(0.0))
 }

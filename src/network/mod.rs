@@ -1,35 +1,32 @@
-//! Quantized layers and the models built from them.
+//! A graph with values: parameters on a device, quantizers, and the plan executed.
 //!
 //! Doors:
-//! - [`Network`]: parameters, quantizers and the forward pass; built from a [`Model`].
+//! - [`Network`]: parameters, quantizers and the forward pass of a [`Graph`].
 //! - [`Slot`]: one quantizer in network order, with its name, role and current parameters.
 //! - [`Parameter`]: one learned tensor, flat, with its name, kind and shape.
 //! - [`weights`]: names and layouts of other programs' weights, as safetensors.
 //!
 //! A network knows nothing of optimizers, budgets or screens.
 
-mod build;
 mod forward;
-mod kind;
-mod model;
 mod parameter;
 pub mod weights;
 
-pub use build::{Quantization, QuantizerPlan};
 pub use forward::{Forward, Mode};
-pub use kind::LayerKind;
-pub use model::{Model, Shortcut};
 pub(crate) use parameter::read as read_tensor;
-pub use parameter::{Kind, Parameter, Running, Slot};
+pub use parameter::{Parameter, Running, Slot};
 
-use burn::tensor::Device;
+use std::sync::Arc;
 
-use crate::kernels::{Geometry, Moments};
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::Rng;
+use rand_distr::{Distribution, StandardNormal};
+
+use crate::graph::{Account, Built, Graph, Kind, Placement, Plan, Quantization, Values, place};
+use crate::kernels::Moments;
 use crate::quantizer::Rules;
-use crate::quantizer::memory::{FLOAT_BITS, Multiplication, Role, Stored, Usage};
-
-/// Added to the variance in every batch norm.
-pub const NORM_EPSILON: f32 = 1e-5;
+use crate::quantizer::memory::{Multiplication, Stored, Usage};
+use parameter::leaf;
 
 /// A network with its parameters and quantizers.
 pub struct Network {
@@ -41,78 +38,56 @@ pub struct Network {
     pub slots: Vec<Slot>,
     /// Whether the quantizers are in use; a float phase leaves them out.
     pub quantized: bool,
-    modules: Vec<Module>,
-    classifier: Classifier,
-    stored: Vec<StoredTensor>,
-    multiplications: Vec<Multiplication>,
+    graph: Arc<Graph>,
+    placement: Placement,
+    plan: Arc<Plan>,
+    account: Account,
     /// How batch norms sum their statistics.
     moments: Moments,
     device: Device,
     rules: Rules,
 }
 
-/// A stored tensor and the slot that decides its bitwidth.
-#[derive(Debug, Clone, Copy)]
-struct StoredTensor {
-    role: Role,
-    elements: usize,
-    slot: Option<usize>,
-}
-
-enum Module {
-    Unit(Unit),
-    Block(Box<Block>),
-}
-
-/// Convolution, batch norm, activation. Indices point into the network's lists.
-struct Unit {
-    weight: usize,
-    weight_shape: [usize; 4],
-    weight_slot: Option<usize>,
-    geometry: Geometry,
-    gamma: usize,
-    beta: usize,
-    running: usize,
-    activation: UnitActivation,
-}
-
-#[derive(Clone, Copy)]
-enum UnitActivation {
-    Identity,
-    /// ReLU, quantized where a slot is given.
-    Relu(Option<usize>),
-}
-
-/// Two units and a shortcut around them.
-struct Block {
-    first: Unit,
-    second: Unit,
-    around: Around,
-}
-
-enum Around {
-    Identity,
-    /// Type A: every `stride`-th pixel, zeros for the `extra` channels.
-    Subsample {
-        stride: usize,
-        extra: usize,
-    },
-    /// Types B and C: 1x1 convolution and batch norm.
-    Projection(Box<Unit>),
-}
-
-struct Classifier {
-    weight: usize,
-    shape: [usize; 2],
-    weight_slot: Option<usize>,
-    bias: usize,
-    bias_slot: Option<usize>,
-}
-
 impl Network {
+    /// A network with the values that came with its graph; where there are none, He-normal weights
+    /// drawn from `rng`.
+    pub fn new(
+        built: &Built,
+        quantization: &Quantization,
+        device: &Device,
+        rng: &mut impl Rng,
+    ) -> Self {
+        let graph = &built.graph;
+        let placement = place(graph, quantization);
+        let plan = Plan::new(graph, &placement);
+        let account = Account::new(graph, quantization, &placement, &plan);
+        let slots = placement.quantizers.iter().map(|q| Slot::new(q, device));
+        Self {
+            parameters: parameters(graph, &built.values, device, rng),
+            running: running(graph, &built.values, device),
+            slots: slots.collect(),
+            quantized: !placement.quantizers.is_empty(),
+            graph: Arc::new(graph.clone()),
+            placement,
+            plan: Arc::new(plan),
+            account,
+            moments: match quantization.rules {
+                Rules::Paper => Moments::Exact,
+                Rules::PublishedCode => Moments::Sequential,
+            },
+            device: device.clone(),
+            rules: quantization.rules,
+        }
+    }
+
     /// The device that it computes on (with autodiff).
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Its structure.
+    pub fn graph(&self) -> &Arc<Graph> {
+        &self.graph
     }
 
     /// The rule set that it was built for.
@@ -122,49 +97,126 @@ impl Network {
 
     /// Bits of every stored tensor now.
     pub fn stored(&self) -> Vec<Stored> {
-        self.stored
-            .iter()
-            .map(|s| self.resolve(s, |slot| slot.grid().bits))
-            .collect()
+        self.account.resolve(|slot| self.bits(slot))
+    }
+
+    fn bits(&self, slot: usize) -> f64 {
+        if self.quantized {
+            self.slots[slot].grid().bits
+        } else {
+            crate::quantizer::memory::FLOAT_BITS
+        }
     }
 
     /// The smallest usage that the bitwidth clamps allow.
     pub fn least_usage(&self) -> Usage {
-        let least = |s: &StoredTensor| self.resolve(s, Slot::least_bits);
-        let stored: Vec<Stored> = self.stored.iter().map(least).collect();
-        Usage::of(&stored, &self.multiplications)
-    }
-
-    fn resolve(&self, s: &StoredTensor, bits: impl Fn(&Slot) -> f64) -> Stored {
-        let bits = match s.slot {
-            Some(slot) if self.quantized => bits(&self.slots[slot]),
-            _ => FLOAT_BITS,
-        };
-        Stored {
-            role: s.role,
-            elements: s.elements,
-            bits,
-        }
+        self.account.usage(|slot| self.slots[slot].least_bits())
     }
 
     /// The slot behind every stored tensor, in the order of [`Self::stored`].
     pub fn stored_slots(&self) -> Vec<Option<usize>> {
-        self.stored.iter().map(|s| s.slot).collect()
+        let stored = self.account.stored.iter();
+        stored.map(|s| s.quantizer).collect()
     }
 
     /// Layers' multiply-accumulates, as indices into [`Self::stored`].
     pub fn multiplications(&self) -> &[Multiplication] {
-        &self.multiplications
+        &self.account.multiplications
     }
 
     /// Memory and bit operations now.
     pub fn usage(&self) -> Usage {
-        Usage::of(&self.stored(), &self.multiplications)
+        self.account.usage(|slot| self.bits(slot))
     }
 
     /// Number of learned weights and biases that count as stored (without batch norm).
     pub fn stored_weights(&self) -> usize {
-        let weights = self.stored.iter().filter(|s| s.role != Role::Activation);
+        let stored = self.account.stored.iter();
+        let weights = stored.filter(|s| s.role != crate::quantizer::memory::Role::Activation);
         weights.map(|s| s.elements).sum()
     }
+
+    /// Gives a batch norm (scale, shift, statistics by index) other values: scale and shift, means
+    /// and variances.
+    pub(crate) fn set_norm(
+        &mut self,
+        [gamma, beta, norm]: [usize; 3],
+        [scale, shift]: [Vec<f32>; 2],
+        [means, variances]: [Vec<f32>; 2],
+    ) {
+        let channels = means.len();
+        self.parameters[gamma].value = leaf(scale, &self.device);
+        self.parameters[beta].value = leaf(shift, &self.device);
+        let data = TensorData::new([means, variances].concat(), [2, channels]);
+        self.running[norm].statistics = Tensor::from_data(data, &self.device.clone().inner());
+    }
+
+    /// Largest magnitude of the parameter that a quantizer is initialised from; `None` for activations.
+    pub fn largest_weight(&self, slot: usize) -> Option<f64> {
+        let values = self.parameters[self.slots[slot].source?].to_vec();
+        let largest = values.iter().fold(0f32, |m, v| m.max(v.abs()));
+        Some(largest.into())
+    }
+}
+
+fn parameters(
+    graph: &Graph,
+    values: &Values,
+    device: &Device,
+    rng: &mut impl Rng,
+) -> Vec<Parameter> {
+    let initial = |p: &crate::graph::Parameter, rng: &mut _| {
+        let elements = p.shape.iter().product();
+        match p.kind {
+            Kind::Weight => normal(p, rng),
+            Kind::Gamma => vec![1.0; elements],
+            Kind::Bias | Kind::Beta => vec![0.0; elements],
+        }
+    };
+    graph
+        .parameters
+        .iter()
+        .map(|p| {
+            let given = values.get(&p.name).cloned();
+            let values = given.unwrap_or_else(|| initial(p, rng));
+            Parameter {
+                name: p.name.clone(),
+                kind: p.kind,
+                shape: p.shape.clone(),
+                value: leaf(values, device),
+            }
+        })
+        .collect()
+}
+
+/// He-normal: variance two over the number of inputs.
+fn normal(parameter: &crate::graph::Parameter, rng: &mut impl Rng) -> Vec<f32> {
+    let fan_in: usize = parameter.shape[1..].iter().product();
+    let deviation = (2.0 / fan_in as f64).sqrt();
+    let elements: usize = parameter.shape.iter().product();
+    (0..elements)
+        .map(|_| {
+            let draw: f64 = StandardNormal.sample(rng);
+            (draw * deviation) as f32
+        })
+        .collect()
+}
+
+fn running(graph: &Graph, values: &Values, device: &Device) -> Vec<Running> {
+    let inner = device.clone().inner();
+    graph
+        .norms
+        .iter()
+        .map(|norm| {
+            let row = |entry: usize, otherwise: f32| {
+                let given = values.get(&norm.entries[entry]).cloned();
+                given.unwrap_or_else(|| vec![otherwise; norm.channels])
+            };
+            let rows = [row(0, 0.0), row(1, 1.0)].concat();
+            Running {
+                entries: norm.entries.clone(),
+                statistics: Tensor::from_data(TensorData::new(rows, [2, norm.channels]), &inner),
+            }
+        })
+        .collect()
 }

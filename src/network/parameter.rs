@@ -2,22 +2,9 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::LayerKind;
+use crate::graph::{Initial, Kind, LayerKind, Placed};
 use crate::quantizer::memory::Role;
 use crate::quantizer::{Grid, Quantizer, Sums};
-
-/// What a parameter is; weight decay and learning rates go by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// Weights of a convolution `[o, i, kh, kw]` or the classifier `[o, i]`.
-    Weight,
-    /// Bias of the classifier.
-    Bias,
-    /// Scale of a batch norm.
-    Gamma,
-    /// Shift of a batch norm.
-    Beta,
-}
 
 /// One learned tensor. It is kept flat, so that the optimizer, checkpoints and the probe treat all
 /// of them alike; the forward pass gives it its shape.
@@ -65,8 +52,8 @@ pub(super) fn leaf(values: Vec<f32>, device: &Device) -> Tensor<1> {
 
 /// Running mean and variance of a batch norm, `[2, c]`, on the device without a graph.
 pub struct Running {
-    /// Name of the layer.
-    pub name: String,
+    /// Names of the two rows in files of weights.
+    pub entries: [String; 2],
     /// Row 0 the means, row 1 the unbiased variances.
     pub statistics: Tensor<2>,
 }
@@ -81,33 +68,36 @@ pub struct Slot {
     pub kind: LayerKind,
     /// Elements it quantizes (of one sample for activations).
     pub elements: usize,
+    /// The learned tensor that it quantizes first; `None` for activations.
+    pub parameter: Option<usize>,
+    /// The learned tensor that it is initialised from.
+    pub source: Option<usize>,
     /// Parametrization, sign, rules, clamps.
     pub quantizer: Quantizer,
     /// The two parameters (the float masters).
     pub parameters: [f64; 2],
+    /// Where they start.
+    pub initial: Initial,
+    /// Bitwidth that initialisation aims at.
+    pub bits: f64,
     /// Leaf `[4]` whose gradient carries [`Sums`] out of the backward pass.
     pub sums: Tensor<1>,
 }
 
 impl Slot {
-    pub(super) fn new(
-        name: String,
-        role: Role,
-        kind: LayerKind,
-        elements: usize,
-        quantizer: Quantizer,
-        parameters: [f64; 2],
-        device: &Device,
-    ) -> Self {
-        let sums = leaf(vec![0.0; Sums::LEN], device);
+    pub(super) fn new(placed: &Placed, device: &Device) -> Self {
         Self {
-            name,
-            role,
-            kind,
-            elements,
-            quantizer,
-            parameters,
-            sums,
+            name: placed.name.clone(),
+            role: placed.role,
+            kind: placed.kind,
+            elements: placed.elements,
+            parameter: placed.parameter,
+            source: placed.source,
+            quantizer: placed.plan.quantizer.clone(),
+            parameters: placed.plan.parameters(),
+            initial: placed.plan.initial,
+            bits: placed.plan.bits,
+            sums: leaf(vec![0.0; Sums::LEN], device),
         }
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::experiment::Experiment;
-use crate::network::LayerKind;
+use crate::graph::LayerKind;
 use crate::quantizer::Parametrization;
 use crate::quantizer::memory::{Resource, Role, Usage};
 

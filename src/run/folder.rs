@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +10,8 @@ use super::disk::{sweep, write_whole};
 use super::event::{Event, Parent, Split};
 use super::lock::RunLock;
 use super::log::{LogError, LogReader};
+use crate::experiment::Experiment;
+use crate::graph::Architecture;
 
 /// How a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,6 +199,42 @@ impl RunFolder {
     /// The resolved experiment.
     pub fn experiment(&self) -> PathBuf {
         self.0.join("experiment.toml")
+    }
+
+    /// The run whose checkpoint a file is.
+    pub fn of_checkpoint(checkpoint: &Path) -> Option<Self> {
+        Self::open(checkpoint.parent()?.parent()?).ok()
+    }
+
+    /// The run's own copy of the file that its network came from.
+    pub fn model(&self) -> PathBuf {
+        self.0.join("model.onnx")
+    }
+
+    /// The experiment with the run's own copy of its network's file, where it has one: the file that
+    /// it was made from may be gone, or another one by now.
+    pub fn with_own_model(&self, experiment: &Arc<Experiment>) -> Arc<Experiment> {
+        let own = self.model();
+        let mut experiment = experiment.clone();
+        if own.is_file()
+            && let Architecture::File { path, .. } = &mut Arc::make_mut(&mut experiment).model
+        {
+            *path = own;
+        }
+        experiment
+    }
+
+    /// Copies the file that an experiment's network comes from.
+    ///
+    /// # Errors
+    /// Where it cannot be read or written.
+    pub fn keep_model(&self, experiment: &Experiment) -> io::Result<()> {
+        match &experiment.model {
+            Architecture::File { path, .. } if *path != self.model() => {
+                write_whole(&self.model(), &std::fs::read(path)?)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The experiment file as its user wrote it.

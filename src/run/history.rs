@@ -619,7 +619,7 @@ mod tests {
 
     #[test]
     fn no_line_is_drawn_over_the_gap_of_a_resumed_run() {
-        use crate::network::LayerKind;
+        use crate::graph::LayerKind;
         use crate::quantizer::Parametrization;
         let layers = vec![LayerInfo {
             name: "conv".into(),

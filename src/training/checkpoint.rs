@@ -241,7 +241,7 @@ impl Checkpoint {
             }
         }
         self.take_moments(network, optimizer);
-        network.load_weights(path, self.weights)?;
+        network.load_weights(path, self.weights, false)?;
         network.quantized = state.quantized;
         for (slot, parameters) in network.slots.iter_mut().zip(&state.slots) {
             slot.parameters = parameters.parameters;

@@ -1,39 +1,82 @@
-//! What can be said of an experiment before it runs: the budgets, resolved and in reach.
+//! What can be said of an experiment before it runs: its network's layers, memory and bit operations,
+//! and whether its budgets are in reach. No weight is allocated.
 
-use rand::SeedableRng;
-
-use crate::device::{Engine, burn_device};
+use crate::dataset::{DataError, DataShape};
 use crate::experiment::Experiment;
-use crate::network::Network;
-use crate::quantizer::memory::Usage;
+use crate::graph::{Account, Graph, GraphError, Placement, Plan, StoredTensor, place};
+use crate::quantizer::memory::{FLOAT_BITS, Usage};
 
-/// Memory of an experiment's network: now, in float, and the least that its clamps allow.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Budgeted {
-    /// At the initial bitwidths.
-    pub initial: Usage,
-    /// At the least bitwidths.
-    pub least: Usage,
-    /// Name, elements, initial bits and kB of every stored tensor that has a quantizer.
-    pub layers: Vec<(String, usize, f64, f64)>,
+/// An experiment's network without its values.
+#[derive(Debug)]
+pub struct Outline {
+    /// The network.
+    pub graph: Graph,
+    /// Its quantizers.
+    pub placement: Placement,
+    /// What it stores and multiplies.
+    pub account: Account,
+    /// Shape of the data.
+    pub data: DataShape,
+    /// Where the data is not there: the shape is what the experiment declares.
+    pub missing: Option<DataError>,
+    /// What a reader should know of the network.
+    pub notes: Vec<String>,
 }
 
-/// Resolves memory per layer without data.
-pub fn resolved_budgets(experiment: &Experiment) -> Budgeted {
-    let network = outline(experiment);
-    let layers = network
-        .stored()
-        .iter()
-        .zip(network.stored_slots())
-        .filter_map(|(stored, slot)| {
-            let name = network.slots[slot?].name.clone();
-            Some((name, stored.elements, stored.bits, stored.kilobytes()))
+impl Outline {
+    /// Of an experiment; of its data, the shape alone is read.
+    ///
+    /// # Errors
+    /// Where the network cannot be built.
+    pub fn of(experiment: &Experiment) -> Result<Self, GraphError> {
+        let (data, missing) = crate::dataset::shape(experiment);
+        let built = experiment.model.graph(data.picture, data.classes)?;
+        let quantization = experiment.quantization();
+        let placement = place(&built.graph, &quantization);
+        let plan = Plan::new(&built.graph, &placement);
+        let account = Account::new(&built.graph, &quantization, &placement, &plan);
+        Ok(Self {
+            graph: built.graph,
+            placement,
+            account,
+            data,
+            missing,
+            notes: built.notes,
         })
-        .collect();
-    Budgeted {
-        initial: network.usage(),
-        least: network.least_usage(),
-        layers,
+    }
+
+    /// Bits of a quantizer at its initial parameters.
+    pub fn initial_bits(&self, quantizer: usize) -> f64 {
+        let plan = &self.placement.quantizers[quantizer].plan;
+        plan.quantizer.grid(plan.parameters()).bits
+    }
+
+    /// Memory and bit operations at the initial bitwidths.
+    pub fn initial(&self) -> Usage {
+        self.account.usage(|q| self.initial_bits(q))
+    }
+
+    /// The least that the clamps of the bitwidths allow.
+    pub fn least(&self) -> Usage {
+        self.account.usage(|q| {
+            let plan = &self.placement.quantizers[q].plan;
+            if plan.quantizer.is_learned(0) {
+                plan.quantizer.least_bits()
+            } else {
+                self.initial_bits(q)
+            }
+        })
+    }
+
+    /// The same in float.
+    pub fn float(&self) -> Usage {
+        self.account.usage(|_| FLOAT_BITS)
+    }
+
+    /// Every stored tensor with its initial bits.
+    pub fn layers(&self) -> impl Iterator<Item = (&StoredTensor, f64)> {
+        let bits = |s: &StoredTensor| s.quantizer.map_or(FLOAT_BITS, |q| self.initial_bits(q));
+        self.account.stored.iter().map(move |s| (s, bits(s)))
     }
 }
 
@@ -43,7 +86,11 @@ pub fn preflight(experiment: &Experiment) -> Vec<(&'static str, String, String)>
     if experiment.budgets.limits.is_empty() {
         return Vec::new();
     }
-    let least = outline(experiment).least_usage();
+    let Ok(outline) = Outline::of(experiment) else {
+        // What is wrong with the network is said where it is built.
+        return Vec::new();
+    };
+    let least = outline.least();
     let mut problems = Vec::new();
     for (resource, limit, _) in &experiment.budgets.limits {
         let reachable = least.amount(*resource);
@@ -67,20 +114,4 @@ pub fn preflight(experiment: &Experiment) -> Vec<(&'static str, String, String)>
         }
     }
     problems
-}
-
-/// The network's structure; weights are of no interest here.
-fn outline(experiment: &Experiment) -> Network {
-    let device = burn_device(default_engine()).autodiff();
-    let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(0);
-    let quantization = experiment.quantization();
-    Network::build(experiment.model, 10, 32, &quantization, &device, &mut rng)
-}
-
-fn default_engine() -> Engine {
-    if cfg!(feature = "flex") {
-        Engine::Flex
-    } else {
-        Engine::LibTorchCpu
-    }
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::app::{App, Page};
 use super::view;
 use crate::experiment::load_embedded;
-use crate::network::LayerKind;
+use crate::graph::LayerKind;
 use crate::quantizer::Parametrization;
 use crate::quantizer::memory::{Role, Usage};
 use crate::run::{Budget, Event, LayerInfo, LayerRecord, RunFolder, StepRecord};

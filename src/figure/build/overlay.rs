@@ -247,7 +247,7 @@ fn mark_bars(bars: &mut [Bar], theirs: &Scene, ink: Ink) {
 mod tests {
     use super::super::panel_count;
     use super::*;
-    use crate::network::LayerKind;
+    use crate::graph::LayerKind;
     use crate::quantizer::Parametrization;
     use crate::quantizer::memory::Role;
     use crate::run::{Event, LayerInfo, LayerRecord, StepRecord, Times};

@@ -4,7 +4,7 @@ use ratatui::style::{Color, Modifier, Style};
 
 use super::super::scene::Ink;
 use super::super::theme::Theme;
-use crate::network::LayerKind;
+use crate::graph::LayerKind;
 
 /// Characters that lines are drawn with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -109,7 +109,12 @@ impl Palette {
                 ][((t * 4.99) as usize).min(4)],
                 Ink::Kind(kind) => match kind {
                     LayerKind::Convolution => Color::Cyan,
-                    LayerKind::Nonlinearity => Color::Yellow,
+                    LayerKind::Nonlinearity
+                    | LayerKind::Input
+                    | LayerKind::Addition
+                    | LayerKind::Pooling
+                    | LayerKind::Concatenation
+                    | LayerKind::Linear => Color::Yellow,
                     LayerKind::Affine => Color::Magenta,
                     LayerKind::Depthwise => Color::Green,
                     LayerKind::Pointwise => Color::Blue,

@@ -31,6 +31,7 @@ pub(in crate::kernels) fn norm_activation_forward<B: Backend>(
     let y = match &inputs.activation {
         Activation::Identity => z,
         Activation::Relu => z.clone().cut_where_negative(&z),
+        Activation::Clip { low, high } => z.between(*low, *high),
         Activation::Quantize(grid) => quantized(z, grid),
     };
     (B::float_reshape(y.0, shape), statistics)
@@ -91,6 +92,10 @@ pub(in crate::kernels) fn norm_activation_backward<B: Backend>(
         Activation::Relu => {
             let z = parts.before_activation(inputs);
             (g.clone().cut_where_negative(&z), None)
+        }
+        Activation::Clip { low, high } => {
+            let z = parts.before_activation(inputs);
+            (g.clone().cut_outside(&z, *low, *high), None)
         }
         Activation::Quantize(grid) => {
             let z = parts.before_activation(inputs);

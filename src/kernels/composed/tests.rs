@@ -81,7 +81,7 @@ proptest! {
 
     #[test]
     fn the_norm_equals_the_kernel(
-        images in 1usize..4, channels in 1usize..4, size in 2usize..6, kind in 0usize..4,
+        images in 1usize..4, channels in 1usize..4, size in 2usize..6, kind in 0usize..5,
         with_residual in any::<bool>(), seed in 0.0f32..6.0,
     ) {
         let shape = [images, channels, size, size];
@@ -97,6 +97,7 @@ proptest! {
             activation: [
                 Activation::Identity,
                 Activation::Relu,
+                Activation::Clip { low: -0.1, high: 0.6 },
                 quantize(Parametrization::U3),
                 quantize(Parametrization::P3),
             ][kind],

@@ -82,6 +82,24 @@ impl<B: Backend> Values<B> {
         Self(B::float_mask_fill(self.0, mask, Scalar::from(0.0f32)))
     }
 
+    /// Brought between two bounds; what is not a number stays.
+    pub fn between(self, low: f32, high: f32) -> Self {
+        let below = B::float_lower_equal_elem(self.0.clone(), Scalar::from(low), self.mask_type());
+        let raised = Self(B::float_mask_fill(self.0, below, Scalar::from(low)));
+        let mask = raised.mask_type();
+        let above = B::float_greater_equal_elem(raised.0.clone(), Scalar::from(high), mask);
+        Self(B::float_mask_fill(raised.0, above, Scalar::from(high)))
+    }
+
+    /// 0 where `of` is at most `low` or at least `high`.
+    pub fn cut_outside(self, of: &Self, low: f32, high: f32) -> Self {
+        let mask = of.mask_type();
+        let below = B::float_lower_equal_elem(of.0.clone(), Scalar::from(low), mask);
+        let above = B::float_greater_equal_elem(of.0.clone(), Scalar::from(high), mask);
+        let cut = B::float_mask_fill(self.0, below, Scalar::from(0.0f32));
+        Self(B::float_mask_fill(cut, above, Scalar::from(0.0f32)))
+    }
+
     /// 1 where this mask is 0, and the other way round.
     pub fn negated(self) -> Self {
         self.scaled(-1.0).shifted(1.0)

@@ -252,7 +252,8 @@ fn unfold<'a>(e: &Extents, x: &'a [f32], columns: &'a mut Vec<f32>) -> &'a [f32]
     let [height, width] = e.size;
     let [out_height, out_width] = e.output_size();
     let [kernel_height, kernel_width] = e.kernel;
-    let (stride, padding) = (e.geometry.stride, e.geometry.padding);
+    let ([_, stride], [_, padding]) = (e.geometry.stride, e.geometry.padding);
+    let [_, dilation] = e.geometry.dilation;
     columns.resize(e.taps() * out_height * out_width, 0.0);
     let mut rows = columns.chunks_exact_mut(out_width);
     for plane in x.chunks_exact(height * width) {
@@ -265,7 +266,7 @@ fn unfold<'a>(e: &Extents, x: &'a [f32], columns: &'a mut Vec<f32>) -> &'a [f32]
                         continue;
                     };
                     let source = &plane[y * width..(y + 1) * width];
-                    unfold_row(source, row, kx, stride, padding);
+                    unfold_row(source, row, kx * dilation, stride, padding);
                 }
             }
         }
@@ -275,7 +276,8 @@ fn unfold<'a>(e: &Extents, x: &'a [f32], columns: &'a mut Vec<f32>) -> &'a [f32]
 
 /// The row that a kernel's row reads for a row of outputs, where it lies inside.
 fn source_row(e: &Extents, oy: usize, ky: usize) -> Option<usize> {
-    let y = (oy * e.geometry.stride + ky).checked_sub(e.geometry.padding)?;
+    let g = e.geometry;
+    let y = (oy * g.stride[0] + ky * g.dilation[0]).checked_sub(g.padding[0])?;
     (y < e.size[0]).then_some(y)
 }
 
@@ -335,12 +337,14 @@ fn fold(e: &Extents, columns: &[f32], gx: &mut [f32]) {
     let [height, width] = e.size;
     let [out_height, out_width] = e.output_size();
     let [kernel_height, kernel_width] = e.kernel;
-    let (stride, padding) = (e.geometry.stride, e.geometry.padding);
+    let ([_, stride], [_, padding]) = (e.geometry.stride, e.geometry.padding);
+    let [_, dilation] = e.geometry.dilation;
     let mut rows = columns.chunks_exact(out_width);
     for plane in gx.chunks_exact_mut(height * width) {
         for ky in 0..kernel_height {
             for kx in 0..kernel_width {
-                let inside = inside(width, out_width, kx, stride, padding);
+                let tap = kx * dilation;
+                let inside = inside(width, out_width, tap, stride, padding);
                 for oy in 0..out_height {
                     let row = rows.next().expect("one row per tap and output row");
                     let Some(y) = source_row(e, oy, ky) else {
@@ -349,7 +353,7 @@ fn fold(e: &Extents, columns: &[f32], gx: &mut [f32]) {
                     if inside.is_empty() {
                         continue;
                     }
-                    let first = inside.start * stride + kx - padding;
+                    let first = inside.start * stride + tap - padding;
                     let target = &mut plane[y * width + first..(y + 1) * width];
                     let from = &row[inside.clone()];
                     if stride == 1 {

@@ -39,8 +39,8 @@ impl Planes {
             channels: e.input,
             size: e.size,
             output: e.output_size(),
-            stride: e.geometry.stride,
-            padding: e.geometry.padding,
+            stride: e.geometry.stride[0],
+            padding: e.geometry.padding[0],
         }
     }
 
@@ -106,7 +106,8 @@ impl Planes {
 /// Whether this room has a kernel for the shape.
 pub(super) fn fits(e: &Extents) -> bool {
     let g = e.geometry;
-    e.kernel == [3, 3] && (1..=2).contains(&g.stride) && g.groups == 1 && !g.in_order
+    let fits = e.kernel == [3, 3] && (1..=2).contains(&g.stride[0]);
+    fits && g.is_square() && g.groups == 1 && !g.in_order
 }
 
 /// Output channels of the widest block: packed weights are padded to a multiple.

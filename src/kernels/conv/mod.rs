@@ -19,13 +19,15 @@ use burn::tensor::ops::ConvOptions;
 use super::parallel::{Cpu, with_scratch};
 use super::simd::multiversion;
 
-/// Stride, padding and groups of a convolution (both axes alike).
+/// Stride, padding, dilation (height, width) and groups of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     /// Step between outputs, at least 1.
-    pub stride: usize,
-    /// Zeros added on every side.
-    pub padding: usize,
+    pub stride: [usize; 2],
+    /// Zeros added on both sides of an axis.
+    pub padding: [usize; 2],
+    /// Step between taps, at least 1.
+    pub dilation: [usize; 2],
     /// Groups of channels that do not mix.
     pub groups: usize,
     /// Adds up the taps of an output one after the other (channel, row, column), as the published
@@ -35,14 +37,32 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// Output extent along an axis of `input` pixels under a kernel of `kernel`.
-    pub fn output(&self, input: usize, kernel: usize) -> usize {
-        (input + 2 * self.padding - kernel) / self.stride + 1
+    /// One group, both axes alike, sums in any order.
+    pub fn square(stride: usize, padding: usize) -> Self {
+        Self {
+            stride: [stride; 2],
+            padding: [padding; 2],
+            dilation: [1; 2],
+            groups: 1,
+            in_order: false,
+        }
+    }
+
+    /// Whether both axes are alike and taps lie side by side.
+    fn is_square(&self) -> bool {
+        let [[a, b], [c, d]] = [self.stride, self.padding];
+        a == b && c == d && self.dilation == [1; 2]
+    }
+
+    /// Output extent along an axis of `input` pixels under `kernel` taps.
+    pub fn output(&self, axis: usize, input: usize, kernel: usize) -> usize {
+        let reach = (kernel - 1) * self.dilation[axis] + 1;
+        (input + 2 * self.padding[axis] - reach) / self.stride[axis] + 1
     }
 
     /// As burn's own options.
     pub fn options(&self) -> ConvOptions<2> {
-        ConvOptions::new([self.stride; 2], [self.padding; 2], [1; 2], self.groups)
+        ConvOptions::new(self.stride, self.padding, self.dilation, self.groups)
     }
 }
 
@@ -66,7 +86,7 @@ pub struct Extents {
 impl Extents {
     /// Output height and width.
     pub fn output_size(&self) -> [usize; 2] {
-        [0, 1].map(|i| self.geometry.output(self.size[i], self.kernel[i]))
+        [0, 1].map(|i| self.geometry.output(i, self.size[i], self.kernel[i]))
     }
 
     /// Output pixels of one channel.
@@ -109,7 +129,7 @@ impl Extents {
 
     /// A 1x1 convolution of stride 1 without padding: the image is its own column matrix.
     fn is_pointwise(&self) -> bool {
-        self.kernel == [1, 1] && self.geometry.stride == 1 && self.geometry.padding == 0
+        self.kernel == [1, 1] && self.geometry.stride == [1, 1] && self.geometry.padding == [0, 0]
     }
 
     /// The pixels of one group of an image, `[c / groups, h, w]`.
@@ -218,14 +238,15 @@ pub fn input_gradient(
         "the base has the input's length"
     );
     let [height, width] = e.kernel;
-    let padding = e.geometry.padding;
-    if e.geometry.stride == 1 && height == width && padding < height {
+    let [padding, _] = e.geometry.padding;
+    let is_square = e.geometry.is_square() && height == width;
+    if is_square && e.geometry.stride == [1, 1] && padding < height {
         let transposed = Extents {
             input: e.output,
             size: e.output_size(),
             output: e.input,
             geometry: Geometry {
-                padding: height - 1 - padding,
+                padding: [height - 1 - padding; 2],
                 in_order: false,
                 ..e.geometry
             },

@@ -16,7 +16,8 @@ const KX: usize = 3;
 
 /// Whether this room has a kernel for the shape.
 pub(super) fn fits(e: &Extents) -> bool {
-    e.kernel[1] == KX && e.geometry.groups == 1 && !e.geometry.in_order
+    let g = e.geometry;
+    e.kernel[1] == KX && g.is_square() && g.groups == 1 && !g.in_order
 }
 
 /// What the loops need of the shape.
@@ -37,13 +38,13 @@ impl Walk {
         let turned = Turned {
             channels: e.input,
             size: e.size,
-            padding: e.geometry.padding,
-            padded: [0, 1].map(|i| e.size[i] + 2 * e.geometry.padding),
+            padding: e.geometry.padding[0],
+            padded: [0, 1].map(|i| e.size[i] + 2 * e.geometry.padding[i]),
         };
         Self {
             turned,
             lanes: turned.lanes(),
-            stride: e.geometry.stride,
+            stride: e.geometry.stride[0],
             kernel_height: e.kernel[0],
             outputs: e.output,
             output_size: e.output_size(),

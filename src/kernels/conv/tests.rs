@@ -18,10 +18,12 @@ fn reference(e: &Extents, x: &[f32], w: &[f32], mut visit: impl FnMut(usize, usi
                     for (ky, kx) in
                         (0..e.kernel[0]).flat_map(|y| (0..e.kernel[1]).map(move |x| (y, x)))
                     {
-                        let iy =
-                            (oy * e.geometry.stride + ky) as isize - e.geometry.padding as isize;
-                        let ix =
-                            (ox * e.geometry.stride + kx) as isize - e.geometry.padding as isize;
+                        let g = e.geometry;
+                        let tap = |axis: usize, o: usize, k: usize| {
+                            (o * g.stride[axis] + k * g.dilation[axis]) as isize
+                                - g.padding[axis] as isize
+                        };
+                        let (iy, ix) = (tap(0, oy, ky), tap(1, ox, kx));
                         let inside = iy >= 0
                             && ix >= 0
                             && (iy as usize) < e.size[0]
@@ -39,16 +41,6 @@ fn reference(e: &Extents, x: &[f32], w: &[f32], mut visit: impl FnMut(usize, usi
                 }
             }
         }
-    }
-}
-
-/// One group, sums in any order.
-fn plain(stride: usize, padding: usize) -> Geometry {
-    Geometry {
-        stride,
-        padding,
-        groups: 1,
-        in_order: false,
     }
 }
 
@@ -111,7 +103,7 @@ fn compare(e: Extents) -> Result<(), TestCaseError> {
 
 #[test]
 fn a_corner_of_few_products_is_as_exact_as_its_tile() {
-    let geometry = plain(1, 2);
+    let geometry = Geometry::square(1, 2);
     let e = Extents {
         images: 3,
         input: 18,
@@ -131,7 +123,7 @@ proptest! {
         images in 1usize..11, input in 1usize..20, output in 1usize..20,
         size in (1usize..20, 1usize..20), stride in 1usize..4, padding in 0usize..3,
     ) {
-        let geometry = plain(stride, padding);
+        let geometry = Geometry::square(stride, padding);
         let size = [size.0, size.1].map(|s| s.max(3 - 2 * padding.min(1)));
         compare(Extents { images, input, size, output, kernel: [3, 3], geometry })?;
     }
@@ -140,13 +132,23 @@ proptest! {
     fn every_shape_equals_the_reference(
         images in 1usize..11, groups in 1usize..4, input in 1usize..4, output in 1usize..4,
         size in (1usize..9, 1usize..9), kernel in (1usize..6, 1usize..6),
-        stride in 1usize..4, padding in 0usize..3, in_order in any::<bool>(),
+        stride in (1usize..4, 1usize..4), padding in (0usize..3, 0usize..3),
+        dilation in (1usize..3, 1usize..3), in_order in any::<bool>(),
     ) {
-        let least = |kernel: usize| kernel.saturating_sub(2 * padding).max(1);
-        let size = [size.0.max(least(kernel.0)), size.1.max(least(kernel.1))];
+        let least = |kernel: usize, dilation: usize, padding: usize| {
+            ((kernel - 1) * dilation + 1).saturating_sub(2 * padding).max(1)
+        };
+        let size = [
+            size.0.max(least(kernel.0, dilation.0, padding.0)),
+            size.1.max(least(kernel.1, dilation.1, padding.1)),
+        ];
         let e = Extents {
             images, input: input * groups, size, output: output * groups,
-            kernel: [kernel.0, kernel.1], geometry: Geometry { stride, padding, groups, in_order },
+            kernel: [kernel.0, kernel.1],
+            geometry: Geometry {
+                stride: stride.into(), padding: padding.into(), dilation: dilation.into(), groups,
+                in_order,
+            },
         };
         compare(e)?;
     }
@@ -154,7 +156,7 @@ proptest! {
 
 #[test]
 fn sums_on_the_grids_of_a_quantizer_are_exact() {
-    let geometry = plain(1, 1);
+    let geometry = Geometry::square(1, 1);
     let e = Extents {
         images: 3,
         input: 20,
@@ -189,10 +191,8 @@ fn sums_do_not_depend_on_the_number_of_threads() {
     // By outer products, by tiles, by columns.
     for (input, output, groups) in [(3, 5, 1), (16, 8, 1), (6, 4, 2)] {
         let geometry = Geometry {
-            stride: 1,
-            padding: 1,
             groups,
-            in_order: false,
+            ..Geometry::square(1, 1)
         };
         let e = Extents {
             images: 37,
@@ -229,12 +229,7 @@ fn what_an_earlier_shape_left_behind_is_not_read() {
         size,
         output,
         kernel: [3, 3],
-        geometry: Geometry {
-            stride,
-            padding: 1,
-            groups: 1,
-            in_order: false,
-        },
+        geometry: Geometry::square(stride, 1),
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
     pool.expect("a pool").install(|| {

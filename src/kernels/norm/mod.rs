@@ -22,6 +22,13 @@ pub enum Activation {
     Identity,
     /// max(x, 0).
     Relu,
+    /// min(max(x, low), high).
+    Clip {
+        /// Lower bound.
+        low: f32,
+        /// Upper bound.
+        high: f32,
+    },
     /// Q(x); unsigned grids clip below zero, which makes them quantized ReLUs.
     Quantize(Grid),
 }

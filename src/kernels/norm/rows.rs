@@ -120,6 +120,13 @@ fn forward_row_body<const IN_ORDER: bool>(
         Activation::Identity => map!(|z| z),
         // (Not the greater of the two, which would make a zero of what is not a number.)
         Activation::Relu => map!(|z| if z <= 0.0 { 0.0 } else { z }),
+        Activation::Clip { low, high } => {
+            let (low, high) = (*low, *high);
+            map!(|z| {
+                let raised = if z <= low { low } else { z };
+                if raised >= high { high } else { raised }
+            });
+        }
         Activation::Quantize(grid) if grid.family == Family::Uniform => {
             let lane = UniformLane::new(grid);
             map!(|z| lane.quantize(z));
@@ -178,6 +185,10 @@ fn pre_activation_row_body<const IN_ORDER: bool>(
     match activation {
         Activation::Identity => reduce!(|_z, g, lane| g),
         Activation::Relu => reduce!(|z, g, lane| if z <= 0.0 { 0.0 } else { g }),
+        Activation::Clip { low, high } => {
+            let (low, high) = (*low, *high);
+            reduce!(|z, g, lane| if z <= low || z >= high { 0.0 } else { g });
+        }
         Activation::Quantize(grid) if grid.family == Family::Uniform => {
             let uniform = UniformLane::new(grid);
             reduce!(|z, g, lane| uniform.backward(z, g, &mut lanes, lane));

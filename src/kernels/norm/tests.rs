@@ -79,6 +79,11 @@ impl Case {
                 (y[*i], gz[*i]) = match &self.activation {
                     Activation::Identity => (z, f64::from(g)),
                     Activation::Relu => (z.max(0.0), if z > 0.0 { g.into() } else { 0.0 }),
+                    Activation::Clip { low, high } => {
+                        let (low, high) = (f64::from(*low), f64::from(*high));
+                        let inside = low < z && z < high;
+                        (z.clamp(low, high), if inside { g.into() } else { 0.0 })
+                    }
                     Activation::Quantize(grid) => (
                         f64::from(grid.forward(z as f32)),
                         f64::from(grid.backward(z as f32, g, &mut sums)),
@@ -124,6 +129,9 @@ impl Case {
             .any(|z| match &self.activation {
                 Activation::Identity => false,
                 Activation::Relu => near(*z, 0.0),
+                Activation::Clip { low, high } => {
+                    near(*z, (*low).into()) || near(*z, (*high).into())
+                }
                 Activation::Quantize(grid) => match grid.family {
                     Family::Uniform => {
                         near(*z, 0.0)
@@ -164,7 +172,7 @@ proptest! {
 
     #[test]
     fn both_passes_equal_the_reference(
-        images in 1usize..5, channels in 1usize..5, pixels in 2usize..40, kind in 0usize..4,
+        images in 1usize..5, channels in 1usize..5, pixels in 2usize..40, kind in 0usize..5,
         with_residual in any::<bool>(), in_order in any::<bool>(), seed in 0.0f32..6.0,
     ) {
         let n = images * channels * pixels;
@@ -174,6 +182,7 @@ proptest! {
             activation: [
                 Activation::Identity,
                 Activation::Relu,
+                Activation::Clip { low: -0.1, high: 0.6 },
                 Activation::Quantize(grid(Parametrization::U3)),
                 Activation::Quantize(grid(Parametrization::P3)),
             ][kind],

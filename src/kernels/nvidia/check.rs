@@ -60,7 +60,11 @@ impl Card {
                 }
             }
         }
-        for activation in [Activation::Identity, Activation::Relu] {
+        let clip = Activation::Clip {
+            low: 0.0,
+            high: 0.5,
+        };
+        for activation in [Activation::Identity, Activation::Relu, clip] {
             self.norm_agrees(activation, TRIAL_SHAPE)
                 .map_err(|e| on(e, &activation))?;
         }
@@ -210,6 +214,10 @@ mod tests {
         let activations = [
             Activation::Identity,
             Activation::Relu,
+            Activation::Clip {
+                low: 0.0,
+                high: 0.5,
+            },
             quantize(Parametrization::U3),
             quantize(Parametrization::P3),
         ];

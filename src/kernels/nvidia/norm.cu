@@ -10,7 +10,7 @@ struct NormLayer {
     unsigned int channels;
     unsigned int pixels;
     float epsilon;   // added to the variance
-    int activation;  // 0: nothing, 1: ReLU, 2: the quantizer
+    int activation;  // 0: nothing, 1: ReLU, 2: the quantizer, 3: a clip to the grid's low and high
     QuantizerGrid grid;
 };
 
@@ -64,6 +64,10 @@ DEVICE float activated(const NormLayer &layer, float z) {
     if (layer.activation == 2) {
         return quantize(layer.grid, z);
     }
+    if (layer.activation == 3) {
+        float raised = z <= layer.grid.low ? layer.grid.low : z;
+        return raised >= layer.grid.high ? layer.grid.high : raised;
+    }
     return layer.activation == 1 && z <= 0.0f ? 0.0f : z;
 }
 
@@ -71,7 +75,9 @@ DEVICE QuantizerShare activation_backward(const NormLayer &layer, float z, float
     if (layer.activation == 2) {
         return quantizer_share(layer.grid, z, g);
     }
-    QuantizerShare share = {layer.activation == 1 && z <= 0.0f ? 0.0f : g, 0.0f, 0.0f, 0.0f, 0.0f};
+    bool outside = layer.activation == 3 && (z <= layer.grid.low || z >= layer.grid.high);
+    bool cut = outside || (layer.activation == 1 && z <= 0.0f);
+    QuantizerShare share = {cut ? 0.0f : g, 0.0f, 0.0f, 0.0f, 0.0f};
     return share;
 }
 

@@ -184,6 +184,7 @@ impl Card {
             Activation::Identity => (0, CardGrid::default()),
             Activation::Relu => (1, CardGrid::default()),
             Activation::Quantize(grid) => (2, grid.into()),
+            Activation::Clip { low, high } => (3, CardGrid::between(*low, *high)),
         };
         let threads = self.place.threads();
         let per_channel = (values as u32).div_ceil(threads * VALUES_PER_THREAD);

@@ -27,6 +27,17 @@ pub(super) struct CardGrid {
 // SAFETY: plain numbers in the order and with the alignment of the structure on the card.
 unsafe impl DeviceRepr for CardGrid {}
 
+impl CardGrid {
+    /// Two bounds and nothing else.
+    pub(super) fn between(low: f32, high: f32) -> Self {
+        Self {
+            low,
+            high,
+            ..Self::default()
+        }
+    }
+}
+
 impl From<&Grid> for CardGrid {
     fn from(grid: &Grid) -> Self {
         Self {

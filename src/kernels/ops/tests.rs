@@ -11,12 +11,7 @@ fn wave<const D: usize>(shape: [usize; D], seed: f32) -> Tensor<D> {
 
 /// Gradients of what a residual block's input is made of, and of its convolution's weights.
 fn block(input: Input, input_is_leaf: bool) -> [Vec<f32>; 2] {
-    let geometry = Geometry {
-        stride: 1,
-        padding: 1,
-        groups: 1,
-        in_order: false,
-    };
+    let geometry = Geometry::square(1, 1);
     let leaf = wave([3, 8, 5, 6], 0.0).require_grad();
     let weight = wave([8, 8, 3, 3], 1.0).require_grad();
     let x = if input_is_leaf {

@@ -180,9 +180,7 @@ impl Verdicts {
     /// Takes over the limits of another experiment.
     pub fn set_experiment(&mut self, experiment: &Experiment) {
         self.thresholds = experiment.verdicts.clone();
-        let learn = |s: &Option<crate::experiment::QuantizerSettings>| {
-            s.as_ref().map(|s| s.quantizer.learn)
-        };
+        let learn = |s: &Option<crate::graph::QuantizerPlan>| s.as_ref().map(|s| s.quantizer.learn);
         self.learn = [learn(&experiment.weights), learn(&experiment.activations)];
         let budgets = &experiment.budgets;
         self.held = !budgets.limits.is_empty() && budgets.method == BudgetMethod::Projection;

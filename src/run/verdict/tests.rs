@@ -27,7 +27,7 @@ fn started(p: Parametrization) -> Event {
         layers: vec![LayerInfo {
             name: "conv".into(),
             role: Role::Weight,
-            kind: crate::network::LayerKind::Convolution,
+            kind: crate::graph::LayerKind::Convolution,
             elements: 100,
             parametrization: p,
             clamps: [[2f64.powi(-8), 1.0], [2f64.powi(-8), 127.0]],

@@ -10,7 +10,8 @@ pub(super) use quantizers::Gradient;
 pub use quantizers::QuantizerState;
 
 use crate::experiment::{Decay, Experiment, OptimizerKind, OptimizerSettings};
-use crate::network::{Kind, Network};
+use crate::graph::Kind;
+use crate::network::Network;
 
 const ADAM_EPSILON: f64 = 1e-8;
 

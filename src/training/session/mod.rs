@@ -15,6 +15,7 @@ use super::checkpoint::CheckpointError;
 use crate::dataset::DataError;
 use crate::device::DeviceError;
 use crate::experiment::Experiment;
+use crate::graph::GraphError;
 use crate::network::weights::WeightsError;
 #[cfg(unix)]
 use crate::run::control::ControlServer;
@@ -34,6 +35,9 @@ pub enum TrainError {
     /// The data.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The network.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
     /// Initial weights.
     #[error(transparent)]
     Weights(#[from] WeightsError),

@@ -9,7 +9,9 @@ use super::resume::{restore, resumable};
 use super::{Origin, Setup, TrainError};
 use crate::experiment::{Class, Experiment, difference};
 use crate::quantizer::Rules;
-use crate::run::{Command, Event, Manifest, Phase, Split, Status, TensorBoard, write_whole};
+use crate::run::{
+    Command, Event, Manifest, Phase, RunFolder, Split, Status, TensorBoard, write_whole,
+};
 use crate::training::trainer::Trainer;
 
 /// Checkpoints kept before the older half is thinned out.
@@ -39,10 +41,20 @@ impl<'a> Run<'a> {
         mut found: Vec<String>,
         recorder: &mut Recorder,
     ) -> Result<Self, TrainError> {
-        let experiment = &setup.experiment;
+        let folder = &setup.folder;
+        let experiment = &match &setup.origin {
+            Origin::New => setup.experiment.clone(),
+            Origin::Resume => folder.with_own_model(&setup.experiment),
+            Origin::Fork { checkpoint, .. } => {
+                let parent = RunFolder::of_checkpoint(checkpoint);
+                parent.map_or_else(
+                    || setup.experiment.clone(),
+                    |parent| parent.with_own_model(&setup.experiment),
+                )
+            }
+        };
         let engine = crate::device::parse(&experiment.device)?;
         let device = crate::device::burn_device(engine);
-        let folder = &setup.folder;
         let toml = experiment.values.to_toml();
         let parent = match &setup.origin {
             Origin::Fork { parent, .. } => Some(parent.clone()),
@@ -60,6 +72,7 @@ impl<'a> Run<'a> {
             }
         } else {
             write_whole(&folder.experiment(), toml.as_bytes())?;
+            folder.keep_model(experiment)?;
             if let Some(source) = &setup.source {
                 // As it was written, comments and all: it may be gone since it was read.
                 let written = std::fs::read(source);
@@ -87,6 +100,9 @@ impl<'a> Run<'a> {
                 trainer
             }
         };
+        if setup.origin == Origin::New {
+            found.extend(trainer.notes().iter().cloned());
+        }
         if experiment.log.tensorboard {
             let began = manifest.started_unix as f64;
             match TensorBoard::create(&folder.tensorboard(), began) {

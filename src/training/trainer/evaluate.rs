@@ -103,17 +103,19 @@ impl Trainer {
     /// evenly over pictures, channels and pixels. Empty where none is in use.
     pub(super) fn activations(&mut self) -> Tensors {
         let mut samples = Tensors::new();
-        if !self.network.quantized || self.experiment.activations.is_none() {
+        if !self.network.quantized {
             return samples;
         }
         let batch = evaluation_batches(&self.splits.train, SAMPLED_PICTURES).next();
         if let Some(batch) = batch {
             let images = images(&batch, &self.device);
-            self.network.quantizer_inputs(images, |name, input| {
+            let slots = self.network.slots.iter();
+            let names: Vec<String> = slots.map(|s| s.name.clone()).collect();
+            self.network.quantizer_inputs(images, |slot, input| {
                 let values = read_tensor(input.clone());
                 let step = values.len().div_ceil(SAMPLED_ACTIVATIONS).max(1);
                 let sample: Vec<f32> = values.into_iter().step_by(step).collect();
-                samples.insert(name.to_owned(), (vec![sample.len()], sample));
+                samples.insert(names[slot].clone(), (vec![sample.len()], sample));
             });
         }
         samples

@@ -28,7 +28,7 @@ impl Trainer {
             Some(_) => notes.push("the optimizer's moments: its kind changed".into()),
             None => {}
         }
-        self.network.load_weights(path, checkpoint.weights)?;
+        self.network.load_weights(path, checkpoint.weights, false)?;
         self.epoch = self.experiment.float_epochs;
         if !self.has_quantizers() {
             return Ok(notes);

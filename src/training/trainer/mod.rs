@@ -13,8 +13,9 @@ use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
 
 use crate::dataset::{Batch, Loader, LoaderSettings, Splits, evaluation_batches};
-use crate::experiment::{Experiment, Initial, QuantizerSettings, Start};
-use crate::network::{Kind, Network, Slot};
+use crate::experiment::{Experiment, Start};
+use crate::graph::Initial;
+use crate::network::{Network, Slot};
 use crate::quantizer::memory::Role;
 use crate::quantizer::{InitialBits, initial_parameters};
 use crate::run::{Budget, LayerInfo, Phase};
@@ -46,8 +47,6 @@ pub struct Trainer {
     best_error: Option<f64>,
     /// Epoch of the last evaluation that was completed.
     evaluated: f64,
-    /// Parameter behind each slot of weights or biases.
-    slot_parameters: Vec<Option<usize>>,
     /// Stored elements behind each slot (of one sample for activations).
     slot_elements: Vec<usize>,
     /// Quantizers initialised anew since someone asked.
@@ -55,6 +54,8 @@ pub struct Trainer {
     last_images: Option<(Vec<f32>, [usize; 4])>,
     /// Whether a phase of a step is over only when the device has computed it.
     waits: bool,
+    /// What a reader should know of how the network came about.
+    notes: Vec<String>,
 }
 
 impl Trainer {
@@ -92,22 +93,24 @@ impl Trainer {
     ) -> Result<Self, TrainError> {
         let mut rng = Pcg64Mcg::seed_from_u64(experiment.seed);
         let autodiff = device.clone().autodiff();
-        let (classes, size) = (splits.train.classes, splits.train.size);
+        let (classes, shape) = (splits.train.classes, splits.train.shape);
+        let built = experiment.model.graph(shape, classes)?;
         let quantization = experiment.quantization();
-        let mut network = Network::build(
-            experiment.model,
-            classes,
-            size,
-            &quantization,
-            &autodiff,
-            &mut rng,
-        );
+        let mut network = Network::new(&built, &quantization, &autodiff, &mut rng);
+        let mut notes = built.notes.clone();
+        if start == &Start::Scratch && !built.fresh_norms.is_empty() {
+            let count = built.fresh_norms.len();
+            let pictures = calibrate(&mut network, &built.fresh_norms, &splits, &device);
+            notes.push(format!(
+                "{count} new batch norms start as the identity of {pictures} training pictures"
+            ));
+        }
         match start {
             Start::Scratch => {}
             Start::Weights(path) => {
                 let tensors = crate::network::weights::read_file(path)?;
-                let report = network.load_weights(path, tensors)?;
-                tracing::info!("{}: {report}", path.display());
+                let report = network.load_weights(path, tensors, experiment.replace_head)?;
+                notes.push(format!("{}: {report}", path.display()));
             }
             Start::Run(folder) => {
                 let folder = crate::run::RunFolder::open(folder)?;
@@ -116,7 +119,8 @@ impl Trainer {
                     .or_else(|| folder.newest_checkpoint());
                 let path =
                     path.ok_or_else(|| TrainError::NoCheckpoint(folder.path().to_owned()))?;
-                network.load_weights(&path, Checkpoint::open(&path)?.weights)?;
+                let weights = Checkpoint::open(&path)?.weights;
+                network.load_weights(&path, weights, experiment.replace_head)?;
             }
         }
         let loader_settings = loader_settings(&experiment, &splits);
@@ -124,7 +128,6 @@ impl Trainer {
         let mut trainer = Self {
             optimizer: Optimizer::new(&network),
             constraints: Constraints::new(),
-            slot_parameters: slot_parameters(&network),
             slot_elements: slot_elements(&network),
             reinitialised: Vec::new(),
             experiment,
@@ -141,6 +144,7 @@ impl Trainer {
             evaluated: 0.0,
             last_images: None,
             waits: false,
+            notes,
         };
         if trainer.experiment.float_epochs > 0.0 {
             trainer.network.quantized = false;
@@ -155,6 +159,16 @@ impl Trainer {
     /// that needs a result (telemetry) waits for all; the step as a whole is shorter.
     pub fn wait_for_phases(&mut self) {
         self.waits = true;
+    }
+
+    /// What is to be said of how the network came about, a sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The network, for someone who does not train on.
+    pub fn into_network(self) -> Network {
+        self.network
     }
 
     /// The network.
@@ -263,34 +277,29 @@ impl Trainer {
 
     /// Initialises quantizers from the weights, and from one batch's activations.
     fn initialise_quantizers(&mut self) {
-        let experiment = self.experiment.clone();
-        let settings = |role: Role| match role {
-            Role::Weight | Role::Bias => experiment.weights.as_ref(),
-            Role::Activation => experiment.activations.as_ref(),
-        };
-        let from_data = |s: &QuantizerSettings| s.initial == Initial::Data;
-        let activations = if settings(Role::Activation).is_some_and(from_data) {
+        let from_data = |s: &Slot| s.initial == Initial::Data;
+        let activations = |s: &&Slot| s.role == Role::Activation && from_data(s);
+        let largest = if self.network.slots.iter().any(|s| activations(&s)) {
             self.largest_activations()
         } else {
             Vec::new()
         };
         let mut planned = Vec::with_capacity(self.network.slots.len());
-        let mut activation = activations.into_iter();
-        for slot in &self.network.slots {
-            let plan = settings(slot.role).filter(|s| from_data(s));
+        for (index, slot) in self.network.slots.iter().enumerate() {
             let largest = match slot.role {
-                Role::Weight | Role::Bias => self.network.largest_weight(&slot.name),
-                Role::Activation => activation.next(),
+                Role::Weight | Role::Bias => self.network.largest_weight(index),
+                Role::Activation => largest.get(index).copied(),
             };
-            planned.push(match (plan, largest) {
-                (Some(plan), Some(largest)) => {
-                    initial_parameters(&slot.quantizer, largest, InitialBits(plan.bits))
+            planned.push(match largest.filter(|_| from_data(slot)) {
+                Some(largest) => {
+                    initial_parameters(&slot.quantizer, largest, InitialBits(slot.bits))
                 }
-                _ => slot.parameters,
+                None => slot.parameters,
             });
         }
+        let hysteresis = self.experiment.quantizers.hysteresis > 0.0;
         for (slot, parameters) in self.network.slots.iter_mut().zip(planned) {
-            slot.parameters = if experiment.quantizers.hysteresis > 0.0 {
+            slot.parameters = if hysteresis {
                 slot.quantizer.recentred(parameters)
             } else {
                 parameters
@@ -298,19 +307,29 @@ impl Trainer {
         }
     }
 
-    /// Largest output of every nonlinearity in float on the first training pictures.
+    /// Largest magnitude of what goes into every activation quantizer, by slot, in float on the
+    /// first training pictures.
     fn largest_activations(&mut self) -> Vec<f64> {
+        let mut largest = vec![0.0; self.network.slots.len()];
         let Some(batch) = evaluation_batches(&self.splits.train, EVALUATION_BATCH).next() else {
-            return Vec::new();
+            return largest;
         };
         let images = images(&batch, &self.device);
         let quantized = std::mem::replace(&mut self.network.quantized, false);
-        let mut largest = Vec::new();
-        // Projections have no nonlinearity and no activation slot.
-        self.network.watched(images, |name, output| {
-            if !name.ends_with(".shortcut") {
-                largest.push(f64::from(output.clone().max().into_scalar::<f32>()));
-            }
+        let signed: Vec<bool> = self
+            .network
+            .slots
+            .iter()
+            .map(|s| s.quantizer.signed)
+            .collect();
+        self.network.quantizer_inputs(images, |slot, input| {
+            let values = if signed[slot] {
+                input.clone().abs()
+            } else {
+                input.clone()
+            };
+            // (Nothing positive goes in: no range would help.)
+            largest[slot] = f64::from(values.max().into_scalar::<f32>()).max(0.0);
         });
         self.network.quantized = quantized;
         largest
@@ -397,9 +416,43 @@ fn loader_settings(experiment: &Experiment, splits: &Splits) -> LoaderSettings {
     }
 }
 
-/// A batch's pictures `[n, 3, size, size]` on a device.
+/// The network of an experiment as a checkpoint has it, for pictures of this shape; no data is read.
+///
+/// # Errors
+/// Where the network cannot be built, or the checkpoint is damaged or of another one.
+pub fn network_of(
+    experiment: &Experiment,
+    checkpoint: &Path,
+    shape: [usize; 3],
+    device: &Device,
+) -> Result<Network, TrainError> {
+    let saved = Checkpoint::open(checkpoint)?;
+    let (data, missing) = crate::dataset::shape(experiment);
+    let mut built = experiment.model.graph(shape, data.classes);
+    if let (Some(_), Ok(first)) = (missing, &built) {
+        // The data is not there: the checkpoint knows how many outputs there are.
+        let head = first.graph.head().map(|[weight, _]| weight);
+        let name = head
+            .flatten()
+            .map(|p| first.graph.parameters[p].name.clone());
+        let outputs = name.and_then(|name| saved.weights.get(&name)?.0.first().copied());
+        if let Some(outputs) = outputs.filter(|n| *n != data.classes) {
+            built = experiment.model.graph(shape, outputs);
+        }
+    }
+    let built = built?;
+    let mut rng = Pcg64Mcg::seed_from_u64(experiment.seed);
+    let autodiff = device.clone().autodiff();
+    let mut network = Network::new(&built, &experiment.quantization(), &autodiff, &mut rng);
+    let mut optimizer = Optimizer::new(&network);
+    saved.restore(checkpoint, &mut network, &mut optimizer)?;
+    Ok(network)
+}
+
+/// A batch's pictures `[n, c, h, w]` on a device.
 fn images(batch: &Batch, device: &Device) -> Tensor<4> {
-    let shape = [batch.labels.len(), 3, batch.size, batch.size];
+    let [c, h, w] = batch.shape;
+    let shape = [batch.labels.len(), c, h, w];
     Tensor::from_data(TensorData::new(batch.images.clone(), shape), device)
 }
 
@@ -413,19 +466,65 @@ fn slot_elements(network: &Network) -> Vec<usize> {
     elements
 }
 
-fn slot_parameters(network: &Network) -> Vec<Option<usize>> {
-    let find = |name: &str, kind: Kind, suffix: &str| {
-        network
-            .parameters
-            .iter()
-            .position(|p| p.kind == kind && p.name.strip_suffix(suffix) == Some(name))
+/// Gives batch norms that begin as the identity the statistics of what goes through them on the
+/// first training pictures, with the scale and shift that keep them the identity. Returns the number
+/// of pictures.
+fn calibrate(network: &mut Network, norms: &[usize], splits: &Splits, device: &Device) -> usize {
+    use crate::graph::Operation;
+    let Some(batch) = evaluation_batches(&splits.train, EVALUATION_BATCH).next() else {
+        return 0;
     };
-    let slots = network.slots.iter();
-    slots
-        .map(|slot| match slot.role {
-            Role::Weight => find(&slot.name, Kind::Weight, ".weight"),
-            Role::Bias => find(&slot.name, Kind::Bias, ".bias"),
-            Role::Activation => None,
-        })
-        .collect()
+    let pictures = batch.labels.len();
+    let graph = network.graph().clone();
+    let mut seen: Vec<Vec<[f64; 2]>> = vec![Vec::new(); norms.len()];
+    network.norm_outputs(images(&batch, device), |node, output| {
+        let Some(place) = norms.iter().position(|n| *n == node) else {
+            return;
+        };
+        let [n, c, h, w] = output.dims();
+        let values = crate::network::read_tensor(output.clone());
+        seen[place] = (0..c)
+            .map(|channel| {
+                let rows = (0..n).map(|i| (i * c + channel) * h * w);
+                let all = || rows.clone().flat_map(|start| &values[start..start + h * w]);
+                let count = (n * h * w) as f64;
+                let mean = all().map(|v| f64::from(*v)).sum::<f64>() / count;
+                let squares = all().map(|v| (f64::from(*v) - mean).powi(2));
+                [mean, squares.sum::<f64>() / count]
+            })
+            .collect();
+    });
+    for (node, moments) in norms.iter().zip(seen) {
+        let Operation::BatchNorm {
+            gamma,
+            beta,
+            norm,
+            epsilon,
+            ..
+        } = graph.nodes[*node].operation
+        else {
+            continue;
+        };
+        let shift = network.parameters[beta].to_vec();
+        let scale = |[_, variance]: &[f64; 2]| (variance + f64::from(epsilon)).sqrt() as f32;
+        network.set_norm(
+            [gamma, beta, norm],
+            [
+                moments.iter().map(scale).collect(),
+                moments.iter().map(|[mean, _]| *mean as f32).collect(),
+            ],
+            [
+                moments
+                    .iter()
+                    .zip(&shift)
+                    .map(|([mean, _], b)| *mean as f32 - b)
+                    .collect(),
+                moments
+                    .iter()
+                    .map(|[_, variance]| *variance as f32)
+                    .collect(),
+            ],
+        );
+    }
+    pictures
 }

@@ -71,17 +71,13 @@ impl Trainer {
         let of = &self.network.slots[slot];
         let (quantizer, bits) = (of.quantizer.clone(), of.grid().bits);
         let before: [f64; 2] = quantizer.raw_step_and_range(of.parameters).into();
-        let parameters = match self.slot_parameters[slot] {
+        let parameters = match self.network.slots[slot].parameter {
             Some(parameter) => {
                 let values = self.network.parameters[parameter].to_vec();
                 quantizer.fitted(&values, bits)
             }
             None => {
-                let activations = 0..slot;
-                let place = activations
-                    .filter(|i| self.network.slots[*i].role == Role::Activation)
-                    .count();
-                let largest = self.largest_activations().get(place).copied();
+                let largest = self.largest_activations().get(slot).copied();
                 match largest {
                     Some(largest) if largest > 0.0 => {
                         initial_parameters(&quantizer, largest, InitialBits(bits))

@@ -31,7 +31,8 @@ impl Trainer {
         self.next_batch += 1;
         let autodiff = self.network.device().clone();
         let count = batch.labels.len();
-        let shape = [count, 3, batch.size, batch.size];
+        let [c, h, w] = batch.shape;
+        let shape = [count, c, h, w];
         let labels = batch.labels;
         let classes = self.splits.train.classes;
         let images = Tensor::<4>::from_data(TensorData::new(batch.images, shape), &autodiff);
@@ -212,7 +213,11 @@ impl Trainer {
         parts.extend(slot_sums.iter().flatten().cloned());
         let square = |t: Tensor<1>| (t.clone() * t).sum();
         let weights: Vec<usize> = if probe {
-            self.slot_parameters.iter().flatten().copied().collect()
+            self.network
+                .slots
+                .iter()
+                .filter_map(|s| s.parameter)
+                .collect()
         } else {
             Vec::new()
         };
@@ -263,7 +268,7 @@ impl Trainer {
         let slots = self.network.slots.iter().enumerate();
         slots
             .map(|(i, slot)| {
-                let norms = self.slot_parameters[i].map_or([f64::NAN; 2], |p| read.norms[p]);
+                let norms = slot.parameter.map_or([f64::NAN; 2], |p| read.norms[p]);
                 let norms = norms.map(|v| v as f32);
                 if !self.network.quantized {
                     return LayerRecord {

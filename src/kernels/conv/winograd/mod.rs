@@ -95,7 +95,8 @@ pub(super) use weight::{fits_weight_gradient, weight_gradient, weight_sums};
 /// transform is shared by the outputs.
 pub(super) fn fits(e: &Extents) -> bool {
     let g = e.geometry;
-    e.kernel == [3, 3] && g.stride == 1 && g.groups == 1 && !g.in_order && e.output >= 8
+    let unit_stride = g.is_square() && g.stride == [1, 1];
+    e.kernel == [3, 3] && unit_stride && g.groups == 1 && !g.in_order && e.output >= 8
 }
 
 /// How images fall into tiles.
@@ -126,7 +127,7 @@ impl Tiling {
             channels: e.input,
             outputs: e.output,
             size: e.size,
-            padding: e.geometry.padding,
+            padding: e.geometry.padding[0],
             output: e.output_size(),
         }
     }

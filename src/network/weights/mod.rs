@@ -1,14 +1,4 @@
-//! Weights by name, as safetensors: this project's names and those of the published code.
-//!
-//! | this project | published code (nnabla) | layout there |
-//! |---|---|---|
-//! | `stem.weight` | `conv1/quantized_conv/W` | o, i, h, w |
-//! | `sI.bJ.convK.weight` | `resI/layerJ/basicblockK/quantized_conv/W` | o, i, h, w |
-//! | `....gamma`, `beta`, `mean`, `var` | `.../bn/gamma`, `beta`, `mean`, `var` | 1, c, 1, 1 |
-//! | `classifier.weight` | `fc/quantized_affine/W` | i, o (transposed) |
-//! | `classifier.bias` | `fc/quantized_affine/b` | o |
-//!
-//! `.../Asize` entries of the published code are counts, not weights, and are passed over.
+//! Weights by name, as safetensors: this project's names, and those of other programs (`names`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,8 +7,10 @@ use burn::tensor::{Tensor, TensorData};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
+mod names;
+
+use super::Network;
 use super::parameter::{leaf, read};
-use super::{Kind, Network};
 
 /// Tensors by name: shape and row-major values.
 pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
@@ -35,12 +27,20 @@ pub enum WeightsError {
         source: std::io::Error,
     },
     /// It is no safetensors file, or holds another type.
-    #[error("{path}: {found}; expected a safetensors file of f32 tensors")]
+    #[error("{path}: {found}; expected a safetensors file")]
     Format {
         /// Which file.
         path: PathBuf,
         /// What is there.
         found: String,
+    },
+    /// A tensor holds a value that is not finite.
+    #[error("{path}: tensor {tensor} holds a value that is not finite; expected finite weights")]
+    NonFinite {
+        /// Which file.
+        path: PathBuf,
+        /// Which tensor.
+        tensor: String,
     },
     /// Tensors do not fit the network.
     #[error("{path}: the tensors do not fit the network\n{report}")]
@@ -48,7 +48,7 @@ pub enum WeightsError {
         /// Which file.
         path: PathBuf,
         /// What is missing, extra or of another shape.
-        report: Report,
+        report: Box<Report>,
     },
 }
 
@@ -57,18 +57,29 @@ pub enum WeightsError {
 pub struct Report {
     /// Tensors taken over.
     pub loaded: usize,
+    /// Those that have another name in the file: there, and here.
+    pub renamed: Vec<(String, String)>,
     /// Names that the network has and the file has not.
     pub missing: Vec<String>,
     /// Names that the file has and the network has not.
     pub extra: Vec<String>,
     /// Names whose shapes differ, with both.
     pub reshaped: Vec<String>,
+    /// Names of a last layer of another size, which begins anew.
+    pub replaced: Vec<String>,
+}
+
+impl Report {
+    fn fits(&self) -> bool {
+        self.missing.is_empty() && self.extra.is_empty() && self.reshaped.is_empty()
+    }
 }
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} tensors loaded", self.loaded)?;
         for (what, names) in [
+            ("new", &self.replaced),
             ("missing", &self.missing),
             ("extra", &self.extra),
             ("other shape", &self.reshaped),
@@ -77,23 +88,34 @@ impl std::fmt::Display for Report {
                 write!(f, "\n{what}: {}", names.join(", "))?;
             }
         }
+        for (from, to) in &self.renamed {
+            write!(f, "\n{from} -> {to}")?;
+        }
         Ok(())
     }
 }
 
-/// Reads every f32 tensor of a file.
+/// Reads every float tensor of a file (F32, F16, BF16, F64) as f32.
 ///
 /// # Errors
-/// Where the file cannot be read or is no safetensors file.
+/// Where the file cannot be read, is no safetensors file, or holds a value that is not finite.
 pub fn read_file(path: &Path) -> Result<Tensors, WeightsError> {
     let bytes = std::fs::read(path).map_err(|source| WeightsError::Io {
         path: path.to_owned(),
         source,
     })?;
-    parse(path, &bytes)
+    let tensors = parse(path, &bytes)?;
+    let broken = |values: &[f32]| values.iter().any(|v| !v.is_finite());
+    match tensors.iter().find(|(_, (_, values))| broken(values)) {
+        Some((name, _)) => Err(WeightsError::NonFinite {
+            path: path.to_owned(),
+            tensor: name.clone(),
+        }),
+        None => Ok(tensors),
+    }
 }
 
-/// Every f32 tensor of a file's bytes.
+/// Every float tensor of a file's bytes, as f32.
 ///
 /// # Errors
 /// Where they are no safetensors file.
@@ -104,18 +126,25 @@ pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Tensors, WeightsError> 
     })?;
     let mut tensors = Tensors::new();
     for (name, view) in file.tensors() {
-        if view.dtype() == Dtype::F32 {
-            tensors.insert(name, (view.shape().to_vec(), floats(view.data())));
+        if let Some(values) = floats(view.dtype(), view.data()) {
+            tensors.insert(name, (view.shape().to_vec(), values));
         }
     }
     Ok(tensors)
 }
 
-fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes
-        .chunks_exact(4)
-        .map(|b| f32::from_le_bytes(b.try_into().expect("chunks of four")))
-        .collect()
+/// The values of a float type as f32; `None` for others.
+pub(crate) fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    fn each<const N: usize>(bytes: &[u8], of: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+        bytes.as_chunks::<N>().0.iter().map(|b| of(*b)).collect()
+    }
+    Some(match dtype {
+        Dtype::F32 => each(bytes, f32::from_le_bytes),
+        Dtype::F64 => each(bytes, |b| f64::from_le_bytes(b) as f32),
+        Dtype::F16 => each(bytes, |b| half::f16::from_le_bytes(b).to_f32()),
+        Dtype::BF16 => each(bytes, |b| half::bf16::from_le_bytes(b).to_f32()),
+        _ => return None,
+    })
 }
 
 /// A safetensors file of f32 tensors with text metadata.
@@ -152,62 +181,73 @@ impl Network {
         }
         for r in &self.running {
             let values = read(r.statistics.clone());
-            let (mean, variance) = values.split_at(values.len() / 2);
-            tensors.insert(
-                format!("{}.mean", r.name),
-                (vec![mean.len()], mean.to_vec()),
-            );
-            tensors.insert(
-                format!("{}.var", r.name),
-                (vec![mean.len()], variance.to_vec()),
-            );
+            let rows = values.chunks_exact(values.len() / 2);
+            for (entry, row) in r.entries.iter().zip(rows) {
+                tensors.insert(entry.clone(), (vec![row.len()], row.to_vec()));
+            }
         }
         tensors
     }
 
-    /// Takes over weights by name; `ignored` names are passed over.
+    /// Takes over weights by name: this project's, those of the published code, torchvision's and
+    /// timm's. With `replace_head`, a last layer of another size keeps the values it has.
     ///
     /// # Errors
     /// Where a name is missing, extra or of another shape: all of them, and nothing is changed.
-    pub fn load_weights(&mut self, path: &Path, tensors: Tensors) -> Result<Report, WeightsError> {
-        let mut tensors: Tensors = tensors
-            .into_iter()
-            .filter(|(name, _)| !name.ends_with("/Asize"))
-            .map(|(name, tensor)| translate(name, tensor))
-            .collect();
+    pub fn load_weights(
+        &mut self,
+        path: &Path,
+        tensors: Tensors,
+        replace_head: bool,
+    ) -> Result<Report, WeightsError> {
         let mut report = Report::default();
         let current = self.weights();
+        let known = |name: &str| current.contains_key(name);
+        let mut found = Tensors::new();
+        for (name, tensor) in tensors {
+            if is_no_weight(&name) {
+                continue;
+            }
+            let (to, tensor) = names::translate(&name, tensor, &known);
+            if to != name {
+                report.renamed.push((name, to.clone()));
+            }
+            found.insert(to, tensor);
+        }
+        let head = if replace_head {
+            self.head()
+        } else {
+            Vec::new()
+        };
         for (name, (shape, _)) in &current {
-            match tensors.get(name) {
+            match found.get(name) {
                 None => report.missing.push(name.clone()),
-                Some((found, _)) if squeezed(found) != squeezed(shape) => {
-                    report
-                        .reshaped
-                        .push(format!("{name} {found:?}, expected {shape:?}"));
+                Some((there, _)) if squeezed(there) == squeezed(shape) => report.loaded += 1,
+                Some((there, _)) if head.contains(name) && there[1..] == shape[1..] => {
+                    report.replaced.push(name.clone());
                 }
-                Some(_) => report.loaded += 1,
+                Some((there, _)) => {
+                    let text = format!("{name} {there:?}, expected {shape:?}");
+                    report.reshaped.push(text);
+                }
             }
         }
-        report.extra = tensors
-            .keys()
-            .filter(|n| !current.contains_key(*n))
-            .cloned()
-            .collect();
-        if !(report.missing.is_empty() && report.extra.is_empty() && report.reshaped.is_empty()) {
+        report.extra = found.keys().filter(|n| !known(n)).cloned().collect();
+        if !report.fits() {
             return Err(WeightsError::Misfit {
                 path: path.to_owned(),
-                report,
+                report: Box::new(report),
             });
         }
-        let mut take = |name: &str| tensors.remove(name).expect("checked above").1;
+        for name in &report.replaced {
+            found.insert(name.clone(), current[name].clone());
+        }
+        let mut take = |name: &str| found.remove(name).expect("checked above").1;
         for p in &mut self.parameters {
             p.value = leaf(take(&p.name), &self.device);
         }
         for r in &mut self.running {
-            let values = [
-                take(&format!("{}.mean", r.name)),
-                take(&format!("{}.var", r.name)),
-            ];
+            let values = r.entries.each_ref().map(|entry| take(entry));
             let channels = values[0].len();
             let data = TensorData::new(values.concat(), [2, channels]);
             r.statistics = Tensor::from_data(data, &self.device.clone().inner());
@@ -215,76 +255,31 @@ impl Network {
         Ok(report)
     }
 
-    /// Largest magnitude of each weight, by parameter index of weights.
-    pub fn largest_weight(&self, name: &str) -> Option<f64> {
-        let of_layer = |p: &&super::Parameter| {
-            p.kind == Kind::Weight && p.name.strip_suffix(".weight") == Some(name)
-        };
-        let values = self.parameters.iter().find(of_layer)?.to_vec();
-        Some(
-            values
-                .iter()
-                .fold(0.0, |m: f64, v| m.max(f64::from(v.abs()))),
-        )
+    /// Names of the parameters of the last layer with weights.
+    fn head(&self) -> Vec<String> {
+        let last = self.graph.head().unwrap_or_default();
+        let names = last.into_iter().flatten();
+        names.map(|p| self.parameters[p].name.clone()).collect()
     }
+}
+
+/// Entries of other programs' files that are counts.
+fn is_no_weight(name: &str) -> bool {
+    name.ends_with("/Asize") || name.ends_with("num_batches_tracked")
 }
 
 fn squeezed(shape: &[usize]) -> Vec<usize> {
     shape.iter().copied().filter(|n| *n != 1).collect()
 }
 
-/// The published code's names and layouts to this project's.
-fn translate(
-    name: String,
-    (shape, values): (Vec<usize>, Vec<f32>),
-) -> (String, (Vec<usize>, Vec<f32>)) {
-    let Some((layer, entry)) = layer_of(&name) else {
-        return (name, (shape, values));
-    };
-    let entry = match entry {
-        "quantized_conv/W" => "weight",
-        "quantized_affine/W" => {
-            let transposed = transpose(&shape, &values);
-            return (format!("{layer}.weight"), transposed);
-        }
-        "quantized_affine/b" => "bias",
-        other => other.strip_prefix("bn/").unwrap_or(other),
-    };
-    (format!("{layer}.{entry}"), (shape, values))
-}
-
-/// `res2/layer1/basicblock2/bn/beta` to (`s2.b1.conv2`, `bn/beta`).
-fn layer_of(name: &str) -> Option<(String, &str)> {
-    if let Some(entry) = name.strip_prefix("conv1/") {
-        return Some(("stem".into(), entry));
-    }
-    if let Some(entry) = name.strip_prefix("fc/") {
-        return Some(("classifier".into(), entry));
-    }
-    let mut parts = name.splitn(4, '/');
-    let stage = parts.next()?.strip_prefix("res")?;
-    let block = parts.next()?.strip_prefix("layer")?;
-    let unit = parts.next()?.strip_prefix("basicblock")?;
-    Some((format!("s{stage}.b{block}.conv{unit}"), parts.next()?))
-}
-
-fn transpose(shape: &[usize], values: &[f32]) -> (Vec<usize>, Vec<f32>) {
-    let [rows, columns] = shape else {
-        return (shape.to_vec(), values.to_vec());
-    };
-    let transposed = (0..*columns)
-        .flat_map(|c| (0..*rows).map(move |r| values[r * columns + c]))
-        .collect();
-    (vec![*columns, *rows], transposed)
-}
-
 #[cfg(test)]
 mod tests {
     use rand::SeedableRng;
 
+    use super::names::transpose;
     use super::*;
     use crate::experiment::load_embedded;
-    use crate::network::Model;
+    use crate::graph::{Architecture, Model, Shortcut};
 
     fn network() -> Network {
         let text = "[weights]\nquantizer = \"u3\"\n";
@@ -295,9 +290,10 @@ mod tests {
         let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(1);
         let model = Model::ResNet {
             depth: 20,
-            shortcut: crate::network::Shortcut::A,
+            shortcut: Shortcut::A,
         };
-        Network::build(model, 10, 32, &quantization, &device, &mut rng)
+        let built = Architecture::BuiltIn(model).graph([3, 32, 32], 10);
+        Network::new(&built.expect("builds"), &quantization, &device, &mut rng)
     }
 
     #[test]
@@ -310,7 +306,7 @@ mod tests {
         tensors.insert("classifier.bias".into(), (vec![12], vec![0.5; 12]));
         tensors.insert("fc/bn/Asize".into(), (vec![1], vec![1.0]));
         let error = network
-            .load_weights(Path::new("w.safetensors"), tensors)
+            .load_weights(Path::new("w.safetensors"), tensors, false)
             .expect_err("does not fit");
         let count = before.len() - 2;
         assert_eq!(
@@ -359,7 +355,7 @@ mod tests {
             published.insert(format!("{prefix}/{entry}"), tensor);
         }
         let report = network
-            .load_weights(Path::new("published.safetensors"), published)
+            .load_weights(Path::new("published.safetensors"), published, false)
             .expect("fits");
         assert_eq!(report.loaded, own.len());
         for (name, (_, values)) in network.weights() {

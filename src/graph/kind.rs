@@ -16,6 +16,16 @@ pub enum LayerKind {
     Affine,
     /// A nonlinearity, whose output is quantized.
     Nonlinearity,
+    /// The network's input.
+    Input,
+    /// A sum or product of two values.
+    Addition,
+    /// A pooling.
+    Pooling,
+    /// Values behind one another.
+    Concatenation,
+    /// What a layer without a nonlinearity yields.
+    Linear,
 }
 
 impl LayerKind {
@@ -36,6 +46,11 @@ impl LayerKind {
             Self::Pointwise => "pointwise",
             Self::Affine => "affine",
             Self::Nonlinearity => "nonlinearity",
+            Self::Input => "input",
+            Self::Addition => "addition",
+            Self::Pooling => "pooling",
+            Self::Concatenation => "concatenation",
+            Self::Linear => "linear",
         }
     }
 }

@@ -1,0 +1,161 @@
+//! `bitscope check`: an experiment's network, layer by layer, its memory and its budgets.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::cli::{CliError, load, print};
+use crate::experiment::{Experiment, Overrides};
+use crate::quantizer::memory::{FLOAT_BITS, Role, kilobytes};
+use crate::training::Outline;
+
+/// What `check` is asked for.
+pub(crate) struct Check<'a> {
+    /// The experiment file.
+    pub path: Option<&'a Path>,
+    /// Settings over it.
+    pub set: &'a Overrides,
+    /// One JSON object.
+    pub json: bool,
+    /// Missing data is an error.
+    pub data: bool,
+}
+
+/// Runs it.
+pub(crate) fn command(check: &Check<'_>) -> Result<u8, CliError> {
+    let loaded = load(check.path, check.set)?;
+    let experiment = &loaded.experiment;
+    let outline = Outline::of(experiment).map_err(|e| CliError::Usage(e.to_string()))?;
+    if let (Some(missing), true) = (&outline.missing, check.data) {
+        return Err(CliError::Usage(missing.to_string()));
+    }
+    if check.json {
+        print(&format!("{}\n", as_json(experiment, &outline)))?;
+    } else {
+        print(&as_text(experiment, &outline))?;
+    }
+    Ok(0)
+}
+
+/// What is to be said beside the numbers.
+fn warnings(outline: &Outline) -> Vec<String> {
+    let missing = outline.missing.iter().map(|error| {
+        let [c, h, w] = outline.data.picture;
+        format!(
+            "{error}; pictures of {c}x{h}x{w} and {} classes are assumed, as the experiment declares",
+            outline.data.classes
+        )
+    });
+    missing.chain(outline.notes.iter().cloned()).collect()
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Weight => "weight",
+        Role::Bias => "bias",
+        Role::Activation => "activation",
+    }
+}
+
+fn as_json(experiment: &Experiment, outline: &Outline) -> Value {
+    let layers: Vec<Value> = outline
+        .layers()
+        .map(|(stored, bits)| {
+            json!({
+                "name": stored.name,
+                "kind": stored.kind.word(),
+                "role": role(stored.role),
+                "elements": stored.elements,
+                "bits": bits,
+                "kb": kilobytes(stored.elements, bits),
+            })
+        })
+        .collect();
+    let (now, float, least) = (outline.initial(), outline.float(), outline.least());
+    let total = |kb: f64, float_kb: f64| json!({ "kb": kb, "float_kb": float_kb });
+    let peak = outline.account.peak(|q| outline.initial_bits(q));
+    let [c, h, w] = outline.data.picture;
+    json!({
+        "name": experiment.name,
+        "input": [c, h, w],
+        "classes": outline.data.classes,
+        "layers": layers,
+        "totals": {
+            "weights": total(now.weights, float.weights),
+            "activations_sum": total(now.activation_sum, float.activation_sum),
+            "activations_max": total(now.activation_max, float.activation_max),
+            "peak_alive": total(peak, outline.account.peak(|_| FLOAT_BITS)),
+        },
+        "gbops": now.gbops,
+        "least": {
+            "weights": least.weights,
+            "activations_sum": least.activation_sum,
+            "activations_max": least.activation_max,
+            "gbops": least.gbops,
+        },
+        "warnings": warnings(outline),
+    })
+}
+
+fn as_text(experiment: &Experiment, outline: &Outline) -> String {
+    let mut out = format!("{}: valid\n", experiment.name);
+    for warning in warnings(outline) {
+        out += &format!("warning: {warning}\n");
+    }
+    let quantized: Vec<_> = outline
+        .layers()
+        .filter(|(s, _)| s.quantizer.is_some())
+        .collect();
+    if !quantized.is_empty() {
+        let longest = quantized.iter().map(|(s, _)| s.name.chars().count()).max();
+        let width = longest.unwrap_or(0).max(20);
+        out += &format!(
+            "\n{:<width$} {:<13} {:<10} {:>9} {:>5} {:>9}\n",
+            "quantizer", "kind", "of", "elements", "bits", "kB"
+        );
+        for (stored, bits) in quantized {
+            let (name, elements) = (&stored.name, stored.elements);
+            let kb = kilobytes(elements, bits);
+            let (kind, of) = (stored.kind.word(), role(stored.role));
+            out +=
+                &format!("{name:<width$} {kind:<13} {of:<10} {elements:>9} {bits:>5} {kb:>9.2}\n");
+        }
+    }
+    let (now, float, least) = (outline.initial(), outline.float(), outline.least());
+    out += &format!(
+        "\n{:<24} {:>12} {:>12} {:>12}\n",
+        "", "initial", "least", "32 bit"
+    );
+    for (what, now, least, float) in [
+        ("weights, kB", now.weights, least.weights, float.weights),
+        (
+            "activations, sum, kB",
+            now.activation_sum,
+            least.activation_sum,
+            float.activation_sum,
+        ),
+        (
+            "activations, max, kB",
+            now.activation_max,
+            least.activation_max,
+            float.activation_max,
+        ),
+        ("bit operations, 10^9", now.gbops, least.gbops, float.gbops),
+    ] {
+        out += &format!("{what:<24} {now:>12.2} {least:>12.2} {float:>12.2}\n");
+    }
+    let peak = outline.account.peak(|q| outline.initial_bits(q));
+    let float_peak = outline.account.peak(|_| FLOAT_BITS);
+    out += &format!(
+        "{:<24} {peak:>12.2} {:>12} {float_peak:>12.2}\n",
+        "alive at once, kB", ""
+    );
+    for (resource, limit, lambda) in &experiment.budgets.limits {
+        let unit = resource.unit();
+        out += &format!(
+            "budget: {} <= {limit} {unit}, lambda {lambda}\n",
+            resource.label()
+        );
+    }
+    out
+}

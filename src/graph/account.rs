@@ -1,0 +1,222 @@
+//! What a network stores and multiplies, as a fold over its nodes: the three memory constraints, bit
+//! operations, and what lives at once.
+
+use super::kind::LayerKind;
+use super::node::{Graph, NodeId, Operation};
+use super::placement::{Placement, Quantization, is_site};
+use super::plan::Plan;
+use crate::quantizer::memory::{FLOAT_BITS, Multiplication, Role, Stored, Usage, kilobytes};
+
+/// A stored tensor and the quantizer that decides its bitwidth.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredTensor {
+    /// Name of its node.
+    pub name: String,
+    /// Kind of its layer.
+    pub kind: LayerKind,
+    /// Weight, bias or activation.
+    pub role: Role,
+    /// Elements (of one sample for activations).
+    pub elements: usize,
+    /// `None`: 32 bits.
+    pub quantizer: Option<usize>,
+}
+
+/// A value that lives while a step runs: its elements and its quantizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Elements of one sample.
+    pub elements: usize,
+    /// `None`: 32 bits.
+    pub quantizer: Option<usize>,
+}
+
+/// What a network stores and multiplies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Account {
+    /// In network order.
+    pub stored: Vec<StoredTensor>,
+    /// Of every convolution and affine layer, by indices into `stored`.
+    pub multiplications: Vec<Multiplication>,
+    /// By step: the values that live while it runs, its output among them.
+    pub held: Vec<Vec<Held>>,
+}
+
+impl Account {
+    /// Of a graph whose quantizers stand as placed. Activations count where they would be
+    /// quantized, at 32 bits where they are not.
+    pub fn new(
+        graph: &Graph,
+        quantization: &Quantization,
+        placement: &Placement,
+        plan: &Plan,
+    ) -> Self {
+        let mut account = Self {
+            stored: Vec::new(),
+            multiplications: Vec::new(),
+            held: Vec::new(),
+        };
+        // The stored tensor behind each node's value, where there is one.
+        let mut stored_of: Vec<Option<usize>> = vec![None; graph.nodes.len()];
+        for id in 0..graph.nodes.len() {
+            let node = &graph.nodes[id];
+            if let Operation::Convolution { weight, bias, .. }
+            | Operation::Affine { weight, bias } = &node.operation
+            {
+                let weight = account.parameter(graph, placement, id, *weight, Role::Weight);
+                if let Some(bias) = bias {
+                    account.parameter(graph, placement, id, *bias, Role::Bias);
+                }
+                account.multiply(graph, id, weight, &stored_of);
+            }
+            let counts = is_site(graph, quantization, id)
+                && (node.operation != Operation::Input || placement.of_node[id].is_some());
+            if counts {
+                stored_of[id] = Some(account.stored.len());
+                account.stored.push(StoredTensor {
+                    name: node.name.clone(),
+                    kind: graph.kind(id),
+                    role: Role::Activation,
+                    elements: node.elements(),
+                    quantizer: placement.of_node[id],
+                });
+            }
+        }
+        account.held = held(graph, placement, plan);
+        account
+    }
+
+    fn parameter(
+        &mut self,
+        graph: &Graph,
+        placement: &Placement,
+        node: NodeId,
+        parameter: usize,
+        role: Role,
+    ) -> usize {
+        self.stored.push(StoredTensor {
+            name: graph.nodes[node].name.clone(),
+            kind: graph.kind(node),
+            role,
+            elements: graph.parameters[parameter].shape.iter().product(),
+            quantizer: placement.of_parameter[parameter],
+        });
+        self.stored.len() - 1
+    }
+
+    /// Multiply-accumulates of a layer; over concatenated inputs each part counts with its own bits.
+    fn multiply(
+        &mut self,
+        graph: &Graph,
+        node: NodeId,
+        weight: usize,
+        stored_of: &[Option<usize>],
+    ) {
+        let [_, height, width] = graph.nodes[node].shape;
+        let macs = (height * width * self.stored[weight].elements) as u64;
+        let input = graph.nodes[node].inputs[0];
+        let channels = graph.nodes[input].shape[0] as u64;
+        let mut parts = Vec::new();
+        sources(graph, input, stored_of, &mut parts);
+        let whole: u64 = parts.iter().map(|(share, _)| *share).sum();
+        let mut left = macs;
+        let count = parts.len();
+        for (i, (share, activation)) in parts.into_iter().enumerate() {
+            let part = if i + 1 == count {
+                left
+            } else {
+                macs * share / whole.max(channels).max(1)
+            };
+            left -= part;
+            self.multiplications.push(Multiplication {
+                macs: part,
+                weight: Some(weight),
+                activation,
+            });
+        }
+    }
+
+    /// Every stored tensor at the bitwidths that `bits` gives its quantizer.
+    pub fn resolve(&self, bits: impl Fn(usize) -> f64) -> Vec<Stored> {
+        self.stored
+            .iter()
+            .map(|s| Stored {
+                role: s.role,
+                elements: s.elements,
+                bits: s.quantizer.map_or(FLOAT_BITS, &bits),
+            })
+            .collect()
+    }
+
+    /// Memory and bit operations at the bitwidths that `bits` gives.
+    pub fn usage(&self, bits: impl Fn(usize) -> f64) -> Usage {
+        Usage::of(&self.resolve(bits), &self.multiplications)
+    }
+
+    /// kB of one sample's activations that are alive at once while steps run one after the other:
+    /// what a step reads, what it yields, and what later steps still need.
+    pub fn peak(&self, bits: impl Fn(usize) -> f64) -> f64 {
+        let size = |h: &Held| kilobytes(h.elements, h.quantizer.map_or(FLOAT_BITS, &bits));
+        let steps = self.held.iter().map(|all| all.iter().map(size).sum());
+        steps.fold(0.0, f64::max)
+    }
+}
+
+/// The stored tensors that a value's numbers come from, with the channels from each.
+fn sources(
+    graph: &Graph,
+    value: NodeId,
+    stored_of: &[Option<usize>],
+    parts: &mut Vec<(u64, Option<usize>)>,
+) {
+    let node = &graph.nodes[value];
+    if stored_of[value].is_some() {
+        parts.push((node.shape[0] as u64, stored_of[value]));
+        return;
+    }
+    match &node.operation {
+        Operation::Concatenate => {
+            for input in &node.inputs {
+                sources(graph, *input, stored_of, parts);
+            }
+        }
+        operation
+            if operation.keeps_levels()
+                || matches!(
+                    operation,
+                    Operation::AveragePool { .. } | Operation::GlobalAverage
+                ) =>
+        {
+            sources(graph, node.inputs[0], stored_of, parts);
+        }
+        _ => parts.push((node.shape[0] as u64, None)),
+    }
+}
+
+/// The quantizer whose levels a value lies on.
+fn levels(graph: &Graph, placement: &Placement, value: NodeId) -> Option<usize> {
+    let node = &graph.nodes[value];
+    placement.of_node[value].or_else(|| {
+        let below = node.operation.keeps_levels().then(|| node.inputs[0])?;
+        levels(graph, placement, below)
+    })
+}
+
+fn held(graph: &Graph, placement: &Placement, plan: &Plan) -> Vec<Vec<Held>> {
+    let mut alive: Vec<NodeId> = Vec::new();
+    let mut steps = Vec::with_capacity(plan.steps.len());
+    for step in &plan.steps {
+        alive.push(step.output);
+        steps.push(
+            alive
+                .iter()
+                .map(|value| Held {
+                    elements: graph.nodes[*value].elements(),
+                    quantizer: levels(graph, placement, *value),
+                })
+                .collect(),
+        );
+        alive.retain(|value| !step.frees.contains(value));
+    }
+    steps
+}

@@ -1,0 +1,211 @@
+//! `bitscope predict`: logits of pictures in a safetensors file.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use burn::tensor::{Tensor, TensorData};
+use clap::Args;
+use rand::SeedableRng;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::cli::{CliError, print};
+use crate::experiment::Experiment;
+use crate::graph::{Architecture, NormChoice, Quantization};
+use crate::network::weights::{Tensors, floats, to_bytes};
+use crate::network::{Mode, Network, read_tensor};
+use crate::quantizer::Rules;
+use crate::run::{RunFolder, write_whole};
+use crate::training::Trainer;
+
+/// Options of `bitscope predict`.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Predict {
+    /// Safetensors file with `images`: f32 [N, C, H, W] as they are, or u8, normalised as in training
+    #[arg(long, value_name = "FILE")]
+    pub images: PathBuf,
+    /// Where `logits`, f32 [N, classes], go
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Of a run: its quantized network (what it does where it has one)
+    #[arg(long, conflicts_with = "float")]
+    pub quantized: bool,
+    /// Of a run: the network without its quantizers
+    #[arg(long)]
+    pub float: bool,
+    /// Of a run: the checkpoint at this step instead of the best one
+    #[arg(long, value_name = "N")]
+    pub step: Option<u64>,
+    /// Engine and device
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Override a key of the experiment; repeatable
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Pictures per forward pass
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch: u32,
+}
+
+/// What predicts.
+pub(crate) enum Source {
+    /// An ONNX file as it is.
+    Model(PathBuf),
+    /// An experiment before its first step.
+    Experiment(Arc<Experiment>),
+    /// A run's checkpoint.
+    Run(RunFolder, Arc<Experiment>),
+}
+
+/// Pictures as floats.
+struct Pictures {
+    values: Vec<f32>,
+    count: usize,
+    shape: [usize; 3],
+}
+
+fn failed(error: &dyn std::fmt::Display) -> CliError {
+    CliError::Failed(error.to_string())
+}
+
+fn wrong(error: &dyn std::fmt::Display) -> CliError {
+    CliError::Usage(error.to_string())
+}
+
+/// Runs it.
+pub(crate) fn command(source: &Source, predict: &Predict) -> Result<u8, CliError> {
+    let pictures = pictures(&predict.images)?;
+    let (mut network, device) = network(source, predict, &pictures)?;
+    let expected = network.graph().nodes[0].shape;
+    if expected != pictures.shape {
+        return Err(wrong(&format!(
+            "{}: images of shape {:?}; expected {expected:?}",
+            predict.images.display(),
+            pictures.shape
+        )));
+    }
+    let length: usize = pictures.shape.iter().product();
+    let classes = network.graph().classes();
+    let [c, h, w] = pictures.shape;
+    let mut logits = Vec::with_capacity(pictures.count * classes);
+    for values in pictures
+        .values
+        .chunks(length.max(1) * predict.batch as usize)
+    {
+        let data = TensorData::new(values.to_vec(), [values.len() / length, c, h, w]);
+        let images = Tensor::<4>::from_data(data, &device);
+        logits.extend(read_tensor(network.forward(images, Mode::Evaluate)));
+    }
+    let mut tensors = Tensors::new();
+    tensors.insert("logits".into(), (vec![pictures.count, classes], logits));
+    let bytes = to_bytes(&tensors, Default::default()).map_err(|e| failed(&e))?;
+    write_whole(&predict.output, &bytes)
+        .map_err(|e| failed(&format!("{}: {e}", predict.output.display())))?;
+    print(&format!(
+        "{}: logits of {} pictures, {classes} classes\n",
+        predict.output.display(),
+        pictures.count
+    ))?;
+    Ok(0)
+}
+
+fn network(
+    source: &Source,
+    predict: &Predict,
+    pictures: &Pictures,
+) -> Result<(Network, burn::tensor::Device), CliError> {
+    let device = |name: &str| {
+        let name = predict.device.as_deref().unwrap_or(name);
+        let engine = crate::device::parse(name).map_err(|e| wrong(&e))?;
+        Ok::<_, CliError>(crate::device::burn_device(engine))
+    };
+    match source {
+        Source::Model(path) => {
+            let device = device("auto")?;
+            let architecture = Architecture::File {
+                path: path.clone(),
+                input: None,
+                output: None,
+                norm: NormChoice::Keep,
+                replace_head: false,
+            };
+            let built = architecture
+                .as_it_is(pictures.shape)
+                .map_err(|e| wrong(&e))?;
+            let quantization = Quantization::none(Rules::Paper);
+            let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(0);
+            let autodiff = device.clone().autodiff();
+            let network = Network::new(&built, &quantization, &autodiff, &mut rng);
+            Ok((network, device))
+        }
+        Source::Experiment(experiment) => {
+            let device = device(&experiment.device)?;
+            let splits = crate::dataset::open(experiment).map_err(|e| failed(&e))?;
+            let trainer = Trainer::new(experiment.clone(), splits, device.clone());
+            let mut network = trainer.map_err(|e| failed(&e))?.into_network();
+            network.quantized &= !predict.float;
+            Ok((network, device))
+        }
+        Source::Run(folder, experiment) => {
+            let device = device(&experiment.device)?;
+            let path = match predict.step {
+                Some(step) => crate::cli::checkpoint_at(folder, Some(step)).map(|(_, path)| path),
+                None => folder
+                    .best_checkpoint()
+                    .or_else(|| folder.newest_checkpoint()),
+            };
+            let path = path.ok_or_else(|| {
+                wrong(&format!(
+                    "{}: the run has no checkpoint yet",
+                    folder.path().display()
+                ))
+            })?;
+            let experiment = folder.with_own_model(experiment);
+            let network = crate::training::network_of(&experiment, &path, pictures.shape, &device);
+            let mut network = network.map_err(|e| failed(&e))?;
+            if predict.quantized && !network.quantized {
+                return Err(wrong(&format!(
+                    "{}: the network has no quantizers in use; hint: leave `--quantized` out",
+                    path.display()
+                )));
+            }
+            network.quantized &= !predict.float;
+            Ok((network, device))
+        }
+    }
+}
+
+/// The file's `images`.
+fn pictures(path: &std::path::Path) -> Result<Pictures, CliError> {
+    let at = |text: String| wrong(&format!("{}: {text}", path.display()));
+    let bytes = std::fs::read(path).map_err(|e| at(e.to_string()))?;
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|e| at(format!("{e}; expected a safetensors file with `images`")))?;
+    let view = file
+        .tensor("images")
+        .map_err(|_| at(format!("tensors {:?}; expected `images`", file.names())))?;
+    let &[count, c, h, w] = view.shape() else {
+        let found = format!("images of shape {:?}; expected [n, c, h, w]", view.shape());
+        return Err(at(found));
+    };
+    let values = match view.dtype() {
+        Dtype::U8 => view
+            .data()
+            .iter()
+            .map(|v| crate::dataset::normalise(*v))
+            .collect(),
+        other => floats(other, view.data())
+            .ok_or_else(|| at(format!("images of type {other:?}; expected floats or U8")))?,
+    };
+    if let Some(place) = values.iter().position(|v| !v.is_finite()) {
+        let length = (c * h * w).max(1);
+        return Err(at(format!(
+            "images hold a value that is not finite, in picture {} (from 0)",
+            place / length
+        )));
+    }
+    Ok(Pictures {
+        values,
+        count,
+        shape: [c, h, w],
+    })
+}
