@@ -66,14 +66,15 @@ impl Network {
         self.run(images, Mode::Evaluate, Watch::Outputs(&mut watch))
     }
 
-    /// Forward pass for evaluation that shows what goes into each activation quantizer, whether or
-    /// not it is in use, to `watch`, by its slot.
+    /// Forward pass that shows what goes into each activation quantizer, whether or not it is in use,
+    /// to `watch`, by its slot.
     pub fn quantizer_inputs(
         &mut self,
         images: Tensor<4>,
+        mode: Mode,
         mut watch: impl FnMut(usize, &Tensor<4>),
     ) -> Tensor<2> {
-        self.run(images, Mode::Evaluate, Watch::QuantizerInputs(&mut watch))
+        self.run(images, mode, Watch::QuantizerInputs(&mut watch))
     }
 
     /// Forward pass for evaluation in float that shows what each batch norm yields to `watch`, by its

@@ -111,7 +111,7 @@ impl Trainer {
             let images = images(&batch, &self.device);
             let slots = self.network.slots.iter();
             let names: Vec<String> = slots.map(|s| s.name.clone()).collect();
-            self.network.quantizer_inputs(images, |slot, input| {
+            self.network.quantizer_inputs(images, Mode::Evaluate, |slot, input| {
                 let values = read_tensor(input.clone());
                 let step = values.len().div_ceil(SAMPLED_ACTIVATIONS).max(1);
                 let sample: Vec<f32> = values.into_iter().step_by(step).collect();

@@ -15,9 +15,9 @@ use rand_pcg::Pcg64Mcg;
 use crate::dataset::{Batch, Loader, LoaderSettings, Splits, evaluation_batches};
 use crate::experiment::{Experiment, Start};
 use crate::graph::Initial;
-use crate::network::{Network, Slot};
+use crate::network::{Mode, Network, Slot};
 use crate::quantizer::memory::Role;
-use crate::quantizer::{InitialBits, initial_parameters};
+use crate::quantizer::{InitialBits, Rules, initial_parameters};
 use crate::run::{Budget, LayerInfo, Phase};
 use crate::training::budget::{self, Constraints};
 use crate::training::checkpoint::{self, Checkpoint, CheckpointError, SavedQuantizer, State};
@@ -308,7 +308,9 @@ impl Trainer {
     }
 
     /// Largest magnitude of what goes into every activation quantizer, by slot, in float on the
-    /// first training pictures.
+    /// first training pictures. Batch norms take the batch's own statistics, as the training that
+    /// follows does: those of a file may belong to other data. (The published code's rules: running
+    /// ones.)
     fn largest_activations(&mut self) -> Vec<f64> {
         let mut largest = vec![0.0; self.network.slots.len()];
         let Some(batch) = evaluation_batches(&self.splits.train, EVALUATION_BATCH).next() else {
@@ -322,7 +324,11 @@ impl Trainer {
             .iter()
             .map(|s| s.quantizer.signed)
             .collect();
-        self.network.quantizer_inputs(images, |slot, input| {
+        let mode = match self.experiment.rules {
+            Rules::Paper => Mode::Measure,
+            Rules::PublishedCode => Mode::Evaluate,
+        };
+        self.network.quantizer_inputs(images, mode, |slot, input| {
             let values = if signed[slot] {
                 input.clone().abs()
             } else {
