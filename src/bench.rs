@@ -1,9 +1,13 @@
 //! `bitscope bench`: seconds per training step, and milliseconds per frame of the screen.
 
+use std::sync::Arc;
+
 use clap::Args;
+use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::cli::{CliError, print};
+use crate::dataset::{Dataset, Splits};
 use crate::experiment::{Experiment, load_embedded};
 use crate::run::{StepRecord, Times};
 use crate::training::Trainer;
@@ -20,6 +24,12 @@ pub(crate) struct Bench {
     /// Network
     #[arg(long, default_value = "resnet20")]
     model: String,
+    /// Height and width of a picture; larger than 32 for the ImageNet networks
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    size: u32,
+    /// Number of classes
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=65535))]
+    classes: u32,
     /// Samples per step
     #[arg(long, default_value_t = 128)]
     batch: usize,
@@ -79,7 +89,11 @@ fn steps(bench: &Bench) -> Result<Value, CliError> {
     let engine =
         crate::device::parse(&experiment.device).map_err(|e| CliError::Usage(e.to_string()))?;
     let device = crate::device::burn_device(engine);
-    let splits = crate::dataset::open(&experiment).map_err(|e| failed(&e))?;
+    let splits = if (bench.size, bench.classes) == (32, 10) {
+        crate::dataset::open(&experiment).map_err(|e| failed(&e))?
+    } else {
+        noise(bench)
+    };
     let mut trainer = Trainer::new(experiment.clone(), splits, device).map_err(|e| failed(&e))?;
     take_steps(&mut trainer, bench.warmup);
     let mut records = take_steps(&mut trainer, bench.steps);
@@ -102,6 +116,8 @@ fn steps(bench: &Bench) -> Result<Value, CliError> {
         "operations": crate::device::operations(engine),
         "quantizer": bench.quantizer,
         "model": bench.model,
+        "size": bench.size,
+        "classes": bench.classes,
         "batch": bench.batch,
         "loss": loss,
         "median_s": median,
@@ -117,6 +133,29 @@ fn steps(bench: &Bench) -> Result<Value, CliError> {
         },
         "peak_resident_mb": crate::process::resident().map(|(_, peak)| peak),
     }))
+}
+
+/// Two batches of noise in the extent that is asked for.
+fn noise(bench: &Bench) -> Splits {
+    let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(1);
+    let (count, size) = (2 * bench.batch, bench.size as usize);
+    let mut images = vec![0; count * 3 * size * size];
+    rng.fill(&mut images[..]);
+    let classes = bench.classes as usize;
+    let train = Dataset {
+        images,
+        labels: (0..count)
+            .map(|_| rng.random_range(0..classes) as u16)
+            .collect(),
+        shape: [3, size, size],
+        classes,
+    };
+    Splits {
+        train: Arc::new(train),
+        validation: None,
+        test: None,
+        prescribed_batch: None,
+    }
 }
 
 fn take_steps(trainer: &mut Trainer, count: u32) -> Vec<StepRecord> {

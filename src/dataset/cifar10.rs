@@ -85,7 +85,7 @@ fn read_file(path: &Path, into: &mut Dataset) -> Result<(), DataError> {
                 "0 to 9",
             ));
         }
-        into.labels.push(record[0]);
+        into.labels.push(record[0].into());
         into.images.extend_from_slice(&record[1..]);
     }
     Ok(())

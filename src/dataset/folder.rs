@@ -17,12 +17,12 @@ pub(super) fn classes(root: &Path) -> Result<Vec<String>, DataError> {
     let names: Vec<String> = classes
         .filter_map(|p| Some(p.file_name()?.to_string_lossy().into_owned()))
         .collect();
-    if names.len() < 2 || names.len() > 256 {
+    if names.len() < 2 || names.len() > 65_536 {
         return Err(DataError::content(
             &root.join("train"),
             0,
             format!("{} class folders", names.len()),
-            "2 to 256 folders, one per class",
+            "2 to 65536 folders, one per class",
         ));
     }
     Ok(names)
@@ -69,7 +69,7 @@ fn part(folder: &Path, classes: &[String], size: usize) -> Result<Dataset, DataE
             for channel in 0..3 {
                 data.images.extend(picture.pixels().map(|p| p.0[channel]));
             }
-            data.labels.push(label as u8);
+            data.labels.push(label as u16);
         }
     }
     Ok(data)

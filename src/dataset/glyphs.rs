@@ -30,7 +30,7 @@ pub fn generate(count: usize, difficulty: f64, seed: u64) -> Dataset {
         .collect();
     Dataset {
         images: pictures.iter().flat_map(|p| &p.0).copied().collect(),
-        labels: pictures.iter().map(|p| p.1).collect(),
+        labels: pictures.iter().map(|p| p.1.into()).collect(),
         shape: [3, SIZE, SIZE],
         classes: CLASSES,
     }

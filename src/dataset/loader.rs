@@ -21,7 +21,7 @@ pub struct Batch {
     /// `(x / 255 - 0.5) * 2`, row-major.
     pub images: Vec<f32>,
     /// Class of each picture.
-    pub labels: Vec<u8>,
+    pub labels: Vec<u16>,
     /// Channels, height and width.
     pub shape: [usize; 3],
 }
@@ -285,12 +285,12 @@ mod tests {
             shape: [3, 1, 1],
             classes: 90,
         };
-        let labels = |count, batch| -> Vec<Vec<u8>> {
+        let labels = |count, batch| -> Vec<Vec<u16>> {
             let batches = sampled_batches(&data, count, batch);
             batches.map(|b| b.labels).collect()
         };
         assert_eq!(labels(6, 3), [[0, 30, 60], [15, 45, 75]]);
-        assert_eq!(labels(1000, 1000), [(0..90).collect::<Vec<u8>>()]);
+        assert_eq!(labels(1000, 1000), [(0..90).collect::<Vec<u16>>()]);
         assert!(labels(0, 5).is_empty());
     }
 

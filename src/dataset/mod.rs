@@ -30,7 +30,7 @@ pub struct Dataset {
     /// Row-major bytes.
     pub images: Vec<u8>,
     /// Class of each picture.
-    pub labels: Vec<u8>,
+    pub labels: Vec<u16>,
     /// Channels, height and width.
     pub shape: [usize; 3],
     /// Number of classes.
@@ -169,10 +169,12 @@ pub fn shape(experiment: &Experiment) -> (DataShape, Option<DataError>) {
                 picture: [3, 32, 32],
                 classes: 10,
             }),
-        DataSource::Tensors(file) => tensors::read(file).map(|(data, _)| DataShape {
-            picture: data.shape,
-            classes: data.classes,
-        }),
+        DataSource::Tensors(file) => {
+            tensors::read(file, declared.classes).map(|(data, _)| DataShape {
+                picture: data.shape,
+                classes: data.classes,
+            })
+        }
         DataSource::Folder(folder) => folder::classes(folder).map(|names| DataShape {
             picture: [3, size, size],
             classes: names.len(),
@@ -216,7 +218,7 @@ pub fn open(experiment: &Experiment) -> Result<Splits, DataError> {
             (train, Some(test))
         }
         DataSource::Tensors(file) => {
-            let (data, prescribed_batch) = tensors::read(file)?;
+            let (data, prescribed_batch) = tensors::read(file, experiment.shape.classes)?;
             if prescribed_batch.is_some() {
                 let train = Arc::new(data);
                 return Ok(Splits {

@@ -7,7 +7,12 @@ use safetensors::{Dtype, SafeTensors};
 use super::{DataError, Dataset};
 
 /// Images `[n, 3, h, w]`, or `[steps, batch, 3, h, w]`, then with the prescribed batch size.
-pub(super) fn read(path: &Path) -> Result<(Dataset, Option<usize>), DataError> {
+///
+/// There is one class more than the largest label, and as many as `declared` at least.
+pub(super) fn read(
+    path: &Path,
+    declared: Option<usize>,
+) -> Result<(Dataset, Option<usize>), DataError> {
     let bytes = std::fs::read(path).map_err(DataError::io(path))?;
     let wrong = |offset: usize, found: String, expected: &str| {
         DataError::content(path, offset as u64, found, expected)
@@ -61,15 +66,16 @@ pub(super) fn read(path: &Path) -> Result<(Dataset, Option<usize>), DataError> {
         let expected = format!("{count} labels, one per image");
         return Err(wrong(at, format!("{} labels", values.len()), &expected));
     }
-    if let Some(i) = values.iter().position(|v| !(0..256).contains(v)) {
+    if let Some(i) = values.iter().position(|v| !(0..65_536).contains(v)) {
         return Err(wrong(
             at,
             format!("label {} at index {i}", values[i]),
-            "0 to 255",
+            "0 to 65535",
         ));
     }
-    let classes = values.iter().max().map_or(0, |m| *m as usize + 1).max(10);
-    let labels = values.into_iter().map(|v| v as u8).collect();
+    let largest = values.iter().max().map_or(0, |m| *m as usize + 1);
+    let classes = largest.max(declared.unwrap_or(2));
+    let labels = values.into_iter().map(|v| v as u16).collect();
     let data = Dataset {
         images: images.data().to_vec(),
         labels,

@@ -202,10 +202,17 @@ fn levels(graph: &Graph, placement: &Placement, value: NodeId) -> Option<usize> 
     })
 }
 
+/// What lives while each step runs. What a convolution or affine layer hands to one batch norm or
+/// nonlinearity alone is part of that step, as sums in an accumulator are.
 fn held(graph: &Graph, placement: &Placement, plan: &Plan) -> Vec<Vec<Held>> {
     let mut alive: Vec<NodeId> = Vec::new();
+    let mut late: Vec<NodeId> = Vec::new();
     let mut steps = Vec::with_capacity(plan.steps.len());
-    for step in &plan.steps {
+    for (i, step) in plan.steps.iter().enumerate() {
+        if is_accumulator(graph, plan, i) {
+            late.extend(&step.frees);
+            continue;
+        }
         alive.push(step.output);
         steps.push(
             alive
@@ -216,7 +223,23 @@ fn held(graph: &Graph, placement: &Placement, plan: &Plan) -> Vec<Vec<Held>> {
                 })
                 .collect(),
         );
-        alive.retain(|value| !step.frees.contains(value));
+        alive.retain(|value| !step.frees.contains(value) && !late.contains(value));
+        late.clear();
     }
     steps
+}
+
+/// Whether the next step alone reads what this one yields, and normalises or clips it.
+fn is_accumulator(graph: &Graph, plan: &Plan, at: usize) -> bool {
+    let node = |id: NodeId| &graph.nodes[id].operation;
+    let output = plan.steps[at].output;
+    let has_weights = matches!(
+        node(output),
+        Operation::Convolution { .. } | Operation::Affine { .. }
+    );
+    let Some(next) = plan.steps.get(at + 1).filter(|_| has_weights) else {
+        return false;
+    };
+    let joins = next.fused.is_some() || node(next.output).is_nonlinearity();
+    joins && next.inputs(graph).first() == Some(&output) && next.frees.contains(&output)
 }

@@ -75,6 +75,9 @@ pub(super) fn add_weight_gradient(
 ) {
     let (pixels, taps) = (e.pixels(), e.taps());
     let outputs = e.output / e.geometry.groups;
+    if e.is_pointwise() && pixels >= PACKED {
+        return add_pointwise_weight_gradient(e, x, g, sum);
+    }
     let images = x
         .chunks(together * e.image())
         .zip(g.chunks(together * e.output * pixels));
@@ -83,7 +86,36 @@ pub(super) fn add_weight_gradient(
             let count = gather(e, group, x, g, scratch);
             let sum = &mut sum[group * outputs * taps..(group + 1) * outputs * taps];
             let [_, columns, gradients, _] = &*scratch;
-            multiply_transposed(simd, sum, gradients, columns, count * pixels);
+            let length = count * pixels;
+            if outputs.min(taps) >= 16 {
+                let g = Matrix::new(&gradients[..outputs * length], outputs, length);
+                let columns = Matrix::new(&columns[..taps * length], taps, length);
+                add_product(sum, g, columns.transposed());
+            } else {
+                multiply_transposed(simd, sum, gradients, columns, length);
+            }
+        }
+    }
+}
+
+/// Pixels from which on packing pays for the product of an image and its gradient.
+const PACKED: usize = 128;
+
+/// [`add_weight_gradient`] where an image is its own column matrix: a product of matrices as they
+/// lie, image after image.
+fn add_pointwise_weight_gradient(e: &Extents, x: &[f32], g: &[f32], sum: &mut [f32]) {
+    let (pixels, taps, groups) = (e.pixels(), e.taps(), e.geometry.groups);
+    let outputs = e.output / groups;
+    for (x, g) in x
+        .chunks_exact(e.image())
+        .zip(g.chunks_exact(e.output * pixels))
+    {
+        for group in 0..groups {
+            let g = &g[group * outputs * pixels..(group + 1) * outputs * pixels];
+            let g = Matrix::new(g, outputs, pixels);
+            let x = Matrix::new(e.group(x, group), taps, pixels).transposed();
+            let sum = &mut sum[group * outputs * taps..(group + 1) * outputs * taps];
+            add_product(sum, g, x);
         }
     }
 }
@@ -407,15 +439,27 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// `out += a b`; `out` is row-major.
+fn add_product(out: &mut [f32], a: Matrix<'_>, b: Matrix<'_>) {
+    // SAFETY: floats that are there may be seen as floats that may be; nothing but floats is written.
+    let out = unsafe { &mut *(std::ptr::from_mut(out) as *mut [MaybeUninit<f32>]) };
+    product_into::<true>(out, a, b);
+}
+
 /// `out = a b`; `out` is row-major and written in full.
 fn multiply(out: &mut [MaybeUninit<f32>], a: Matrix<'_>, b: Matrix<'_>) {
+    product_into::<false>(out, a, b);
+}
+
+/// The product, onto what is there where `ADD` says so: then all of `out` has been written before.
+fn product_into<const ADD: bool>(out: &mut [MaybeUninit<f32>], a: Matrix<'_>, b: Matrix<'_>) {
     assert!(
         a.columns == b.rows && out.len() == a.rows * b.columns,
         "the shapes fit"
     );
     // SAFETY: each pointer comes from a slice whose length the assertions above and `Matrix::new`
     // tie to rows, columns and strides; `out` is borrowed mutably, so it overlaps neither input,
-    // and its old values are not read.
+    // and its old values are read only where the caller has written them.
     unsafe {
         gemm::gemm(
             a.rows,
@@ -424,7 +468,7 @@ fn multiply(out: &mut [MaybeUninit<f32>], a: Matrix<'_>, b: Matrix<'_>) {
             out.as_mut_ptr().cast::<f32>(),
             1,
             b.columns as isize,
-            false,
+            ADD,
             a.values.as_ptr(),
             a.strides[1],
             a.strides[0],

@@ -1,12 +1,13 @@
 //! 2-d convolution of slices and both gradients.
 //!
 //! Every shape goes through here (odd sizes, strides, groups, depthwise, 1x1): by the kernels of
-//! `winograd`, `direct` and `outer` where those fit, else unfolded to `columns`. The plain
+//! `winograd`, `direct`, `outer` and `depthwise` where those fit, else unfolded to `columns`. The plain
 //! reference is in the tests.
 //!
 //! Doors: [`forward`], [`input_gradient`], [`weight_gradient`].
 
 mod columns;
+mod depthwise;
 mod direct;
 mod outer;
 mod turned;
@@ -148,7 +149,7 @@ const LONG: usize = 1024;
 
 /// Whether there is a kernel that needs no columns for the forward pass of this shape.
 pub fn is_direct(e: &Extents) -> bool {
-    direct::fits(e)
+    direct::fits(e) || depthwise::fits(e)
 }
 
 /// Writes the output, `[n, o, oh, ow]`, all of it.
@@ -163,6 +164,7 @@ pub fn forward(cpu: Cpu, e: &Extents, x: &[f32], weight: &[f32], y: &mut [MaybeU
 enum Kernel {
     Winograd(Vec<f32>),
     Direct(Vec<f32>),
+    Depthwise,
     Columns,
 }
 
@@ -181,6 +183,8 @@ fn forward_onto(
         (Kernel::Winograd(packed), winograd::images_together(e))
     } else if direct::fits(e) {
         (Kernel::Direct(direct::pack_weights(e, weight)), 1)
+    } else if depthwise::fits(e) {
+        (Kernel::Depthwise, 1)
     } else {
         (Kernel::Columns, 1)
     };
@@ -191,6 +195,9 @@ fn forward_onto(
             Kernel::Winograd(packed) => winograd::forward(cpu.simd, e, x, packed, scratch, y),
             Kernel::Direct(packed) => {
                 direct::forward_image(cpu.simd, e, x, packed, &mut scratch[0], y);
+            }
+            Kernel::Depthwise => {
+                depthwise::forward_image(cpu.simd, e, x, weight, &mut scratch[0], y);
             }
             Kernel::Columns => {
                 columns::forward_image(cpu.simd, e, x, weight, &mut scratch[0], y);
@@ -265,7 +272,13 @@ pub fn input_gradient(
         }
         // SAFETY: either arm wrote every element.
         let gx = unsafe { gx.assume_init_mut() };
-        with_scratch(|[scratch, ..]| columns::add_input_gradient(e, weight, g, scratch, gx));
+        with_scratch(|[scratch, ..]| {
+            if depthwise::fits(e) {
+                depthwise::add_input_gradient(cpu.simd, e, weight, g, scratch, gx);
+            } else {
+                columns::add_input_gradient(e, weight, g, scratch, gx);
+            }
+        });
     });
 }
 
@@ -292,6 +305,9 @@ fn turned_around(e: &Extents, weight: &[f32]) -> Vec<f32> {
 /// If a length is another than the extents say.
 pub fn weight_gradient(cpu: Cpu, e: &Extents, x: &[f32], g: &[f32]) -> Vec<f32> {
     e.check(x.len(), None, g.len());
+    if depthwise::fits(e) {
+        return depthwise::weight_gradient(cpu, e, x, g);
+    }
     let taps = e.taps();
     // Small images are taken together, so that sums stay in registers for long.
     let together = (LONG / e.pixels()).clamp(1, SUM_GROUP);

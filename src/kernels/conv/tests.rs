@@ -154,6 +154,40 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn pointwise_equals_the_reference(
+        images in 1usize..10, groups in 1usize..3, input in 1usize..7, output in 1usize..7,
+        size in (8usize..20, 8usize..20),
+    ) {
+        let e = Extents {
+            images, input: input * groups, size: [size.0, size.1], output: output * groups,
+            kernel: [1; 2],
+            geometry: Geometry { groups, ..Geometry::square(1, 0) },
+        };
+        compare(e)?;
+    }
+
+    #[test]
+    fn depthwise_equals_the_reference(
+        images in 1usize..4, channels in 2usize..6, size in (1usize..40, 1usize..40),
+        kernel in 0usize..3, stride in 1usize..3, padding in 0usize..4,
+    ) {
+        let kernel = [3, 5, 7][kernel];
+        let padding = padding.min(kernel - 1);
+        let least = kernel.saturating_sub(2 * padding).max(1);
+        let e = Extents {
+            images, input: channels, size: [size.0.max(least), size.1.max(least)], output: channels,
+            kernel: [kernel; 2],
+            geometry: Geometry { groups: channels, ..Geometry::square(stride, padding) },
+        };
+        prop_assert!(depthwise::fits(&e));
+        compare(e)?;
+    }
+}
+
 #[test]
 fn sums_on_the_grids_of_a_quantizer_are_exact() {
     let geometry = Geometry::square(1, 1);
@@ -188,8 +222,8 @@ fn sums_on_the_grids_of_a_quantizer_are_exact() {
 
 #[test]
 fn sums_do_not_depend_on_the_number_of_threads() {
-    // By outer products, by tiles, by columns.
-    for (input, output, groups) in [(3, 5, 1), (16, 8, 1), (6, 4, 2)] {
+    // By outer products, by tiles, by columns, depthwise.
+    for (input, output, groups) in [(3, 5, 1), (16, 8, 1), (6, 4, 2), (6, 6, 6)] {
         let geometry = Geometry {
             groups,
             ..Geometry::square(1, 1)

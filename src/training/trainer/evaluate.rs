@@ -111,19 +111,20 @@ impl Trainer {
             let images = images(&batch, &self.device);
             let slots = self.network.slots.iter();
             let names: Vec<String> = slots.map(|s| s.name.clone()).collect();
-            self.network.quantizer_inputs(images, Mode::Evaluate, |slot, input| {
-                let values = read_tensor(input.clone());
-                let step = values.len().div_ceil(SAMPLED_ACTIVATIONS).max(1);
-                let sample: Vec<f32> = values.into_iter().step_by(step).collect();
-                samples.insert(names[slot].clone(), (vec![sample.len()], sample));
-            });
+            self.network
+                .quantizer_inputs(images, Mode::Evaluate, |slot, input| {
+                    let values = read_tensor(input.clone());
+                    let step = values.len().div_ceil(SAMPLED_ACTIVATIONS).max(1);
+                    let sample: Vec<f32> = values.into_iter().step_by(step).collect();
+                    samples.insert(names[slot].clone(), (vec![sample.len()], sample));
+                });
         }
         samples
     }
 }
 
 /// Mean cross entropy (nats) and share of wrong answers, from logits on the host in f64.
-pub(super) fn score(logits: &[f32], labels: &[u8], classes: usize) -> (f64, f64) {
+pub(super) fn score(logits: &[f32], labels: &[u16], classes: usize) -> (f64, f64) {
     let (mut loss, mut wrong) = (0.0, 0.0);
     for (row, label) in logits.chunks_exact(classes).zip(labels) {
         let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);

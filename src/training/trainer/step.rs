@@ -307,7 +307,7 @@ struct Read {
     norms: Vec<[f64; 2]>,
 }
 
-fn one_hot(labels: &[u8], classes: usize) -> TensorData {
+fn one_hot(labels: &[u16], classes: usize) -> TensorData {
     let mut values = vec![0f32; labels.len() * classes];
     for (row, label) in labels.iter().enumerate() {
         values[row * classes + usize::from(*label)] = 1.0;
