@@ -442,7 +442,12 @@ impl<'a> Converter<'a> {
             .collect();
         match constants {
             Some(inputs) => {
-                let value = evaluate(self.path, node, &inputs)?.ok_or(Trouble::Unknown)?;
+                let mut value = evaluate(self.path, node, &inputs)?.ok_or(Trouble::Unknown)?;
+                // Exporters keep equal tensors once and give the others' names by an identity; they
+                // are parameters of their own all the same.
+                if node.op_type.as_deref() == Some("Identity") && value.name.is_some() {
+                    value.name = node.output.first().map(|name| Rc::from(name.as_str()));
+                }
                 Ok(vec![Value::Known(value)])
             }
             None => self.operation(node),
@@ -610,7 +615,9 @@ impl<'a> Converter<'a> {
         let attributes = Attributes::of(node);
         let all: Option<Vec<Constant>> = (1..5).map(|i| self.known(node, i).cloned()).collect();
         let all = all.ok_or(Trouble::Unknown)?;
-        let name = self.layer_name(node, &all[0]);
+        // Equal scales may be one tensor of the file; the statistics are the norm's own.
+        let own = all[2].name.as_deref().and_then(|n| n.strip_suffix(".running_mean"));
+        let name = own.map_or_else(|| self.layer_name(node, &all[0]), str::to_owned);
         let entries = ["weight", "bias", "running_mean", "running_var"];
         let mut names = Vec::with_capacity(4);
         for (constant, entry) in all.iter().zip(entries) {
