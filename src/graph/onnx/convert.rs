@@ -22,6 +22,8 @@ enum Value {
     Known(Constant),
     /// What a node yields, in the dimensions that the file sees, without the batch's.
     Tensor { node: NodeId, dims: Vec<usize> },
+    /// Several values in order.
+    Sequence(Vec<Value>),
     /// What an operation would yield that is not known.
     Unknown,
 }
@@ -497,6 +499,23 @@ impl<'a> Converter<'a> {
             "Sub" | "Div" | "Mul" => self.product(node),
             "Concat" => self.concatenation(node),
             "Split" => self.split(node),
+            "SplitToSequence" => {
+                let parts = self.split(node)?;
+                Ok(vec![Value::Sequence(parts)])
+            }
+            "SequenceAt" => {
+                let at = self.known(node, 1).and_then(Constant::scalar);
+                match (self.input(node, 0), at) {
+                    (Some(Value::Sequence(parts)), Some(at)) => {
+                        let length = parts.len() as f32;
+                        let at = if at < 0.0 { at + length } else { at };
+                        let part = parts.get(at as usize).cloned();
+                        part.map(|part| vec![part]).ok_or(Trouble::Unknown)
+                    }
+                    _ => Err(Trouble::Unknown),
+                }
+            }
+            "Gather" => self.channel(node),
             "Slice" => self.slice(node),
             "MaxPool" | "AveragePool" => self.pool(node),
             "GlobalAveragePool" | "GlobalMaxPool" | "ReduceMean" => self.global_pool(node),
@@ -616,7 +635,10 @@ impl<'a> Converter<'a> {
         let all: Option<Vec<Constant>> = (1..5).map(|i| self.known(node, i).cloned()).collect();
         let all = all.ok_or(Trouble::Unknown)?;
         // Equal scales may be one tensor of the file; the statistics are the norm's own.
-        let own = all[2].name.as_deref().and_then(|n| n.strip_suffix(".running_mean"));
+        let own = all[2]
+            .name
+            .as_deref()
+            .and_then(|n| n.strip_suffix(".running_mean"));
         let name = own.map_or_else(|| self.layer_name(node, &all[0]), str::to_owned);
         let entries = ["weight", "bias", "running_mean", "running_var"];
         let mut names = Vec::with_capacity(4);
@@ -838,11 +860,23 @@ impl<'a> Converter<'a> {
         if !Self::is_channel_axis(axis, dims.len()) {
             return Err(Trouble::Unknown);
         }
-        let parts = node.output.len();
-        let lengths: Vec<usize> = match self.ints(node, 1, "split") {
+        let in_sequence = node.op_type.as_deref() == Some("SplitToSequence");
+        let given = self.ints(node, 1, "split");
+        let each = match given.as_deref() {
+            Some(&[each]) if in_sequence => usize::try_from(each).ok().filter(|n| *n > 0),
+            None if in_sequence => Some(1),
+            _ => None,
+        };
+        let parts = match (each, &given) {
+            (Some(each), _) => dims[0].div_ceil(each),
+            (None, Some(lengths)) if in_sequence => lengths.len(),
+            _ => node.output.len(),
+        };
+        let given = given.filter(|_| each.is_none());
+        let lengths: Vec<usize> = match given {
             Some(lengths) => lengths.iter().map(|l| (*l).max(0) as usize).collect(),
             None => {
-                let each = dims[0].div_ceil(parts);
+                let each = each.unwrap_or(dims[0].div_ceil(parts));
                 (0..parts)
                     .map(|i| each.min(dims[0].saturating_sub(i * each)))
                     .collect()
@@ -861,6 +895,33 @@ impl<'a> Converter<'a> {
             start = end;
         }
         Ok(values)
+    }
+
+    /// One channel of a value, by its number.
+    fn channel(&mut self, node: &NodeProto) -> Converted {
+        let (input, dims) = self.tensor(node, 0)?;
+        let axis = Attributes::of(node).int("axis").unwrap_or(0);
+        let at = self.known(node, 1).cloned().ok_or(Trouble::Unknown)?;
+        let number = at.scalar().ok_or(Trouble::Unknown)?;
+        if !Self::is_channel_axis(axis, dims.len()) {
+            return Err(Trouble::Unknown);
+        }
+        let start = if number < 0.0 {
+            number + dims[0] as f32
+        } else {
+            number
+        } as usize;
+        let name = plain_name(node);
+        let operation = Operation::Slice {
+            start,
+            end: start + 1,
+        };
+        let id = self.graph.push(name.clone(), operation, &[input])?;
+        let left = match at.dims.is_empty() {
+            true => dims[1..].to_vec(),
+            false => [&[1], &dims[1..]].concat(),
+        };
+        self.seen_as(id, &left, &name)
     }
 
     fn slice(&mut self, node: &NodeProto) -> Converted {

@@ -76,10 +76,10 @@ fn compute(
         }
         "Expand" => expanded(input(0)?, &ints(1)?)?,
         "Transpose" => transposed(input(0)?, attributes.ints("perm"))?,
-        "Add" | "Sub" | "Mul" | "Div" | "Max" | "Min" | "Pow" => {
+        "Add" | "Sub" | "Mul" | "Div" | "Max" | "Min" | "Pow" | "Mod" => {
             arithmetic(operation, input(0)?, input(1)?)?
         }
-        "Neg" | "Floor" | "Ceil" | "Sqrt" | "Abs" | "Reciprocal" => {
+        "Neg" | "Floor" | "Ceil" | "Sqrt" | "Abs" | "Sign" | "Reciprocal" => {
             elementwise(operation, input(0)?)?
         }
         "ReduceProd" => scalar(ints(0)?.iter().product()),
@@ -393,6 +393,7 @@ fn arithmetic(operation: &str, a: &Constant, b: &Constant) -> Option<Constant> {
             "Div" => x.checked_div(y),
             "Max" => Some(x.max(y)),
             "Min" => Some(x.min(y)),
+            "Mod" => x.checked_rem_euclid(y),
             _ => None,
         };
         let values: Option<Vec<i64>> = i.iter().zip(&j).map(|(i, j)| of(x[*i], y[*j])).collect();
@@ -409,6 +410,7 @@ fn arithmetic(operation: &str, a: &Constant, b: &Constant) -> Option<Constant> {
         "Div" => x / y,
         "Max" => x.max(y),
         "Min" => x.min(y),
+        "Mod" => x % y,
         _ => x.powf(y),
     };
     let values = i.iter().zip(&j).map(|(i, j)| of(x[*i], y[*j])).collect();
@@ -416,8 +418,12 @@ fn arithmetic(operation: &str, a: &Constant, b: &Constant) -> Option<Constant> {
 }
 
 fn elementwise(operation: &str, constant: &Constant) -> Option<Constant> {
-    if let (Numbers::Ints(v), "Neg" | "Abs") = (&constant.numbers, operation) {
-        let of = |v: &i64| if operation == "Neg" { -v } else { v.abs() };
+    if let (Numbers::Ints(v), "Neg" | "Abs" | "Sign") = (&constant.numbers, operation) {
+        let of = |v: &i64| match operation {
+            "Neg" => v.wrapping_neg(),
+            "Abs" => v.wrapping_abs(),
+            _ => v.signum(),
+        };
         return Some(Constant {
             dims: constant.dims.clone(),
             ..Constant::ints(v.iter().map(of).collect())
@@ -426,6 +432,8 @@ fn elementwise(operation: &str, constant: &Constant) -> Option<Constant> {
     let of = |v: &f32| match operation {
         "Neg" => -v,
         "Abs" => v.abs(),
+        "Sign" if *v == 0.0 => 0.0,
+        "Sign" => v.signum(),
         "Floor" => v.floor(),
         "Ceil" => v.ceil(),
         "Sqrt" => v.sqrt(),
