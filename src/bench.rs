@@ -42,6 +42,9 @@ pub(crate) struct Bench {
     /// Time the frames of every page instead: 40 layers, a million steps, 200x60 cells
     #[arg(long)]
     frames: bool,
+    /// Time how a run of a million steps opens instead
+    #[arg(long, conflicts_with = "frames")]
+    open: bool,
     /// One JSON object instead of lines
     #[arg(long)]
     json: bool,
@@ -51,6 +54,8 @@ pub(crate) struct Bench {
 pub(crate) fn command(bench: &Bench) -> Result<u8, CliError> {
     let result = if bench.frames {
         crate::tui::bench_frames()
+    } else if bench.open {
+        crate::tui::bench_open().map_err(|e| CliError::Failed(e.to_string()))?
     } else {
         steps(bench)?
     };

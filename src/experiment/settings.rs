@@ -273,7 +273,7 @@ pub struct LogSettings {
 }
 
 /// Limits of the detectors, as the keys of `[verdicts]` say.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Thresholds {
     /// Records.
     pub hold: u32,

@@ -17,20 +17,25 @@ pub(crate) fn watch(folder: &RunFolder, output: Output) -> Result<u8, CliError> 
     let interrupted = interrupt_flag()?;
     let mut printer = printer(folder.clone(), output);
     let mut stdout = std::io::stdout().lock();
-    follow(folder, &interrupted, |event| {
+    follow(folder, None, &interrupted, |event| {
         printer.print(&event, &mut stdout)?;
         stdout.flush()
     })?;
     Ok(0)
 }
 
-/// Hands every event of a log to `take`, old ones first, and new ones as they come.
+/// Hands every event of a log to `take`, old ones first, and new ones as they come; from a byte on
+/// where that is given.
 fn follow(
     folder: &RunFolder,
+    from: Option<u64>,
     stop: &AtomicBool,
     mut take: impl FnMut(Event) -> std::io::Result<()>,
 ) -> Result<(), CliError> {
     let mut reader = LogReader::open(&folder.log())?;
+    if let Some(from) = from {
+        reader.seek(from)?;
+    }
     let mut over = false;
     loop {
         // Asked before reading: what was written before its owner went is read.
@@ -56,10 +61,15 @@ fn follow(
 
 /// The same into the feed of a workbench, on a thread of its own that ends with the run or with
 /// `stop`. It waits for the screen rather than drop an event: a log has time.
-pub(crate) fn follow_into(folder: &RunFolder, feed: Feed, stop: Arc<AtomicBool>) {
+pub(crate) fn follow_into(
+    folder: &RunFolder,
+    feed: Feed,
+    stop: Arc<AtomicBool>,
+    from: Option<u64>,
+) {
     let folder = folder.clone();
     let work = move || {
-        let taken = follow(&folder, &stop.clone(), |event| {
+        let taken = follow(&folder, from, &stop.clone(), |event| {
             while feed.is_half_full() && !stop.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_millis(5));
             }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::disk::{sweep, write_whole};
 use super::event::{Event, Parent, Split};
 use super::lock::RunLock;
-use super::log::{LogError, LogReader};
+use super::log::{LogError, LogReader, Summary};
 use crate::experiment::Experiment;
 use crate::graph::Architecture;
 
@@ -345,6 +345,12 @@ impl RunFolder {
         }
         m.note = Some("manifest.json was damaged: this is what the log says".into());
         Ok(m)
+    }
+
+    /// Bytes of the log that opening the run reads: those behind its summary.
+    pub fn unread(&self) -> u64 {
+        let length = self.log().metadata().map_or(0, |m| m.len());
+        length.saturating_sub(Summary::covered(&self.log()))
     }
 
     /// The newest resolved experiment that the log holds.

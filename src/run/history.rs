@@ -4,14 +4,16 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::event::{Budget, Event, LayerInfo, LayerRecord, Parent, Phase, Split, StepRecord};
-use super::log::{LogError, LogReader};
+use super::log::{LogError, LogReader, Summary};
 use super::series::Series;
 use super::verdict::Verdicts;
 use crate::quantizer::memory::{Resource, Role};
 
 /// Everything recorded of one quantizer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LayerHistory {
     /// Name, role, size, parametrization.
     pub info: LayerInfo,
@@ -109,7 +111,7 @@ impl LayerHistory {
 }
 
 /// An evaluation.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Steps taken.
     pub step: u64,
@@ -124,7 +126,7 @@ pub struct Evaluation {
 }
 
 /// Kind of a mark on the time axis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MarkKind {
     /// Settings changed.
     Applied,
@@ -137,7 +139,7 @@ pub enum MarkKind {
 }
 
 /// A vertical mark on plots over steps.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Mark {
     /// Steps taken.
     pub step: u64,
@@ -148,7 +150,7 @@ pub struct Mark {
 }
 
 /// How serious a message is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Severity {
     /// For the record.
     Info,
@@ -159,7 +161,7 @@ pub enum Severity {
 }
 
 /// A line of the log page.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     /// Steps taken.
     pub step: u64,
@@ -182,7 +184,7 @@ fn share([data, penalty]: [f64; 2]) -> f64 {
 const MESSAGES: usize = 2000;
 
 /// A run in memory.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct History {
     /// Events taken in.
     pub events: u64,
@@ -270,16 +272,23 @@ impl History {
         history
     }
 
-    /// A run from its log on disk, the first `events` of it.
+    /// A run from its log on disk, the first `events` of it. Of a long log, what its summary holds is
+    /// not read again.
     ///
     /// # Errors
     /// Where the log cannot be read.
     pub fn from_log(path: &Path, events: Option<u64>) -> Result<Self, LogError> {
-        let mut history = Self::default();
         let mut reader = LogReader::open(path)?;
+        let mut history = match events {
+            None => Summary::resume(path, &mut reader),
+            Some(_) => Self::default(),
+        };
         let count = events.map_or(usize::MAX, |n| n as usize);
         for event in reader.by_ref().take(count) {
             history.push(&event);
+        }
+        if events.is_none() {
+            Summary::keep(path, &reader, &history);
         }
         for damage in reader.damages() {
             let text = format!("{}: {damage}", path.display());
@@ -287,6 +296,17 @@ impl History {
             history.damages.push(text);
         }
         Ok(history)
+    }
+
+    /// What the summary of a log holds, and how many bytes of the log that covers: a reader goes on
+    /// there. Nothing, and none, where there is no summary.
+    pub fn from_summary(path: &Path) -> (Self, Option<u64>) {
+        let Ok(mut reader) = LogReader::open(path) else {
+            return (Self::default(), None);
+        };
+        let start = reader.offset();
+        let history = Summary::resume(path, &mut reader);
+        (history, Some(reader.offset()).filter(|at| *at > start))
     }
 
     /// Whether steps `from` to `to` are held in fewer than `columns` buckets although more were

@@ -7,6 +7,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 /// Buckets that a level keeps. A multiple of [`FACTOR`].
 const KEEP: usize = 2048;
 /// Buckets of one level that make one of the next.
@@ -69,13 +71,81 @@ impl Bucket {
     }
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Level {
+    #[serde(with = "packed")]
     buckets: VecDeque<Bucket>,
     /// Buckets of the level below in the newest bucket.
     filled: usize,
     /// Whether buckets were dropped: then the level no longer reaches the first point.
     dropped: bool,
+}
+
+/// Buckets as bytes: a summary holds a million of them.
+mod packed {
+    use std::collections::VecDeque;
+
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    use super::Bucket;
+
+    /// Bytes of one bucket: seven numbers, little endian.
+    const BYTES: usize = 28;
+
+    pub fn serialize<S: Serializer>(
+        buckets: &VecDeque<Bucket>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut bytes = Vec::with_capacity(buckets.len() * BYTES);
+        for b in buckets {
+            let [min, max, mean, end] = [b.min, b.max, b.mean, b.end].map(f32::to_bits);
+            for number in [b.first, b.last, b.count, min, max, mean, end] {
+                bytes.extend(number.to_le_bytes());
+            }
+        }
+        serializer.serialize_bytes(&bytes)
+    }
+
+    struct Bytes;
+
+    impl Visitor<'_> for Bytes {
+        type Value = VecDeque<Bucket>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("packed buckets")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+            let (chunks, rest) = bytes.as_chunks::<BYTES>();
+            if !rest.is_empty() {
+                return Err(E::invalid_length(bytes.len(), &self));
+            }
+            let of = |chunk: &[u8; BYTES]| {
+                let [first, last, count, min, max, mean, end] = std::array::from_fn(|i| {
+                    let [a, b, c, d] = std::array::from_fn(|j| chunk[4 * i + j]);
+                    u32::from_le_bytes([a, b, c, d])
+                });
+                let [min, max, mean, end] = [min, max, mean, end].map(f32::from_bits);
+                Bucket {
+                    first,
+                    last,
+                    min,
+                    max,
+                    mean,
+                    end,
+                    count,
+                }
+            };
+            Ok(chunks.iter().map(of).collect())
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<VecDeque<Bucket>, D::Error> {
+        deserializer.deserialize_bytes(Bytes)
+    }
 }
 
 impl Level {
@@ -97,7 +167,7 @@ impl Level {
 }
 
 /// Values over steps. Steps ascend; a step that does not is taken as a restart.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Series {
     levels: Vec<Level>,
     breaks: bool,

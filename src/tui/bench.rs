@@ -59,13 +59,63 @@ pub(crate) fn bench_frames() -> Value {
     })
 }
 
+/// Seconds until a run of a million steps of the demo's network is open: read in full, and with the
+/// summary that the reader left.
+pub(crate) fn bench_open() -> std::io::Result<Value> {
+    const QUANTIZERS: usize = 9;
+    let folder = std::env::temp_dir().join(format!("bitscope-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let log = folder.join("events.log");
+    let failed = |e: crate::run::LogError| std::io::Error::other(e.to_string());
+    let measured = (|| {
+        let writer = crate::run::LogWriter::open(&log).map_err(failed)?;
+        writer.push(std::sync::Arc::new(started(QUANTIZERS, STEPS)));
+        for number in 1..=STEPS {
+            writer.push(std::sync::Arc::new(step(number, QUANTIZERS)));
+        }
+        drop(writer);
+        let summary = log.with_extension("summary");
+        let summary_mb = summary.metadata()?.len() as f64 / 1e6;
+        let mut times = Vec::new();
+        for _ in 0..5 {
+            let started = Instant::now();
+            let (history, covered) = crate::run::History::from_summary(&log);
+            assert!(
+                covered.is_some() && history.step() > 0,
+                "a long log has a summary"
+            );
+            times.push(started.elapsed().as_secs_f64());
+        }
+        times.sort_by(f64::total_cmp);
+        std::fs::remove_file(&summary)?;
+        let started = Instant::now();
+        let history = crate::run::History::from_log(&log, None).map_err(failed)?;
+        let in_full = started.elapsed().as_secs_f64();
+        Ok(json!({
+            "steps": history.step(), "quantizers": QUANTIZERS,
+            "log_mb": log.metadata()?.len() as f64 / 1e6, "summary_mb": summary_mb,
+            "open_s": times[2], "read_in_full_s": in_full,
+        }))
+    })();
+    std::fs::remove_dir_all(&folder)?;
+    measured
+}
+
 /// An app over a synthetic run of so many layers and steps.
 pub(super) fn synthetic(layers: usize, steps: u64) -> App {
     let loaded = load_embedded(crate::cli::DEMO.0, crate::cli::DEMO.1, &Vec::new())
         .expect("the embedded experiment is valid");
     let folder = RunFolder::unrecorded();
     let mut app = App::new(&loaded, None, folder, PathBuf::from("no-runs"), Vec::new());
-    app.history.push(&Event::Started {
+    app.history.push(&started(layers, steps));
+    for number in 1..=steps {
+        app.history.push(&step(number, layers));
+    }
+    app
+}
+
+fn started(layers: usize, steps: u64) -> Event {
+    Event::Started {
         name: "bench".into(),
         device: "none".into(),
         experiment: String::new(),
@@ -78,11 +128,7 @@ pub(super) fn synthetic(layers: usize, steps: u64) -> App {
         total_steps: 2 * steps,
         step: 0,
         parent: None,
-    });
-    for number in 1..=steps {
-        app.history.push(&step(number, layers));
     }
-    app
 }
 
 fn layer(index: usize) -> LayerInfo {

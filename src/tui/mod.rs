@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use ratatui::crossterm::event::{self, Event as Input, KeyEventKind};
 
 use app::{App, Effect, Role};
-pub(crate) use bench::bench_frames;
+pub(crate) use bench::{bench_frames, bench_open};
 use export::{write_figure, write_screen};
 use lifeline::Lifeline;
 use terminal::{Screen, Signals};
@@ -68,7 +68,8 @@ pub(crate) fn attach(
     workbench.app.role = Role::Attached;
     workbench.watch_file(loaded);
     workbench.controls = Some(controls);
-    crate::recorded::follow_into(folder, workbench.feed.clone(), stop.clone());
+    let from = workbench.begin_with_summary(folder);
+    crate::recorded::follow_into(folder, workbench.feed.clone(), stop.clone(), from);
     let code = workbench.on_screen();
     stop.store(true, Ordering::Relaxed);
     let code = code?;
@@ -80,7 +81,8 @@ pub(crate) fn attach(
 pub(crate) fn watch(loaded: &Loaded, run: &Run, folder: &RunFolder) -> Result<u8, CliError> {
     let stop = Arc::new(AtomicBool::new(false));
     let mut workbench = Workbench::looking(loaded, run, folder);
-    crate::recorded::follow_into(folder, workbench.feed.clone(), stop.clone());
+    let from = workbench.begin_with_summary(folder);
+    crate::recorded::follow_into(folder, workbench.feed.clone(), stop.clone(), from);
     let code = workbench.on_screen();
     stop.store(true, Ordering::Relaxed);
     let code = code?;
@@ -102,16 +104,12 @@ fn watched(run: &Run, begin: &Begin) -> Run {
 }
 
 /// Says on the terminal, before the screen is there, that a long log takes a moment.
-fn say_reading(log: &Path) {
+fn say_reading(folder: &RunFolder) {
     const LONG: u64 = 32 << 20;
-    let length = log.metadata().map_or(0, |m| m.len());
+    let length = folder.unread();
     if length > LONG {
-        let _ = writeln!(
-            io::stdout(),
-            "reading {} ({} MB)",
-            log.display(),
-            length >> 20
-        );
+        let (log, megabytes) = (folder.log(), length >> 20);
+        let _ = writeln!(io::stdout(), "reading {} ({megabytes} MB)", log.display());
     }
 }
 
@@ -144,7 +142,7 @@ impl Workbench {
         let mut workbench = Self::on(&loaded, &run, &setup.folder);
         if setup.origin == Origin::Resume {
             let log = setup.folder.log();
-            say_reading(&log);
+            say_reading(&setup.folder);
             workbench.app.load_history(&log);
         }
         workbench.watch_file(&loaded);
@@ -157,6 +155,15 @@ impl Workbench {
         let mut workbench = Self::on(loaded, run, folder);
         workbench.app.role = Role::Watching;
         workbench
+    }
+
+    /// Shows what the log's summary holds; returns where the log is to be followed from.
+    fn begin_with_summary(&mut self, folder: &RunFolder) -> Option<u64> {
+        let (history, position) = crate::run::History::from_summary(&folder.log());
+        if position.is_some() {
+            self.app.history = history;
+        }
+        position
     }
 
     /// A screen for a run, with the look of the last one, before anything drives it.

@@ -133,6 +133,52 @@ mod tests {
     }
 
     #[test]
+    fn a_summary_saves_reading_and_changes_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = folder.path().join("events.log");
+        let long = |message: u64| Event::Warning {
+            step: message,
+            message: "m".repeat(20_000),
+        };
+        let writer = LogWriter::open(&log).expect("created");
+        (1..=30_000).for_each(|i| writer.push(Arc::new(step(i))));
+        (1..=600).for_each(|i| writer.push(Arc::new(long(i))));
+        drop(writer);
+        let summary = log.with_extension("summary");
+        assert!(summary.exists(), "a long log that is closed has one");
+        let same = |a: &History, b: &History| {
+            assert_eq!(a.events, b.events);
+            assert_eq!(a.loss.extent(), b.loss.extent());
+            for at in [1, 500, 29_999] {
+                assert_eq!(a.loss.at(at), b.loss.at(at));
+            }
+            assert_eq!(a.messages, b.messages);
+        };
+        let read = || History::from_log(&log, None).expect("readable");
+        let all = History::from_log(&log, Some(u64::MAX)).expect("readable");
+        same(&read(), &all);
+        // What follows is read behind it.
+        let writer = LogWriter::open(&log).expect("continued");
+        (30_001..=30_010).for_each(|i| writer.push(Arc::new(step(i))));
+        drop(writer);
+        let all = History::from_log(&log, Some(u64::MAX)).expect("readable");
+        assert_eq!(all.loss.extent(), Some((1, 30_010)));
+        same(&read(), &all);
+        // Damaged, of another log, or gone: all is read.
+        let good = std::fs::read(&summary).expect("there");
+        let mut bad = good.clone();
+        bad[good.len() / 2] ^= 1;
+        std::fs::write(&summary, bad).expect("damaged");
+        same(&read(), &all);
+        std::fs::write(&summary, good).expect("again");
+        let writer = LogWriter::open(&folder.path().join("other.log")).expect("created");
+        (1..=40_000).for_each(|i| writer.push(Arc::new(step(2 * i))));
+        drop(writer);
+        std::fs::rename(folder.path().join("other.log"), &log).expect("replaced");
+        assert_eq!(read().loss.extent(), Some((2, 80_000)));
+    }
+
+    #[test]
     fn what_memory_merged_the_log_gives_back() {
         let folder = tempfile::tempdir().expect("a folder");
         let log = folder.path().join("events.log");

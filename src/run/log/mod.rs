@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 
 mod detail;
 mod reader;
+mod summary;
 mod writer;
 
 pub use detail::{Detail, Index};
 pub use reader::{Damage, LogReader, read_log};
+pub(super) use summary::Summary;
 pub use writer::LogWriter;
 
 const HEADER: &[u8] = b"bitscope events 4\n";

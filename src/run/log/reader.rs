@@ -5,6 +5,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::super::event::Event;
+use super::summary::Summary;
 use super::{FAMILY, HEADER, LONGEST, LogError};
 
 /// Bytes that precede a record's payload.
@@ -94,6 +95,8 @@ impl LogReader {
     /// Where the file cannot be read or is something else.
     pub(super) fn sound_length(path: &Path) -> Result<(u64, Vec<Damage>), LogError> {
         let mut reader = Self::open(path)?;
+        // (What a summary covers was sound when it was read.)
+        Summary::skip(path, &mut reader);
         reader.by_ref().for_each(drop);
         Ok((reader.offset(), reader.damages))
     }
@@ -102,7 +105,7 @@ impl LogReader {
     ///
     /// # Errors
     /// Where the file does not allow it.
-    pub(super) fn seek(&mut self, position: u64) -> std::io::Result<()> {
+    pub(crate) fn seek(&mut self, position: u64) -> std::io::Result<()> {
         self.input.seek(SeekFrom::Start(position))?;
         self.position = position;
         Ok(())

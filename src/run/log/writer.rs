@@ -11,12 +11,16 @@ use std::time::{Duration, Instant};
 
 use super::super::disk::write_whole;
 use super::super::event::Event;
+use super::summary::Summary;
 use super::{Damage, HEADER, LogError, LogReader};
 
 /// Records that wait for the disk at most; then training waits too, since the log loses nothing.
 const WAITING: usize = 4096;
 /// Bytes that are gathered before they are written.
 const GATHERED: usize = 1 << 16;
+/// Bytes of the log between two summaries, and from which on a log that is closed gets one.
+const SUMMARISED: u64 = 32 << 20;
+const CLOSED: u64 = 8 << 20;
 /// Time between two writes of what was gathered, and between two tries on a disk that is full.
 const FLUSH: Duration = Duration::from_millis(500);
 
@@ -261,6 +265,7 @@ fn encode(event: &Event, out: &mut Vec<u8>) {
 
 fn write_all(receiver: &Receiver<Arc<Event>>, out: &mut Appender<File>, path: &Path) {
     let mut flushed = Instant::now();
+    let mut summarised = out.length;
     loop {
         let received = receiver.recv_timeout(FLUSH);
         let important = match &received {
@@ -279,11 +284,25 @@ fn write_all(receiver: &Receiver<Arc<Event>>, out: &mut Appender<File>, path: &P
         if due {
             restore(&mut out.file, path, &out.shared);
             flushed = Instant::now();
+            if out.length >= summarised + SUMMARISED {
+                summarised = out.length;
+                summarise(path);
+            }
         }
     }
     out.flush();
+    if out.length >= summarised + CLOSED {
+        summarise(path);
+    }
     if let Err(error) = out.file.sync() {
         tracing::warn!("{}: {error}", path.display());
+    }
+}
+
+/// So that the next reader need not read all.
+fn summarise(path: &Path) {
+    if let Err(error) = Summary::update(path) {
+        tracing::warn!("{error}");
     }
 }
 

@@ -5,13 +5,15 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use super::event::{Event, LayerInfo, LayerRecord, StepRecord};
 use crate::experiment::{BudgetMethod, Experiment, Thresholds, resolve_text};
 use crate::quantizer::memory::Role;
 use crate::quantizer::{Learn, Parametrization};
 
 /// What can be wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// A non-finite value stopped the run.
     NonFinite,
@@ -111,7 +113,7 @@ impl Kind {
 }
 
 /// A finding about a run.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// What.
     pub kind: Kind,
@@ -126,7 +128,7 @@ pub struct Verdict {
 }
 
 /// What the detectors remember of one quantizer.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Watch {
     bits: Option<f32>,
     /// Step of the last change of the bitwidth.
@@ -141,7 +143,7 @@ struct Watch {
 }
 
 /// How long a condition has held, or has been gone.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct State {
     hits: u32,
     misses: u32,
@@ -151,7 +153,7 @@ struct State {
 }
 
 /// The detectors of one run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Verdicts {
     /// Limits in force.
     pub thresholds: Thresholds,
