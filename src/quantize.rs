@@ -161,6 +161,7 @@ fn read(case: &Value, rules: Option<Rules>) -> Result<Case, String> {
         rules,
         learn: Learn::Both,
         bounds,
+        allowed_bits: Vec::new(),
     };
     Ok(Case {
         quantizer,

@@ -239,3 +239,36 @@ fn a_run_under_a_budget_resumes_bit_for_bit() {
     resumed.restore(&path).expect("restored");
     assert_eq!(go(&mut resumed, 60), expected);
 }
+
+#[test]
+fn bitwidths_stay_among_those_that_the_hardware_has() {
+    for name in ["u1", "u3", "p3"] {
+        let set = settings(&[
+            &format!("weights.quantizer={name}"),
+            "weights.allowed_bits=[2, 4, 8]",
+            "activations.quantizer=u3",
+            "activations.allowed_bits=[1, 2, 4]",
+        ]);
+        let (infos, steps) = run(&set);
+        let quantized = steps.iter().filter(|s| layers(s)[0].bitwidth.is_finite());
+        for step in quantized {
+            for (info, record) in infos.iter().zip(layers(step)) {
+                let allowed: &[f32] = match info.role {
+                    Role::Activation => &[1.0, 2.0, 4.0],
+                    Role::Weight | Role::Bias => &[2.0, 4.0, 8.0],
+                };
+                assert!(
+                    allowed.contains(&record.bitwidth),
+                    "{name} {}: {record:?}",
+                    info.name
+                );
+            }
+        }
+        let last = steps.last().expect("steps");
+        assert!(
+            last.budget_met && last.usage.weights <= 10.0,
+            "{name}: {:?}",
+            last.usage
+        );
+    }
+}

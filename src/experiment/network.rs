@@ -141,6 +141,7 @@ impl Resolver<'_> {
                 b: bits..=bits,
                 ..Bounds::weights()
             },
+            allowed_bits: Vec::new(),
         };
         Some(QuantizerPlan {
             quantizer,
@@ -206,6 +207,12 @@ impl Resolver<'_> {
             plan.bits = *bits;
             plan.initial = Initial::Data;
         }
+        if let Some(Value::Numbers(list)) = table.get("allowed_bits") {
+            plan.quantizer.allowed_bits.clone_from(list);
+        }
+        let allowed = plan.quantizer.allowed_bits.clone();
+        let bounds = plan.quantizer.bounds.clone();
+        plan.quantizer.bounds = self.within("layers", bounds, &allowed);
         let least = if plan.quantizer.signed { 2.0 } else { 1.0 };
         let bounds = plan.quantizer.bounds.b.clone();
         if *bounds.start() < least {

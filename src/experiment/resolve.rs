@@ -209,6 +209,11 @@ impl Resolver<'_> {
             b: self.range(&at("bits_bounds")),
         };
         let bits = self.number(&at("bits"));
+        let allowed_bits = match self.values.get(&at("allowed_bits")) {
+            Some(Value::Numbers(list)) => list.clone(),
+            _ => Vec::new(),
+        };
+        let bounds = self.within(&at("allowed_bits"), bounds, &allowed_bits);
         self.check_bits(side, signed, bits, &bounds);
         if learn == Learn::Range && !parametrization.has_bitwidth_parameter() {
             self.error(
@@ -223,6 +228,7 @@ impl Resolver<'_> {
             rules,
             learn,
             bounds,
+            allowed_bits,
         };
         let initial = match self.word(&at("init")) {
             "data" => Initial::Data,
@@ -233,6 +239,26 @@ impl Resolver<'_> {
             initial,
             bits,
         })
+    }
+
+    /// Bounds of the bitwidth that hold no more than what is allowed.
+    pub(super) fn within(&mut self, path: &str, bounds: Bounds, allowed: &[f64]) -> Bounds {
+        let (Some(least), Some(most)) = (allowed.first(), allowed.last()) else {
+            return bounds;
+        };
+        let (low, high) = (bounds.b.start().max(*least), bounds.b.end().min(*most));
+        if low > high || allowed.iter().any(|b| b.fract() != 0.0) {
+            self.error(
+                path,
+                format!("bitwidths {allowed:?}"),
+                "whole bitwidths, some of them within `bits_bounds`",
+            );
+            return bounds;
+        }
+        Bounds {
+            b: low..=high,
+            ..bounds
+        }
     }
 
     fn check_bits(&mut self, side: &str, signed: bool, bits: f64, bounds: &Bounds) {

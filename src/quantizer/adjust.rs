@@ -100,15 +100,14 @@ impl Quantizer {
         self.parameters_of(f64::from(grid.step), f64::from(grid.q_max), grid.bits)
     }
 
-    /// The ways to do with one bit less: first a coarser step over the same range, then a shorter
+    /// The ways to do with one bit less (with the next smaller bitwidth that is allowed): first a coarser step over the same range, then a shorter
     /// range with the same step. Empty at the least bitwidth; ways that the clamps forbid are left
     /// out.
     pub fn one_bit_less(&self, parameters: [f64; 2]) -> Vec<[f64; 2]> {
         let grid = self.grid(parameters);
-        let bits = grid.bits - 1.0;
-        if bits < self.least_bits() {
+        let Some(bits) = self.next_smaller(grid.bits) else {
             return Vec::new();
-        }
+        };
         let (step, q_max) = (f64::from(grid.step), f64::from(grid.q_max));
         let (coarser, shorter) = match grid.family {
             Family::Uniform => {

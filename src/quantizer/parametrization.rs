@@ -175,6 +175,13 @@ pub struct Quantizer {
     pub learn: Learn,
     /// Clamps of the parameters.
     pub bounds: Bounds,
+    /// Bitwidths that the hardware has, ascending; any whole one where empty.
+    ///
+    /// A bitwidth counts as the next of them, in levels where it is a parameter (U1, U2, P1, P2) and in
+    /// memory and bit operations always. An inferred one (U3, P3) keeps its levels: those that the next
+    /// allowed bitwidth has more stay unused. Gradients go straight through, as through the ceiling.
+    #[serde(skip)]
+    pub allowed_bits: Vec<f64>,
 }
 
 impl Quantizer {
@@ -190,7 +197,23 @@ impl Quantizer {
             } else {
                 Bounds::activations()
             },
+            allowed_bits: Vec::new(),
         }
+    }
+
+    /// The next bitwidth that the hardware has; the largest where it has none so large.
+    fn allowed(&self, bits: f64) -> f64 {
+        let next = self.allowed_bits.iter().copied().find(|b| *b >= bits);
+        next.or(self.allowed_bits.last().copied()).unwrap_or(bits)
+    }
+
+    /// The next smaller bitwidth that the hardware has.
+    pub(super) fn next_smaller(&self, bits: f64) -> Option<f64> {
+        let smaller = match self.allowed_bits.is_empty() {
+            true => Some(bits - 1.0),
+            false => self.allowed_bits.iter().copied().rfind(|b| *b < bits),
+        };
+        smaller.filter(|b| *b >= self.least_bits())
     }
 
     /// Whether parameter `index` (0 or 1) is changed by training.
@@ -213,7 +236,7 @@ impl Quantizer {
             Parametrization::U1 => {
                 let n = self.largest_level(first);
                 let d = round_to_power_of_two(second);
-                Grid::uniform(signed, self.rules, d, n * d).with_bits(round_half_away(first))
+                Grid::uniform(signed, self.rules, d, n * d).with_bits(self.whole(first))
             }
             Parametrization::U2 => {
                 let n = self.largest_level(first);
@@ -224,7 +247,7 @@ impl Quantizer {
                     Rules::Paper => n * d,
                     Rules::PublishedCode => second,
                 };
-                Grid::uniform(signed, self.rules, d, q_max).with_bits(round_half_away(first))
+                Grid::uniform(signed, self.rules, d, q_max).with_bits(self.whole(first))
             }
             Parametrization::U3 => self.at_least(Grid::uniform(
                 signed,
@@ -235,12 +258,12 @@ impl Quantizer {
             Parametrization::P1 => {
                 let q_min = round_to_power_of_two(second);
                 Grid::power_of_two(signed, self.rules, q_min, q_min * self.dynamic(first))
-                    .with_bits(round_half_away(first))
+                    .with_bits(self.whole(first))
             }
             Parametrization::P2 => {
                 let q_max = round_to_power_of_two(second);
                 Grid::power_of_two(signed, self.rules, q_max / self.dynamic(first), q_max)
-                    .with_bits(round_half_away(first))
+                    .with_bits(self.whole(first))
             }
             Parametrization::P3 => {
                 let q_max = round_to_power_of_two(second);
@@ -252,17 +275,22 @@ impl Quantizer {
 
     /// The smallest bitwidth that the clamps allow.
     pub fn least_bits(&self) -> f64 {
-        self.bounds.b.start().ceil()
+        self.allowed(self.bounds.b.start().ceil())
     }
 
-    /// An inferred bitwidth counts at least its minimum. Only under the published code's rules can
+    /// A bitwidth that is a parameter, as it is used.
+    fn whole(&self, b: f64) -> f64 {
+        self.allowed(round_half_away(b))
+    }
+
+    /// An inferred bitwidth counts as the next allowed one, and at least as its minimum. Only under the published code's rules can
     /// it lie below: there the projection leaves `d` and `q_max` alone.
     fn at_least(&self, grid: Grid) -> Grid {
-        let bits = grid.bits.max(self.least_bits());
-        match self.rules {
-            Rules::Paper => grid,
-            Rules::PublishedCode => grid.with_bits(bits),
-        }
+        let bits = match self.rules {
+            Rules::Paper => grid.bits,
+            Rules::PublishedCode => grid.bits.max(self.least_bits()),
+        };
+        grid.with_bits(self.allowed(bits))
     }
 
     /// Gradients of both parameters from the sums a kernel's backward pass gathered on
@@ -387,17 +415,17 @@ impl Quantizer {
 
     /// `2^(b-1)` signed, `2^b` unsigned, with b rounded.
     fn code_count(&self, b: f64) -> f64 {
-        grid::code_count(self.signed, round_half_away(b))
+        grid::code_count(self.signed, self.whole(b))
     }
 
     /// `q_max / q_min = 2^(2^(b-1) - 1)` of the power-of-two quantizer.
     fn dynamic(&self, b: f64) -> f64 {
-        grid::dynamic(round_half_away(b))
+        grid::dynamic(self.whole(b))
     }
 
     /// Derivative of the natural logarithm of [`Self::dynamic`] with respect to b.
     fn dynamic_slope(&self, b: f64) -> f64 {
-        LN_2 * LN_2 * (round_half_away(b) - 1.0).exp2()
+        LN_2 * LN_2 * (self.whole(b) - 1.0).exp2()
     }
 
     /// Derivative of `2^round(log2 v)`: 1 straight through (paper), `rounded / v` by the chain

@@ -362,3 +362,40 @@ fn power_of_two_gradient_at_zero_is_zero() {
         }
     }
 }
+
+#[test]
+fn a_bitwidth_is_one_that_the_hardware_has() {
+    for p in Parametrization::ALL {
+        for signed in [true, false] {
+            let quantizer = Quantizer {
+                allowed_bits: vec![2.0, 4.0, 8.0],
+                ..Quantizer::learned(p, signed, Rules::Paper)
+            };
+            let plain = Quantizer::learned(p, signed, Rules::Paper);
+            let most = if p.family() == Family::PowerOfTwo {
+                4
+            } else {
+                8
+            };
+            for bits in 2..=most {
+                let parameters = initial_parameters(&plain, 0.9, InitialBits(f64::from(bits)));
+                let (used, free) = (quantizer.grid(parameters), plain.grid(parameters));
+                let next = [2.0, 4.0, 8.0].into_iter().find(|b| *b >= free.bits);
+                assert_eq!(Some(used.bits), next, "{p} {bits}");
+                // More levels where the bitwidth is a parameter, the same where it is inferred.
+                if p.has_bitwidth_parameter() {
+                    assert!(used.level_count() >= free.level_count(), "{p} {bits}");
+                } else {
+                    assert_eq!(used.levels(999), free.levels(999), "{p} {bits}");
+                }
+                for less in quantizer.one_bit_less(parameters) {
+                    let less = quantizer.grid(less).bits;
+                    assert!(
+                        [2.0, 4.0].contains(&less) && less < used.bits,
+                        "{p} {bits}: {less}"
+                    );
+                }
+            }
+        }
+    }
+}
