@@ -18,8 +18,11 @@ use crate::training::budget::{self, Terms};
 use crate::training::optimizer::Gradient;
 use crate::training::schedule::learning_rate;
 
-/// Pictures that the cost of a bit is measured on.
-const MEASURED_PICTURES: usize = 256;
+/// Pictures that the cost of a bit is measured on: as many as ResNet-20 would take this number of
+/// multiply-accumulates for, within bounds. Every quantizer is measured at least once, which a large
+/// network would otherwise spend minutes on.
+const MEASURED_PICTURES: [usize; 2] = [32, 256];
+const MEASURED_MACS: f64 = 256.0 * 41e6;
 
 impl Trainer {
     /// One training step. `probe` records every layer.
@@ -159,11 +162,13 @@ impl Trainer {
             return;
         }
         let (data, device) = (self.splits.train.clone(), self.device.clone());
+        let macs: u64 = self.network.multiplications().iter().map(|m| m.macs).sum();
+        let [least, most] = MEASURED_PICTURES;
+        let count = ((MEASURED_MACS / macs.max(1) as f64) as usize).clamp(least, most);
         // Prepared when a budget is exceeded, which is seldom.
         let mut measured = None;
         let loss = |network: &mut Network| {
             let (images, labels) = measured.get_or_insert_with(|| {
-                let count = MEASURED_PICTURES;
                 let batch = sampled_batches(&data, count, count).next();
                 let batch = batch.expect("a run has training data");
                 (images(&batch, &device), batch.labels)

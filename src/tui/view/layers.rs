@@ -100,6 +100,18 @@ fn small(v: f32) -> String {
     }
 }
 
+/// A name with its middle left out where it is too long: both ends tell layers apart.
+fn cut_in_the_middle(name: &str, width: usize) -> String {
+    let letters: Vec<char> = name.chars().collect();
+    if letters.len() <= width {
+        return name.to_owned();
+    }
+    let kept = width.saturating_sub(1);
+    let (front, back) = (kept / 2, kept - kept / 2);
+    let ends = [&letters[..front], &['…'], &letters[letters.len() - back..]];
+    ends.concat().into_iter().collect()
+}
+
 /// What is remarkable about a quantizer now, by the detectors' limits.
 fn alarm(layer: &LayerHistory, r: &LayerRecord, limits: &Thresholds) -> Option<String> {
     let near = |v: f32, bound: f64| (f64::from(v) / bound - 1.0).abs() < limits.clamp_margin;
@@ -143,6 +155,10 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
     let mut x = area.x + 2 + name_width;
     let title = match app.view.cursor {
         Some(step) => format!("layer at step {step:.0}"),
+        None if layers.len() > rows => {
+            let last = (app.scroll + rows).min(layers.len());
+            format!("{}–{last} of {}", app.scroll + 1, layers.len())
+        }
         None => "layer".into(),
     };
     buffer.set_stringn(area.x + 2, area.y, title, name_width.into(), bold(app));
@@ -172,7 +188,8 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
         };
         let style = app.palette.style(ink);
         buffer.set_stringn(area.x, y, mark, 2, style);
-        buffer.set_stringn(area.x + 2, y, &layer.info.name, name_width.into(), style);
+        let name = cut_in_the_middle(&layer.info.name, usize::from(name_width) - 1);
+        buffer.set_stringn(area.x + 2, y, name, name_width.into(), style);
         if let Some(record) = &app.layer_record(layer) {
             let mut x = area.x + 2 + name_width;
             for column in &columns {
@@ -210,5 +227,25 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
             number(total as f64, 0)
         );
         buffer.set_stringn(area.x + 2, below, text, area.width.into(), muted(app));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_keep_both_ends() {
+        assert_eq!(cut_in_the_middle("conv1", 9), "conv1");
+        assert_eq!(
+            cut_in_the_middle("features.13.conv.1.0", 13),
+            "featur…nv.1.0"
+        );
+        assert_eq!(
+            cut_in_the_middle("features.13.conv.1.0", 13)
+                .chars()
+                .count(),
+            13
+        );
     }
 }
