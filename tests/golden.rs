@@ -64,6 +64,7 @@ fn check(index: usize, case: &Value) {
         rules: Rules::PublishedCode,
         learn: Learn::Both,
         bounds,
+        allowed_bits: Vec::new(),
     };
     let grid = quantizer.grid(parameters);
     let mut sums = Sums::default();

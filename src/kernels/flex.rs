@@ -39,11 +39,12 @@ impl Slices for Flex {
         Contiguous(tensor.to_contiguous())
     }
 
-    fn written<R>(
+    unsafe fn written<R>(
         shape: &[usize],
         write: impl FnOnce(&mut [MaybeUninit<f32>]) -> R,
     ) -> (FloatTensor<Self>, R) {
-        let (values, result) = super::written(shape.iter().product(), write);
+        // SAFETY: the caller's.
+        let (values, result) = unsafe { super::written_by(shape.iter().product(), write) };
         let data = TensorData::new(values, shape.to_vec());
         (FlexTensor::from_data(data), result)
     }

@@ -136,7 +136,7 @@ impl Slices for LibTorch {
         Contiguous(tensor.contiguous())
     }
 
-    fn written<R>(
+    unsafe fn written<R>(
         shape: &[usize],
         write: impl FnOnce(&mut [MaybeUninit<f32>]) -> R,
     ) -> (TchTensor, R) {
@@ -146,7 +146,8 @@ impl Slices for LibTorch {
         let result = if length == 0 {
             write(&mut [])
         } else {
-            // SAFETY: the tensor was made above, is contiguous, and nobody else holds it yet.
+            // SAFETY: the tensor was made above, is contiguous, and nobody else holds it yet; `write`
+            // writes all of it.
             write(unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), length) })
         };
         (TchTensor::new(tensor), result)

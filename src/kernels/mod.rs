@@ -151,12 +151,28 @@ pub fn subsample(x: Tensor<4>, stride: usize, extra: usize) -> Tensor<4> {
     Tensor::from_dispatch(Dispatch::subsample(x.into_dispatch(), shape))
 }
 
-/// A vector whose elements `write` initialises, all of them.
-fn written<R>(length: usize, write: impl FnOnce(&mut [MaybeUninit<f32>]) -> R) -> (Vec<f32>, R) {
+/// A vector whose elements `write` initialises.
+///
+/// # Safety
+/// `write` writes every element, as every kernel in this room writes each element of its output (their
+/// tests begin with NaN and compare all of them with a reference).
+unsafe fn written_by<R>(
+    length: usize,
+    write: impl FnOnce(&mut [MaybeUninit<f32>]) -> R,
+) -> (Vec<f32>, R) {
     let mut values = Vec::with_capacity(length);
     let result = write(&mut values.spare_capacity_mut()[..length]);
-    // SAFETY: capacity is at least `length`, and every kernel in this room writes each element of
-    // its output slice (their tests compare all of them with a reference).
+    // SAFETY: capacity is at least `length`, and the caller's `write` wrote all of it.
     unsafe { values.set_len(length) };
     (values, result)
+}
+
+/// The same for tests, beginning with NaN: what is not written shows.
+#[cfg(test)]
+fn written<R>(length: usize, write: impl FnOnce(&mut [MaybeUninit<f32>]) -> R) -> (Vec<f32>, R) {
+    let mut values = vec![MaybeUninit::new(f32::NAN); length];
+    let result = write(&mut values);
+    // SAFETY: every element began as a number.
+    let values = values.into_iter().map(|v| unsafe { v.assume_init() });
+    (values.collect(), result)
 }

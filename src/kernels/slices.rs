@@ -24,19 +24,25 @@ pub(super) trait Slices: Backend {
     /// Row-major; copies only what is strided.
     fn hold(tensor: &FloatTensor<Self>) -> Self::Held;
 
-    /// A new tensor whose elements `write` initialises, all of them.
-    fn written<R>(
+    /// A new tensor whose elements `write` initialises.
+    ///
+    /// # Safety
+    /// `write` writes every element.
+    unsafe fn written<R>(
         shape: &[usize],
         write: impl FnOnce(&mut [MaybeUninit<f32>]) -> R,
     ) -> (FloatTensor<Self>, R);
 }
 
 fn from_values<B: Slices>(values: &[f32], shape: &[usize]) -> FloatTensor<B> {
-    B::written(shape, |out| {
-        for (out, value) in out.iter_mut().zip(values) {
-            out.write(*value);
-        }
-    })
+    // SAFETY: the loop writes every element.
+    unsafe {
+        B::written(shape, |out| {
+            for (out, value) in out.iter_mut().zip(values) {
+                out.write(*value);
+            }
+        })
+    }
     .0
 }
 
@@ -73,9 +79,12 @@ pub(super) fn convolution_forward<B: Slices>(
 ) -> FloatTensor<B> {
     let [height, width] = e.output_size();
     let (x, weight) = (B::hold(x), B::hold(weight));
-    B::written(&[e.images, e.output, height, width], |y| {
-        conv::forward(B::cpu(), e, x.as_ref(), weight.as_ref(), y);
-    })
+    // SAFETY: the kernel writes every element of its output.
+    unsafe {
+        B::written(&[e.images, e.output, height, width], |y| {
+            conv::forward(B::cpu(), e, x.as_ref(), weight.as_ref(), y);
+        })
+    }
     .0
 }
 
@@ -91,9 +100,12 @@ pub(super) fn convolution_backward<B: Slices>(
         let weight = B::hold(weight);
         let base = wanted.base().map(B::hold);
         let base = base.as_ref().map(AsRef::as_ref);
-        B::written(&shape::<B>(x), |gx| {
-            conv::input_gradient(B::cpu(), e, weight.as_ref(), upstream.as_ref(), base, gx);
-        })
+        // SAFETY: the kernel writes every element of its output.
+        unsafe {
+            B::written(&shape::<B>(x), |gx| {
+                conv::input_gradient(B::cpu(), e, weight.as_ref(), upstream.as_ref(), base, gx);
+            })
+        }
         .0
     });
     let gw = conv::weight_gradient(B::cpu(), e, B::hold(x).as_ref(), upstream.as_ref());
@@ -103,25 +115,34 @@ pub(super) fn convolution_backward<B: Slices>(
 pub(super) fn subsample_forward<B: Slices>(x: &FloatTensor<B>, s: &Subsampling) -> FloatTensor<B> {
     let [height, width] = s.output_size();
     let x = B::hold(x);
-    B::written(&[s.images, s.channels + s.extra, height, width], |y| {
-        subsample::forward(B::cpu(), s, x.as_ref(), y);
-    })
+    // SAFETY: the kernel writes every element of its output.
+    unsafe {
+        B::written(&[s.images, s.channels + s.extra, height, width], |y| {
+            subsample::forward(B::cpu(), s, x.as_ref(), y);
+        })
+    }
     .0
 }
 
 pub(super) fn subsample_backward<B: Slices>(g: &FloatTensor<B>, s: &Subsampling) -> FloatTensor<B> {
     let g = B::hold(g);
-    B::written(&[s.images, s.channels, s.size[0], s.size[1]], |gx| {
-        subsample::backward(B::cpu(), s, g.as_ref(), gx);
-    })
+    // SAFETY: the kernel writes every element of its output.
+    unsafe {
+        B::written(&[s.images, s.channels, s.size[0], s.size[1]], |gx| {
+            subsample::backward(B::cpu(), s, g.as_ref(), gx);
+        })
+    }
     .0
 }
 
 pub(super) fn fake_quantize_forward<B: Slices>(x: &FloatTensor<B>, grid: &Grid) -> FloatTensor<B> {
     let input = B::hold(x);
-    B::written(&shape::<B>(x), |y| {
-        quantize::forward(B::cpu(), grid, input.as_ref(), y);
-    })
+    // SAFETY: the kernel writes every element of its output.
+    unsafe {
+        B::written(&shape::<B>(x), |y| {
+            quantize::forward(B::cpu(), grid, input.as_ref(), y);
+        })
+    }
     .0
 }
 
@@ -131,9 +152,12 @@ pub(super) fn fake_quantize_backward<B: Slices>(
     grid: &Grid,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let (input, upstream) = (B::hold(x), B::hold(g));
-    let (gx, sums) = B::written(&shape::<B>(x), |gx| {
-        quantize::backward(B::cpu(), grid, input.as_ref(), upstream.as_ref(), gx)
-    });
+    // SAFETY: the kernel writes every element of its output.
+    let (gx, sums) = unsafe {
+        B::written(&shape::<B>(x), |gx| {
+            quantize::backward(B::cpu(), grid, input.as_ref(), upstream.as_ref(), gx)
+        })
+    };
     (gx, sums_tensor::<B>(sums))
 }
 
@@ -147,9 +171,12 @@ pub(super) fn norm_activation_forward<B: Slices>(
         Some(s) => B::hold(&s).as_ref().to_vec(),
         None => norm::statistics(B::cpu(), &slices),
     };
-    let (y, ()) = B::written(&shape::<B>(&inputs.x), |y| {
-        norm::forward(B::cpu(), &slices, &statistics, y);
-    });
+    // SAFETY: the kernel writes every element of its output.
+    let (y, ()) = unsafe {
+        B::written(&shape::<B>(&inputs.x), |y| {
+            norm::forward(B::cpu(), &slices, &statistics, y);
+        })
+    };
     (
         y,
         from_values::<B>(&statistics, &[2, slices.extent.channels]),
@@ -171,12 +198,15 @@ pub(super) fn norm_activation_backward<B: Slices>(
     } else {
         &none
     };
-    let (gx, (gr, gradients)) = B::written(&own, |gx| {
-        B::written(residual, |gr| {
-            let (statistics, upstream) = (statistics.as_ref(), upstream.as_ref());
-            norm::backward(B::cpu(), &slices, statistics, upstream, gx, gr)
+    // SAFETY: the kernel writes every element of its output.
+    let (gx, (gr, gradients)) = unsafe {
+        B::written(&own, |gx| {
+            B::written(residual, |gr| {
+                let (statistics, upstream) = (statistics.as_ref(), upstream.as_ref());
+                norm::backward(B::cpu(), &slices, statistics, upstream, gx, gr)
+            })
         })
-    });
+    };
     let channels = [slices.extent.channels];
     NormGradients {
         x: gx,
