@@ -160,6 +160,7 @@ fn noise(bench: &Bench) -> Splits {
         validation: None,
         test: None,
         prescribed_batch: None,
+        notes: Vec::new(),
     }
 }
 

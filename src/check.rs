@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::cli::{CliError, load, print};
-use crate::experiment::{Experiment, Overrides};
+use crate::experiment::{DataSource, Experiment, Overrides};
 use crate::quantizer::memory::{FLOAT_BITS, Role, kilobytes};
 use crate::training::Outline;
 
@@ -35,6 +35,39 @@ pub(crate) fn command(check: &Check<'_>) -> Result<u8, CliError> {
         print(&as_text(experiment, &outline))?;
     }
     Ok(0)
+}
+
+/// `bitscope data check`: every picture decoded; what cannot be is listed, and the exit code is 1.
+pub(crate) fn data(path: &Path, set: &Overrides) -> Result<u8, CliError> {
+    let loaded = crate::experiment::load(path, set)?;
+    let experiment = &loaded.experiment;
+    let DataSource::Folder(folder) = &experiment.data else {
+        let splits =
+            crate::dataset::open(experiment).map_err(|e| CliError::Failed(e.to_string()))?;
+        print(&format!(
+            "{} training pictures, {} classes\n",
+            splits.train.len(),
+            splits.train.classes
+        ))?;
+        return Ok(0);
+    };
+    let report = crate::dataset::check_folder(folder, experiment)
+        .map_err(|e| CliError::Failed(e.to_string()))?;
+    let [train, test] = report.pictures;
+    let mut out = format!(
+        "{}: {train} training and {test} test pictures, {} classes, {} entries passed over\n",
+        folder.display(),
+        report.classes.len(),
+        report.skipped
+    );
+    for note in &report.notes {
+        out += &format!("{note}\n");
+    }
+    for picture in &report.unreadable {
+        out += &format!("{picture}\n");
+    }
+    print(&out)?;
+    Ok(u8::from(!report.unreadable.is_empty()))
 }
 
 /// What is to be said beside the numbers.

@@ -263,6 +263,14 @@ pub(super) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Data {
+    /// Decode every picture of an experiment's folder, and list what is wrong
+    Check {
+        /// Experiment file
+        experiment: PathBuf,
+        /// Override a key; repeatable
+        #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+        set: Vec<String>,
+    },
     /// CIFAR-10 in its official binary layout
     Cifar10 {
         /// Folder to unpack into

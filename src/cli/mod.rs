@@ -320,6 +320,9 @@ fn run(command: Command) -> Result<u8, CliError> {
         Command::Data {
             data: Data::Cifar10 { dir, url },
         } => headless::fetch_cifar10(&dir, url),
+        Command::Data {
+            data: Data::Check { experiment, set },
+        } => check::data(&experiment, &set),
         Command::Quantize { file, rules, plot } => {
             crate::quantize::command(file.as_deref(), rules.as_deref(), plot.as_deref())
         }

@@ -20,7 +20,9 @@ pub use loader::{
     Batch, Loader, LoaderSettings, batches_per_epoch, evaluation_batches, sampled_batches,
 };
 
-use crate::experiment::{DataSource, Experiment};
+pub use folder::Report as FolderReport;
+
+use crate::experiment::{DataSource, Experiment, OnTrouble};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 
@@ -82,6 +84,8 @@ pub struct Splits {
     pub test: Option<Arc<Dataset>>,
     /// Where the data prescribes its batches: samples per step, used in order.
     pub prescribed_batch: Option<usize>,
+    /// What a reader should know of the data, a sentence each.
+    pub notes: Vec<String>,
 }
 
 /// What can be wrong with data.
@@ -107,6 +111,16 @@ pub enum DataError {
         /// What should be.
         expected: String,
     },
+    /// A folder is not laid out as it should be, or some of its files cannot be read.
+    #[error("{path}: {found}; expected {expected}")]
+    Folder {
+        /// Which folder.
+        path: PathBuf,
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: String,
+    },
     /// A download failed.
     #[error("{url}: {reason}")]
     Download {
@@ -122,6 +136,14 @@ impl DataError {
         move |source| Self::Io {
             path: path.to_owned(),
             source,
+        }
+    }
+
+    fn folder(path: &Path, found: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self::Folder {
+            path: path.to_owned(),
+            found: found.into(),
+            expected: expected.into(),
         }
     }
 
@@ -202,6 +224,7 @@ pub fn shape(experiment: &Experiment) -> (DataShape, Option<DataError>) {
 /// # Errors
 /// Where a file is missing or holds something unexpected: which, where and what was expected.
 pub fn open(experiment: &Experiment) -> Result<Splits, DataError> {
+    let mut notes = Vec::new();
     let (train, test) = match &experiment.data {
         DataSource::Glyphs {
             samples,
@@ -226,12 +249,19 @@ pub fn open(experiment: &Experiment) -> Result<Splits, DataError> {
                     validation: None,
                     test: None,
                     prescribed_batch,
+                    notes,
                 });
             }
             (data, None)
         }
         DataSource::Folder(folder) => {
-            folder::read(folder, experiment.shape.size.unwrap_or(folder::SIZE))?
+            let choices = folder::Choices {
+                unreadable: experiment.unreadable,
+                unknown_classes: experiment.unknown_classes,
+            };
+            let (train, test, report) = folder::read(folder, experiment.shape.size, choices)?;
+            notes = report.notes;
+            (train, test)
         }
     };
     let (train, validation) = split(&train, experiment.validation, experiment.seed);
@@ -240,7 +270,20 @@ pub fn open(experiment: &Experiment) -> Result<Splits, DataError> {
         validation: validation.map(Arc::new),
         test: test.map(Arc::new),
         prescribed_batch: None,
+        notes,
     })
+}
+
+/// What a folder of pictures holds, every picture decoded: unreadable ones are listed, not an error.
+///
+/// # Errors
+/// Where the folder is not laid out as it should be.
+pub fn check_folder(folder: &Path, experiment: &Experiment) -> Result<FolderReport, DataError> {
+    let choices = folder::Choices {
+        unreadable: OnTrouble::Skip,
+        unknown_classes: experiment.unknown_classes,
+    };
+    folder::read(folder, experiment.shape.size, choices).map(|(_, _, report)| report)
 }
 
 /// Splits a share off for validation, chosen at random but always the same for a seed.

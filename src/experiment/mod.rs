@@ -27,8 +27,8 @@ pub use resolve::resolve_text;
 pub use schema::{Class, Default, Key, Kind, reference_markdown};
 pub use settings::{
     Augment, AutoApply, BudgetMethod, Budgets, Clip, DataSource, Decay, DeclaredShape, Experiment,
-    LogSettings, OptimizerKind, OptimizerSettings, QuantizerDynamics, QuantizerSteps, ScheduleKind,
-    ScheduleSettings, Start, Thresholds,
+    LogSettings, OnTrouble, OptimizerKind, OptimizerSettings, QuantizerDynamics, QuantizerSteps,
+    ScheduleKind, ScheduleSettings, Start, Thresholds,
 };
 pub use source::{Loaded, Overrides, load, load_as, load_embedded};
 pub use value::{Value, Values};

@@ -6,8 +6,8 @@ use super::diagnostic::{Diagnostic, Diagnostics, Place};
 use super::keys::KEYS;
 use super::settings::{
     Augment, AutoApply, BudgetMethod, Budgets, Clip, DataSource, Decay, DeclaredShape, Experiment,
-    LogSettings, OptimizerKind, OptimizerSettings, QuantizerDynamics, QuantizerSteps, ScheduleKind,
-    ScheduleSettings, Start, Thresholds,
+    LogSettings, OnTrouble, OptimizerKind, OptimizerSettings, QuantizerDynamics, QuantizerSteps,
+    ScheduleKind, ScheduleSettings, Start, Thresholds,
 };
 use super::source::Found;
 use super::value::{Value, Values};
@@ -106,6 +106,8 @@ impl Resolver<'_> {
             },
             replace_head: self.word("init.head") == "replace",
             data: self.data(),
+            unreadable: self.on_trouble("data.unreadable"),
+            unknown_classes: self.on_trouble("data.unknown_classes"),
             validation: self.number("data.validation"),
             augment: self.augment(),
             loader_threads: self.whole("data.loader_threads") as usize,
@@ -162,6 +164,13 @@ impl Resolver<'_> {
             "cifar10" => DataSource::Cifar10(path),
             "tensors" => DataSource::Tensors(path),
             _ => DataSource::Folder(path),
+        }
+    }
+
+    fn on_trouble(&self, path: &str) -> OnTrouble {
+        match self.word(path) {
+            "skip" => OnTrouble::Skip,
+            _ => OnTrouble::Stop,
         }
     }
 

@@ -31,6 +31,10 @@ pub struct Experiment {
     pub shape: DeclaredShape,
     /// Whether a last layer of another size begins anew.
     pub replace_head: bool,
+    /// Pictures that cannot be decoded.
+    pub unreadable: OnTrouble,
+    /// Classes of the test part that the training part has not.
+    pub unknown_classes: OnTrouble,
     /// Share of the training part held out for validation.
     pub validation: f64,
     /// Of training samples.
@@ -109,6 +113,15 @@ pub struct DeclaredShape {
     pub channels: Option<usize>,
     /// Number of classes.
     pub classes: Option<usize>,
+}
+
+/// What to do about data that is not as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnTrouble {
+    /// An error.
+    Stop,
+    /// It is left out, and counted.
+    Skip,
 }
 
 /// Augmentation of training samples.

@@ -86,6 +86,9 @@ impl<'a> Run<'a> {
         };
         folder.write_manifest(&manifest)?;
         let splits = crate::dataset::open(experiment)?;
+        if setup.origin == Origin::New {
+            found.extend(splits.notes.iter().cloned());
+        }
         let trainer = match &setup.origin {
             Origin::New => Trainer::new(experiment.clone(), splits, device)?,
             Origin::Resume => {

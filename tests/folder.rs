@@ -1,0 +1,281 @@
+//! Folders of pictures as people have them: what is no picture is passed over, what cannot be read is
+//! an error, and the rest trains as its clean twin does.
+
+use std::path::{Path, PathBuf};
+
+use bitscope::dataset::{Dataset, Splits, open};
+use bitscope::experiment::load_embedded;
+use image::{DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
+
+/// A picture that its number decides.
+fn picture(number: u32, size: u32) -> RgbImage {
+    RgbImage::from_fn(size, size, |x, y| {
+        let wave = |a: u32, b: u32| ((x * a + y * b + number * 37) % 256) as u8;
+        Rgb([wave(7, 3), wave(2, 11), wave(5, 5)])
+    })
+}
+
+fn save(path: &Path, picture: &DynamicImage, format: ImageFormat) {
+    std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+    picture.save_with_format(path, format).expect("written");
+}
+
+/// `train/a`, `train/b` and `test/a`, `test/b` with eight pictures each.
+fn clean() -> tempfile::TempDir {
+    let root = tempfile::tempdir().expect("a folder");
+    for (p, part) in ["train", "test"].iter().enumerate() {
+        for (c, class) in ["a", "b"].iter().enumerate() {
+            for i in 0..8 {
+                let number = (p * 100 + c * 50) as u32 + i;
+                let path = root.path().join(part).join(class).join(format!("{i}.png"));
+                save(&path, &picture(number, 32).into(), ImageFormat::Png);
+            }
+        }
+    }
+    root
+}
+
+fn read(root: &Path, settings: &[&str]) -> Result<Splits, String> {
+    let mut set = vec![
+        "data.source=folder".to_owned(),
+        format!("data.path={}", root.display()),
+        "data.validation=0".to_owned(),
+    ];
+    set.extend(settings.iter().map(|s| (*s).to_owned()));
+    let loaded = load_embedded("folder.toml", "", &set).map_err(|e| e.to_string())?;
+    open(&loaded.experiment).map_err(|e| e.to_string())
+}
+
+fn train(root: &Path) -> Dataset {
+    read(root, &[]).expect("readable").train.as_ref().clone()
+}
+
+#[test]
+fn what_other_programs_leave_behind_changes_nothing() {
+    let twin = train(clean().path());
+    let root = clean();
+    let at = |name: &str| root.path().join(name);
+    for name in [
+        "train/.ipynb_checkpoints/a-checkpoint.png",
+        "train/a/.DS_Store",
+        "train/a/Thumbs.db",
+        "train/__MACOSX/._0.png",
+        "train/notes.txt",
+        "train/b/notes.txt",
+        "train/b/more/9.png",
+    ] {
+        let path = at(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::fs::write(path, b"no picture").expect("written");
+    }
+    let splits = read(root.path(), &[]).expect("readable");
+    assert_eq!(*splits.train, twin);
+    assert!(
+        splits
+            .notes
+            .iter()
+            .any(|n| n.starts_with("7 files and folders")),
+        "{:?}",
+        splits.notes
+    );
+}
+
+#[test]
+fn a_file_is_what_it_holds() {
+    let twin = train(clean().path());
+    let root = clean();
+    std::fs::rename(
+        root.path().join("train/a/0.png"),
+        root.path().join("train/a/0.jpg"),
+    )
+    .expect("renamed");
+    std::fs::rename(
+        root.path().join("train/a/1.png"),
+        root.path().join("train/a/1.PNG"),
+    )
+    .expect("renamed");
+    assert_eq!(train(root.path()), twin);
+    for (format, ending) in [(ImageFormat::Bmp, "bmp"), (ImageFormat::WebP, "webp")] {
+        let root = clean();
+        std::fs::remove_file(root.path().join("train/a/0.png")).expect("removed");
+        let path = root.path().join(format!("train/a/0.{ending}"));
+        save(&path, &picture(0, 32).into(), format);
+        assert_eq!(train(root.path()), twin, "{ending}");
+    }
+}
+
+#[test]
+fn damaged_pictures_are_errors_or_left_out_never_grey() {
+    let root = clean();
+    let jpeg = root.path().join("train/a/x.jpg");
+    save(&jpeg, &picture(3, 64).into(), ImageFormat::Jpeg);
+    let whole = std::fs::read(&jpeg).expect("written");
+    std::fs::write(&jpeg, &whole[..whole.len() / 2]).expect("cut");
+    let png = root.path().join("train/b/y.png");
+    let bytes = std::fs::read(root.path().join("train/b/0.png")).expect("there");
+    std::fs::write(&png, &bytes[..bytes.len() / 2]).expect("cut");
+    std::fs::write(root.path().join("train/b/z.jpg"), b"").expect("empty");
+    let error = read(root.path(), &[]).expect_err("damaged");
+    for part in [
+        "3 pictures that cannot be decoded",
+        "x.jpg",
+        "y.png",
+        "z.jpg",
+        "data.unreadable",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    let splits = read(root.path(), &["data.unreadable=skip"]).expect("left out");
+    assert_eq!(*splits.train, train(clean().path()));
+    assert!(
+        splits.notes.iter().any(|n| n.contains("3 pictures")),
+        "{:?}",
+        splits.notes
+    );
+}
+
+#[test]
+fn what_transparency_hides_is_not_seen() {
+    let with_hidden = |hidden: u8| {
+        let root = clean();
+        let mut pixels = RgbaImage::from_pixel(32, 32, Rgba([hidden, hidden, hidden, 0]));
+        pixels.put_pixel(3, 4, Rgba([200, 100, 50, 255]));
+        save(
+            &root.path().join("train/a/0.png"),
+            &pixels.into(),
+            ImageFormat::Png,
+        );
+        train(root.path())
+    };
+    assert_eq!(with_hidden(10), with_hidden(240));
+}
+
+/// A JPEG with an EXIF orientation in front.
+fn oriented(jpeg: &[u8], orientation: u8) -> Vec<u8> {
+    let mut exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+    exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
+    let length = (exif.len() + 2) as u16;
+    [
+        &jpeg[..2],
+        &[0xff, 0xe1],
+        &length.to_be_bytes()[..],
+        &exif,
+        &jpeg[2..],
+    ]
+    .concat()
+}
+
+#[test]
+fn pictures_stand_as_their_camera_was_held() {
+    let make = |turn: bool| {
+        let root = clean();
+        let path = root.path().join("train/a/0.jpg");
+        std::fs::remove_file(root.path().join("train/a/0.png")).expect("removed");
+        // 16-pixel blocks of one colour survive the compression whichever way they lie.
+        let blocks = RgbImage::from_fn(32, 32, |x, y| match (x / 16, y / 16) {
+            (0, 0) => Rgb([255, 0, 0]),
+            (1, 0) => Rgb([0, 255, 0]),
+            (0, 1) => Rgb([0, 0, 255]),
+            _ => Rgb([255, 255, 255]),
+        });
+        if turn {
+            // Orientation 6: what is stored is the picture turned to the left.
+            save(
+                &path,
+                &DynamicImage::from(blocks).rotate270(),
+                ImageFormat::Jpeg,
+            );
+            let bytes = std::fs::read(&path).expect("written");
+            std::fs::write(&path, oriented(&bytes, 6)).expect("written");
+        } else {
+            save(&path, &blocks.into(), ImageFormat::Jpeg);
+        }
+        train(root.path())
+    };
+    let (straight, turned) = (make(false), make(true));
+    let gaps = straight
+        .picture(0)
+        .iter()
+        .zip(turned.picture(0))
+        .map(|(a, b)| a.abs_diff(*b));
+    assert!(gaps.max().expect("pixels") < 30);
+}
+
+#[test]
+fn classes_of_both_parts_are_compared() {
+    let root = clean();
+    std::fs::rename(root.path().join("test/b"), root.path().join("test/c")).expect("renamed");
+    let error = read(root.path(), &[]).expect_err("c is unknown");
+    assert!(
+        error.contains("has not: c; b of the training part are not there"),
+        "{error}"
+    );
+    let splits = read(root.path(), &["data.unknown_classes=skip"]).expect("left out");
+    assert_eq!(splits.test.expect("a").len(), 8);
+    assert_eq!(splits.notes.len(), 2, "{:?}", splits.notes);
+    let root = clean();
+    for i in 0..8 {
+        std::fs::remove_file(root.path().join(format!("train/b/{i}.png"))).expect("removed");
+        std::fs::remove_file(root.path().join(format!("test/a/{i}.png"))).expect("removed");
+        std::fs::remove_file(root.path().join(format!("test/b/{i}.png"))).expect("removed");
+    }
+    let splits = read(root.path(), &[]).expect("a has pictures");
+    assert!(splits.test.is_none(), "an empty part is none");
+    assert!(
+        splits
+            .notes
+            .iter()
+            .any(|n| n.contains("without a training picture: b")),
+        "{:?}",
+        splits.notes
+    );
+    for i in 0..8 {
+        std::fs::remove_file(root.path().join(format!("train/a/{i}.png"))).expect("removed");
+    }
+    let error = read(root.path(), &[]).expect_err("nothing left");
+    assert!(
+        error.contains("2 class folders without a picture"),
+        "{error}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn names_of_any_bytes_and_links_in_circles_are_folders_too() {
+    use std::os::unix::ffi::OsStrExt;
+    let root = clean();
+    let odd = std::ffi::OsStr::from_bytes(b"caf\xe9");
+    for part in ["train", "test"] {
+        std::fs::rename(
+            root.path().join(part).join("b"),
+            root.path().join(part).join(odd),
+        )
+        .expect("renamed");
+    }
+    std::os::unix::fs::symlink(
+        root.path().join("train"),
+        root.path().join("train/a/circle"),
+    )
+    .expect("linked");
+    let twin = train(clean().path());
+    assert_eq!(train(root.path()), twin);
+}
+
+#[test]
+fn a_size_is_asked_for_or_said() {
+    let root = tempfile::tempdir().expect("a folder");
+    for class in ["a", "b"] {
+        let path: PathBuf = root.path().join("train").join(class).join("0.png");
+        save(&path, &picture(1, 64).into(), ImageFormat::Png);
+    }
+    let splits = read(root.path(), &[]).expect("readable");
+    assert_eq!(splits.train.shape, [3, 32, 32]);
+    assert!(
+        splits.notes[0].contains("64x64 are brought to 32x32"),
+        "{:?}",
+        splits.notes
+    );
+    let splits = read(root.path(), &["data.size=64"]).expect("readable");
+    assert_eq!(splits.train.shape, [3, 64, 64]);
+    assert!(splits.notes.is_empty());
+}
