@@ -243,3 +243,94 @@ fn is_accumulator(graph: &Graph, plan: &Plan, at: usize) -> bool {
     let joins = next.fused.is_some() || node(next.output).is_nonlinearity();
     joins && next.inputs(graph).first() == Some(&output) && next.frees.contains(&output)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::node::Window;
+    use super::super::placement::place;
+    use super::*;
+    use crate::quantizer::Rules;
+
+    /// Two branches that meet, a pooling and a classifier.
+    fn account() -> Account {
+        let mut graph = Graph::new([3, 8, 8]);
+        let window = Window::square(3, 1, 1);
+        let relu = |graph: &mut Graph, name: &str, input| {
+            graph.push(name, Operation::RELU, &[input]).expect("fits")
+        };
+        let a = graph
+            .convolution("a", 0, 4, window, 1, false)
+            .expect("fits");
+        let a = relu(&mut graph, "a.relu", a);
+        let b = graph
+            .convolution("b", a, 12, window, 1, true)
+            .expect("fits");
+        let b = relu(&mut graph, "b.relu", b);
+        let both = graph
+            .push("both", Operation::Concatenate, &[a, b])
+            .expect("fits");
+        let c = graph
+            .convolution("c", both, 2, Window::square(1, 1, 0), 1, false)
+            .expect("fits");
+        let c = relu(&mut graph, "c.relu", c);
+        let pool = Operation::MaxPool(Window::square(2, 2, 0));
+        let pooled = graph.push("pool", pool, &[c]).expect("fits");
+        let flat = graph
+            .push("flat", Operation::Reshape([32, 1, 1]), &[pooled])
+            .expect("fits");
+        graph.affine("classifier", flat, 5).expect("fits");
+        let quantization = Quantization::none(Rules::Paper);
+        let placement = place(&graph, &quantization);
+        let plan = Plan::new(&graph, &placement);
+        Account::new(&graph, &quantization, &placement, &plan)
+    }
+
+    #[test]
+    fn each_part_of_a_concatenation_counts_with_its_own_bits() {
+        let account = account();
+        let of = |name: &str| {
+            let stored = account.stored.iter();
+            let mut places = stored.enumerate().filter(|(_, s)| s.name == name);
+            places.next().expect("stored").0
+        };
+        let weight = of("c");
+        let parts: Vec<_> = account
+            .multiplications
+            .iter()
+            .filter(|m| m.weight == Some(weight))
+            .map(|m| (m.macs, m.activation))
+            .collect();
+        // 8x8 outputs of 2 channels over 4 and 12 input channels.
+        assert_eq!(
+            parts,
+            [(512, Some(of("a.relu"))), (1536, Some(of("b.relu")))]
+        );
+        // Through pooling and reshape the classifier reads what the last ReLU yielded; the first
+        // convolution reads the float input.
+        let reads = |name: &str| {
+            let multiplication = account
+                .multiplications
+                .iter()
+                .find(|m| m.weight == Some(of(name)));
+            multiplication.expect("multiplies").activation
+        };
+        assert_eq!(reads("classifier"), Some(of("c.relu")));
+        assert_eq!(reads("a"), None);
+    }
+
+    #[test]
+    fn the_peak_counts_what_lives_at_once() {
+        let account = account();
+        // While the branches are joined: 4, 12 and 16 channels of 64 pixels, 32 bits.
+        let expected = kilobytes(32 * 64, FLOAT_BITS);
+        assert_eq!(
+            account.peak(|_| unreachable!("nothing is quantized")),
+            expected
+        );
+        let usage = account.usage(|_| unreachable!("nothing is quantized"));
+        assert_eq!(usage.activation_max, kilobytes(12 * 64, FLOAT_BITS));
+        assert_eq!(usage.activation_sum, kilobytes(18 * 64, FLOAT_BITS));
+        let weights = 4 * 27 + 12 * 36 + 12 + 2 * 16 + 5 * 32 + 5;
+        assert_eq!(usage.weights, kilobytes(weights, FLOAT_BITS));
+    }
+}

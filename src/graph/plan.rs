@@ -184,3 +184,79 @@ fn depends(graph: &Graph, node: NodeId, on: NodeId) -> bool {
     }
     reached[on]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::{Architecture, Model, Shortcut};
+    use super::super::placement::{Quantization, place};
+    use super::*;
+    use crate::quantizer::Rules;
+
+    fn plan(model: Model, shape: [usize; 3]) -> (Graph, Plan) {
+        let built = Architecture::BuiltIn(model).graph(shape, 10);
+        let graph = built.expect("builds").graph;
+        let placement = place(&graph, &Quantization::none(Rules::Paper));
+        let plan = Plan::new(&graph, &placement);
+        (graph, plan)
+    }
+
+    fn named<'a>(graph: &'a Graph, step: &Step) -> &'a str {
+        &graph.nodes[step.output].name
+    }
+
+    #[test]
+    fn a_residual_block_is_four_steps() {
+        let model = Model::ResNet {
+            depth: 20,
+            shortcut: Shortcut::A,
+        };
+        let (graph, plan) = plan(model, [3, 32, 32]);
+        let names: Vec<&str> = plan.steps.iter().map(|s| named(&graph, s)).collect();
+        let block = &names[3..7];
+        assert_eq!(
+            block,
+            ["s1.b1.conv1", "s1.b1.relu1", "s1.b1.conv2", "s1.b1.relu2"]
+        );
+        // The block's input is residual and input of its first convolution alone.
+        assert!(plan.steps[3].onto_residual && !plan.steps[5].onto_residual);
+        let join = plan.steps[6].fused.expect("norm, addition and ReLU");
+        assert_eq!(join.residual, Some(plan.steps[2].output));
+        assert!(plan.steps[6].frees.contains(&plan.steps[2].output));
+        // Where shapes change, the shortcut stands between and the input has other readers.
+        let at = names
+            .iter()
+            .position(|n| *n == "s2.b1.conv1")
+            .expect("there");
+        assert!(!plan.steps[at].onto_residual);
+    }
+
+    #[test]
+    fn what_several_read_is_not_joined() {
+        let mut graph = Graph::new([4, 8, 8]);
+        let names = || ["g", "b", "m", "v"].map(str::to_owned);
+        let norm = graph
+            .batch_norm("norm", 0, names(), 1e-5, 0.9)
+            .expect("fits");
+        let relu = graph.push("relu", Operation::RELU, &[norm]).expect("fits");
+        let sum = graph
+            .push("sum", Operation::Add, &[norm, relu])
+            .expect("fits");
+        graph
+            .push("pool", Operation::GlobalAverage, &[sum])
+            .expect("fits");
+        let placement = place(&graph, &Quantization::none(Rules::Paper));
+        let plan = Plan::new(&graph, &placement);
+        let fused: Vec<_> = plan.steps.iter().filter_map(|s| s.fused).collect();
+        let alone = Fused {
+            norm,
+            residual: None,
+            clip: None,
+        };
+        assert_eq!(fused, [alone]);
+        assert_eq!(plan.steps.len(), 5);
+        // Every value is given up once, after its last reader; the logits are not.
+        let mut freed: Vec<NodeId> = plan.steps.iter().flat_map(|s| s.frees.clone()).collect();
+        freed.sort_unstable();
+        assert_eq!(freed, [0, norm, relu, sum]);
+    }
+}
