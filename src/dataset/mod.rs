@@ -8,6 +8,7 @@
 pub mod cifar10;
 mod folder;
 mod glyphs;
+mod idx;
 mod loader;
 mod tensors;
 
@@ -191,6 +192,10 @@ pub fn shape(experiment: &Experiment) -> (DataShape, Option<DataError>) {
                 picture: [3, 32, 32],
                 classes: 10,
             }),
+        DataSource::Idx(folder) => idx::read(folder).map(|(train, _)| DataShape {
+            picture: train.shape,
+            classes: train.classes,
+        }),
         DataSource::Tensors(file) => {
             tensors::read(file, declared.classes).map(|(data, _)| DataShape {
                 picture: data.shape,
@@ -238,6 +243,10 @@ pub fn open(experiment: &Experiment) -> Result<Splits, DataError> {
         }
         DataSource::Cifar10(folder) => {
             let (train, test) = cifar10::read(folder)?;
+            (train, Some(test))
+        }
+        DataSource::Idx(folder) => {
+            let (train, test) = idx::read(folder)?;
             (train, Some(test))
         }
         DataSource::Tensors(file) => {

@@ -79,7 +79,7 @@ pub const KEYS: &[Key] = &[
     key!("model.layers", Tables(LAYER), D::Absent, Fresh, "A network of the experiment's own, layer by layer, instead of one that is built in."),
     key!("model.shortcut", Choice(&["a", "b", "c"]), D::Text("a"), Fresh, "Residual shortcut (He et al.): a pads with zeros (the paper's), b projects where the shape changes, c everywhere."),
 
-    key!("data.source", Choice(&["glyphs", "cifar10", "tensors", "folder"]), D::Text("glyphs"), Fresh, "`glyphs` is generated; `cifar10` reads the official binary files; `tensors` a safetensors file with `images` and `labels`; `folder` pictures (PNG, JPEG, WebP, BMP, GIF) in one folder per class under `train` and `test` (or `val`), turned as their EXIF data says, transparency over black, scaled bilinearly."),
+    key!("data.source", Choice(&["glyphs", "cifar10", "idx", "tensors", "folder"]), D::Text("glyphs"), Fresh, "`glyphs` is generated; `cifar10` reads the official binary files; `idx` the four files of MNIST and Fashion-MNIST, gzipped or not; `tensors` a safetensors file with `images` and `labels`; `folder` pictures (PNG, JPEG, WebP, BMP, GIF) in one folder per class under `train` and `test` (or `val`), turned as their EXIF data says, transparency over black, scaled bilinearly."),
     key!("data.path", Path, D::Absent, Fresh, "Folder or file of the data; `glyphs` needs none."),
     key!("data.size", Whole(1, 4096), D::Absent, Fresh, "Height and width of a picture. `folder`: pictures are brought to it, 32 where absent. `check` takes it where the data is not there."),
     key!("data.channels", Whole(1, 4), D::Absent, Fresh, "Channels of a picture, for `check` where the data is not there; 3 where absent."),

@@ -162,6 +162,7 @@ impl Resolver<'_> {
                 difficulty: self.number("data.difficulty"),
             },
             "cifar10" => DataSource::Cifar10(path),
+            "idx" => DataSource::Idx(path),
             "tensors" => DataSource::Tensors(path),
             _ => DataSource::Folder(path),
         }

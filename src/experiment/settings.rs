@@ -98,6 +98,8 @@ pub enum DataSource {
     },
     /// Official binary files in a folder.
     Cifar10(PathBuf),
+    /// IDX files in a folder.
+    Idx(PathBuf),
     /// Safetensors file.
     Tensors(PathBuf),
     /// One folder per class under `train` and `test`.
