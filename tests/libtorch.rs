@@ -52,8 +52,9 @@ fn convolutions_of_both_engines_agree_on_every_kind_of_shape() {
     ] {
         for in_order in [false, true] {
             let geometry = Geometry {
-                stride,
-                padding,
+                stride: [stride; 2],
+                padding: [padding; 2],
+                dilation: [1; 2],
                 groups,
                 in_order,
             };
