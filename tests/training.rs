@@ -386,3 +386,26 @@ fn the_toys_u1_oscillates_and_u3_does_not() {
         "spread of the last 300 errors: U1 {u1:e}, U3 {u3:e}"
     );
 }
+
+/// The loss that is shown is the cross entropy of the labels; the gradient is that of the smoothed one.
+#[test]
+fn smoothed_labels_change_what_is_learned_and_not_what_is_shown() {
+    let first = |smoothing: &str| -> Vec<f64> {
+        let e = experiment(&[
+            smoothing,
+            "weights.quantizer=none",
+            "activations.quantizer=none",
+        ]);
+        let splits = bitscope::dataset::open(&e).expect("data");
+        let engine = bitscope::device::parse("flex").expect("compiled in");
+        let device = bitscope::device::burn_device(engine);
+        let mut trainer = Trainer::new(e, splits, device).expect("built");
+        (0..3).map(|_| trainer.step(false).cross_entropy).collect()
+    };
+    let (plain, smoothed) = (
+        first("train.label_smoothing=0"),
+        first("train.label_smoothing=0.2"),
+    );
+    assert_eq!(plain[0], smoothed[0]);
+    assert_ne!(plain[2], smoothed[2]);
+}

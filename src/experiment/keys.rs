@@ -99,6 +99,7 @@ pub const KEYS: &[Key] = &[
 
     key!("train.epochs", Number(0.0, 1e6), D::Number(160.0), Live, "Length of the run after the float phase, in epochs."),
     key!("train.float_epochs", Number(0.0, 1e6), D::Number(0.0), Fork, "Epochs in float before the quantizers are initialised from what was learned."),
+    key!("train.label_smoothing", Number(0.0, 0.9), D::Number(0.0), Live, "Share of each target that is spread evenly over all classes. Losses that are shown are without it."),
     key!("train.batch", Whole(1, 65536), D::Whole(128), Epoch, "Samples per step."),
 
     key!("weights.quantizer", Choice(QUANTIZERS), D::Text("none"), Fork, "Parametrization for weights and biases: u1 (b, d), u2 (b, q_max), u3 (d, q_max), p1 (b, q_min), p2 (b, q_max), p3 (q_min, q_max)."),

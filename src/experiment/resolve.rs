@@ -114,6 +114,7 @@ impl Resolver<'_> {
             start: self.start(),
             epochs: self.number("train.epochs"),
             float_epochs: self.number("train.float_epochs"),
+            label_smoothing: self.number("train.label_smoothing"),
             batch: self.whole("train.batch") as usize,
             weights,
             activations,

@@ -47,6 +47,8 @@ pub struct Experiment {
     pub epochs: f64,
     /// Before the quantizers start.
     pub float_epochs: f64,
+    /// Share of each target that is spread over all classes.
+    pub label_smoothing: f64,
     /// Samples per step.
     pub batch: usize,
     /// Quantizer of weights and biases.

@@ -39,7 +39,10 @@ impl Trainer {
         let labels = batch.labels;
         let classes = self.splits.train.classes;
         let images = Tensor::<4>::from_data(TensorData::new(batch.images, shape), &autodiff);
-        let targets = Tensor::<2>::from_data(one_hot(&labels, classes), &autodiff);
+        let targets = Tensor::<2>::from_data(
+            targets(&labels, classes, self.experiment.label_smoothing),
+            &autodiff,
+        );
         let data_done = self.now();
 
         let logits = self.network.forward(images.clone(), Mode::Train);
@@ -312,10 +315,11 @@ struct Read {
     norms: Vec<[f64; 2]>,
 }
 
-fn one_hot(labels: &[u16], classes: usize) -> TensorData {
-    let mut values = vec![0f32; labels.len() * classes];
+/// What the logits are trained towards: `1 - smoothing` on the label, the rest even over all classes.
+fn targets(labels: &[u16], classes: usize, smoothing: f64) -> TensorData {
+    let mut values = vec![(smoothing / classes as f64) as f32; labels.len() * classes];
     for (row, label) in labels.iter().enumerate() {
-        values[row * classes + usize::from(*label)] = 1.0;
+        values[row * classes + usize::from(*label)] += (1.0 - smoothing) as f32;
     }
     TensorData::new(values, [labels.len(), classes])
 }
