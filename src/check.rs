@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::cli::{CliError, load, print};
+use crate::cli::{CliError, outlined, print};
 use crate::experiment::{DataSource, Experiment, Overrides};
 use crate::quantizer::memory::{FLOAT_BITS, Role, kilobytes};
 use crate::training::Outline;
@@ -23,9 +23,8 @@ pub(crate) struct Check<'a> {
 
 /// Runs it.
 pub(crate) fn command(check: &Check<'_>) -> Result<u8, CliError> {
-    let loaded = load(check.path, check.set)?;
+    let (loaded, outline) = outlined(check.path, check.set)?;
     let experiment = &loaded.experiment;
-    let outline = Outline::of(experiment).map_err(|e| CliError::Usage(e.to_string()))?;
     if let (Some(missing), true) = (&outline.missing, check.data) {
         return Err(CliError::Usage(missing.to_string()));
     }

@@ -19,7 +19,7 @@ use crate::experiment::{self, Diagnostic, Diagnostics, Loaded, Overrides};
 use crate::graph::{Architecture, GraphError};
 use crate::predict::{self, Source};
 use crate::run::{LockError, Parent, RunFolder, RunLock, list_runs};
-use crate::training::{Origin, Setup, TrainError, resumable};
+use crate::training::{Origin, Outline, Setup, TrainError, out_of_reach, preflight, resumable};
 use crate::{device, headless, recorded};
 
 /// Name and text of the embedded default experiment.
@@ -100,46 +100,71 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Loads an experiment and checks what a file alone cannot show: device and budgets.
+/// Loads an experiment and checks what a file alone cannot show: network, budgets and device.
 pub(crate) fn load(path: Option<&Path>, set: &Overrides) -> Result<Loaded, CliError> {
-    let loaded = load_any(path, set)?;
-    buildable(&loaded)?;
-    Ok(loaded)
+    outlined(path, set).map(|(loaded, _)| loaded)
+}
+
+/// The same, with the network's outline.
+pub(crate) fn outlined(
+    path: Option<&Path>,
+    set: &Overrides,
+) -> Result<(Loaded, Outline), CliError> {
+    let loaded = parse(path, set)?;
+    let outline = Outline::of(&loaded.experiment);
+    if let Ok(outline) = &outline {
+        in_reach(&loaded, out_of_reach(&loaded.experiment, outline))?;
+    }
+    known_device(&loaded)?;
+    let outline = outline.map_err(|error| unbuildable(&loaded, &error))?;
+    Ok((loaded, outline))
 }
 
 /// The same without building the network: a recorded run has a copy of its file.
 fn load_any(path: Option<&Path>, set: &Overrides) -> Result<Loaded, CliError> {
-    let loaded = match path {
-        Some(path) => experiment::load(path, set)?,
-        None => experiment::load_embedded(DEMO.0, DEMO.1, set)?,
-    };
+    let loaded = parse(path, set)?;
     reachable(&loaded)?;
-    device::parse(&loaded.experiment.device).map_err(|e| CliError::Usage(e.to_string()))?;
+    known_device(&loaded)?;
     Ok(loaded)
 }
 
+fn parse(path: Option<&Path>, set: &Overrides) -> Result<Loaded, Diagnostics> {
+    match path {
+        Some(path) => experiment::load(path, set),
+        None => experiment::load_embedded(DEMO.0, DEMO.1, set),
+    }
+}
+
+fn known_device(loaded: &Loaded) -> Result<(), CliError> {
+    let parsed = device::parse(&loaded.experiment.device);
+    parsed.map(drop).map_err(|e| CliError::Usage(e.to_string()))
+}
+
 /// What is wrong with the network, as a diagnostic at the key that asks for it.
-pub(crate) fn buildable(loaded: &Loaded) -> Result<(), Diagnostics> {
-    let Err(error) = crate::training::Outline::of(&loaded.experiment) else {
-        return Ok(());
-    };
-    let key = match (&loaded.experiment.model, &error) {
+fn unbuildable(loaded: &Loaded, error: &GraphError) -> Diagnostics {
+    let key = match (&loaded.experiment.model, error) {
         (_, GraphError::Classes { .. }) => "model.file",
         (Architecture::BuiltIn(_), _) => "model.name",
         (Architecture::File { .. }, _) => "model.file",
         (Architecture::Written(_), _) => "model.layers",
     };
     let (message, expected) = error.parts();
-    Err(Diagnostics(vec![Diagnostic {
+    Diagnostics(vec![Diagnostic {
         place: loaded.place(key),
         message,
         expected,
-    }]))
+    }])
 }
 
 /// Budgets out of reach as diagnostics at the keys that set them.
 pub(crate) fn reachable(loaded: &Loaded) -> Result<(), Diagnostics> {
-    let problems = crate::training::preflight(&loaded.experiment);
+    in_reach(loaded, preflight(&loaded.experiment))
+}
+
+fn in_reach(
+    loaded: &Loaded,
+    problems: Vec<(&'static str, String, String)>,
+) -> Result<(), Diagnostics> {
     if problems.is_empty() {
         return Ok(());
     }

@@ -55,11 +55,8 @@ struct Class {
     folder: PathBuf,
 }
 
-/// One part of the data, not decoded.
-struct Listed {
-    files: Vec<(PathBuf, u16)>,
-    skipped: usize,
-}
+/// A file and its class.
+type Labelled = (PathBuf, u16);
 
 fn is_litter(name: &OsStr) -> bool {
     let name = name.to_string_lossy().to_lowercase();
@@ -223,7 +220,7 @@ fn list(
     names: &[String],
     choices: Choices,
     report: &mut Report,
-) -> Result<Listed, DataError> {
+) -> Result<Vec<Labelled>, DataError> {
     let (classes, skipped) = class_folders(part)?;
     let known = |class: &Class| names.iter().position(|n| *n == class.name);
     let unknown: Vec<&str> = classes
@@ -264,10 +261,8 @@ fn list(
             absent.join(", ")
         ));
     }
-    let mut listed = Listed {
-        files: Vec::new(),
-        skipped,
-    };
+    report.skipped += skipped;
+    let mut files = Vec::new();
     for class in &classes {
         let Some(label) = known(class) else {
             continue;
@@ -275,14 +270,13 @@ fn list(
         for path in entries(&class.folder)? {
             let name = path.file_name().unwrap_or_default();
             if is_litter(name) || path.is_dir() {
-                listed.skipped += 1;
+                report.skipped += 1;
             } else {
-                listed.files.push((path, label as u16));
+                files.push((path, label as u16));
             }
         }
     }
-    report.skipped += listed.skipped;
-    Ok(listed)
+    Ok(files)
 }
 
 /// What a file turned out to be.
@@ -294,15 +288,14 @@ enum Found {
 
 fn decode(
     part: &Path,
-    listed: &Listed,
+    files: &[Labelled],
     classes: usize,
     size: usize,
     choices: Choices,
     report: &mut Report,
     extents: &mut Vec<[u32; 2]>,
 ) -> Result<Dataset, DataError> {
-    let found: Vec<Found> = listed
-        .files
+    let found: Vec<Found> = files
         .par_iter()
         .map(|(path, _)| picture(path, size))
         .collect();
@@ -313,7 +306,7 @@ fn decode(
         classes,
     };
     let mut unreadable = Vec::new();
-    for (found, (path, label)) in found.into_iter().zip(&listed.files) {
+    for (found, (path, label)) in found.into_iter().zip(files) {
         match found {
             Found::Picture(bytes, extent) => {
                 data.images.extend(bytes);

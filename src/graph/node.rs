@@ -203,6 +203,12 @@ impl Operation {
         high: f32::INFINITY,
     };
 
+    /// ReLU6.
+    pub const RELU6: Self = Self::Clip {
+        low: 0.0,
+        high: 6.0,
+    };
+
     /// Whether it is a nonlinearity in the paper's sense, after which activations are quantized.
     pub fn is_nonlinearity(&self) -> bool {
         matches!(self, Self::Clip { .. } | Self::Function(_))

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::built_in::{EPSILON, MOMENTUM};
 use super::error::GraphError;
 use super::node::{Function, Graph, NodeId, Operation, Window};
 use super::shape::Shape;
@@ -51,9 +52,6 @@ pub const KINDS: [&str; 15] = [
     "flatten",
     "affine",
 ];
-
-const EPSILON: f32 = 1e-5;
-const MOMENTUM: f32 = 0.9;
 
 /// The graph of some layers. The last affine layer or convolution without `channels` has as many
 /// outputs as there are classes.
@@ -148,10 +146,7 @@ impl Writer {
             }
             "flatten" => return self.flat(name, input),
             "relu" => Operation::RELU,
-            "relu6" => Operation::Clip {
-                low: 0.0,
-                high: 6.0,
-            },
+            "relu6" => Operation::RELU6,
             "hard-swish" => Operation::Function(Function::HardSwish),
             "sigmoid" => Operation::Function(Function::Sigmoid),
             "max-pool" => Operation::MaxPool(Window {

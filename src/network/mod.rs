@@ -108,11 +108,6 @@ impl Network {
         }
     }
 
-    /// The smallest usage that the bitwidth clamps allow.
-    pub fn least_usage(&self) -> Usage {
-        self.account.usage(|slot| self.slots[slot].least_bits())
-    }
-
     /// The slot behind every stored tensor, in the order of [`Self::stored`].
     pub fn stored_slots(&self) -> Vec<Option<usize>> {
         let stored = self.account.stored.iter();

@@ -105,14 +105,4 @@ impl Slot {
     pub fn grid(&self) -> Grid {
         self.quantizer.grid(self.parameters)
     }
-
-    /// The smallest bitwidth that training could reach: the clamp's, or the current one where the
-    /// bitwidth is not learned.
-    pub fn least_bits(&self) -> f64 {
-        if self.quantizer.is_learned(0) {
-            self.quantizer.least_bits()
-        } else {
-            self.grid().bits
-        }
-    }
 }

@@ -18,7 +18,7 @@ mod trainer;
 pub use budget::Constraints;
 pub use checkpoint::{Checkpoint, CheckpointError, SavedQuantizer, State};
 pub use optimizer::{Optimizer, QuantizerState};
-pub use preflight::{Outline, preflight};
+pub use preflight::{Outline, out_of_reach, preflight};
 pub use schedule::learning_rate;
 pub use session::{Origin, Session, Setup, TrainError, resumable};
 pub use trainer::{ASKED, Trainer, network_of};

@@ -86,10 +86,16 @@ pub fn preflight(experiment: &Experiment) -> Vec<(&'static str, String, String)>
     if experiment.budgets.limits.is_empty() {
         return Vec::new();
     }
-    let Ok(outline) = Outline::of(experiment) else {
-        // What is wrong with the network is said where it is built.
-        return Vec::new();
-    };
+    // What is wrong with the network is said where it is built.
+    Outline::of(experiment)
+        .map_or_else(|_| Vec::new(), |outline| out_of_reach(experiment, &outline))
+}
+
+/// The same for a network that has been outlined.
+pub fn out_of_reach(
+    experiment: &Experiment,
+    outline: &Outline,
+) -> Vec<(&'static str, String, String)> {
     let least = outline.least();
     let mut problems = Vec::new();
     for (resource, limit, _) in &experiment.budgets.limits {

@@ -4,11 +4,6 @@ use super::super::error::GraphError;
 use super::super::node::{Graph, NodeId, Operation, Window};
 use super::{EPSILON, MOMENTUM, classify};
 
-const RELU6: Operation = Operation::Clip {
-    low: 0.0,
-    high: 6.0,
-};
-
 /// A convolution and its batch norm.
 fn unit(
     graph: &mut Graph,
@@ -173,7 +168,7 @@ fn rectified(
 ) -> Result<NodeId, GraphError> {
     let names = [format!("{name}.0"), format!("{name}.1")];
     let x = unit(graph, [&names[0], &names[1]], input, output, window, groups)?;
-    graph.push(format!("{name}.2"), RELU6, &[x])
+    graph.push(format!("{name}.2"), Operation::RELU6, &[x])
 }
 
 /// An inverted residual block.

@@ -21,8 +21,8 @@ pub(super) fn graph(model: Model, input: Shape, classes: usize) -> Result<Graph,
 }
 
 /// Weight of the old value in running statistics, and what is added to variances.
-const MOMENTUM: f32 = 0.9;
-const EPSILON: f32 = 1e-5;
+pub(super) const MOMENTUM: f32 = 0.9;
+pub(super) const EPSILON: f32 = 1e-5;
 
 /// Mean over pixels, and an affine layer.
 fn classify(

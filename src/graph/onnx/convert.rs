@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use rten_onnx::onnx::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 
+use super::super::built_in::{EPSILON, MOMENTUM};
 use super::super::error::GraphError;
 use super::super::model::{Architecture, Built, NormChoice, Values};
 use super::super::node::{Function, Graph, Kind, NodeId, Operation, Window};
@@ -620,11 +621,11 @@ impl<'a> Converter<'a> {
             self.store(format!("{name}.weight"), &of(1.0)),
             self.store(format!("{name}.bias"), bias),
             self.store(format!("{name}.running_mean"), &of(0.0)),
-            self.store(format!("{name}.running_var"), &of(1.0 - FRESH_EPSILON)),
+            self.store(format!("{name}.running_var"), &of(1.0 - EPSILON)),
         ];
         let id = self
             .graph
-            .batch_norm(&name, input, names, FRESH_EPSILON, FRESH_MOMENTUM)?;
+            .batch_norm(&name, input, names, EPSILON, MOMENTUM)?;
         self.fresh_norms.push(id);
         Ok(id)
     }
@@ -1184,10 +1185,6 @@ impl<'a> Converter<'a> {
         Ok(vec![Value::Tensor { node: id, dims }])
     }
 }
-
-/// Of batch norms that did not come from the file.
-const FRESH_EPSILON: f32 = 1e-5;
-const FRESH_MOMENTUM: f32 = 0.9;
 
 /// Numbers that are one for all or one per channel of a value.
 fn per_channel(dims: &[usize], number: &Constant) -> Option<Vec<f32>> {

@@ -6,7 +6,7 @@
 use std::mem::MaybeUninit;
 
 use super::super::parallel::{Cpu, with_scratch};
-use super::super::simd::{Simd, multiversion};
+use super::super::simd::{Simd, multiversion, product};
 use super::Extents;
 use super::columns::unfold_row;
 
@@ -93,17 +93,6 @@ unsafe fn load<const L: usize>(values: &[f32], at: usize) -> [f32; L] {
     unsafe { values.as_ptr().add(at).cast::<[f32; L]>().read() }
 }
 
-#[inline(always)]
-fn scaled<const L: usize, const FUSED: bool>(w: f32, v: [f32; L], sum: &mut [f32; L]) {
-    for l in 0..L {
-        sum[l] = if FUSED {
-            w.mul_add(v[l], sum[l])
-        } else {
-            w * v[l] + sum[l]
-        };
-    }
-}
-
 /// Convolves the channels of one image, `[c, h, w]`; writes `[c, oh, ow]`.
 pub(super) fn forward_image(
     simd: Simd,
@@ -175,7 +164,7 @@ fn forward_body<const K: usize, const L: usize, const FUSED: bool>(
                         // at the last part's `K - 1`, and a part holds `width + K + L` floats, as
                         // asserted above.
                         let v = unsafe { load::<L>(plane, starts[i] + at) };
-                        scaled::<L, FUSED>(w, v, &mut sums[i]);
+                        sums[i] = product::<L, FUSED>([w; L], v, sums[i]);
                     }
                 }
             }
@@ -293,7 +282,8 @@ fn gradient_body<const K: usize, const L: usize, const FUSED: bool>(
                     // SAFETY: `place` is at most `height / 2 + p / 2 + K` for rows and `p + K` for
                     // columns, below the extents asserted above with `width / 2 + L` behind.
                     let v = unsafe { load::<L>(g, at) };
-                    scaled::<L, FUSED>(weight[ky * K + kx], v, &mut sums[parity]);
+                    let w = [weight[ky * K + kx]; L];
+                    sums[parity] = product::<L, FUSED>(w, v, sums[parity]);
                 }
             }
             let to = &mut gx[2 * start..width.min(2 * (start + L))];
@@ -389,13 +379,7 @@ fn weights_body<const K: usize, const L: usize, const FUSED: bool>(
                 for kx in 0..K {
                     // SAFETY: as in `forward_body`.
                     let v = unsafe { load::<L>(plane, start + columns[kx] + ox) };
-                    for l in 0..L {
-                        lanes[kx][l] = if FUSED {
-                            upstream[l].mul_add(v[l], lanes[kx][l])
-                        } else {
-                            upstream[l] * v[l] + lanes[kx][l]
-                        };
-                    }
+                    lanes[kx] = product::<L, FUSED>(upstream, v, lanes[kx]);
                 }
             }
         }

@@ -96,7 +96,7 @@ impl LogReader {
     pub(super) fn sound_length(path: &Path) -> Result<(u64, Vec<Damage>), LogError> {
         let mut reader = Self::open(path)?;
         // (What a summary covers was sound when it was read.)
-        Summary::skip(path, &mut reader);
+        Summary::resume(path, &mut reader);
         reader.by_ref().for_each(drop);
         Ok((reader.offset(), reader.damages))
     }

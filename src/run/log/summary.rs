@@ -68,11 +68,6 @@ impl Summary {
         }
     }
 
-    /// Takes a reader behind what a log's summary covers, where that is still the same log.
-    pub(super) fn skip(log: &Path, reader: &mut LogReader) {
-        Self::resume(log, reader);
-    }
-
     /// Writes the summary of what a reader has read, where that is much more than the one there covers.
     /// Of a damaged log none is written: its damage is found by reading all of it.
     pub(in crate::run) fn keep(log: &Path, reader: &LogReader, history: &History) {
