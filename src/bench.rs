@@ -1,6 +1,7 @@
 //! `bitscope bench`: seconds per training step, and milliseconds per frame of the screen.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use clap::Args;
 use rand::{Rng, SeedableRng};
@@ -8,8 +9,9 @@ use serde_json::{Value, json};
 
 use crate::cli::{CliError, print};
 use crate::dataset::{Dataset, Splits};
+use crate::device::Engine;
 use crate::experiment::{Experiment, load_embedded};
-use crate::run::{StepRecord, Times};
+use crate::run::{Event, LogWriter, RunFolder, StepRecord, Times};
 use crate::training::Trainer;
 
 /// What is measured.
@@ -45,6 +47,9 @@ pub(crate) struct Bench {
     /// Time how a run of a million steps opens instead
     #[arg(long, conflicts_with = "frames")]
     open: bool,
+    /// Compare steps that are recorded in full with steps that are not, in turns, instead
+    #[arg(long, conflicts_with_all = ["frames", "open"])]
+    recording: bool,
     /// One JSON object instead of lines
     #[arg(long)]
     json: bool,
@@ -56,6 +61,8 @@ pub(crate) fn command(bench: &Bench) -> Result<u8, CliError> {
         crate::tui::bench_frames()
     } else if bench.open {
         crate::tui::bench_open().map_err(|e| CliError::Failed(e.to_string()))?
+    } else if bench.recording {
+        recording(bench)?
     } else {
         steps(bench)?
     };
@@ -89,23 +96,11 @@ fn flat(prefix: &str, value: &Value) -> Vec<(String, String)> {
 /// telemetry of every layer, update. On a card the phases' shares are of further steps, in which
 /// each phase is waited for.
 fn steps(bench: &Bench) -> Result<Value, CliError> {
-    let experiment = experiment(bench)?;
-    let failed = |e: &dyn std::fmt::Display| CliError::Failed(e.to_string());
-    let engine =
-        crate::device::parse(&experiment.device).map_err(|e| CliError::Usage(e.to_string()))?;
-    let device = crate::device::burn_device(engine);
-    let splits = if (bench.size, bench.classes) == (32, 10) {
-        crate::dataset::open(&experiment).map_err(|e| failed(&e))?
-    } else {
-        noise(bench)
-    };
-    let mut trainer = Trainer::new(experiment.clone(), splits, device).map_err(|e| failed(&e))?;
-    take_steps(&mut trainer, bench.warmup);
+    let (mut trainer, engine) = warm(bench)?;
     let mut records = take_steps(&mut trainer, bench.steps);
     let loss = records.last().map(|r| r.loss);
     let mut seconds: Vec<f64> = records.iter().map(|r| r.times.total().into()).collect();
-    seconds.sort_by(f64::total_cmp);
-    let median = seconds[seconds.len() / 2];
+    let median = median(&mut seconds);
     if engine.is_card() {
         trainer.wait_for_phases();
         records = take_steps(&mut trainer, bench.steps);
@@ -137,6 +132,62 @@ fn steps(bench: &Bench) -> Result<Value, CliError> {
             "telemetry": share(|t| t.telemetry),
         },
         "peak_resident_mb": crate::process::resident().map(|(_, peak)| peak),
+    }))
+}
+
+/// A trainer that has taken the steps before those that count.
+fn warm(bench: &Bench) -> Result<(Trainer, Engine), CliError> {
+    let experiment = experiment(bench)?;
+    let failed = |e: &dyn std::fmt::Display| CliError::Failed(e.to_string());
+    let engine =
+        crate::device::parse(&experiment.device).map_err(|e| CliError::Usage(e.to_string()))?;
+    let device = crate::device::burn_device(engine);
+    let splits = if (bench.size, bench.classes) == (32, 10) {
+        crate::dataset::open(&experiment).map_err(|e| failed(&e))?
+    } else {
+        noise(bench)
+    };
+    let mut trainer = Trainer::new(experiment, splits, device).map_err(|e| failed(&e))?;
+    take_steps(&mut trainer, bench.warmup);
+    Ok((trainer, engine))
+}
+
+/// Sorts them.
+fn median(seconds: &mut [f64]) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}
+
+/// What recording costs: of each pair of steps one measures every layer and goes to a log, the
+/// other one does neither.
+fn recording(bench: &Bench) -> Result<Value, CliError> {
+    let (mut trainer, engine) = warm(bench)?;
+    let failed = |e: &dyn std::fmt::Display| CliError::Failed(e.to_string());
+    let root = std::env::temp_dir().join(format!("bitscope-bench-{}", std::process::id()));
+    let folder = RunFolder::create(&root, "recording").map_err(|e| failed(&e))?;
+    let writer = LogWriter::open(&folder.log()).map_err(|e| failed(&e))?;
+    let mut seconds = [Vec::new(), Vec::new()];
+    for turn in 0..2 * bench.steps {
+        // In pairs whose order changes: neither kind always comes first.
+        let recorded = matches!(turn % 4, 0 | 3);
+        let start = Instant::now();
+        let record = trainer.step(recorded);
+        if recorded {
+            writer.push(Arc::new(Event::Step(Box::new(record))));
+        }
+        seconds[usize::from(recorded)].push(start.elapsed().as_secs_f64());
+    }
+    drop(writer);
+    std::fs::remove_dir_all(&root).map_err(|e| failed(&e))?;
+    let [bare, recorded] = seconds.map(|mut s| median(&mut s));
+    Ok(json!({
+        "engine": engine.to_string(),
+        "model": bench.model,
+        "batch": bench.batch,
+        "pairs": bench.steps,
+        "bare_s": bare,
+        "recorded_s": recorded,
+        "speed_kept": bare / recorded,
     }))
 }
 

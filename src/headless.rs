@@ -32,6 +32,7 @@ pub(crate) fn train(
     let interrupted = interrupt_flag()?;
     let setup = run.setup(loaded, begin)?;
     let folder = setup.folder.clone();
+    let log = folder.log();
     let (sender, events) = mpsc::sync_channel::<Arc<Event>>(WAITING);
     let deaf = Arc::new(AtomicBool::new(false));
     let session = Session::start(setup, {
@@ -72,6 +73,10 @@ pub(crate) fn train(
         pause();
     }
     match printing.join() {
+        Ok(Ok(code)) if !log.is_file() && code == 0 => Err(CliError::Failed(format!(
+            "{} is gone: it was removed while the run trained, and nothing of the run is kept",
+            log.display()
+        ))),
         Ok(Ok(code)) if told.is_some() && code == 0 => Ok(exit::INTERRUPTED),
         Ok(outcome) => outcome,
         Err(_) => Err(CliError::Failed("the thread that prints ended".into())),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use bitscope::run::{Event, LogReader, RunFolder, Status, list_runs, read_log};
+use bitscope::run::{Event, LogReader, RunFolder, Split, Status, list_runs, read_log};
 use bitscope::training::Checkpoint;
 use common::{SMALL, program, write};
 
@@ -475,6 +475,67 @@ fn a_fork_keeps_what_was_learned_and_knows_its_parent() {
     assert!(said.contains("not kept: the optimizer's moments"), "{said}");
 }
 
+/// Each signal while it trains, waits, validates and tests: it ends with a checkpoint, and what was cut
+/// short is made up for.
+#[test]
+fn a_signal_in_any_phase_ends_it_and_nothing_is_missed() {
+    for (phase, name) in [
+        ("training", "INT"),
+        ("paused", "HUP"),
+        ("validating", "TERM"),
+        ("validating", "HUP"),
+        ("testing", "INT"),
+        ("testing", "TERM"),
+    ] {
+        // An epoch of fifty steps, after which looking takes far longer than a signal.
+        let place = Place::new("");
+        let text = SMALL.replace("samples = 640", "samples = 8000\nvalidation = 0.5");
+        let text = text.replace("epochs = 1000", "epochs = 1");
+        let text = text.replace("batch = 16", "batch = 80");
+        write(place.folder.path(), "e.toml", &text);
+        let mut child = place
+            .command(&["train", "e.toml", "--json"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("started");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let wanted = match phase {
+            "training" | "paused" => "\"step\":20,",
+            "validating" => "\"step\":50,",
+            _ => "\"split\":\"validation\"",
+        };
+        let seen = lines.by_ref().any(|l| l.expect("a line").contains(wanted));
+        assert!(seen, "{phase}");
+        let run = place.recorded();
+        if phase == "paused" {
+            place.succeed(&["attach", &label(&run), "--send", "pause"]);
+            let paused = lines
+                .by_ref()
+                .any(|l| l.expect("a line").contains("\"paused\""));
+            assert!(paused);
+        }
+        signal(&child, name);
+        std::thread::spawn(move || lines.for_each(drop));
+        let code = ends(child, Duration::from_secs(60));
+        assert_eq!(code, Some(130), "{name} while {phase}");
+        assert_eq!(run.manifest().expect("there").status, Status::Stopped);
+        place.succeed(&["resume", &label(&run), "--plain"]);
+        let all = events(&run);
+        let at_end = |wanted: Split| {
+            let evaluations = all.iter().filter(
+                |e| matches!(e, Event::Evaluation { step: 50, split, .. } if *split == wanted),
+            );
+            evaluations.count()
+        };
+        assert!(
+            at_end(Split::Validation) >= 1 && at_end(Split::Test) == 1,
+            "{name} {phase}"
+        );
+        assert_eq!(losses(&run).len(), 50, "{name} while {phase}");
+        assert!(run.best_checkpoint().is_some(), "{name} while {phase}");
+    }
+}
+
 #[test]
 fn a_reader_that_does_not_read_does_not_keep_a_run_from_ending() {
     let place = Place::new("");
@@ -790,6 +851,113 @@ fn a_detached_run_is_steered_from_elsewhere_and_ends_as_if_nobody_had() {
     let error = place.fail(2, &["train", "bad.toml", "--detach"]);
     assert!(error.contains("train.batch"), "{error}");
     assert_eq!(list_runs(&place.folder.path().join("runs")).len(), 1);
+}
+
+#[test]
+fn names_are_kept_in_any_script_and_harm_no_shell() {
+    let place = Place::new("");
+    let text = std::fs::read_to_string(place.folder.path().join("e.toml")).expect("read");
+    // The run's name is that of its file.
+    let text = text.replace("name = \"small\"\n", "");
+    let long = "x".repeat(240);
+    for (name, expected) in [
+        ("with space", "with-space-2"),
+        ("it's \"quoted\"", "it-s-quoted-2"),
+        ("измерение 測定", "измерение-測定-2"),
+        ("--dash", "dash-2"),
+        (";$HOME `x`", "HOME-x-2"),
+        ("\u{1b}[31mred", "31mred-2"),
+        ("line\nline", "line-line-2"),
+        ("..", "run-2"),
+        (&long, &long[..120]),
+    ] {
+        let inside = place.folder.path().join(format!("in {name}"));
+        std::fs::create_dir_all(&inside).expect("made");
+        let file = inside.join(format!("{name}.toml"));
+        std::fs::write(&file, &text).expect("written");
+        let (file, inside) = (file.to_str().expect("text"), inside.to_str().expect("text"));
+        let runs = format!("{inside}/runs");
+        place.succeed(&["train", file, "--plain", "--steps", "3", "--runs", &runs]);
+        let all = list_runs(Path::new(&runs));
+        let folder = all[0].0.path();
+        let label = label(&all[0].0);
+        assert!(label.starts_with(expected), "{name}: {label}");
+        let folder = folder.to_str().expect("text");
+        place.succeed(&["resume", folder, "--plain", "--steps", "2"]);
+        place.succeed(&["resume", &label, "--runs", &runs, "--plain", "--steps", "2"]);
+        assert_eq!(losses(&all[0].0).len(), 7, "{name}");
+        place.succeed(&["plot", folder, "loss", "-o", &format!("{inside}/p.png")]);
+        let listed = place.succeed(&["runs", &runs]);
+        assert!(!listed.contains('\u{1b}'), "{listed:?}");
+    }
+}
+
+/// What a run records are texts: a path that is none is refused before anything is made.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_path_that_is_not_utf8_is_refused_at_once() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::new("");
+    let odd = place
+        .folder
+        .path()
+        .join(std::ffi::OsStr::from_bytes(b"odd \xff"));
+    std::fs::create_dir(&odd).expect("made");
+    std::fs::copy(place.folder.path().join("e.toml"), odd.join("e.toml")).expect("copied");
+    for folder in [place.folder.path(), &odd] {
+        let mut command = place.command(&["train", "--plain", "--steps", "3"]);
+        command.current_dir(folder).arg("--runs");
+        let other = if folder == odd {
+            place.folder.path()
+        } else {
+            &odd
+        };
+        command.arg(other.join("runs")).arg("e.toml");
+        let output = command.output().expect("started");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains("not UTF-8"), "{error}");
+        assert!(!other.join("runs").exists());
+    }
+}
+
+#[test]
+fn a_run_whose_folder_is_removed_trains_on_and_says_so_at_its_end() {
+    let place = Place::new("");
+    let child = place.training(40);
+    std::fs::remove_dir_all(place.recorded().path()).expect("removed");
+    signal(&child, "TERM");
+    assert_eq!(ends(child, Duration::from_secs(60)), Some(1));
+    for runs in ["/proc/none", "e.toml"] {
+        let error = place.fail(1, &["train", "e.toml", "--plain", "--runs", runs]);
+        assert!(error.starts_with(&format!("error: {runs}: ")), "{error}");
+    }
+}
+
+#[test]
+fn no_clock_decides_what_is_newest() {
+    let place = Place::new("");
+    let run = place.trained(130);
+    let checkpoints = run.checkpoints_by_step();
+    assert!(checkpoints.len() >= 2, "{checkpoints:?}");
+    // As if the clock had been set back by a day before every write.
+    let day = Duration::from_secs(86_400);
+    for (step, path) in &checkpoints {
+        let file = std::fs::File::options()
+            .write(true)
+            .open(path)
+            .expect("open");
+        file.set_modified(std::time::SystemTime::now() - day * *step as u32)
+            .expect("set");
+    }
+    let log = std::fs::File::options()
+        .write(true)
+        .open(run.log())
+        .expect("open");
+    log.set_modified(std::time::SystemTime::now() + day)
+        .expect("set");
+    place.succeed(&["resume", &label(&run), "--plain", "--steps", "20"]);
+    let whole = Place::new("");
+    assert_eq!(losses(&run), losses(&whole.trained(150)));
 }
 
 #[test]

@@ -437,7 +437,7 @@ fn a_run_that_fails_leaves_the_screen_up() {
 fn termination_restores_the_terminal() {
     let folder = tempfile::tempdir().expect("a folder");
     write(folder.path(), "e.toml", SMALL);
-    for signal in ["TERM", "HUP"] {
+    for signal in ["TERM", "HUP", "QUIT"] {
         let mut terminal = Terminal::start(folder.path(), &["e.toml"], &[("NO_COLOR", "1")]);
         terminal.see("samples/s");
         let pid = terminal.child.process_id().expect("running").to_string();
@@ -449,8 +449,8 @@ fn termination_restores_the_terminal() {
     }
 }
 
-/// Detached, its terminal gone, attached from another, left, attached again and stopped: the losses are
-/// those of a run that nobody touched.
+/// Detached, its terminal gone, attached from twenty others that are left, killed or hung up, and stopped
+/// from the last: the losses are those of a run that nobody touched.
 #[test]
 fn a_run_goes_on_without_its_terminal_and_is_taken_up_in_another() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -462,19 +462,38 @@ fn a_run_goes_on_without_its_terminal_and_is_taken_up_in_another() {
     let root = folder.path().join("runs");
     let run = bitscope::run::list_runs(&root)[0].0.clone();
     let name = run.label();
-    for round in 0..2 {
+    for round in 0..20 {
         let mut terminal = Terminal::start(folder.path(), &["attach", &name], &[]);
         terminal.see("attached");
-        terminal.press(" ");
-        terminal.see("PAUSED");
-        terminal.press(" ");
-        terminal.until("training again", |s| s.contains("quantized"));
-        if round == 1 {
-            terminal.press(":stop run\r");
-            terminal.until("the end", |s| s.contains("stopped"));
+        if round % 4 == 0 {
+            terminal.press(" ");
+            terminal.see("PAUSED");
+            terminal.press(" ");
         }
-        terminal.press("q");
-        assert_eq!(terminal.end(), 0);
+        terminal.until("training again", |s| s.contains("quantized"));
+        match round {
+            19 => {
+                terminal.press(":stop run\r");
+                terminal.until("the end", |s| s.contains("stopped"));
+                terminal.press("q");
+                assert_eq!(terminal.end(), 0);
+            }
+            // Left, killed outright, or its terminal closed under it.
+            _ if round % 3 == 0 => {
+                terminal.press("q");
+                assert_eq!(terminal.end(), 0);
+            }
+            _ if round % 3 == 1 => drop(terminal),
+            _ => {
+                let Terminal { child, .. } = &mut terminal;
+                let pid = child.process_id().expect("running").to_string();
+                let hangup = std::process::Command::new("kill")
+                    .args(["-s", "HUP", &pid])
+                    .status();
+                assert!(hangup.expect("sent").success());
+                terminal.end();
+            }
+        }
     }
     let mut watcher = Terminal::start(folder.path(), &["watch", &name], &[]);
     watcher.see("watching stopped");

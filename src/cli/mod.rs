@@ -334,7 +334,7 @@ fn run(command: Command) -> Result<u8, CliError> {
                     headless::plot(&folder, figure, &output, theme, size)?;
                 }
                 (false, None, _) => {
-                    return Err(CliError::Usage("expected a figure behind the run".into()));
+                    return Err(CliError::Usage("expected the name of a figure after the run; `bitscope help plot` lists them".into()));
                 }
                 (false, _, None) => {
                     return Err(CliError::Usage("expected -o FILE.png, .svg or .csv".into()));

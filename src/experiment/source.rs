@@ -91,6 +91,11 @@ const LARGEST: u64 = 1 << 20;
 /// could wait, or go on, for ever.
 pub(super) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let metadata = std::fs::metadata(path)?;
+    if std::path::absolute(path)?.to_str().is_none() {
+        return Err(std::io::Error::other(
+            "its path is not UTF-8; a run records its paths as text",
+        ));
+    }
     if !metadata.is_file() {
         return Err(std::io::Error::other("it is no regular file"));
     }

@@ -29,18 +29,23 @@ fn extent(window: &Window, input: usize, axis: usize) -> Option<usize> {
     Some(if starts_inside { outputs } else { outputs - 1 })
 }
 
+impl Window {
+    /// Height and width of the output, where the window fits into the input at all.
+    pub fn output(&self, [height, width]: [usize; 2]) -> Option<[usize; 2]> {
+        Some([extent(self, height, 0)?, extent(self, width, 1)?])
+    }
+}
+
 fn windowed(name: &str, window: &Window, shape: Shape) -> Result<[usize; 2], GraphError> {
     let [_, height, width] = shape;
-    let both = (extent(window, height, 0), extent(window, width, 1));
-    let (Some(height), Some(width)) = both else {
+    window.output([height, width]).ok_or_else(|| {
         let [kh, kw] = window.kernel;
-        return Err(GraphError::node(
+        GraphError::node(
             name,
             format!("an input of {} under a {kh}x{kw} kernel", text(shape)),
             "one that the kernel fits into",
-        ));
-    };
-    Ok([height, width])
+        )
+    })
 }
 
 /// Shape of what a node would yield.

@@ -3,7 +3,7 @@
 
 use std::mem::MaybeUninit;
 
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{DType, Flex};
 use burn::tensor::TensorData;
 use burn_flex::FlexTensor;
@@ -11,6 +11,7 @@ use burn_flex::FlexTensor;
 use super::conv::Geometry;
 use super::ops::{Engine, InputGradient, NormGradients, NormSpec, NormTensors, kernels_of_engine};
 use super::parallel::{Cpu, Pool};
+use super::pool::MaxPool;
 use super::slices::{self, Slices};
 use super::subsample::Subsampling;
 use crate::quantizer::Grid;
@@ -77,6 +78,22 @@ impl Engine for Flex {
 
     fn subsample_backward(g: FloatTensor<Self>, s: &Subsampling) -> FloatTensor<Self> {
         slices::subsample_backward::<Self>(&g, s)
+    }
+
+    fn max_pool_forward(
+        x: FloatTensor<Self>,
+        pool: &MaxPool,
+    ) -> (FloatTensor<Self>, Option<IntTensor<Self>>) {
+        (slices::max_pool_forward::<Self>(&x, pool), None)
+    }
+
+    fn max_pool_backward(
+        x: FloatTensor<Self>,
+        _kept: Option<IntTensor<Self>>,
+        g: FloatTensor<Self>,
+        pool: &MaxPool,
+    ) -> FloatTensor<Self> {
+        slices::max_pool_backward::<Self>(&x, &g, pool)
     }
 
     fn fake_quantize_forward(x: FloatTensor<Self>, grid: &Grid) -> FloatTensor<Self> {

@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
 
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn_tch::{LibTorch, TchTensor};
 use tch::{Device, Kind, Tensor};
 
@@ -21,6 +21,7 @@ use super::conv::{self, Extents, Geometry};
 use super::nvidia::by_card;
 use super::ops::{Engine, InputGradient, NormGradients, NormSpec, NormTensors, kernels_of_engine};
 use super::parallel::{Cpu, Pool};
+use super::pool::MaxPool;
 use super::slices::{self, Slices};
 use super::subsample::Subsampling;
 use crate::quantizer::Grid;
@@ -210,6 +211,30 @@ impl Engine for LibTorch {
             slices::subsample_backward::<Self>(&g, s)
         } else {
             composed::subsample_backward::<Self>(g, s)
+        }
+    }
+
+    fn max_pool_forward(
+        x: FloatTensor<Self>,
+        pool: &MaxPool,
+    ) -> (FloatTensor<Self>, Option<IntTensor<Self>>) {
+        if on_cpu(&x) {
+            (slices::max_pool_forward::<Self>(&x, pool), None)
+        } else {
+            composed::max_pool_forward::<Self>(x, pool)
+        }
+    }
+
+    fn max_pool_backward(
+        x: FloatTensor<Self>,
+        kept: Option<IntTensor<Self>>,
+        g: FloatTensor<Self>,
+        pool: &MaxPool,
+    ) -> FloatTensor<Self> {
+        if on_cpu(&x) {
+            slices::max_pool_backward::<Self>(&x, &g, pool)
+        } else {
+            composed::max_pool_backward::<Self>(x, kept, g, pool)
         }
     }
 

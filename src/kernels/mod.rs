@@ -6,6 +6,7 @@
 //! - [`norm_activation`]: batch norm, residual addition and activation (ReLU or quantizer) as one
 //!   operation.
 //! - [`convolution`]: 2-d convolution and both gradients.
+//! - [`max_pool`]: the largest value of each window.
 //! - [`subsample()`]: the shortcut that takes every other pixel.
 //! - [`Simd`]: which instruction set the CPU kernels use, chosen at run time.
 //!
@@ -30,6 +31,7 @@ pub mod norm;
 mod nvidia;
 pub mod ops;
 pub mod parallel;
+pub mod pool;
 pub mod quantize;
 mod simd;
 mod slices;
@@ -46,6 +48,7 @@ pub use norm::{Activation, Moments};
 #[cfg(feature = "libtorch")]
 pub(crate) use nvidia::status as card_status;
 use ops::{Kernels, NormSpec};
+pub use pool::MaxPool;
 pub use simd::Simd;
 pub use subsample::Subsampling;
 
@@ -149,6 +152,11 @@ pub fn subsample(x: Tensor<4>, stride: usize, extra: usize) -> Tensor<4> {
         extra,
     };
     Tensor::from_dispatch(Dispatch::subsample(x.into_dispatch(), shape))
+}
+
+/// The largest value of each window of `x` `[n, c, h, w]`; `[n, c, oh, ow]` as the shape says.
+pub fn max_pool(x: Tensor<4>, pool: MaxPool) -> Tensor<4> {
+    Tensor::from_dispatch(Dispatch::max_pool(x.into_dispatch(), pool))
 }
 
 /// A vector whose elements `write` initialises.

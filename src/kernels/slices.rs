@@ -9,6 +9,7 @@ use super::conv::{self, Extents, Geometry};
 use super::norm::{self, Activation, Extent, Inputs, Moments};
 use super::ops::{InputGradient, NormGradients, NormTensors};
 use super::parallel::Cpu;
+use super::pool::{self, MaxPool};
 use super::quantize;
 use super::subsample::{self, Subsampling};
 use crate::quantizer::{Grid, Sums};
@@ -130,6 +131,36 @@ pub(super) fn subsample_backward<B: Slices>(g: &FloatTensor<B>, s: &Subsampling)
     unsafe {
         B::written(&[s.images, s.channels, s.size[0], s.size[1]], |gx| {
             subsample::backward(B::cpu(), s, g.as_ref(), gx);
+        })
+    }
+    .0
+}
+
+pub(super) fn max_pool_forward<B: Slices>(x: &FloatTensor<B>, pool: &MaxPool) -> FloatTensor<B> {
+    let [images, channels, height, width] = x.shape().dims();
+    let x = B::hold(x);
+    let [oh, ow] = pool.output;
+    // SAFETY: the kernel writes every element of its output.
+    unsafe {
+        B::written(&[images, channels, oh, ow], |y| {
+            pool::forward(B::cpu(), pool, [height, width], x.as_ref(), y);
+        })
+    }
+    .0
+}
+
+pub(super) fn max_pool_backward<B: Slices>(
+    x: &FloatTensor<B>,
+    g: &FloatTensor<B>,
+    pool: &MaxPool,
+) -> FloatTensor<B> {
+    let shape = shape::<B>(x);
+    let size = [shape[2], shape[3]];
+    let (x, g) = (B::hold(x), B::hold(g));
+    // SAFETY: the kernel writes every element of its output.
+    unsafe {
+        B::written(&shape, |gx| {
+            pool::backward(B::cpu(), pool, size, x.as_ref(), g.as_ref(), gx);
         })
     }
     .0

@@ -1,14 +1,14 @@
 //! The forward pass: the plan of the graph, step by step.
 
 use burn::tensor::activation;
-use burn::tensor::module::{avg_pool2d, max_pool2d};
-use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions, PadMode};
+use burn::tensor::module::avg_pool2d;
+use burn::tensor::ops::{AvgPoolOptions, PadMode};
 use burn::tensor::{Device, Tensor, TensorData, s};
 
 use super::Network;
 use super::parameter::read;
 use crate::graph::{Function, Fused, Graph, NodeId, Operation, Step, Window};
-use crate::kernels::{self, Activation, Geometry, Input, NormInputs};
+use crate::kernels::{self, Activation, Geometry, Input, MaxPool, NormInputs};
 use crate::quantizer::{Grid, Rules};
 
 /// What a forward pass is for.
@@ -181,14 +181,7 @@ impl Forward<'_> {
             Operation::Concatenate => {
                 Tensor::cat(node.inputs.iter().map(|i| self.value(*i)).collect(), 1)
             }
-            Operation::MaxPool(window) => max_pool2d(
-                input(),
-                MaxPoolOptions::new(window.kernel)
-                    .with_stride(window.stride)
-                    .with_dilation(window.dilation)
-                    .with_padding_pairs(window.padding.map(|[a, b]| (a, b)))
-                    .with_ceil_mode(window.ceil),
-            ),
+            Operation::MaxPool(window) => max_pooled(input(), window),
             Operation::AveragePool {
                 window,
                 count_padding,
@@ -463,6 +456,31 @@ fn numbers(values: &[f32], device: &Device) -> Tensor<4> {
         TensorData::new(values.to_vec(), [1, values.len(), 1, 1]),
         device,
     )
+}
+
+fn max_pooled(x: Tensor<4>, window: &Window) -> Tensor<4> {
+    let (x, window) = match window.symmetric_padding() {
+        Some(_) => (x, *window),
+        None => {
+            let [rows, columns] = window.padding.map(|[a, b]| (a, b));
+            let smallest = PadMode::Constant(f32::NEG_INFINITY);
+            let padding = [[0; 2]; 2];
+            (
+                x.pad([rows, columns], smallest),
+                Window { padding, ..*window },
+            )
+        }
+    };
+    let [_, _, height, width] = x.dims();
+    let pool = MaxPool {
+        kernel: window.kernel,
+        stride: window.stride,
+        padding: window.padding.map(|[before, _]| before),
+        dilation: window.dilation,
+        ceil: window.ceil,
+        output: (window.output([height, width])).expect("shapes were inferred with this window"),
+    };
+    kernels::max_pool(x, pool)
 }
 
 fn padded(x: Tensor<4>, [rows, columns]: [[usize; 2]; 2]) -> Tensor<4> {

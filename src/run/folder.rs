@@ -116,6 +116,30 @@ impl Manifest {
     }
 }
 
+/// Bytes of a run's name at most in the name of its folder, which file systems limit to 255.
+const NAME: usize = 120;
+
+/// A name as part of a file's name that no shell takes apart: letters and digits of any script; what
+/// lies between them as one dash.
+fn plain_name(name: &str) -> String {
+    let mut plain = String::new();
+    for c in name.chars() {
+        let c = if c.is_alphanumeric() || "_.".contains(c) {
+            c
+        } else {
+            '-'
+        };
+        if plain.len() + c.len_utf8() > NAME {
+            break;
+        }
+        if c != '-' || !(plain.is_empty() || plain.ends_with('-')) {
+            plain.push(c);
+        }
+    }
+    let plain = plain.trim_end_matches('-').trim_start_matches('.');
+    if plain.is_empty() { "run" } else { plain }.to_owned()
+}
+
 /// Paths inside a run folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunFolder(PathBuf);
@@ -126,16 +150,13 @@ impl RunFolder {
     /// # Errors
     /// Where it cannot be created.
     pub fn create(root: &Path, name: &str) -> io::Result<Self> {
-        let plain: String = name
-            .chars()
-            .map(|c| {
-                if c.is_ascii_alphanumeric() || "-_.".contains(c) {
-                    c
-                } else {
-                    '-'
-                }
-            })
-            .collect();
+        if std::path::absolute(root)?.to_str().is_none() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the path is not UTF-8; a run records its paths as text",
+            ));
+        }
+        let plain = plain_name(name);
         let stamp = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
         for attempt in 0..1000 {
             let suffix = if attempt == 0 {

@@ -2,12 +2,14 @@
 //! hold.
 
 use std::collections::VecDeque;
+use std::ops::Index;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::event::{Budget, Event, LayerInfo, LayerRecord, Parent, Phase, Split, StepRecord};
 use super::log::{LogError, LogReader, Summary};
+use super::quantity::{LayerQuantity, LayerSeries, OF_LAYER, OF_STEP, Quantity, RunSeries, Table};
 use super::series::Series;
 use super::verdict::Verdicts;
 use crate::quantizer::memory::{Resource, Role};
@@ -17,22 +19,7 @@ use crate::quantizer::memory::{Resource, Role};
 pub struct LayerHistory {
     /// Name, role, size, parametrization.
     pub info: LayerInfo,
-    /// Step size (or q_min).
-    pub d: Series,
-    /// Range.
-    pub q_max: Series,
-    /// Bitwidth.
-    pub bitwidth: Series,
-    /// Magnitude of the gradient of the first parameter.
-    pub grad_first: Series,
-    /// Magnitude of the gradient of the second parameter.
-    pub grad_second: Series,
-    /// Norm of the weights' gradient.
-    pub grad_norm: Series,
-    /// Share outside the range.
-    pub clipped: Series,
-    /// Share on the zero level.
-    pub zeros: Series,
+    series: Table<LayerSeries>,
     /// Newest record.
     pub newest: Option<LayerRecord>,
 }
@@ -41,72 +28,51 @@ impl LayerHistory {
     fn new(info: LayerInfo) -> Self {
         Self {
             info,
-            d: Series::default(),
-            q_max: Series::default(),
-            bitwidth: Series::default(),
-            grad_first: Series::default(),
-            grad_second: Series::default(),
-            grad_norm: Series::default(),
-            clipped: Series::default(),
-            zeros: Series::default(),
+            series: Table::default(),
             newest: None,
         }
     }
 
     fn push(&mut self, step: u64, r: &LayerRecord) {
-        self.d.push(step, r.d);
-        self.q_max.push(step, r.q_max);
-        self.bitwidth.push(step, r.bitwidth);
-        self.grad_first.push(step, r.gradients[0].abs());
-        self.grad_second.push(step, r.gradients[1].abs());
-        if self.info.role != Role::Activation {
-            self.grad_norm.push(step, r.grad_norm);
+        for (quantity, of) in OF_LAYER {
+            // The norm of an activation's gradient is not measured.
+            if quantity != LayerQuantity::GradientNorm || self.info.role != Role::Activation {
+                self.series[quantity].push(step, of(r) as f32);
+            }
         }
-        self.clipped.push(step, r.clipped);
-        self.zeros.push(step, r.zeros);
         self.newest = Some(*r);
     }
 
     /// What was recorded at the newest record up to `step`. Gradients are magnitudes there.
     pub fn at(&self, step: u64) -> Option<LayerRecord> {
-        let value = |series: &Series| series.at(step).unwrap_or(f32::NAN);
+        let at = |quantity| self.series[quantity].at(step);
+        let value = |quantity| at(quantity).unwrap_or(f32::NAN);
         Some(LayerRecord {
-            d: self.d.at(step)?,
-            q_max: value(&self.q_max),
-            bitwidth: value(&self.bitwidth),
-            gradients: [value(&self.grad_first), value(&self.grad_second)],
-            clipped: value(&self.clipped),
-            zeros: value(&self.zeros),
-            grad_norm: value(&self.grad_norm),
+            d: at(LayerQuantity::StepSize)?,
+            q_max: value(LayerQuantity::Range),
+            bitwidth: value(LayerQuantity::Bitwidth),
+            gradients: [
+                value(LayerQuantity::FirstGradient),
+                value(LayerQuantity::SecondGradient),
+            ],
+            clipped: value(LayerQuantity::Clipped),
+            zeros: value(LayerQuantity::Zeros),
+            grad_norm: value(LayerQuantity::GradientNorm),
             weight_norm: f32::NAN,
         })
     }
 
-    fn all_mut(&mut self) -> [&mut Series; 8] {
-        [
-            &mut self.d,
-            &mut self.q_max,
-            &mut self.bitwidth,
-            &mut self.grad_first,
-            &mut self.grad_second,
-            &mut self.grad_norm,
-            &mut self.clipped,
-            &mut self.zeros,
-        ]
-    }
-
     /// All series.
-    pub fn series(&self) -> [&Series; 8] {
-        [
-            &self.d,
-            &self.q_max,
-            &self.bitwidth,
-            &self.grad_first,
-            &self.grad_second,
-            &self.grad_norm,
-            &self.clipped,
-            &self.zeros,
-        ]
+    pub fn series(&self) -> &[Series] {
+        &self.series.0
+    }
+}
+
+impl Index<LayerQuantity> for LayerHistory {
+    type Output = Series;
+
+    fn index(&self, quantity: LayerQuantity) -> &Series {
+        &self.series[quantity]
     }
 }
 
@@ -171,15 +137,6 @@ pub struct Message {
     pub text: String,
 }
 
-/// Phases of a step, in the order they happen.
-pub const PHASES: [&str; 5] = ["data", "forward", "backward", "telemetry", "update"];
-
-/// The second of two norms in their sum of squares; NaN where both are zero.
-fn share([data, penalty]: [f64; 2]) -> f64 {
-    let (data, penalty) = (data * data, penalty * penalty);
-    penalty / (data + penalty)
-}
-
 /// Messages kept for rereading.
 const MESSAGES: usize = 2000;
 
@@ -208,44 +165,9 @@ pub struct History {
     pub phase: Option<Phase>,
     /// Newest step.
     pub newest: Option<StepRecord>,
-    /// Loss.
-    pub loss: Series,
-    /// Cross entropy.
-    pub cross_entropy: Series,
-    /// Share of wrong answers on the batch.
-    pub train_error: Series,
-    /// Learning rate.
-    pub lr: Series,
-    /// kB of weights.
-    pub weight_kb: Series,
-    /// kB of activations, summed.
-    pub activation_sum_kb: Series,
-    /// kB of the largest activation.
-    pub activation_max_kb: Series,
-    /// 10^9 bit operations.
-    pub gbops: Series,
-    /// (8a)'s excess squared.
-    pub weight_penalty: Series,
-    /// (8b)'s and (8c)'s.
-    pub activation_penalty: Series,
-    /// What the penalties add to the loss.
-    pub penalty: Series,
-    /// The penalties' share of the gradient of all quantizer parameters, 0 to 1.
-    pub pull: Series,
-    /// Seconds of a step by phase, in the order of [`PHASES`].
-    pub times: [Series; PHASES.len()],
-    /// Seconds of training, pauses left out.
-    pub seconds: Series,
-    /// Epochs.
-    pub epochs: Series,
+    series: Table<RunSeries>,
     /// Samples of the newest step.
     pub batch: u64,
-    /// Samples per second.
-    pub samples_per_s: Series,
-    /// Validation error.
-    pub validation_error: Series,
-    /// Validation loss.
-    pub validation_loss: Series,
     /// Every quantizer.
     pub layers: Vec<LayerHistory>,
     /// All evaluations.
@@ -313,12 +235,12 @@ impl History {
     /// recorded. Of a whole run memory holds all that a second look at the log would give.
     pub fn is_coarse(&self, from: u64, to: u64, columns: usize) -> bool {
         let whole = |(first, last): (u64, u64)| from <= first && last <= to;
-        if self.loss.extent().is_none_or(whole) {
+        if self[Quantity::Loss].extent().is_none_or(whole) {
             return false;
         }
         let mut buckets = 0;
         let mut points = 0;
-        for bucket in self.loss.range(from, to, columns.max(2) * 2) {
+        for bucket in self[Quantity::Loss].range(from, to, columns.max(2) * 2) {
             buckets += 1;
             points += bucket.count();
         }
@@ -328,17 +250,23 @@ impl History {
     /// What was used of a resource over steps: kB, or 10^9 bit operations.
     pub fn used(&self, resource: Resource) -> &Series {
         match resource {
-            Resource::Weights => &self.weight_kb,
-            Resource::ActivationSum => &self.activation_sum_kb,
-            Resource::ActivationMax => &self.activation_max_kb,
-            Resource::Bops => &self.gbops,
+            Resource::Weights => &self[Quantity::WeightKb],
+            Resource::ActivationSum => &self[Quantity::ActivationSumKb],
+            Resource::ActivationMax => &self[Quantity::ActivationMaxKb],
+            Resource::Bops => &self[Quantity::Gbops],
         }
     }
 
     /// This run without what is recorded step by step.
     pub fn outline(&self) -> Self {
         let layers = self.layers.iter();
+        let mut series = Table::<RunSeries>::default();
+        // (An evaluation is no step.)
+        for quantity in [Quantity::ValidationError, Quantity::ValidationLoss] {
+            series[quantity] = self[quantity].clone();
+        }
         Self {
+            series,
             events: self.events,
             name: self.name.clone(),
             device: self.device.clone(),
@@ -349,8 +277,6 @@ impl History {
             phase: self.phase,
             newest: self.newest.clone(),
             batch: self.batch,
-            validation_error: self.validation_error.clone(),
-            validation_loss: self.validation_loss.clone(),
             evaluations: self.evaluations.clone(),
             marks: self.marks.clone(),
             layers: layers
@@ -538,8 +464,8 @@ impl History {
         } = evaluation;
         let split = match evaluation.split {
             Split::Validation => {
-                self.validation_error.push(step, error as f32);
-                self.validation_loss.push(step, loss as f32);
+                self.series[Quantity::ValidationError].push(step, error as f32);
+                self.series[Quantity::ValidationLoss].push(step, loss as f32);
                 "validation"
             }
             Split::Test => "test",
@@ -568,32 +494,10 @@ impl History {
 
     fn push_step(&mut self, r: &StepRecord) {
         let step = r.step;
-        let usage = r.usage;
-        for (series, value) in [
-            (&mut self.loss, r.loss),
-            (&mut self.cross_entropy, r.cross_entropy),
-            (&mut self.train_error, r.train_error),
-            (&mut self.lr, r.lr),
-            (&mut self.weight_kb, usage.weights),
-            (&mut self.activation_sum_kb, usage.activation_sum),
-            (&mut self.activation_max_kb, usage.activation_max),
-            (&mut self.gbops, usage.gbops),
-            (&mut self.weight_penalty, r.weight_penalty),
-            (&mut self.activation_penalty, r.activation_penalty),
-            (&mut self.seconds, r.seconds),
-            (&mut self.epochs, r.epoch),
-            (&mut self.penalty, r.loss - r.cross_entropy),
-            (&mut self.pull, share(r.pulls)),
-            (&mut self.samples_per_s, r.samples_per_s),
-        ] {
-            series.push(step, value as f32);
+        for (quantity, of) in OF_STEP {
+            self.series[quantity].push(step, of(r) as f32);
         }
-        let t = r.times;
-        self.batch = (r.samples_per_s * f64::from(t.total())).round() as u64;
-        let phases = [t.data, t.forward, t.backward, t.telemetry, t.update];
-        for (series, seconds) in self.times.iter_mut().zip(phases) {
-            series.push(step, seconds);
-        }
+        self.batch = (r.samples_per_s * f64::from(r.times.total())).round() as u64;
         if let Some(records) = &r.layers {
             for (layer, record) in self.layers.iter_mut().zip(records) {
                 layer.push(step, record);
@@ -608,28 +512,16 @@ impl History {
 
     /// Every series there is.
     fn all_mut(&mut self) -> impl Iterator<Item = &mut Series> {
-        [
-            &mut self.loss,
-            &mut self.cross_entropy,
-            &mut self.train_error,
-            &mut self.lr,
-            &mut self.weight_kb,
-            &mut self.activation_sum_kb,
-            &mut self.activation_max_kb,
-            &mut self.gbops,
-            &mut self.weight_penalty,
-            &mut self.activation_penalty,
-            &mut self.penalty,
-            &mut self.pull,
-            &mut self.samples_per_s,
-            &mut self.seconds,
-            &mut self.epochs,
-            &mut self.validation_error,
-            &mut self.validation_loss,
-        ]
-        .into_iter()
-        .chain(&mut self.times)
-        .chain(self.layers.iter_mut().flat_map(LayerHistory::all_mut))
+        let layers = self.layers.iter_mut().flat_map(|l| &mut l.series.0);
+        self.series.0.iter_mut().chain(layers)
+    }
+}
+
+impl Index<Quantity> for History {
+    type Output = Series;
+
+    fn index(&self, quantity: Quantity) -> &Series {
+        &self.series[quantity]
     }
 }
 
@@ -717,14 +609,14 @@ mod tests {
             ..StepRecord::default()
         })));
         let mut outline = history.outline();
-        assert!(outline.loss.is_empty());
+        assert!(outline[Quantity::Loss].is_empty());
         assert_eq!(outline.step(), 7);
         outline.fill(&StepRecord {
             step: 3,
             loss: 2.5,
             ..StepRecord::default()
         });
-        assert_eq!(outline.loss.newest(), Some(2.5));
+        assert_eq!(outline[Quantity::Loss].newest(), Some(2.5));
         assert_eq!(outline.step(), 7);
     }
 }

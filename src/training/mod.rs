@@ -9,6 +9,7 @@
 
 mod budget;
 mod checkpoint;
+mod error;
 mod optimizer;
 mod preflight;
 mod schedule;
@@ -17,8 +18,9 @@ mod trainer;
 
 pub use budget::Constraints;
 pub use checkpoint::{Checkpoint, CheckpointError, SavedQuantizer, State};
+pub use error::TrainError;
 pub use optimizer::{Optimizer, QuantizerState};
 pub use preflight::{Outline, out_of_reach, preflight};
 pub use schedule::learning_rate;
-pub use session::{Origin, Session, Setup, TrainError, resumable};
+pub use session::{Origin, Session, Setup, resumable};
 pub use trainer::{ASKED, Trainer, network_of};

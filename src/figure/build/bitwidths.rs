@@ -3,7 +3,7 @@
 use super::super::scene::{Axis, Bar, Heat, HeatRow, Ink, Item, Scale, Scene};
 use super::Builder;
 use crate::quantizer::memory::Role;
-use crate::run::{LayerHistory, Series};
+use crate::run::{LayerHistory, LayerQuantity, Series};
 
 impl Builder<'_> {
     /// Bitwidth per layer at the cursor (or now) as bars: panel 0 weights, panel 1 activations.
@@ -14,7 +14,7 @@ impl Builder<'_> {
             .iter()
             .filter(|(_, l)| (l.info.role == Role::Activation) == (index == 1))
             .filter_map(|(_, l)| {
-                let value = f64::from(l.bitwidth.at(at)?);
+                let value = f64::from(l[LayerQuantity::Bitwidth].at(at)?);
                 let suffix = if l.info.role == Role::Bias {
                     ".bias"
                 } else {
@@ -68,7 +68,7 @@ impl Builder<'_> {
         let mut values = vec![None; layers.len() * columns];
         for (row, (_, layer)) in layers.iter().enumerate() {
             self.heat_row(
-                &layer.bitwidth,
+                &layer[LayerQuantity::Bitwidth],
                 &mut values[row * columns..(row + 1) * columns],
             );
         }

@@ -4,7 +4,7 @@ use super::super::scene::{Ink, Line, Scale, Scene};
 use super::Builder;
 use super::over_steps::Drawn;
 use crate::quantizer::memory::Role;
-use crate::run::{LayerHistory, Series};
+use crate::run::{LayerHistory, LayerQuantity};
 
 impl Builder<'_> {
     pub(super) fn visible_layers(&self) -> Vec<(usize, &LayerHistory)> {
@@ -23,12 +23,12 @@ impl Builder<'_> {
         title: &str,
         index: usize,
         scale: Scale,
-        series: impl Fn(&LayerHistory) -> &Series,
+        quantity: LayerQuantity,
     ) -> Scene {
         let side = if index == 0 { "weights" } else { "activations" };
         let lines = self.layer_lines(
             |l| (l.info.role == Role::Activation) == (index == 1),
-            series,
+            quantity,
         );
         self.scene(format!("{title}, {side}"), title, scale, lines, Vec::new())
     }
@@ -36,7 +36,7 @@ impl Builder<'_> {
     pub(super) fn layer_lines(
         &self,
         keep: impl Fn(&LayerHistory) -> bool,
-        series: impl Fn(&LayerHistory) -> &Series,
+        quantity: LayerQuantity,
     ) -> Vec<Line> {
         let mut layers = self.visible_layers();
         layers.retain(|(_, l)| keep(l));
@@ -47,10 +47,9 @@ impl Builder<'_> {
             .map(|(i, layer)| {
                 let ink = self.depth(i);
                 let label = layer.info.name.as_str();
-                let series = series(layer);
                 self.line(&Drawn {
                     label,
-                    series,
+                    series: &layer[quantity],
                     ink,
                     dash: i % 4,
                     smooth: true,
@@ -72,15 +71,18 @@ impl Builder<'_> {
         let (title, lines) = match index {
             0 => (
                 "gradient norm of W".to_owned(),
-                self.layer_lines(|l| l.info.role != Role::Activation, |l| &l.grad_norm),
+                self.layer_lines(
+                    |l| l.info.role != Role::Activation,
+                    LayerQuantity::GradientNorm,
+                ),
             ),
             1 => (
                 format!("|gradient| of {}", name(0)),
-                self.layer_lines(|_| true, |l| &l.grad_first),
+                self.layer_lines(|_| true, LayerQuantity::FirstGradient),
             ),
             _ => (
                 format!("|gradient| of {}", name(1)),
-                self.layer_lines(|_| true, |l| &l.grad_second),
+                self.layer_lines(|_| true, LayerQuantity::SecondGradient),
             ),
         };
         self.scene(title, "magnitude", Scale::Log10, lines, Vec::new())

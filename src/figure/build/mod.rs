@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scene::{Figure, Scale, Scene};
 use crate::quantizer::memory::Role;
-use crate::run::{History, LayerHistory};
+use crate::run::{History, LayerHistory, LayerQuantity};
 
 pub use overlay::{Overlaid, panel_with};
 
@@ -196,8 +196,10 @@ pub fn panel(name: Name, index: usize, history: &History, view: &View) -> Scene 
         Name::Memory => builder.memory(index),
         Name::Bitwidth => builder.bars(index),
         Name::BitwidthHeat => builder.heat(),
-        Name::StepSize => builder.layers("step size d", index, Scale::Log2, |l| &l.d),
-        Name::Range => builder.layers("range q_max", index, Scale::Log2, |l| &l.q_max),
+        Name::StepSize => {
+            builder.layers("step size d", index, Scale::Log2, LayerQuantity::StepSize)
+        }
+        Name::Range => builder.layers("range q_max", index, Scale::Log2, LayerQuantity::Range),
         Name::Gradients => builder.gradients(index),
         Name::Plane => builder.plane(index),
         Name::Ledger => builder.ledger(index),

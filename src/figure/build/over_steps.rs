@@ -2,7 +2,7 @@
 
 use super::super::scene::{Axis, Guide, Ink, Item, Line, Scale, Scene, VerticalMark};
 use super::{Builder, XUnit};
-use crate::run::{Bucket, MarkKind, Series};
+use crate::run::{Bucket, MarkKind, Quantity, Series};
 
 /// A series to be drawn.
 pub(super) struct Drawn<'a> {
@@ -27,13 +27,13 @@ impl Builder<'_> {
         let h = self.history;
         match self.view.x_unit {
             XUnit::Step => step,
-            XUnit::Epoch => self.paced(step, &h.epochs),
+            XUnit::Epoch => self.paced(step, &h[Quantity::Epochs]),
             // An epoch shows every sample once, whatever the batch is now.
             XUnit::Samples => {
                 let epoch = h.steps_per_epoch.max(1) * h.batch.max(1);
-                self.paced(step, &h.epochs) * epoch as f64
+                self.paced(step, &h[Quantity::Epochs]) * epoch as f64
             }
-            XUnit::Seconds => self.paced(step, &h.seconds),
+            XUnit::Seconds => self.paced(step, &h[Quantity::Seconds]),
         }
     }
 

@@ -4,7 +4,7 @@ use super::super::scene::{Axis, Ink, Item, Label, Line, Scale, Scene};
 use super::Builder;
 use crate::quantizer::memory::Role;
 use crate::quantizer::{Family, Parametrization, code_count, dynamic, largest_level};
-use crate::run::{LayerHistory, LayerInfo, LayerRecord};
+use crate::run::{LayerHistory, LayerInfo, LayerQuantity, LayerRecord};
 
 /// Unbroken runs of points.
 type Segments = Vec<Vec<(f64, f64)>>;
@@ -101,8 +101,8 @@ impl Builder<'_> {
         let (from, to) = self.x_range();
         let to = self.view.cursor.unwrap_or(to).max(0.0) as u64;
         let most = (self.view.resolution * 2).max(64);
-        let steps = layer.d.range(from.max(0.0) as u64, to, most);
-        let ranges = layer.q_max.range(from.max(0.0) as u64, to, most);
+        let steps = layer[LayerQuantity::StepSize].range(from.max(0.0) as u64, to, most);
+        let ranges = layer[LayerQuantity::Range].range(from.max(0.0) as u64, to, most);
         let mut segments = Segments::new();
         // Both are recorded at the same steps, so their buckets match.
         for (d, q) in steps.zip(ranges).filter(|(d, _)| u64::from(d.first) <= to) {

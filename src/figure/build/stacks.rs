@@ -4,7 +4,7 @@ use super::super::scene::{Area, Axis, Guide, Ink, Item, Scale, Scene};
 use super::super::ticks::number;
 use super::Builder;
 use crate::quantizer::memory::{Resource, Role, kilobytes};
-use crate::run::PHASES;
+use crate::run::{LayerQuantity, PHASES};
 
 impl Builder<'_> {
     /// Steps of the columns that a stack is drawn in.
@@ -86,8 +86,7 @@ impl Builder<'_> {
             .collect();
         let value = |band: usize, step: u64| {
             let layer = layers[band].1;
-            layer
-                .bitwidth
+            layer[LayerQuantity::Bitwidth]
                 .at(step)
                 .map_or(f64::NAN, |bits| kilobytes(layer.info.elements, bits.into()))
         };
@@ -105,10 +104,10 @@ impl Builder<'_> {
         let bands = PHASES
             .iter()
             .enumerate()
-            .map(|(i, name)| ((*name).to_owned(), Ink::Series(i)))
+            .map(|(i, (name, _))| ((*name).to_owned(), Ink::Series(i)))
             .collect();
         let value = |band: usize, step: u64| {
-            let seconds = self.history.times[band].at(step);
+            let seconds = self.history[PHASES[band].1].at(step);
             seconds.map_or(f64::NAN, |s| f64::from(s) * 1e3)
         };
         let scene = self.stack("time of a step".into(), "ms", bands, value, Vec::new());

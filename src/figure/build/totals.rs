@@ -5,18 +5,19 @@ use super::super::ticks::number;
 use super::Builder;
 use super::over_steps::Drawn;
 use crate::quantizer::memory::Resource;
+use crate::run::Quantity;
 
 impl Builder<'_> {
     pub(super) fn loss(&self) -> Scene {
         let h = self.history;
         let mut lines = Vec::new();
-        let penalised = h.weight_penalty.newest().unwrap_or(0.0) > 0.0
-            || h.activation_penalty.newest().unwrap_or(0.0) > 0.0
+        let penalised = h[Quantity::WeightPenalty].newest().unwrap_or(0.0) > 0.0
+            || h[Quantity::ActivationPenalty].newest().unwrap_or(0.0) > 0.0
             || !h.budgets.is_empty();
         let series = [
-            ("loss", &h.loss, 1, penalised),
-            ("cross entropy", &h.cross_entropy, 0, true),
-            ("validation", &h.validation_loss, 2, true),
+            ("loss", &h[Quantity::Loss], 1, penalised),
+            ("cross entropy", &h[Quantity::CrossEntropy], 0, true),
+            ("validation", &h[Quantity::ValidationLoss], 2, true),
         ];
         for (i, (label, series, dash, shown)) in series.into_iter().enumerate() {
             if shown && !series.is_empty() {
@@ -44,8 +45,8 @@ impl Builder<'_> {
     pub(super) fn error(&self) -> Scene {
         let h = self.history;
         let series = [
-            ("training batch", &h.train_error, 0),
-            ("validation", &h.validation_error, 2),
+            ("training batch", &h[Quantity::TrainError], 0),
+            ("validation", &h[Quantity::ValidationError], 2),
         ];
         let mut lines = Vec::new();
         for (i, (label, series, dash)) in series.into_iter().enumerate() {
@@ -123,12 +124,18 @@ impl Builder<'_> {
         };
         let (title, unit, lines) = if index == 0 {
             let lines = vec![
-                line("cross entropy", &h.cross_entropy, Ink::Series(0), 0, 1.0),
-                line("penalties", &h.penalty, Ink::Budget, 1, 1.0),
+                line(
+                    "cross entropy",
+                    &h[Quantity::CrossEntropy],
+                    Ink::Series(0),
+                    0,
+                    1.0,
+                ),
+                line("penalties", &h[Quantity::Penalty], Ink::Budget, 1, 1.0),
             ];
             ("what the loss is made of", "nats", lines)
         } else {
-            let lines = vec![line("penalties", &h.pull, Ink::Budget, 0, 100.0)];
+            let lines = vec![line("penalties", &h[Quantity::Pull], Ink::Budget, 0, 100.0)];
             ("penalties' share of the quantizers' gradient", "%", lines)
         };
         let lines = lines.into_iter().filter(|l| !l.segments.is_empty());

@@ -4,6 +4,7 @@
 //! The tests hold them against the kernels.
 
 mod norm;
+mod pool;
 mod quantizer;
 mod subsample;
 #[cfg(all(test, feature = "flex"))]
@@ -11,5 +12,6 @@ mod tests;
 mod values;
 
 pub(super) use norm::{norm_activation_backward, norm_activation_forward};
+pub(super) use pool::{max_pool_backward, max_pool_forward};
 pub(super) use quantizer::{fake_quantize_backward, fake_quantize_forward};
 pub(super) use subsample::{subsample_backward, subsample_forward};

@@ -174,17 +174,23 @@ fn same(
     tolerance: Tolerance,
 ) -> Result<(), Refusal> {
     let [relative, absolute] = tolerance.near;
-    let near = ours.isclose(&expected.tensor, relative, absolute, false);
-    let outliers = 1.0
-        - near
-            .to_kind(Kind::Double)
-            .mean(Kind::Double)
-            .double_value(&[]);
-    if outliers <= tolerance.outliers {
-        Ok(())
-    } else {
-        Err(Refusal::Failed(format!("{what} differs")))
+    let far = ours
+        .isclose(&expected.tensor, relative, absolute, false)
+        .logical_not();
+    // Counted in whole numbers: a card's mean of ones is not 1.
+    let count = far.sum(Kind::Int64).int64_value(&[]);
+    let all = ours.numel();
+    if count as f64 <= tolerance.outliers * all as f64 {
+        return Ok(());
     }
+    let first = far.flatten(0, -1).to_kind(Kind::Int64).argmax(0, false);
+    let at = first.int64_value(&[]);
+    let value = |tensor: &Tensor| tensor.flatten(0, -1).double_value(&[at]);
+    Err(Refusal::Failed(format!(
+        "{what} differs in {count} of {all} values, first at {at}: {:e} for {:e}",
+        value(ours),
+        value(&expected.tensor)
+    )))
 }
 
 /// A refusal with where it happened.

@@ -1,6 +1,6 @@
 //! The operations' backward passes in burn's autodiff.
 
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{AutodiffBackend, Backend};
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -12,6 +12,7 @@ use burn_backend::ops::FloatTensorOps;
 use super::{Engine, InputGradient, Kernels, NormSpec, NormTensors};
 use crate::kernels::Input;
 use crate::kernels::conv::Geometry;
+use crate::kernels::pool::MaxPool;
 use crate::kernels::subsample::Subsampling;
 use crate::quantizer::Grid;
 
@@ -107,6 +108,35 @@ impl<B: Engine, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         match Subsample.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(s, output),
             OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn max_pool(x: FloatTensor<Self>, pool: MaxPool) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let (output, kept) = B::max_pool_forward(x.clone(), &pool);
+        match MaxPooling.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((x, kept, pool), output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct MaxPooling;
+
+impl<B: Engine> Backward<B, 1> for MaxPooling {
+    type State = (FloatTensor<B>, Option<IntTensor<B>>, MaxPool);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let g = gradients.consume::<B>(&ops.node);
+        if let [Some(node)] = ops.parents {
+            let (x, kept, pool) = ops.state;
+            gradients.register::<B>(node.id, B::max_pool_backward(x, kept, g, &pool));
         }
     }
 }

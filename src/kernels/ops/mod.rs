@@ -11,13 +11,14 @@
 
 mod autodiff;
 
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
 
 use super::Input;
 use super::composed;
 use super::conv::Geometry;
 use super::norm::{Activation, Moments};
+use super::pool::MaxPool;
 use super::subsample::Subsampling;
 use crate::quantizer::Grid;
 
@@ -65,6 +66,24 @@ pub trait Engine: Backend {
     /// Gradient of its input.
     fn subsample_backward(g: FloatTensor<Self>, s: &Subsampling) -> FloatTensor<Self> {
         composed::subsample_backward::<Self>(g, s)
+    }
+
+    /// The largest value of each window, and what the backward pass needs besides the input.
+    fn max_pool_forward(
+        x: FloatTensor<Self>,
+        pool: &MaxPool,
+    ) -> (FloatTensor<Self>, Option<IntTensor<Self>>) {
+        composed::max_pool_forward::<Self>(x, pool)
+    }
+
+    /// Gradient of its input.
+    fn max_pool_backward(
+        x: FloatTensor<Self>,
+        kept: Option<IntTensor<Self>>,
+        g: FloatTensor<Self>,
+        pool: &MaxPool,
+    ) -> FloatTensor<Self> {
+        composed::max_pool_backward::<Self>(x, kept, g, pool)
     }
 
     /// Output of the convolution.
@@ -235,6 +254,9 @@ pub trait Kernels: Backend {
 
     /// See [`super::subsample()`].
     fn subsample(x: FloatTensor<Self>, s: Subsampling) -> FloatTensor<Self>;
+
+    /// See [`super::max_pool`].
+    fn max_pool(x: FloatTensor<Self>, pool: MaxPool) -> FloatTensor<Self>;
 }
 
 /// The operations outside a graph are the engine's forward passes.
@@ -277,6 +299,10 @@ macro_rules! kernels_of_engine {
                 s: $crate::kernels::Subsampling,
             ) -> FloatTensor<Self> {
                 <Self as Engine>::subsample_forward(x, &s)
+            }
+
+            fn max_pool(x: FloatTensor<Self>, pool: $crate::kernels::MaxPool) -> FloatTensor<Self> {
+                <Self as Engine>::max_pool_forward(x, &pool).0
             }
         }
     };

@@ -121,6 +121,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::super::event::StepRecord;
+    use super::super::super::quantity::Quantity;
     use super::super::{LogWriter, read_log};
     use super::*;
 
@@ -148,9 +149,9 @@ mod tests {
         assert!(summary.exists(), "a long log that is closed has one");
         let same = |a: &History, b: &History| {
             assert_eq!(a.events, b.events);
-            assert_eq!(a.loss.extent(), b.loss.extent());
+            assert_eq!(a[Quantity::Loss].extent(), b[Quantity::Loss].extent());
             for at in [1, 500, 29_999] {
-                assert_eq!(a.loss.at(at), b.loss.at(at));
+                assert_eq!(a[Quantity::Loss].at(at), b[Quantity::Loss].at(at));
             }
             assert_eq!(a.messages, b.messages);
         };
@@ -162,7 +163,7 @@ mod tests {
         (30_001..=30_010).for_each(|i| writer.push(Arc::new(step(i))));
         drop(writer);
         let all = History::from_log(&log, Some(u64::MAX)).expect("readable");
-        assert_eq!(all.loss.extent(), Some((1, 30_010)));
+        assert_eq!(all[Quantity::Loss].extent(), Some((1, 30_010)));
         same(&read(), &all);
         // Damaged, of another log, or gone: all is read.
         let good = std::fs::read(&summary).expect("there");
@@ -175,7 +176,7 @@ mod tests {
         (1..=40_000).for_each(|i| writer.push(Arc::new(step(2 * i))));
         drop(writer);
         std::fs::rename(folder.path().join("other.log"), &log).expect("replaced");
-        assert_eq!(read().loss.extent(), Some((2, 80_000)));
+        assert_eq!(read()[Quantity::Loss].extent(), Some((2, 80_000)));
     }
 
     #[test]
@@ -192,7 +193,7 @@ mod tests {
         // The run was resumed: what came after the checkpoint was taken again.
         (19_000..=30_000).map(step).for_each(&mut write);
         drop(writer);
-        let exact = |h: &History, at: u64| h.loss.at(at).map(f64::from);
+        let exact = |h: &History, at: u64| h[Quantity::Loss].at(at).map(f64::from);
         let truth = |at: u64| (at as f64 * 0.37).sin();
         let close = |a: Option<f64>, b: f64| a.is_some_and(|a| (a - b).abs() < 1e-6);
         assert!(history.is_coarse(1_000, 1_100, 400));
@@ -205,7 +206,7 @@ mod tests {
             for at in [from, (from + to) / 2, to] {
                 assert!(close(exact(&detail.history, at), truth(at)), "step {at}");
             }
-            assert_eq!(detail.history.loss.extent(), Some((from, to)));
+            assert_eq!(detail.history[Quantity::Loss].extent(), Some((from, to)));
             assert_eq!(detail.history.step(), history.step());
         }
         let (events, _) = read_log(&log).expect("readable");

@@ -11,60 +11,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
-use super::checkpoint::CheckpointError;
-use crate::dataset::DataError;
-use crate::device::DeviceError;
+use super::error::TrainError;
 use crate::experiment::Experiment;
-use crate::graph::GraphError;
-use crate::network::weights::WeightsError;
 #[cfg(unix)]
 use crate::run::control::ControlServer;
-use crate::run::{
-    Command, Event, LockError, LogError, LogWriter, Parent, RunFolder, RunLock, Status,
-};
+use crate::run::{Command, Event, LogWriter, Parent, RunFolder, RunLock, Status};
 use recorder::{Emit, Recorder};
 pub use resume::resumable;
 use run::Run;
-
-/// Why training cannot start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainError {
-    /// The device.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// The data.
-    #[error(transparent)]
-    Data(#[from] DataError),
-    /// The network.
-    #[error(transparent)]
-    Graph(#[from] GraphError),
-    /// Initial weights.
-    #[error(transparent)]
-    Weights(#[from] WeightsError),
-    /// A checkpoint.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The event log.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The run folder.
-    #[error("run folder: {0}")]
-    Folder(#[from] std::io::Error),
-    /// A run without a checkpoint.
-    #[error("{0}: the run has no checkpoint yet")]
-    NoCheckpoint(PathBuf),
-    /// Another process has the run.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// Settings that a run cannot change while it goes on.
-    #[error("{changes}: that needs a new run; hint: `bitscope {command}`")]
-    NeedsNewRun {
-        /// The changes.
-        changes: String,
-        /// The command that makes one.
-        command: String,
-    },
-}
 
 /// What a run needs to start.
 #[derive(Debug, Clone)]

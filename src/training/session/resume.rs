@@ -1,6 +1,6 @@
 //! What a run needs to go on: settings that it may go on with, and a sound checkpoint.
 
-use super::TrainError;
+use super::super::error::TrainError;
 use crate::experiment::{Change, Class, Experiment, difference, resolve_text};
 use crate::run::RunFolder;
 use crate::training::trainer::Trainer;

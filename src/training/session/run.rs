@@ -6,12 +6,13 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 
 use super::recorder::Recorder;
 use super::resume::{restore, resumable};
-use super::{Origin, Setup, TrainError};
+use super::{Origin, Setup};
 use crate::experiment::{Class, Experiment, difference};
 use crate::quantizer::Rules;
 use crate::run::{
     Command, Event, Manifest, Phase, RunFolder, Split, Status, TensorBoard, write_whole,
 };
+use crate::training::TrainError;
 use crate::training::trainer::Trainer;
 
 /// Checkpoints kept before the older half is thinned out.

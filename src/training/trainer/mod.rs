@@ -19,10 +19,10 @@ use crate::network::{Mode, Network, Slot};
 use crate::quantizer::memory::Role;
 use crate::quantizer::{InitialBits, Rules, initial_parameters};
 use crate::run::{Budget, LayerInfo, Phase};
+use crate::training::TrainError;
 use crate::training::budget::{self, Constraints};
 use crate::training::checkpoint::{self, Checkpoint, CheckpointError, SavedQuantizer, State};
 use crate::training::optimizer::Optimizer;
-use crate::training::session::TrainError;
 
 pub use revive::{ASKED, Reinitialised};
 

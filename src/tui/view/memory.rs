@@ -6,7 +6,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use super::super::app::{App, Page};
 use super::{bold, grid};
 use crate::figure::ticks::number;
-use crate::run::{History, Series};
+use crate::run::{History, Quantity, Series};
 
 pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     let [text, plots] = Layout::vertical([Constraint::Length(1), Constraint::Min(4)]).areas(area);
@@ -36,7 +36,9 @@ fn account(h: &History, cursor: Option<f64>) -> String {
     }
     if h.budgets.is_empty() {
         parts.push("no budget".into());
-    } else if let (Some(penalty), Some(share)) = (value(&h.penalty), value(&h.pull)) {
+    } else if let (Some(penalty), Some(share)) =
+        (value(&h[Quantity::Penalty]), value(&h[Quantity::Pull]))
+    {
         parts.push(format!(
             "penalties {penalty:.3} nats, {:.0} % of the gradient",
             100.0 * share

@@ -6,7 +6,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use super::super::app::App;
 use super::{bold, grid, plot, severity_style};
 use crate::figure::{Name, ticks::number};
-use crate::run::{Severity, dead};
+use crate::run::{LayerQuantity, Quantity, Severity, dead};
 
 /// Plots above, a step's figures in one line, every layer's bits below.
 pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
@@ -32,7 +32,8 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     // Both kinds side by side: the strip of all bitwidths.
     let layers = &app.history.layers;
     let activations = layers.iter().any(|l| {
-        l.bitwidth.newest().is_some() && l.info.role == crate::quantizer::memory::Role::Activation
+        l[LayerQuantity::Bitwidth].newest().is_some()
+            && l.info.role == crate::quantizer::memory::Role::Activation
     });
     if activations {
         let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(bits);
@@ -60,30 +61,33 @@ fn figures(app: &App, area: Rect, buffer: &mut Buffer) {
     let h = &app.history;
     let Some(r) = &h.newest else { return };
     let at = app.view.cursor.map_or(r.step, |c| c as u64);
-    let value = |s: &crate::run::Series, digits: usize| {
-        s.at(at).map_or("-".into(), |v| format!("{v:.digits$}"))
+    let value = |quantity, digits: usize| {
+        let value = h[quantity].at(at);
+        value.map_or("-".into(), |v| format!("{v:.digits$}"))
     };
     let mut parts = vec![
         format!("step {at}"),
-        format!("loss {}", value(&h.loss, 4)),
-        format!("ce {}", value(&h.cross_entropy, 4)),
+        format!("loss {}", value(Quantity::Loss, 4)),
+        format!("ce {}", value(Quantity::CrossEntropy, 4)),
         format!(
             "error {} %",
-            h.train_error
+            h[Quantity::TrainError]
                 .at(at)
                 .map_or("-".into(), |v| format!("{:.1}", v * 100.0))
         ),
         format!(
             "val {} %",
-            h.validation_error
+            h[Quantity::ValidationError]
                 .at(at)
                 .map_or("-".into(), |v| format!("{:.2}", v * 100.0))
         ),
-        format!("W {} kB", value(&h.weight_kb, 2)),
-        format!("A {} kB", value(&h.activation_max_kb, 2)),
+        format!("W {} kB", value(Quantity::WeightKb, 2)),
+        format!("A {} kB", value(Quantity::ActivationMaxKb, 2)),
         format!(
             "lr {}",
-            h.lr.at(at).map_or("-".into(), |v| number(v.into(), 4))
+            h[Quantity::Lr]
+                .at(at)
+                .map_or("-".into(), |v| number(v.into(), 4))
         ),
     ];
     if !h.budgets.is_empty() {

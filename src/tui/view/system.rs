@@ -27,8 +27,8 @@ fn lines(app: &App) -> Vec<String> {
         return vec!["no step yet".into()];
     };
     let total = f64::from(r.times.total());
-    let phases = PHASES.iter().zip(&h.times).map(|(name, series)| {
-        let seconds = f64::from(series.newest().unwrap_or(0.0));
+    let phases = PHASES.iter().map(|(name, quantity)| {
+        let seconds = f64::from(h[*quantity].newest().unwrap_or(0.0));
         format!(
             "{name} {:.1} ms ({:.0} %)",
             seconds * 1e3,

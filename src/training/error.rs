@@ -1,0 +1,50 @@
+//! Why a run cannot be trained.
+
+use std::path::PathBuf;
+
+use super::checkpoint::CheckpointError;
+use crate::dataset::DataError;
+use crate::device::DeviceError;
+use crate::graph::GraphError;
+use crate::network::weights::WeightsError;
+use crate::run::{LockError, LogError};
+
+/// Why training cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The network.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// Initial weights.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The event log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The run folder.
+    #[error("run folder: {0}")]
+    Folder(#[from] std::io::Error),
+    /// A run without a checkpoint.
+    #[error("{0}: the run has no checkpoint yet")]
+    NoCheckpoint(PathBuf),
+    /// Another process has the run.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Settings that a run cannot change while it goes on.
+    #[error("{changes}: that needs a new run; hint: `bitscope {command}`")]
+    NeedsNewRun {
+        /// The changes.
+        changes: String,
+        /// The command that makes one.
+        command: String,
+    },
+}
