@@ -1,4 +1,4 @@
-//! The CPU kernels one by one on the shapes of ResNet-20, against the peak of a plain loop of
+//! The CPU kernels one by one on the shapes of ResNet-20 and ResNet-18, against the peak of a plain loop of
 //! fused multiply-adds on the same threads: `cargo bench --bench kernels`.
 //!
 //! One JSON object per line. Times are medians; work is counted as two operations per
@@ -21,17 +21,21 @@ const ROUNDS: usize = 9;
 fn main() {
     let peak = peak();
     println!("{}", json!({ "kernel": "peak", "gflops": peak / 1e9 }));
-    for (input, output, size, stride) in [
-        (3, 16, 32, 1),
-        (16, 16, 32, 1),
-        (16, 32, 32, 2),
-        (32, 32, 16, 1),
-        (32, 64, 16, 2),
-        (64, 64, 8, 1),
+    for (images, input, output, size, stride) in [
+        (128, 3, 16, 32, 1),
+        (128, 16, 16, 32, 1),
+        (128, 16, 32, 32, 2),
+        (128, 32, 32, 16, 1),
+        (128, 32, 64, 16, 2),
+        (128, 64, 64, 8, 1),
+        (16, 64, 64, 56, 1),
+        (16, 128, 128, 28, 1),
+        (16, 256, 256, 14, 1),
+        (16, 512, 512, 7, 1),
     ] {
         let geometry = Geometry::square(stride, 1);
         let e = Extents {
-            images: IMAGES,
+            images,
             input,
             size: [size, size],
             output,

@@ -157,7 +157,20 @@ pub fn is_direct(e: &Extents) -> bool {
 /// # Panics
 /// If a length is another than the extents say.
 pub fn forward(cpu: Cpu, e: &Extents, x: &[f32], weight: &[f32], y: &mut [MaybeUninit<f32>]) {
-    forward_onto(cpu, e, x, weight, None, y);
+    let weights = Weights {
+        values: weight,
+        are_turned: false,
+    };
+    forward_onto(cpu, e, x, weights, None, y);
+}
+
+/// Weights as they lie in memory.
+#[derive(Debug, Clone, Copy)]
+struct Weights<'a> {
+    values: &'a [f32],
+    /// Whether their input and output channels are to be swapped (inside each group), and their kernels
+    /// turned half around.
+    are_turned: bool,
 }
 
 /// What takes a shape, with the weights as it reads them.
@@ -173,13 +186,16 @@ fn forward_onto(
     cpu: Cpu,
     e: &Extents,
     x: &[f32],
-    weight: &[f32],
+    weights: Weights<'_>,
     base: Option<&[f32]>,
     y: &mut [MaybeUninit<f32>],
 ) {
-    e.check(x.len(), Some(weight.len()), y.len());
-    let (kernel, together) = if winograd::fits(e) {
-        let packed = winograd::pack_weights(e, weight);
+    e.check(x.len(), Some(weights.values.len()), y.len());
+    let by_tiles = winograd::fits(e);
+    let turned = (weights.are_turned && !by_tiles).then(|| turned_around(e, weights.values));
+    let weight = turned.as_deref().unwrap_or(weights.values);
+    let (kernel, together) = if by_tiles {
+        let packed = winograd::pack_weights(cpu, e, weights);
         (Kernel::Winograd(packed), winograd::images_together(e))
     } else if direct::fits(e) {
         (Kernel::Direct(direct::pack_weights(e, weight)), 1)
@@ -259,7 +275,11 @@ pub fn input_gradient(
             },
             ..*e
         };
-        return forward_onto(cpu, &transposed, g, &turned_around(e, weight), base, gx);
+        let weights = Weights {
+            values: weight,
+            are_turned: true,
+        };
+        return forward_onto(cpu, &transposed, g, weights, base, gx);
     }
     let images = gx
         .chunks_mut(e.image())
@@ -282,10 +302,10 @@ pub fn input_gradient(
     });
 }
 
-/// Weights with input and output channels swapped inside each group and kernels turned half around.
+/// The weights of a convolution of these extents out of those that lie turned.
 fn turned_around(e: &Extents, weight: &[f32]) -> Vec<f32> {
     let groups = e.geometry.groups;
-    let (inputs, outputs) = (e.input / groups, e.output / groups);
+    let (outputs, inputs) = (e.input / groups, e.output / groups);
     let area = e.kernel[0] * e.kernel[1];
     let mut turned = Vec::with_capacity(weight.len());
     for group in 0..groups {
@@ -330,15 +350,23 @@ pub fn weight_gradient(cpu: Cpu, e: &Extents, x: &[f32], g: &[f32]) -> Vec<f32> 
             sum
         })
     });
-    let total = parts.into_iter().reduce(|mut total, part| {
-        add(cpu.simd, &mut total, &part);
-        total
-    });
-    match total {
-        Some(sums) if by_tiles => winograd::weight_gradient(cpu.simd, e, &sums),
-        total => total.unwrap_or_else(|| vec![0.0; e.output * taps]),
+    if by_tiles {
+        return winograd::weight_gradient(cpu, e, &parts);
     }
+    let mut parts = parts.into_iter();
+    let mut total = parts.next().unwrap_or_else(|| vec![0.0; e.output * taps]);
+    let pieces = total.chunks_mut(PIECE).collect();
+    let parts: Vec<_> = parts.collect();
+    cpu.map(pieces, |i, piece: &mut [f32]| {
+        for part in &parts {
+            add(cpu.simd, piece, &part[i * PIECE..]);
+        }
+    });
+    total
 }
+
+/// Sums of a weight gradient that one thread adds up.
+const PIECE: usize = 1 << 14;
 
 #[cfg(test)]
 mod tests;

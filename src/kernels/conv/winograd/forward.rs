@@ -4,10 +4,11 @@
 //! [`STRIP`] tiles is transformed, multiplied and transformed back while it is in cache.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
-use super::super::super::parallel::Scratch;
+use super::super::super::parallel::{Cpu, Scratch};
 use super::super::super::simd::{Simd, multiversion, product, vector, with_registers};
-use super::super::Extents;
+use super::super::{Extents, Weights};
 use super::{APART, POSITIONS, Tiling, lanes, take_apart};
 
 /// Tiles that are taken together.
@@ -55,19 +56,35 @@ pub(in crate::kernels::conv) fn images_together(e: &Extents) -> usize {
     Tiling::of(e).images_together(STRIP)
 }
 
-/// Weights `[o, c, 3, 3]` transformed, as `[16, blocks of 8 outputs, channels, 8]`, zeros behind the
+/// Weights `[o, c, 3, 3]` transformed, as `[blocks of 8 outputs, 16, channels, 8]`, zeros behind the
 /// last output.
-pub(in crate::kernels::conv) fn pack_weights(e: &Extents, weight: &[f32]) -> Vec<f32> {
-    let blocks = e.output.div_ceil(MOST_OUTPUTS);
-    let mut packed = vec![0.0; POSITIONS * blocks * e.input * MOST_OUTPUTS];
-    for (i, w) in weight.as_chunks::<9>().0.iter().enumerate() {
-        let (output, channel) = (i / e.input, i % e.input);
-        let (block, lane) = (output / MOST_OUTPUTS, output % MOST_OUTPUTS);
-        for (position, value) in transform_weight(w).into_iter().enumerate() {
-            let row = (position * blocks + block) * e.input + channel;
-            packed[row * MOST_OUTPUTS + lane] = value;
+pub(in crate::kernels::conv) fn pack_weights(
+    cpu: Cpu,
+    e: &Extents,
+    weights: Weights<'_>,
+) -> Vec<f32> {
+    let block = POSITIONS * e.input * MOST_OUTPUTS;
+    let mut packed = vec![0.0; e.output.div_ceil(MOST_OUTPUTS) * block];
+    let blocks = packed.chunks_exact_mut(block).collect();
+    let (values, _) = weights.values.as_chunks::<9>();
+    cpu.map(blocks, |i, packed: &mut [f32]| {
+        let outputs = i * MOST_OUTPUTS..e.output.min((i + 1) * MOST_OUTPUTS);
+        let (packed, _) = packed.as_chunks_mut::<MOST_OUTPUTS>();
+        for channel in 0..e.input {
+            for (lane, output) in outputs.clone().enumerate() {
+                let w = if weights.are_turned {
+                    let mut w = values[channel * e.output + output];
+                    w.reverse();
+                    w
+                } else {
+                    values[output * e.input + channel]
+                };
+                for (position, value) in transform_weight(&w).into_iter().enumerate() {
+                    packed[position * e.input + channel][lane] = value;
+                }
+            }
         }
-    }
+    });
     packed
 }
 
@@ -98,15 +115,34 @@ pub(in crate::kernels::conv) fn forward(
     lay_out(simd, &tiling, x, planes);
     // What lies behind the last tile of a last strip is multiplied, but never read.
     strip.resize(e.input * CHANNEL_FLOATS, 0.0);
-    products.resize(MOST_OUTPUTS * CHANNEL_FLOATS, 0.0);
+    let (blocks, group) = (tiling.blocks(), tiling.group());
+    products.resize(group * MOST_OUTPUTS * CHANNEL_FLOATS, 0.0);
     let tiles = images * tiling.tiles();
     for first in (0..tiles).step_by(STRIP) {
         let count = (tiles - first).min(STRIP);
         transform_input(simd, &tiling, planes, first, count, strip);
-        for block in 0..tiling.outputs.div_ceil(MOST_OUTPUTS) {
-            multiply(simd, &tiling, block, packed, strip, products);
-            transform_output(simd, &tiling, products, first, count, block, y);
+        for start in (0..blocks).step_by(group) {
+            let group = start..blocks.min(start + group);
+            multiply(simd, &tiling, group.clone(), packed, strip, products);
+            let products = products.chunks_exact(MOST_OUTPUTS * CHANNEL_FLOATS);
+            for (block, products) in group.zip(products) {
+                transform_output(simd, &tiling, products, first, count, block, y);
+            }
         }
+    }
+}
+
+impl Tiling {
+    /// Blocks of outputs.
+    fn blocks(&self) -> usize {
+        self.outputs.div_ceil(MOST_OUTPUTS)
+    }
+
+    /// Blocks that are multiplied together. The transformed tiles of many channels are more than lies
+    /// close to a core: each position's are then read once for many outputs.
+    fn group(&self) -> usize {
+        let group = if self.channels <= 64 { 1 } else { 8 };
+        group.min(self.blocks())
     }
 }
 
@@ -162,8 +198,8 @@ fn input_piece<const N: usize>(
 }
 
 multiversion! {
-    /// Products of a strip with one block of outputs, `[8, 16, tiles]`.
-    fn multiply(t: &Tiling, block: usize, packed: &[f32], strip: &[f32], products: &mut [f32])
+    /// Products of a strip with some blocks of outputs, `[8 outputs of each, 16, tiles]`.
+    fn multiply(t: &Tiling, blocks: Range<usize>, packed: &[f32], strip: &[f32], products: &mut [f32])
         = multiply_avx512, multiply_avx2, multiply_portable
 }
 
@@ -171,17 +207,16 @@ multiversion! {
 macro_rules! multiply_body {
     ($name:ident, $lanes:literal, $outputs:literal, $fused:literal, [$(($o:literal, $g:ident, $a:ident, $b:ident, $c:ident)),*]) => {
         #[inline(always)]
-        fn $name(t: &Tiling, block: usize, packed: &[f32], strip: &[f32], products: &mut [f32]) {
+        fn $name(t: &Tiling, blocks: Range<usize>, packed: &[f32], strip: &[f32], products: &mut [f32]) {
             const L: usize = $lanes;
-            let length = t.channels * MOST_OUTPUTS;
-            let weights = packed.chunks_exact(length).skip(block).step_by(t.outputs.div_ceil(MOST_OUTPUTS));
+            let (packed, _) = packed.as_chunks::<MOST_OUTPUTS>();
             let (strip, _) = strip.as_chunks::<CHANNEL_FLOATS>();
             let (products, _) = products.as_chunks_mut::<CHANNEL_FLOATS>();
-            for (position, weights) in weights.take(POSITIONS).enumerate() {
-                let (weights, _) = weights.as_chunks::<MOST_OUTPUTS>();
-                for output in (0..MOST_OUTPUTS).step_by($outputs) {
-                    for start in (0..STRIP).step_by(2 * L) {
-                        let start = position * STRIP + start;
+            for start in (0..POSITIONS * STRIP).step_by(2 * L) {
+                let position = start / STRIP;
+                for (block, products) in blocks.clone().zip(products.chunks_exact_mut(MOST_OUTPUTS)) {
+                    let weights = &packed[(block * POSITIONS + position) * t.channels..][..t.channels];
+                    for output in (0..MOST_OUTPUTS).step_by($outputs) {
                         $(let mut $a = [0f32; L]; let mut $b = [0f32; L];)*
                         for (channel, weights) in strip.iter().zip(weights) {
                             let low: [f32; L] = vector(channel, start);

@@ -4,7 +4,7 @@
 //! input is turned, transformed tile by tile, and multiplied by single values of the transformed
 //! upstream gradient, whose tiles lie side by side.
 
-use super::super::super::parallel::Scratch;
+use super::super::super::parallel::{Cpu, Scratch};
 use super::super::super::simd::{Simd, add, multiversion, product, vector, with_registers};
 use super::super::Extents;
 use super::super::turned::{LANES, Turned, turn};
@@ -100,10 +100,18 @@ pub(in crate::kernels::conv) fn weight_sums(
     sums
 }
 
-/// The gradient, `[o, c, 3, 3]`, of all images' sums.
-pub(in crate::kernels::conv) fn weight_gradient(simd: Simd, e: &Extents, sums: &[f32]) -> Vec<f32> {
+/// The gradient, `[o, c, 3, 3]`, of the sums over all images, which lie in parts.
+pub(in crate::kernels::conv) fn weight_gradient(
+    cpu: Cpu,
+    e: &Extents,
+    parts: &[Vec<f32>],
+) -> Vec<f32> {
     let mut gradient = vec![0.0; e.output * e.input * 9];
-    transform_sums(simd, &Tiling::of(e), sums, &mut gradient);
+    let tiling = Tiling::of(e);
+    let outputs = gradient.chunks_exact_mut(e.input * 9).collect();
+    cpu.map(outputs, |output, gradient| {
+        transform_sums(cpu.simd, &tiling, parts, output, gradient);
+    });
     gradient
 }
 
@@ -276,39 +284,41 @@ with_registers!(accumulate_body, accumulate_avx2, 8, true, 8);
 with_registers!(accumulate_body, accumulate_portable, 4, false, 8);
 
 multiversion! {
-    /// `G^T s G` of the sums, as `[o, c, 3, 3]`.
-    fn transform_sums(t: &Tiling, sums: &[f32], gradient: &mut [f32]) = transform_sums_body
+    /// `G^T s G` of one output's sums, all parts of them, as `[c, 3, 3]`.
+    fn transform_sums(t: &Tiling, parts: &[Vec<f32>], output: usize, gradient: &mut [f32])
+        = transform_sums_body
 }
 
 #[inline(always)]
-fn transform_sums_body(t: &Tiling, sums: &[f32], gradient: &mut [f32]) {
+fn transform_sums_body(t: &Tiling, parts: &[Vec<f32>], output: usize, gradient: &mut [f32]) {
     const N: usize = LANES;
     let pixel = t.turned().lanes();
     let apart = t.padded_outputs() * pixel;
-    for (output, gradient) in gradient.chunks_exact_mut(t.channels * 9).enumerate() {
-        for (block, gradient) in gradient.chunks_mut(N * 9).enumerate() {
-            let sums = &sums[output * pixel + block * N..];
-            let mut w = [[0f32; N]; 9];
-            for l in 0..N {
-                let mut columns = [[0f32; 3]; 4];
-                for x in 0..4 {
-                    columns[x] = narrow(
-                        sums[x * apart + l],
-                        sums[(4 + x) * apart + l],
-                        sums[(8 + x) * apart + l],
-                        sums[(12 + x) * apart + l],
-                    );
-                }
-                let [a, b, c, d] = columns;
-                for y in 0..3 {
-                    [w[3 * y][l], w[3 * y + 1][l], w[3 * y + 2][l]] =
-                        narrow(a[y], b[y], c[y], d[y]);
+    for (block, gradient) in gradient.chunks_mut(N * 9).enumerate() {
+        let mut sums = [[0f32; N]; POSITIONS];
+        for part in parts {
+            let rows = part[output * pixel + block * N..].chunks(apart);
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                for (sum, value) in sums.iter_mut().zip(&row[..N]) {
+                    *sum += value;
                 }
             }
-            for (channel, gradient) in gradient.as_chunks_mut::<9>().0.iter_mut().enumerate() {
-                for tap in 0..9 {
-                    gradient[tap] = w[tap][channel];
-                }
+        }
+        let mut w = [[0f32; N]; 9];
+        for l in 0..N {
+            let mut columns = [[0f32; 3]; 4];
+            for x in 0..4 {
+                let [a, b, c, d] = [0, 4, 8, 12].map(|row| sums[row + x][l]);
+                columns[x] = narrow(a, b, c, d);
+            }
+            let [a, b, c, d] = columns;
+            for y in 0..3 {
+                [w[3 * y][l], w[3 * y + 1][l], w[3 * y + 2][l]] = narrow(a[y], b[y], c[y], d[y]);
+            }
+        }
+        for (channel, gradient) in gradient.as_chunks_mut::<9>().0.iter_mut().enumerate() {
+            for tap in 0..9 {
+                gradient[tap] = w[tap][channel];
             }
         }
     }
