@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::cli::{CliError, print};
-use crate::dataset::{Dataset, Splits};
+use crate::dataset::{Dataset, Normalisation, Splits};
 use crate::device::Engine;
 use crate::experiment::{Experiment, load_embedded};
 use crate::run::{Event, LogWriter, RunFolder, StepRecord, Times};
@@ -205,6 +205,7 @@ fn noise(bench: &Bench) -> Splits {
             .collect(),
         shape: [3, size, size],
         classes,
+        normalisation: Normalisation::symmetric(),
     };
     Splits {
         train: Arc::new(train),

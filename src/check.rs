@@ -46,7 +46,7 @@ pub(crate) fn data(path: &Path, set: &Overrides) -> Result<u8, CliError> {
         print(&format!(
             "{} training pictures, {} classes\n",
             splits.train.len(),
-            splits.train.classes
+            splits.train.classes()
         ))?;
         return Ok(0);
     };

@@ -9,7 +9,8 @@ use rand::SeedableRng;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::cli::{CliError, print};
-use crate::experiment::Experiment;
+use crate::dataset::Normalisation;
+use crate::experiment::{Experiment, Normalise};
 use crate::graph::{Architecture, NormChoice, Quantization};
 use crate::network::weights::{Tensors, floats, to_bytes};
 use crate::network::{Mode, Network, read_tensor};
@@ -73,7 +74,11 @@ fn wrong(error: &dyn std::fmt::Display) -> CliError {
 
 /// Runs it.
 pub(crate) fn command(source: &Source, predict: &Predict) -> Result<u8, CliError> {
-    let pictures = pictures(&predict.images)?;
+    let normalise = match source {
+        Source::Model(_) => Normalise::Symmetric,
+        Source::Experiment(experiment) | Source::Run(_, experiment) => experiment.normalise,
+    };
+    let pictures = pictures(&predict.images, &Normalisation::new(normalise))?;
     let (mut network, device) = network(source, predict, &pictures)?;
     let expected = network.graph().nodes[0].shape;
     if expected != pictures.shape {
@@ -175,7 +180,7 @@ fn network(
 }
 
 /// The file's `images`.
-fn pictures(path: &std::path::Path) -> Result<Pictures, CliError> {
+fn pictures(path: &std::path::Path, normalisation: &Normalisation) -> Result<Pictures, CliError> {
     let at = |text: String| wrong(&format!("{}: {text}", path.display()));
     let bytes = std::fs::read(path).map_err(|e| at(e.to_string()))?;
     let file = SafeTensors::deserialize(&bytes)
@@ -188,11 +193,14 @@ fn pictures(path: &std::path::Path) -> Result<Pictures, CliError> {
         return Err(at(found));
     };
     let values = match view.dtype() {
-        Dtype::U8 => view
-            .data()
-            .iter()
-            .map(|v| crate::dataset::normalise(*v))
-            .collect(),
+        Dtype::U8 => {
+            let planes = view.data().chunks((h * w).max(1)).enumerate();
+            let numbers = planes.flat_map(|(plane, bytes)| {
+                let table = normalisation.channel(plane % c);
+                bytes.iter().map(move |v| table[usize::from(*v)])
+            });
+            numbers.collect()
+        }
         other => floats(other, view.data())
             .ok_or_else(|| at(format!("images of type {other:?}; expected floats or U8")))?,
     };

@@ -110,7 +110,7 @@ fn interrupted_resumed_verified_unpacked() {
     let starts = server.join().expect("served");
     assert!(starts[0] == 0 && starts[1] > 0, "{starts:?}");
     let (train, test) = read(folder.path()).expect("readable");
-    assert_eq!((train.len(), test.len()), (50_000, 10_000));
+    assert_eq!((train.labels.len(), test.labels.len()), (50_000, 10_000));
     // What is there is not fetched again: no server answers any more.
     download(&archive, folder.path(), |_, _| {}).expect("nothing to do");
 }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bitscope::dataset::{Dataset, Splits, open};
+use bitscope::dataset::{Batch, Dataset, Loader, LoaderSettings, Splits, open};
 use bitscope::experiment::load_embedded;
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
 
@@ -46,8 +46,13 @@ fn read(root: &Path, settings: &[&str]) -> Result<Splits, String> {
     open(&loaded.experiment).map_err(|e| e.to_string())
 }
 
+/// The training part, decoded.
+fn all(splits: &Splits) -> Dataset {
+    Dataset::of(&*splits.train).expect("decoded")
+}
+
 fn train(root: &Path) -> Dataset {
-    read(root, &[]).expect("readable").train.as_ref().clone()
+    all(&read(root, &[]).expect("readable"))
 }
 
 #[test]
@@ -69,7 +74,7 @@ fn what_other_programs_leave_behind_changes_nothing() {
         std::fs::write(path, b"no picture").expect("written");
     }
     let splits = read(root.path(), &[]).expect("readable");
-    assert_eq!(*splits.train, twin);
+    assert_eq!(all(&splits), twin);
     assert!(
         splits
             .notes
@@ -126,7 +131,7 @@ fn damaged_pictures_are_errors_or_left_out_never_grey() {
         assert!(error.contains(part), "{error}");
     }
     let splits = read(root.path(), &["data.unreadable=skip"]).expect("left out");
-    assert_eq!(*splits.train, train(clean().path()));
+    assert_eq!(all(&splits), train(clean().path()));
     assert!(
         splits.notes.iter().any(|n| n.contains("3 pictures")),
         "{:?}",
@@ -269,13 +274,142 @@ fn a_size_is_asked_for_or_said() {
         save(&path, &picture(1, 64).into(), ImageFormat::Png);
     }
     let splits = read(root.path(), &[]).expect("readable");
-    assert_eq!(splits.train.shape, [3, 32, 32]);
+    assert_eq!(splits.train.shape(), [3, 32, 32]);
     assert!(
         splits.notes[0].contains("64x64 are brought to 32x32"),
         "{:?}",
         splits.notes
     );
     let splits = read(root.path(), &["data.size=64"]).expect("readable");
-    assert_eq!(splits.train.shape, [3, 64, 64]);
+    assert_eq!(splits.train.shape(), [3, 64, 64]);
     assert!(splits.notes.is_empty());
+}
+
+fn batches(splits: &Splits, threads: usize, first: u64, count: usize) -> Vec<Batch> {
+    let settings = LoaderSettings {
+        batch: 4,
+        augment: bitscope::experiment::Augment {
+            crop: 0,
+            flip: true,
+        },
+        seed: 5,
+        threads,
+        in_order: false,
+    };
+    let mut loader = Loader::start(splits.train.clone(), settings, first);
+    (0..count).map(|_| loader.next_batch()).collect()
+}
+
+#[test]
+fn a_stream_gives_the_same_batches_whoever_decodes_them() {
+    let root = clean();
+    let held = read(root.path(), &[]).expect("readable");
+    let stream = read(root.path(), &["data.cache=none"]).expect("readable");
+    assert_eq!(all(&stream), all(&held));
+    assert!(
+        stream
+            .notes
+            .iter()
+            .any(|n| n.contains("16 pictures are decoded as they are needed"))
+    );
+    let expected = batches(&held, 1, 0, 12);
+    for threads in [1, 2, 4] {
+        assert_eq!(batches(&stream, threads, 0, 12), expected);
+        assert_eq!(batches(&stream, threads, 5, 7), expected[5..]);
+    }
+    // Parts taken at random: as the seed says, not the number of threads; other ones every epoch.
+    let random = [
+        "data.crop=resized",
+        "data.augment=crop-flip",
+        "data.size=24",
+    ];
+    let random = read(root.path(), &random).expect("readable");
+    let once = batches(&random, 1, 0, 8);
+    assert_eq!(batches(&random, 4, 0, 8), once);
+    assert_eq!(batches(&random, 2, 3, 5), once[3..]);
+    let sorted = |batches: &[Batch]| {
+        let mut all: Vec<u32> = batches
+            .iter()
+            .flat_map(|b| &b.images)
+            .map(|v| v.to_bits())
+            .collect();
+        all.sort_unstable();
+        all
+    };
+    assert_ne!(sorted(&once[..4]), sorted(&once[4..]));
+    assert_eq!(once[0].shape, [3, 24, 24]);
+}
+
+#[test]
+fn what_a_stream_cannot_decode_ends_the_run_or_is_left_out() {
+    let root = clean();
+    std::fs::write(root.path().join("train/a/3.png"), b"no picture").expect("written");
+    let skipping = ["data.cache=none", "data.unreadable=skip"];
+    let skipping = read(root.path(), &skipping).expect("listed");
+    assert_eq!(all(&skipping).labels.len(), 15);
+    // Its place is taken by the next one.
+    assert!(
+        batches(&skipping, 2, 0, 4)
+            .iter()
+            .all(|b| b.labels.len() == 4)
+    );
+    let strict = read(root.path(), &["data.cache=none"]).expect("listed");
+    let strict = std::panic::AssertUnwindSafe(strict);
+    let failed = std::panic::catch_unwind(|| batches(&strict, 2, 0, 4)).expect_err("it ends");
+    let reason = failed.downcast_ref::<String>().expect("a reason");
+    assert!(
+        reason.contains("train/a/3.png: it holds no picture"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn pictures_are_framed_as_torchvision_does() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/pictures");
+    let bytes = std::fs::read(root.join("expected.safetensors")).expect("there");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("tensors");
+    let stretched = read(&root, &[]).expect("readable");
+    let expected = file.tensor("stretched").expect("there");
+    let found = all(&stretched).images;
+    assert_eq!(found.len(), expected.data().len());
+    let pictures = found
+        .chunks(3 * 32 * 32)
+        .zip(expected.data().chunks(3 * 32 * 32));
+    let largest: Vec<_> = pictures
+        .map(|(a, b)| a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max())
+        .collect();
+    assert!(largest.iter().all(|l| *l <= Some(2)), "{largest:?}");
+    let settings = ["data.resize=40", "data.size=32", "data.normalise=imagenet"];
+    for cache in ["memory", "none"] {
+        let mut settings = settings.to_vec();
+        let cache = format!("data.cache={cache}");
+        settings.push(&cache);
+        let framed = read(&root, &settings).expect("readable");
+        let batch = bitscope::dataset::evaluation_batches(framed.train.clone(), 9, 2).next();
+        let found = batch.expect("a batch").images;
+        let expected = file.tensor("framed").expect("there");
+        let (expected, _) = expected.data().as_chunks::<4>();
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            let expected = f32::from_le_bytes(*expected);
+            // Two levels of the least standard deviation.
+            assert!(
+                (found - expected).abs() <= 2.01 / 255.0 / 0.224,
+                "{found} {expected}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_about_folders_alone_is_refused_elsewhere() {
+    for (setting, expected) in [
+        ("data.resize=64", "`data.resize` with the source `glyphs`"),
+        ("data.crop=resized", "`data.crop` with the source `glyphs`"),
+    ] {
+        let error = load_embedded("e.toml", "", &vec![setting.to_owned()]).expect_err("refused");
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    let error = read(clean().path(), &["data.size=64", "data.resize=40"]).expect_err("refused");
+    assert!(error.contains("at least `data.size`, 64"), "{error}");
 }

@@ -62,6 +62,7 @@ fn empty() -> Dataset {
         labels: Vec::new(),
         shape: [3, SIZE, SIZE],
         classes: 10,
+        normalisation: super::Normalisation::symmetric(),
     }
 }
 

@@ -5,33 +5,69 @@
 //! says so.
 
 use std::ffi::OsStr;
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use image::imageops::FilterType;
-use image::{DynamicImage, ImageDecoder, ImageReader};
+use rand_pcg::Pcg64Mcg;
 use rayon::prelude::*;
 
-use super::{DataError, Dataset};
-use crate::experiment::OnTrouble;
+use super::picture::{Decoded, decode, frame};
+use super::samples::{Sample, Samples};
+use super::{DataError, Dataset, Normalisation};
+use crate::experiment::{Cache, Experiment, Framing, OnTrouble};
 
 /// Side that pictures are scaled to where the experiment does not say.
 pub(super) const SIZE: usize = 32;
 
-/// Names of pictures' files; one that holds no picture is damaged.
-const ENDINGS: [&str; 7] = ["png", "jpg", "jpeg", "jpe", "webp", "bmp", "gif"];
 /// What programs leave behind.
 const LITTER: [&str; 3] = ["thumbs.db", "desktop.ini", "__macosx"];
 /// Unreadable pictures that an error lists.
 const LISTED: usize = 20;
 
-/// What to do where a folder is not as it should be.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Choices {
+/// Bytes of decoded pictures that are held in memory where the experiment does not say.
+const HELD: usize = 1 << 30;
+/// Pictures of a stream whose extents are looked at before training.
+const LOOKED_AT: usize = 64;
+
+/// What an experiment wants of a folder.
+#[derive(Debug, Clone)]
+pub(super) struct Wishes {
     /// Pictures that cannot be decoded.
     pub unreadable: OnTrouble,
     /// Classes of the test part that the training part has not.
     pub unknown_classes: OnTrouble,
+    size: Option<usize>,
+    cache: Cache,
+    framing: Framing,
+    /// Whether training pictures are cropped at random as they are stored.
+    crops: bool,
+    normalisation: Normalisation,
+}
+
+impl Wishes {
+    pub fn of(experiment: &Experiment) -> Self {
+        Self {
+            unreadable: experiment.unreadable,
+            unknown_classes: experiment.unknown_classes,
+            size: experiment.shape.size,
+            cache: experiment.cache,
+            framing: experiment.framing.clone(),
+            crops: experiment.random_resized,
+            normalisation: Normalisation::new(experiment.normalise),
+        }
+    }
+
+    fn side(&self) -> usize {
+        self.size.unwrap_or(SIZE)
+    }
+
+    /// Whether so many pictures are decoded as they are needed, instead of once.
+    fn streams(&self, pictures: usize) -> bool {
+        match self.cache {
+            Cache::Memory => false,
+            Cache::None => true,
+            Cache::Auto => self.crops || pictures * 3 * self.side() * self.side() > HELD,
+        }
+    }
 }
 
 /// What was found in a folder.
@@ -113,65 +149,37 @@ fn test_part(root: &Path) -> Option<PathBuf> {
         .find(|p| p.is_dir())
 }
 
-/// Training and test part, pictures of `size` by `size`, with what was found.
+/// A part of a folder.
+pub(super) type Part = Box<dyn Samples>;
+
+/// Training and test part, with what was found.
 pub(super) fn read(
     root: &Path,
-    size: Option<usize>,
-    choices: Choices,
-) -> Result<(Dataset, Option<Dataset>, Report), DataError> {
-    let names = classes(root)?;
-    let side = size.unwrap_or(SIZE);
-    let mut report = Report {
-        classes: names.clone(),
-        ..Report::default()
-    };
-    let train = list(&root.join("train"), &names, choices, &mut report)?;
+    wishes: &Wishes,
+) -> Result<(Part, Option<Part>, Report), DataError> {
+    let mut reading = Reading::new(root, wishes)?;
+    let part = root.join("train");
+    let train = reading.list(&part)?;
     let test = match test_part(root) {
-        Some(part) => Some((list(&part, &names, choices, &mut report)?, part)),
+        Some(part) => Some((reading.list(&part)?, part)),
         None => None,
     };
-    let mut extents = Vec::new();
-    let train = decode(
-        &root.join("train"),
-        &train,
-        names.len(),
-        side,
-        choices,
-        &mut report,
-        &mut extents,
-    )?;
+    let names = reading.report.classes.clone();
+    let train = reading.part(&part, train, wishes.crops)?;
     if train.is_empty() {
         return Err(DataError::folder(
-            &root.join("train"),
+            &part,
             format!("{} class folders without a picture", names.len()),
             "pictures: PNG, JPEG, WebP, BMP or GIF",
         ));
     }
-    report.pictures[0] = train.len();
-    let empty: Vec<&str> = (0..names.len())
-        .filter(|class| !train.labels.contains(&(*class as u16)))
-        .map(|class| names[class].as_str())
-        .collect();
-    if !empty.is_empty() {
-        report.notes.push(format!(
-            "classes without a training picture: {}",
-            empty.join(", ")
-        ));
-    }
+    reading.report.pictures[0] = train.len();
     let test = match test {
         Some((listed, part)) => {
-            let test = decode(
-                &part,
-                &listed,
-                names.len(),
-                side,
-                choices,
-                &mut report,
-                &mut extents,
-            )?;
-            report.pictures[1] = test.len();
+            let test = reading.part(&part, listed, false)?;
+            reading.report.pictures[1] = test.len();
             if test.is_empty() {
-                report.notes.push(format!(
+                reading.report.notes.push(format!(
                     "{} holds no picture: there is no test part",
                     part.display()
                 ));
@@ -180,33 +188,37 @@ pub(super) fn read(
         }
         None => None,
     };
-    extents.sort_unstable();
-    if let (None, Some([least, most])) = (size, spread(&extents))
-        && [least, most] != [[SIZE as u32; 2]; 2]
-    {
-        let text = |[w, h]: [u32; 2]| format!("{w}x{h}");
-        let found = if least == most {
-            text(least)
-        } else {
-            format!("{} to {}", text(least), text(most))
-        };
-        report.notes.push(format!(
-            "pictures of {found} are brought to {SIZE}x{SIZE}; `data.size` asks for another size"
-        ));
+    Ok((train, test, reading.finish()))
+}
+
+/// Every picture decoded: unreadable ones are listed, not an error.
+pub(super) fn check(root: &Path, wishes: Wishes) -> Result<Report, DataError> {
+    let wishes = Wishes {
+        unreadable: OnTrouble::Skip,
+        // Each picture is brought to the least size, so that memory is no question.
+        cache: Cache::Memory,
+        ..wishes
+    };
+    let mut reading = Reading::new(root, &wishes)?;
+    reading.keeps = false;
+    let mut parts = vec![root.join("train")];
+    parts.extend(test_part(root));
+    for (i, part) in parts.into_iter().enumerate() {
+        let files = reading.list(&part)?;
+        let before = reading.extents.len();
+        reading.part(&part, files, false)?;
+        reading.report.pictures[i] = reading.extents.len() - before;
     }
-    if report.skipped > 0 {
-        report.notes.push(format!(
-            "{} files and folders that are no pictures of a class were passed over",
-            report.skipped
-        ));
-    }
-    if !report.unreadable.is_empty() {
-        report.notes.push(format!(
-            "{} pictures that cannot be decoded were left out",
-            report.unreadable.len()
-        ));
-    }
-    Ok((train, test, report))
+    Ok(reading.finish())
+}
+
+/// A folder as it is read.
+struct Reading<'a> {
+    wishes: &'a Wishes,
+    report: Report,
+    extents: Vec<[u32; 2]>,
+    /// Whether decoded pictures are kept.
+    keeps: bool,
 }
 
 /// Smallest and largest extent.
@@ -214,69 +226,226 @@ fn spread(sorted: &[[u32; 2]]) -> Option<[[u32; 2]; 2]> {
     Some([*sorted.first()?, *sorted.last()?])
 }
 
-/// The files of a part with their classes.
-fn list(
-    part: &Path,
-    names: &[String],
-    choices: Choices,
-    report: &mut Report,
-) -> Result<Vec<Labelled>, DataError> {
-    let (classes, skipped) = class_folders(part)?;
-    let known = |class: &Class| names.iter().position(|n| *n == class.name);
-    let unknown: Vec<&str> = classes
-        .iter()
-        .filter(|c| known(c).is_none())
-        .map(|c| c.name.as_str())
-        .collect();
-    let absent: Vec<&str> = names
-        .iter()
-        .filter(|n| !classes.iter().any(|c| c.name == **n))
-        .map(String::as_str)
-        .collect();
-    if !unknown.is_empty() && choices.unknown_classes == OnTrouble::Stop {
-        let also = match absent.is_empty() {
-            true => String::new(),
-            false => format!("; {} of the training part are not there", absent.join(", ")),
+impl<'a> Reading<'a> {
+    fn new(root: &Path, wishes: &'a Wishes) -> Result<Self, DataError> {
+        let report = Report {
+            classes: classes(root)?,
+            ..Report::default()
         };
-        return Err(DataError::folder(
-            part,
-            format!(
-                "classes that the training part has not: {}{also}",
-                unknown.join(", ")
-            ),
-            "the training part's classes; `data.unknown_classes = \"skip\"` leaves the others out",
-        ));
+        Ok(Self {
+            wishes,
+            report,
+            extents: Vec::new(),
+            keeps: true,
+        })
     }
-    if !unknown.is_empty() {
-        report.notes.push(format!(
-            "{}: classes left out: {}",
-            part.display(),
-            unknown.join(", ")
-        ));
-    }
-    if !absent.is_empty() {
-        report.notes.push(format!(
-            "{}: classes that are not there: {}",
-            part.display(),
-            absent.join(", ")
-        ));
-    }
-    report.skipped += skipped;
-    let mut files = Vec::new();
-    for class in &classes {
-        let Some(label) = known(class) else {
-            continue;
-        };
-        for path in entries(&class.folder)? {
-            let name = path.file_name().unwrap_or_default();
-            if is_litter(name) || path.is_dir() {
-                report.skipped += 1;
+
+    fn finish(mut self) -> Report {
+        self.extents.sort_unstable();
+        if let (None, Some([least, most])) = (self.wishes.size, spread(&self.extents))
+            && [least, most] != [[SIZE as u32; 2]; 2]
+        {
+            let text = |[w, h]: [u32; 2]| format!("{w}x{h}");
+            let found = if least == most {
+                text(least)
             } else {
-                files.push((path, label as u16));
+                format!("{} to {}", text(least), text(most))
+            };
+            self.report.notes.push(format!(
+                "pictures of {found} are brought to {SIZE}x{SIZE}; `data.size` asks for another size"
+            ));
+        }
+        if self.report.skipped > 0 {
+            self.report.notes.push(format!(
+                "{} files and folders that are no pictures of a class were passed over",
+                self.report.skipped
+            ));
+        }
+        if !self.report.unreadable.is_empty() {
+            self.report.notes.push(format!(
+                "{} pictures that cannot be decoded were left out",
+                self.report.unreadable.len()
+            ));
+        }
+        self.report
+    }
+
+    /// The files of a part with their classes.
+    fn list(&mut self, part: &Path) -> Result<Vec<Labelled>, DataError> {
+        let (wishes, report) = (self.wishes, &mut self.report);
+        let names = report.classes.clone();
+        let (classes, skipped) = class_folders(part)?;
+        let known = |class: &Class| names.iter().position(|n| *n == class.name);
+        let unknown: Vec<&str> = classes
+            .iter()
+            .filter(|c| known(c).is_none())
+            .map(|c| c.name.as_str())
+            .collect();
+        let absent: Vec<&str> = names
+            .iter()
+            .filter(|n| !classes.iter().any(|c| c.name == **n))
+            .map(String::as_str)
+            .collect();
+        if !unknown.is_empty() && wishes.unknown_classes == OnTrouble::Stop {
+            let also = match absent.is_empty() {
+                true => String::new(),
+                false => format!("; {} of the training part are not there", absent.join(", ")),
+            };
+            return Err(DataError::folder(
+                part,
+                format!(
+                    "classes that the training part has not: {}{also}",
+                    unknown.join(", ")
+                ),
+                "the training part's classes; `data.unknown_classes = \"skip\"` leaves the others out",
+            ));
+        }
+        if !unknown.is_empty() {
+            report.notes.push(format!(
+                "{}: classes left out: {}",
+                part.display(),
+                unknown.join(", ")
+            ));
+        }
+        if !absent.is_empty() {
+            report.notes.push(format!(
+                "{}: classes that are not there: {}",
+                part.display(),
+                absent.join(", ")
+            ));
+        }
+        report.skipped += skipped;
+        let mut files = Vec::new();
+        for class in &classes {
+            let Some(label) = known(class) else {
+                continue;
+            };
+            for path in entries(&class.folder)? {
+                let name = path.file_name().unwrap_or_default();
+                if is_litter(name) || path.is_dir() {
+                    report.skipped += 1;
+                } else {
+                    files.push((path, label as u16));
+                }
             }
         }
+        Ok(files)
     }
-    Ok(files)
+
+    /// The pictures of a part: decoded now, or as they are needed.
+    fn part(&mut self, part: &Path, files: Vec<Labelled>, crops: bool) -> Result<Part, DataError> {
+        let classes = self.report.classes.len();
+        if !self.wishes.streams(files.len()) {
+            return Ok(Box::new(self.decoded(part, &files)?));
+        }
+        let named = |(path, _): &Labelled| super::picture::is_named_like_a_picture(path);
+        let (files, others): (Vec<_>, Vec<_>) = files.into_iter().partition(named);
+        self.report.skipped += others.len();
+        self.note_empty_classes(part, files.iter().map(|(_, label)| *label));
+        let step = files.len().div_ceil(LOOKED_AT).max(1);
+        let looked_at = files.iter().step_by(step);
+        let extents = looked_at.filter_map(|(path, _)| image::image_dimensions(path).ok());
+        self.extents.extend(extents.map(|(w, h)| [w, h]));
+        self.report.notes.push(format!(
+            "{}: {} pictures are decoded as they are needed",
+            part.display(),
+            files.len()
+        ));
+        Ok(Box::new(Stream {
+            files,
+            classes,
+            side: self.wishes.side(),
+            framing: self.wishes.framing.clone(),
+            crops,
+            skips: self.wishes.unreadable == OnTrouble::Skip,
+            normalisation: self.wishes.normalisation.clone(),
+        }))
+    }
+
+    fn note_empty_classes(&mut self, part: &Path, labels: impl Iterator<Item = u16>) {
+        if !part.ends_with("train") {
+            return;
+        }
+        let mut seen = vec![false; self.report.classes.len()];
+        labels.for_each(|label| seen[usize::from(label)] = true);
+        let names = self.report.classes.iter().zip(&seen);
+        let empty: Vec<&str> = names
+            .filter(|(_, s)| !**s)
+            .map(|(n, _)| n.as_str())
+            .collect();
+        // (None at all is an error of its own.)
+        if !empty.is_empty() && empty.len() < seen.len() {
+            self.report.notes.push(format!(
+                "classes without a training picture: {}",
+                empty.join(", ")
+            ));
+        }
+    }
+
+    fn decoded(&mut self, part: &Path, files: &[Labelled]) -> Result<Dataset, DataError> {
+        let side = self.wishes.side();
+        let (framing, keeps) = (&self.wishes.framing, self.keeps);
+        let found: Vec<Found> = files
+            .par_iter()
+            .map(|(path, _)| match decode(path) {
+                Decoded::Picture(picture) => {
+                    let extent = [picture.width(), picture.height()];
+                    match frame(&picture, if keeps { side } else { 1 }, framing, None) {
+                        Ok(planes) => Found::Picture(planes, extent),
+                        Err(reason) => Found::Unreadable(reason),
+                    }
+                }
+                Decoded::Other => Found::Other,
+                Decoded::Unreadable(reason) => Found::Unreadable(reason),
+            })
+            .collect();
+        let mut data = Dataset {
+            images: Vec::new(),
+            labels: Vec::new(),
+            shape: [3, side, side],
+            classes: self.report.classes.len(),
+            normalisation: self.wishes.normalisation.clone(),
+        };
+        let mut unreadable = Vec::new();
+        for (found, (path, label)) in found.into_iter().zip(files) {
+            match found {
+                Found::Picture(bytes, extent) => {
+                    if keeps {
+                        data.images.extend(bytes);
+                    }
+                    data.labels.push(*label);
+                    self.extents.push(extent);
+                }
+                Found::Other => self.report.skipped += 1,
+                Found::Unreadable(reason) => {
+                    unreadable.push(format!("{}: {reason}", path.display()));
+                }
+            }
+        }
+        if !unreadable.is_empty() && self.wishes.unreadable == OnTrouble::Stop {
+            let shown = unreadable
+                .iter()
+                .take(LISTED)
+                .cloned()
+                .collect::<Vec<_>>()
+                .join("\n");
+            let more = match unreadable.len().saturating_sub(LISTED) {
+                0 => String::new(),
+                more => format!("\n... and {more} more"),
+            };
+            return Err(DataError::folder(
+                part,
+                format!(
+                    "{} pictures that cannot be decoded:\n{shown}{more}\n",
+                    unreadable.len()
+                ),
+                "pictures that are whole; `data.unreadable = \"skip\"` leaves them out",
+            ));
+        }
+        self.report.unreadable.extend(unreadable);
+        self.note_empty_classes(part, data.labels.iter().copied());
+        Ok(data)
+    }
 }
 
 /// What a file turned out to be.
@@ -286,126 +455,59 @@ enum Found {
     Unreadable(String),
 }
 
-fn decode(
-    part: &Path,
-    files: &[Labelled],
+/// Pictures that are decoded as they are needed: in memory is the list of files alone.
+#[derive(Debug)]
+struct Stream {
+    files: Vec<Labelled>,
     classes: usize,
-    size: usize,
-    choices: Choices,
-    report: &mut Report,
-    extents: &mut Vec<[u32; 2]>,
-) -> Result<Dataset, DataError> {
-    let found: Vec<Found> = files
-        .par_iter()
-        .map(|(path, _)| picture(path, size))
-        .collect();
-    let mut data = Dataset {
-        images: Vec::new(),
-        labels: Vec::new(),
-        shape: [3, size, size],
-        classes,
-    };
-    let mut unreadable = Vec::new();
-    for (found, (path, label)) in found.into_iter().zip(files) {
-        match found {
-            Found::Picture(bytes, extent) => {
-                data.images.extend(bytes);
-                data.labels.push(*label);
-                extents.push(extent);
-            }
-            Found::Other => report.skipped += 1,
-            Found::Unreadable(reason) => unreadable.push(format!("{}: {reason}", path.display())),
+    side: usize,
+    framing: Framing,
+    crops: bool,
+    /// Whether pictures that cannot be decoded are left out.
+    skips: bool,
+    normalisation: Normalisation,
+}
+
+impl Samples for Stream {
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        [3, self.side, self.side]
+    }
+
+    fn classes(&self) -> usize {
+        self.classes
+    }
+
+    fn normalisation(&self) -> &Normalisation {
+        &self.normalisation
+    }
+
+    fn crops_itself(&self) -> bool {
+        self.crops
+    }
+
+    fn sample(
+        &self,
+        index: usize,
+        random: Option<&mut Pcg64Mcg>,
+    ) -> Result<Option<Sample<'_>>, DataError> {
+        let (path, label) = &self.files[index];
+        let framed = match decode(path) {
+            Decoded::Picture(picture) => frame(&picture, self.side, &self.framing, random),
+            Decoded::Other => Err("it holds no picture".into()),
+            Decoded::Unreadable(reason) => Err(reason),
+        };
+        match framed {
+            Ok(planes) => Ok(Some((planes.into(), *label))),
+            Err(_) if self.skips => Ok(None),
+            Err(reason) => Err(DataError::folder(
+                path,
+                reason,
+                "a picture that is whole; `data.unreadable = \"skip\"` leaves others out",
+            )),
         }
     }
-    if !unreadable.is_empty() && choices.unreadable == OnTrouble::Stop {
-        let shown = unreadable
-            .iter()
-            .take(LISTED)
-            .cloned()
-            .collect::<Vec<_>>()
-            .join("\n");
-        let more = match unreadable.len().saturating_sub(LISTED) {
-            0 => String::new(),
-            more => format!("\n... and {more} more"),
-        };
-        return Err(DataError::folder(
-            part,
-            format!(
-                "{} pictures that cannot be decoded:\n{shown}{more}\n",
-                unreadable.len()
-            ),
-            "pictures that are whole; `data.unreadable = \"skip\"` leaves them out",
-        ));
-    }
-    report.unreadable.extend(unreadable);
-    Ok(data)
-}
-
-/// Decodes a file by its content and brings it to `size`; channels one behind the other.
-fn picture(path: &Path, size: usize) -> Found {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) => return Found::Unreadable(error.to_string()),
-    };
-    let reader = match ImageReader::new(Cursor::new(&bytes)).with_guessed_format() {
-        Ok(reader) => reader,
-        Err(error) => return Found::Unreadable(error.to_string()),
-    };
-    let Some(format) = reader.format() else {
-        let ending = path
-            .extension()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .to_lowercase();
-        return if ENDINGS.contains(&ending.as_str()) {
-            Found::Unreadable("it holds no picture".into())
-        } else {
-            Found::Other
-        };
-    };
-    if format == image::ImageFormat::Jpeg && !is_whole_jpeg(&bytes) {
-        return Found::Unreadable("the JPEG is cut: no end of image behind its last scan".into());
-    }
-    let decoded = (|| {
-        let mut decoder = reader.into_decoder()?;
-        let orientation = decoder.orientation()?;
-        let mut picture = DynamicImage::from_decoder(decoder)?;
-        picture.apply_orientation(orientation);
-        Ok::<_, image::ImageError>(picture)
-    })();
-    match decoded {
-        Ok(picture) => {
-            let extent = [picture.width(), picture.height()];
-            let opaque = DynamicImage::from(over_black(&picture));
-            let side = size as u32;
-            let scaled = opaque
-                .resize_exact(side, side, FilterType::Triangle)
-                .to_rgb8();
-            let planes = (0..3).flat_map(|channel| scaled.pixels().map(move |p| p.0[channel]));
-            Found::Picture(planes.collect(), extent)
-        }
-        Err(error) => Found::Unreadable(error.to_string()),
-    }
-}
-
-/// Whether an end of image stands behind the last scan: inside a scan that marker cannot occur.
-fn is_whole_jpeg(bytes: &[u8]) -> bool {
-    let last = |marker: [u8; 2]| bytes.windows(2).rposition(|w| w == marker);
-    match (last([0xff, 0xda]), last([0xff, 0xd9])) {
-        (Some(scan), Some(end)) => end > scan,
-        _ => false,
-    }
-}
-
-/// The picture over black, as padding is: what transparency hides is not learned from.
-fn over_black(picture: &DynamicImage) -> image::RgbImage {
-    if !picture.color().has_alpha() {
-        return picture.to_rgb8();
-    }
-    let pixels = picture.to_rgba8();
-    image::RgbImage::from_fn(pixels.width(), pixels.height(), |x, y| {
-        let [r, g, b, alpha] = pixels.get_pixel(x, y).0;
-        let over = |v: u8| ((u32::from(v) * u32::from(alpha) + 127) / 255) as u8;
-        image::Rgb([over(r), over(g), over(b)])
-    })
 }

@@ -33,6 +33,7 @@ pub fn generate(count: usize, difficulty: f64, seed: u64) -> Dataset {
         labels: pictures.iter().map(|p| p.1.into()).collect(),
         shape: [3, SIZE, SIZE],
         classes: CLASSES,
+        normalisation: super::Normalisation::symmetric(),
     }
 }
 

@@ -121,6 +121,7 @@ fn part(folder: &Path, prefix: &str) -> Result<Dataset, DataError> {
         labels: labels.values.into_iter().map(u16::from).collect(),
         shape: [1, rows, columns],
         classes: largest.max(2),
+        normalisation: super::Normalisation::symmetric(),
     })
 }
 
@@ -178,7 +179,7 @@ mod tests {
             ([1, 2, 4], 5, 5)
         );
         assert_eq!(
-            (train.picture(2), train.labels[1], test.len()),
+            (train.picture(2), train.labels[1], test.labels.len()),
             (&images[16..], 4, 1)
         );
         write("train-images-idx3-ubyte", &idx(&[3, 2, 4], &images[..20]));

@@ -12,13 +12,13 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
-use super::Dataset;
+use super::{DataError, Samples};
 use crate::experiment::Augment;
 
 /// Normalised pictures `[n, c, h, w]` with labels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
-    /// `(x / 255 - 0.5) * 2`, row-major.
+    /// As the source's [`Normalisation`](super::Normalisation) has it, row-major.
     pub images: Vec<f32>,
     /// Class of each picture.
     pub labels: Vec<u16>,
@@ -44,69 +44,55 @@ pub struct LoaderSettings {
 /// Batches prepared per worker ahead of the consumer.
 const AHEAD: usize = 3;
 
-/// An endless stream of training batches.
-pub struct Loader {
+/// A batch, or why there is none.
+type Made = Result<Batch, DataError>;
+
+/// Threads that prepare batches in turn: worker `i` of `n` makes `first + i`, `first + i + n`, ...
+struct Workers {
     workers: Vec<Worker>,
-    next: u64,
-    per_epoch: u64,
-    /// Seconds that [`Self::next_batch`] waited in total: what the device lost to the loader.
-    pub waited_s: f64,
+    next: usize,
 }
 
 struct Worker {
-    batches: Option<Receiver<Batch>>,
+    batches: Option<Receiver<Made>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Loader {
-    /// Starts the workers at batch `first` (counted from the start of the run).
-    pub fn start(data: Arc<Dataset>, settings: LoaderSettings, first: u64) -> Self {
-        let per_epoch = batches_per_epoch(data.len(), settings.batch);
-        let threads = settings.threads.max(1);
-        let workers = (0..threads)
-            .map(|i| {
-                let (sender, receiver) = sync_channel(AHEAD);
-                let data = data.clone();
-                let thread = std::thread::Builder::new()
-                    .name(format!("loader-{i}"))
-                    .spawn(move || {
-                        work(&data, settings, first + i as u64, threads as u64, &sender);
-                    })
-                    .expect("the system can start a thread");
-                Worker {
-                    batches: Some(receiver),
-                    thread: Some(thread),
-                }
-            })
-            .collect();
+impl Workers {
+    /// Starts them; `make` gives `None` where there are no more.
+    fn start(
+        threads: usize,
+        first: u64,
+        make: impl Fn(u64) -> Option<Made> + Send + Sync + 'static,
+    ) -> Self {
+        let make = Arc::new(make);
+        let threads = threads.max(1);
+        let start = |i: usize| {
+            let (sender, receiver) = sync_channel(AHEAD);
+            let make = make.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("loader-{i}"))
+                .spawn(move || work(&*make, first + i as u64, threads as u64, &sender))
+                .expect("the system can start a thread");
+            Worker {
+                batches: Some(receiver),
+                thread: Some(thread),
+            }
+        };
         Self {
-            workers,
+            workers: (0..threads).map(start).collect(),
             next: 0,
-            per_epoch,
-            waited_s: 0.0,
         }
     }
 
-    /// Batches of one epoch; a last partial batch is left out.
-    pub fn per_epoch(&self) -> u64 {
-        self.per_epoch
-    }
-
-    /// The next batch.
-    pub fn next_batch(&mut self) -> Batch {
-        let worker = &self.workers[(self.next % self.workers.len() as u64) as usize];
-        let receiver = worker.batches.as_ref().expect("present until dropped");
-        let started = std::time::Instant::now();
-        let batch = receiver
-            .recv()
-            .expect("workers run until the receiver is dropped");
-        self.waited_s += started.elapsed().as_secs_f64();
+    fn next(&mut self) -> Option<Made> {
+        let worker = &self.workers[self.next % self.workers.len()];
         self.next += 1;
-        batch
+        worker.batches.as_ref()?.recv().ok()
     }
 }
 
-impl Drop for Loader {
+impl Drop for Workers {
     fn drop(&mut self) {
         for worker in &mut self.workers {
             // A closed channel ends the worker's next send.
@@ -120,35 +106,89 @@ impl Drop for Loader {
     }
 }
 
-/// Whole batches in `samples`; a set smaller than a batch is one batch.
-pub fn batches_per_epoch(samples: usize, batch: usize) -> u64 {
-    (samples / batch).max(1) as u64
-}
-
-fn work(
-    data: &Dataset,
-    settings: LoaderSettings,
-    first: u64,
-    stride: u64,
-    sender: &SyncSender<Batch>,
-) {
-    let per_epoch = batches_per_epoch(data.len(), settings.batch);
-    let mut order = (u64::MAX, Vec::new());
+fn work(make: &dyn Fn(u64) -> Option<Made>, first: u64, stride: u64, sender: &SyncSender<Made>) {
     let mut k = first;
-    loop {
-        let epoch = k / per_epoch;
-        if order.0 != epoch {
-            order = (epoch, epoch_order(data.len(), settings, epoch));
-        }
-        let start = (k % per_epoch) as usize * settings.batch;
-        let end = (start + settings.batch).min(order.1.len());
-        let mut rng = Pcg64Mcg::seed_from_u64(mix(settings.seed, k.wrapping_add(1 << 40)));
-        let batch = assemble(data, &order.1[start..end], settings.augment, &mut rng);
-        if sender.send(batch).is_err() {
+    while let Some(made) = make(k) {
+        let is_last = made.is_err();
+        if sender.send(made).is_err() || is_last {
             return;
         }
         k += stride;
     }
+}
+
+/// A batch, where it could be made. Whoever trains has no other way to go on without it: the run fails
+/// with the reason.
+fn or_end(made: Made) -> Batch {
+    made.unwrap_or_else(|error| std::panic::resume_unwind(Box::new(error.to_string())))
+}
+
+/// An endless stream of training batches.
+pub struct Loader {
+    workers: Workers,
+    per_epoch: u64,
+    /// Seconds that [`Self::next_batch`] waited in total: what the device lost to the loader.
+    pub waited_s: f64,
+}
+
+impl Loader {
+    /// Starts the workers at batch `first` (counted from the start of the run).
+    pub fn start(data: Arc<dyn Samples>, settings: LoaderSettings, first: u64) -> Self {
+        let per_epoch = batches_per_epoch(data.len(), settings.batch);
+        let order = Order::default();
+        let make = move |k: u64| {
+            let order = order.of(data.len(), settings, k / per_epoch);
+            let start = (k % per_epoch) as usize * settings.batch;
+            let end = (start + settings.batch).min(order.len());
+            let mut rng = Pcg64Mcg::seed_from_u64(mix(settings.seed, k.wrapping_add(1 << 40)));
+            let wanted = Wanted {
+                augment: settings.augment,
+                rng: Some(&mut rng),
+            };
+            Some(assemble(&*data, &order[start..end], wanted))
+        };
+        Self {
+            workers: Workers::start(settings.threads, first, make),
+            per_epoch,
+            waited_s: 0.0,
+        }
+    }
+
+    /// Batches of one epoch; a last partial batch is left out.
+    pub fn per_epoch(&self) -> u64 {
+        self.per_epoch
+    }
+
+    /// The next batch. Where it cannot be made, this unwinds with the reason.
+    pub fn next_batch(&mut self) -> Batch {
+        let started = std::time::Instant::now();
+        let made = self.workers.next();
+        self.waited_s += started.elapsed().as_secs_f64();
+        or_end(made.expect("workers run until they are dropped"))
+    }
+}
+
+/// The order of the newest epoch, which all workers go through.
+#[derive(Default)]
+struct Order(std::sync::Mutex<Option<(u64, Arc<Vec<usize>>)>>);
+
+impl Order {
+    fn of(&self, samples: usize, settings: LoaderSettings, epoch: u64) -> Arc<Vec<usize>> {
+        let mut newest = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        match &*newest {
+            Some((of, order)) if *of == epoch => order.clone(),
+            _ => {
+                let order = Arc::new(epoch_order(samples, settings, epoch));
+                *newest = Some((epoch, order.clone()));
+                order
+            }
+        }
+    }
+}
+
+/// Whole batches in `samples`; a set smaller than a batch is one batch.
+pub fn batches_per_epoch(samples: usize, batch: usize) -> u64 {
+    (samples / batch).max(1) as u64
 }
 
 fn epoch_order(samples: usize, settings: LoaderSettings, epoch: u64) -> Vec<usize> {
@@ -163,93 +203,150 @@ fn mix(seed: u64, stream: u64) -> u64 {
     (seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
-fn assemble(data: &Dataset, indices: &[usize], augment: Augment, rng: &mut Pcg64Mcg) -> Batch {
-    let mut images = Vec::with_capacity(indices.len() * data.picture_len());
-    for index in indices {
-        let flip = augment.flip && rng.random::<bool>();
-        let reach = augment.crop as i32;
-        let mut shift = || {
-            if reach > 0 {
-                rng.random_range(-reach..=reach) as isize
-            } else {
-                0
-            }
-        };
-        let shift = (shift(), shift());
-        append(data, *index, flip, shift, &mut images);
-    }
-    let labels = indices.iter().map(|i| data.labels[*i]).collect();
-    Batch {
-        images,
-        labels,
-        shape: data.shape,
-    }
+/// How the pictures of a batch are changed.
+struct Wanted<'a> {
+    augment: Augment,
+    /// `None` for the pictures as they are.
+    rng: Option<&'a mut Pcg64Mcg>,
 }
 
-/// Appends one picture, moved by `shift` (rows, columns) into zero padding and perhaps flipped.
-/// Padding is zero in bytes, as a padded picture file would be.
-fn append(data: &Dataset, index: usize, flip: bool, shift: (isize, isize), out: &mut Vec<f32>) {
-    let picture = data.picture(index);
-    let [channels, rows, columns] = data.shape.map(|n| n as isize);
-    if !flip && shift == (0, 0) {
-        out.extend(picture.iter().map(|v| normalise(*v)));
-        return;
+fn assemble(data: &dyn Samples, indices: &[usize], wanted: Wanted<'_>) -> Made {
+    let shape = data.shape();
+    let mut batch = Batch {
+        images: Vec::with_capacity(indices.len() * shape.iter().product::<usize>()),
+        labels: Vec::with_capacity(indices.len()),
+        shape,
+    };
+    let Wanted { augment, mut rng } = wanted;
+    for index in indices {
+        let mut change = Change::default();
+        let mut own = None;
+        if let Some(rng) = rng.as_deref_mut() {
+            change.flip = augment.flip && rng.random::<bool>();
+            if data.crops_itself() {
+                own = Some(Pcg64Mcg::seed_from_u64(rng.random()));
+            } else if augment.crop > 0 {
+                let reach = augment.crop as i32;
+                change.shift = [0; 2].map(|_| rng.random_range(-reach..=reach) as isize);
+            }
+        }
+        let is_training = rng.is_some();
+        // In training, one that is left out gives its place to the next one that is not.
+        let places = if is_training { data.len() } else { 1 };
+        for place in 0..places {
+            let index = (index + place) % data.len();
+            if let Some((picture, label)) = data.sample(index, own.as_mut())? {
+                append(data, &picture, change, &mut batch.images);
+                batch.labels.push(label);
+                break;
+            }
+        }
     }
-    for channel in 0..channels {
-        for row in 0..rows {
-            for column in 0..columns {
-                let source_column = if flip { columns - 1 - column } else { column } + shift.1;
-                let source_row = row + shift.0;
+    Ok(batch)
+}
+
+/// How one picture is changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Change {
+    flip: bool,
+    /// Rows and columns into zero padding.
+    shift: [isize; 2],
+}
+
+/// Appends one picture, changed. Padding is zero in bytes, as a padded picture file would be.
+fn append(data: &dyn Samples, picture: &[u8], change: Change, out: &mut Vec<f32>) {
+    let [_, rows, columns] = data.shape();
+    let planes = picture.chunks_exact(rows * columns).enumerate();
+    for (channel, plane) in planes {
+        let table = data.normalisation().channel(channel);
+        if change == Change::default() {
+            out.extend(plane.iter().map(|v| table[usize::from(*v)]));
+            continue;
+        }
+        let [down, across] = change.shift;
+        for row in 0..rows as isize {
+            let source = row + down;
+            for column in 0..columns as isize {
+                let column = if change.flip {
+                    columns as isize - 1 - column
+                } else {
+                    column
+                };
+                let at = [source, column + across];
                 let inside =
-                    (0..rows).contains(&source_row) && (0..columns).contains(&source_column);
-                let at = (channel * rows + source_row) * columns + source_column;
-                out.push(normalise(if inside { picture[at as usize] } else { 0 }));
+                    (0..rows as isize).contains(&at[0]) && (0..columns as isize).contains(&at[1]);
+                let byte = if inside {
+                    plane[at[0] as usize * columns + at[1] as usize]
+                } else {
+                    0
+                };
+                out.push(table[usize::from(byte)]);
             }
         }
     }
 }
 
-/// A byte as training sees it: `(x / 255 - 0.5) * 2`.
-pub(crate) fn normalise(byte: u8) -> f32 {
-    (f32::from(byte) / 255.0 - 0.5) * 2.0
-}
-
-/// All samples in order, without augmentation, in batches of at most `batch`.
-pub fn evaluation_batches(data: &Dataset, batch: usize) -> impl Iterator<Item = Batch> + '_ {
-    (0..data.len()).step_by(batch.max(1)).map(move |start| {
-        let indices: Vec<usize> = (start..(start + batch).min(data.len())).collect();
-        plain(data, &indices)
+/// All samples in order, without augmentation, in batches of at most `batch`, prepared by so many
+/// threads. Where one cannot be made, the iterator unwinds with the reason.
+pub fn evaluation_batches(
+    data: Arc<dyn Samples>,
+    batch: usize,
+    threads: usize,
+) -> impl Iterator<Item = Batch> {
+    let (count, batch) = (data.len(), batch.max(1));
+    plain(data, threads, move |k| {
+        let start = k as usize * batch;
+        (start..(start + batch).min(count)).collect()
     })
 }
 
 /// At most `count` samples, evenly over the data and without augmentation, in batches of at most
 /// `batch`. Data often lies sorted by class, so each batch is spread over all of it.
 pub fn sampled_batches(
-    data: &Dataset,
+    data: Arc<dyn Samples>,
     count: usize,
     batch: usize,
-) -> impl Iterator<Item = Batch> + '_ {
-    let count = count.min(data.len());
+    threads: usize,
+) -> impl Iterator<Item = Batch> {
+    let all = data.len();
+    let count = count.min(all);
     let batches = count.div_ceil(batch.max(1));
-    (0..batches).map(move |first| {
-        let indices: Vec<usize> = (first..count)
-            .step_by(batches)
-            .map(|i| i * data.len() / count)
-            .collect();
-        plain(data, &indices)
+    plain(data, threads, move |first| {
+        let own = (first as usize..count).step_by(batches.max(1));
+        let own = own.take(if (first as usize) < batches {
+            usize::MAX
+        } else {
+            0
+        });
+        own.map(|i| i * all / count).collect()
     })
 }
 
-fn plain(data: &Dataset, indices: &[usize]) -> Batch {
+/// Batches of these indices, without augmentation, until there are none.
+fn plain(
+    data: Arc<dyn Samples>,
+    threads: usize,
+    indices: impl Fn(u64) -> Vec<usize> + Send + Sync + 'static,
+) -> impl Iterator<Item = Batch> {
     let none = Augment {
         crop: 0,
         flip: false,
     };
-    assemble(data, indices, none, &mut Pcg64Mcg::seed_from_u64(0))
+    let make = move |k| {
+        let indices = indices(k);
+        let wanted = Wanted {
+            augment: none,
+            rng: None,
+        };
+        (!indices.is_empty()).then(|| assemble(&*data, &indices, wanted))
+    };
+    let mut workers = Workers::start(threads, 0, make);
+    std::iter::from_fn(move || workers.next().map(or_end)).filter(|batch| !batch.labels.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Dataset, Normalisation};
     use super::*;
 
     fn stream(threads: usize, first: u64, count: usize) -> Vec<Batch> {
@@ -284,9 +381,11 @@ mod tests {
             labels: (0..90).collect(),
             shape: [3, 1, 1],
             classes: 90,
+            normalisation: Normalisation::symmetric(),
         };
+        let data: Arc<dyn Samples> = Arc::new(data);
         let labels = |count, batch| -> Vec<Vec<u16>> {
-            let batches = sampled_batches(&data, count, batch);
+            let batches = sampled_batches(data.clone(), count, batch, 2);
             batches.map(|b| b.labels).collect()
         };
         assert_eq!(labels(6, 3), [[0, 30, 60], [15, 45, 75]]);
@@ -301,6 +400,7 @@ mod tests {
             labels: vec![0; 85],
             shape: [3, 1, 1],
             classes: 1,
+            normalisation: Normalisation::symmetric(),
         };
         let settings = LoaderSettings {
             batch: 17,
@@ -316,7 +416,8 @@ mod tests {
         assert_eq!(loader.per_epoch(), 5);
         let mut seen: Vec<f32> = (0..5).flat_map(|_| loader.next_batch().images).collect();
         seen.sort_by(f32::total_cmp);
-        let expected: Vec<f32> = (0..=254).map(normalise).collect();
+        let normalisation = Normalisation::symmetric();
+        let expected = normalisation.channel(0)[..255].to_vec();
         assert_eq!(seen, expected);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Doors:
 //! - [`open`]: the [`Splits`] of an experiment's data source.
+//! - [`Samples`]: pictures with labels, in memory or decoded as they are needed.
 //! - [`Loader`]: prepares the next batches while the device works.
 //! - [`cifar10::download`]: fetches, verifies and unpacks CIFAR-10.
 
@@ -10,20 +11,25 @@ mod folder;
 mod glyphs;
 mod idx;
 mod loader;
+mod normalisation;
+mod picture;
+mod samples;
 mod tensors;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use glyphs::generate as generate_glyphs;
-pub(crate) use loader::normalise;
 pub use loader::{
     Batch, Loader, LoaderSettings, batches_per_epoch, evaluation_batches, sampled_batches,
 };
 
 pub use folder::Report as FolderReport;
+pub use normalisation::Normalisation;
+use samples::Selection;
+pub use samples::{Sample, Samples};
 
-use crate::experiment::{DataSource, Experiment, OnTrouble};
+use crate::experiment::{DataSource, Experiment};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 
@@ -38,17 +44,30 @@ pub struct Dataset {
     pub shape: [usize; 3],
     /// Number of classes.
     pub classes: usize,
+    /// What becomes of a byte.
+    pub normalisation: Normalisation,
 }
 
 impl Dataset {
-    /// Number of pictures.
-    pub fn len(&self) -> usize {
-        self.labels.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
+    /// All pictures of a source, as they are evaluated.
+    ///
+    /// # Errors
+    /// Where one cannot be decoded.
+    pub fn of(samples: &dyn Samples) -> Result<Self, DataError> {
+        let mut all = Self {
+            images: Vec::new(),
+            labels: Vec::new(),
+            shape: samples.shape(),
+            classes: samples.classes(),
+            normalisation: samples.normalisation().clone(),
+        };
+        for index in 0..samples.len() {
+            if let Some((picture, label)) = samples.sample(index, None)? {
+                all.images.extend_from_slice(&picture);
+                all.labels.push(label);
+            }
+        }
+        Ok(all)
     }
 
     /// Bytes of one picture.
@@ -69,7 +88,9 @@ impl Dataset {
                 .copied()
                 .collect(),
             labels: indices.iter().map(|i| self.labels[*i]).collect(),
-            ..*self
+            shape: self.shape,
+            classes: self.classes,
+            normalisation: self.normalisation.clone(),
         }
     }
 }
@@ -78,11 +99,11 @@ impl Dataset {
 #[derive(Debug, Clone)]
 pub struct Splits {
     /// What the network learns from.
-    pub train: Arc<Dataset>,
+    pub train: Arc<dyn Samples>,
     /// What decisions are made on; absent for data used step by step.
-    pub validation: Option<Arc<Dataset>>,
+    pub validation: Option<Arc<dyn Samples>>,
     /// What the final figure is measured on.
-    pub test: Option<Arc<Dataset>>,
+    pub test: Option<Arc<dyn Samples>>,
     /// Where the data prescribes its batches: samples per step, used in order.
     pub prescribed_batch: Option<usize>,
     /// What a reader should know of the data, a sentence each.
@@ -230,6 +251,10 @@ pub fn shape(experiment: &Experiment) -> (DataShape, Option<DataError>) {
 /// Where a file is missing or holds something unexpected: which, where and what was expected.
 pub fn open(experiment: &Experiment) -> Result<Splits, DataError> {
     let mut notes = Vec::new();
+    let held = |mut data: Dataset| -> Box<dyn Samples> {
+        data.normalisation = Normalisation::new(experiment.normalise);
+        Box::new(data)
+    };
     let (train, test) = match &experiment.data {
         DataSource::Glyphs {
             samples,
@@ -239,45 +264,43 @@ pub fn open(experiment: &Experiment) -> Result<Splits, DataError> {
             let generated = glyphs::generate(all, *difficulty, experiment.seed);
             let indices: Vec<usize> = (0..all).collect();
             let (train, test) = indices.split_at(*samples);
-            (generated.select(train), Some(generated.select(test)))
+            (
+                held(generated.select(train)),
+                Some(held(generated.select(test))),
+            )
         }
         DataSource::Cifar10(folder) => {
             let (train, test) = cifar10::read(folder)?;
-            (train, Some(test))
+            (held(train), Some(held(test)))
         }
         DataSource::Idx(folder) => {
             let (train, test) = idx::read(folder)?;
-            (train, Some(test))
+            (held(train), Some(held(test)))
         }
         DataSource::Tensors(file) => {
             let (data, prescribed_batch) = tensors::read(file, experiment.shape.classes)?;
             if prescribed_batch.is_some() {
-                let train = Arc::new(data);
                 return Ok(Splits {
-                    train,
+                    train: held(data).into(),
                     validation: None,
                     test: None,
                     prescribed_batch,
                     notes,
                 });
             }
-            (data, None)
+            (held(data), None)
         }
         DataSource::Folder(folder) => {
-            let choices = folder::Choices {
-                unreadable: experiment.unreadable,
-                unknown_classes: experiment.unknown_classes,
-            };
-            let (train, test, report) = folder::read(folder, experiment.shape.size, choices)?;
+            let (train, test, report) = folder::read(folder, &folder::Wishes::of(experiment))?;
             notes = report.notes;
             (train, test)
         }
     };
-    let (train, validation) = split(&train, experiment.validation, experiment.seed);
+    let (train, validation) = split(train.into(), experiment.validation, experiment.seed);
     Ok(Splits {
-        train: Arc::new(train),
-        validation: validation.map(Arc::new),
-        test: test.map(Arc::new),
+        train,
+        validation,
+        test: test.map(Into::into),
         prescribed_batch: None,
         notes,
     })
@@ -288,23 +311,29 @@ pub fn open(experiment: &Experiment) -> Result<Splits, DataError> {
 /// # Errors
 /// Where the folder is not laid out as it should be.
 pub fn check_folder(folder: &Path, experiment: &Experiment) -> Result<FolderReport, DataError> {
-    let choices = folder::Choices {
-        unreadable: OnTrouble::Skip,
-        unknown_classes: experiment.unknown_classes,
-    };
-    folder::read(folder, experiment.shape.size, choices).map(|(_, _, report)| report)
+    folder::check(folder, folder::Wishes::of(experiment))
 }
 
 /// Splits a share off for validation, chosen at random but always the same for a seed.
-fn split(data: &Dataset, share: f64, seed: u64) -> (Dataset, Option<Dataset>) {
+fn split(
+    data: Arc<dyn Samples>,
+    share: f64,
+    seed: u64,
+) -> (Arc<dyn Samples>, Option<Arc<dyn Samples>>) {
     let count = (data.len() as f64 * share).round() as usize;
     if count == 0 {
-        return (data.clone(), None);
+        return (data, None);
     }
     let mut indices: Vec<usize> = (0..data.len()).collect();
     indices.shuffle(&mut rand_pcg::Pcg64Mcg::seed_from_u64(
         seed ^ 0x5eed_0f5e_1ec7,
     ));
-    let (validation, train) = indices.split_at(count);
-    (data.select(train), Some(data.select(validation)))
+    let train = indices.split_off(count);
+    let of = |chosen| -> Arc<dyn Samples> {
+        Arc::new(Selection {
+            all: data.clone(),
+            chosen,
+        })
+    };
+    (of(train), Some(of(indices)))
 }

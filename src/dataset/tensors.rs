@@ -81,6 +81,7 @@ pub(super) fn read(
         labels,
         shape: [rest[0], rest[1], rest[2]],
         classes,
+        normalisation: super::Normalisation::symmetric(),
     };
     Ok((data, batch))
 }

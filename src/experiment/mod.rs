@@ -26,9 +26,9 @@ pub use keys::KEYS;
 pub use resolve::resolve_text;
 pub use schema::{Class, Default, Key, Kind, reference_markdown};
 pub use settings::{
-    Augment, AutoApply, BudgetMethod, Budgets, Clip, DataSource, Decay, DeclaredShape, Experiment,
-    LogSettings, OnTrouble, OptimizerKind, OptimizerSettings, QuantizerDynamics, QuantizerSteps,
-    ScheduleKind, ScheduleSettings, Start, Thresholds,
+    Augment, AutoApply, BudgetMethod, Budgets, Cache, Clip, DataSource, Decay, DeclaredShape,
+    Experiment, Framing, LogSettings, Normalise, OnTrouble, OptimizerKind, OptimizerSettings,
+    QuantizerDynamics, QuantizerSteps, ScheduleKind, ScheduleSettings, Start, Thresholds,
 };
 pub use source::{Loaded, Overrides, load, load_as, load_embedded};
 pub use value::{Value, Values};

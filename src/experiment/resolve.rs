@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use super::diagnostic::{Diagnostic, Diagnostics, Place};
 use super::keys::KEYS;
 use super::settings::{
-    Augment, AutoApply, BudgetMethod, Budgets, Clip, DataSource, Decay, DeclaredShape, Experiment,
-    LogSettings, OnTrouble, OptimizerKind, OptimizerSettings, QuantizerDynamics, QuantizerSteps,
-    ScheduleKind, ScheduleSettings, Start, Thresholds,
+    Augment, AutoApply, BudgetMethod, Budgets, Cache, Clip, DataSource, Decay, DeclaredShape,
+    Experiment, Framing, LogSettings, Normalise, OnTrouble, OptimizerKind, OptimizerSettings,
+    QuantizerDynamics, QuantizerSteps, ScheduleKind, ScheduleSettings, Start, Thresholds,
 };
 use super::source::Found;
 use super::value::{Value, Values};
@@ -72,6 +72,7 @@ impl Resolver<'_> {
             _ => Rules::PublishedCode,
         };
         let model = self.model();
+        let (cache, framing, random_resized) = self.pictures();
         let sites = match self.word("activations.at") {
             "everywhere" => Sites::Everywhere,
             _ => Sites::Nonlinearities,
@@ -110,6 +111,13 @@ impl Resolver<'_> {
             unknown_classes: self.on_trouble("data.unknown_classes"),
             validation: self.number("data.validation"),
             augment: self.augment(),
+            normalise: match self.word("data.normalise") {
+                "imagenet" => Normalise::Imagenet,
+                _ => Normalise::Symmetric,
+            },
+            cache,
+            framing,
+            random_resized,
             loader_threads: self.whole("data.loader_threads") as usize,
             start: self.start(),
             epochs: self.number("train.epochs"),
@@ -176,9 +184,61 @@ impl Resolver<'_> {
         }
     }
 
+    /// How a folder's pictures are held and framed, and whether training takes random parts of them.
+    fn pictures(&mut self) -> (Cache, Framing, bool) {
+        let cache = match self.word("data.cache") {
+            "memory" => Cache::Memory,
+            "none" => Cache::None,
+            _ => Cache::Auto,
+        };
+        let framing = Framing {
+            resize: self.optional_whole("data.resize").map(|v| v as usize),
+            scale: self.range("data.crop_scale"),
+            ratio: self.range("data.crop_ratio"),
+        };
+        let is_folder = self.word("data.source") == "folder";
+        let resized = self.word("data.crop") == "resized";
+        let random = resized && self.word("data.augment").contains("crop");
+        if !is_folder {
+            // (What a resolved experiment says of the defaults is no wish.)
+            let wished = [
+                ("data.resize", framing.resize.is_some()),
+                ("data.crop", resized),
+                ("data.cache", cache != Cache::Auto),
+            ];
+            for (key, _) in wished.into_iter().filter(|(_, is_wished)| *is_wished) {
+                let source = self.word("data.source").to_owned();
+                self.error(
+                    key,
+                    format!("`{key}` with the source `{source}`"),
+                    "`data.source = \"folder\"`, whose pictures it is about",
+                );
+            }
+        }
+        if random && cache == Cache::Memory {
+            self.error(
+                "data.cache",
+                "decoded pictures held in memory, of which random parts are taken".into(),
+                "`none` or `auto`: parts are taken of pictures as they are stored",
+            );
+        }
+        let size = self.optional_whole("data.size").unwrap_or(32);
+        if let Some(resize) = framing.resize
+            && (resize as i64) < size
+        {
+            self.error(
+                "data.resize",
+                format!("a shorter side of {resize} pixels"),
+                &format!("at least `data.size`, {size}, which is cut out of it"),
+            );
+        }
+        (cache, framing, random)
+    }
+
     fn augment(&self) -> Augment {
         let word = self.word("data.augment");
-        let crop = if word.contains("crop") {
+        let padded = self.word("data.crop") != "resized";
+        let crop = if word.contains("crop") && padded {
             self.whole("data.crop_padding") as usize
         } else {
             0

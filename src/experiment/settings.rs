@@ -39,6 +39,14 @@ pub struct Experiment {
     pub validation: f64,
     /// Of training samples.
     pub augment: Augment,
+    /// What becomes of a byte.
+    pub normalise: Normalise,
+    /// Of a folder: whether pictures are held in memory.
+    pub cache: Cache,
+    /// Of a folder: which part of a picture is taken.
+    pub framing: Framing,
+    /// Of a folder: training takes a part of each picture at random.
+    pub random_resized: bool,
     /// Threads of the loader.
     pub loader_threads: usize,
     /// Where the weights start.
@@ -126,6 +134,37 @@ pub enum OnTrouble {
     Stop,
     /// It is left out, and counted.
     Skip,
+}
+
+/// What becomes of a byte of a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Normalise {
+    /// A number from -1 to 1.
+    Symmetric,
+    /// Less ImageNet's mean, over its standard deviation, by channel.
+    Imagenet,
+}
+
+/// Whether decoded pictures are held in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cache {
+    /// Where they are few.
+    Auto,
+    /// All of them.
+    Memory,
+    /// Each is decoded as it is needed.
+    None,
+}
+
+/// Which part of a picture is taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Framing {
+    /// Pixels that the shorter side is brought to before the middle is cut out; `None`: the whole picture.
+    pub resize: Option<usize>,
+    /// Share of the picture that a random part has.
+    pub scale: std::ops::RangeInclusive<f64>,
+    /// Width over height of a random part.
+    pub ratio: std::ops::RangeInclusive<f64>,
 }
 
 /// Augmentation of training samples.

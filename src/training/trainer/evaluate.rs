@@ -3,7 +3,9 @@
 use burn::tensor::{Tensor, TensorData};
 
 use super::{EVALUATION_BATCH, Trainer, images};
-use crate::dataset::{Dataset, evaluation_batches, sampled_batches};
+use std::sync::Arc;
+
+use crate::dataset::{Samples, evaluation_batches, sampled_batches};
 use crate::network::weights::Tensors;
 use crate::network::{Mode, read_tensor};
 
@@ -24,7 +26,7 @@ impl Trainer {
     /// Evaluates on validation (or `None` without one). `go_on` is asked between batches.
     pub fn validate(&mut self, go_on: impl FnMut() -> bool) -> Option<Evaluated> {
         let data = self.splits.validation.clone()?;
-        let evaluated = self.evaluate(&data, go_on)?;
+        let evaluated = self.evaluate(data, go_on)?;
         self.evaluated = self.epoch;
         Some(evaluated)
     }
@@ -32,27 +34,32 @@ impl Trainer {
     /// Evaluates on the test part: once, at the end.
     pub fn test(&mut self, go_on: impl FnMut() -> bool) -> Option<Evaluated> {
         let data = self.splits.test.clone()?;
-        self.evaluate(&data, go_on)
+        self.evaluate(data, go_on)
     }
 
-    fn evaluate(&mut self, data: &Dataset, mut go_on: impl FnMut() -> bool) -> Option<Evaluated> {
+    fn evaluate(
+        &mut self,
+        data: Arc<dyn Samples>,
+        mut go_on: impl FnMut() -> bool,
+    ) -> Option<Evaluated> {
         self.estimate_norms();
-        let (mut loss, mut error) = (0.0, 0.0);
-        for batch in evaluation_batches(data, EVALUATION_BATCH) {
+        let (mut loss, mut error, mut count) = (0.0, 0.0, 0.0);
+        let (classes, threads) = (data.classes(), self.experiment.loader_threads);
+        for batch in evaluation_batches(data, EVALUATION_BATCH, threads) {
             if !go_on() {
                 return None;
             }
             let images = images(&batch, &self.device);
             let logits = read_tensor(self.network.forward(images, Mode::Evaluate));
             let n = batch.labels.len() as f64;
-            let (l, e) = score(&logits, &batch.labels, data.classes);
+            let (l, e) = score(&logits, &batch.labels, classes);
             loss += l * n;
             error += e * n;
+            count += n;
         }
-        let n = data.len() as f64;
         Some(Evaluated {
-            error: error / n,
-            loss: loss / n,
+            error: error / count,
+            loss: loss / count,
         })
     }
 
@@ -61,11 +68,12 @@ impl Trainer {
     /// left behind belongs to another network.
     fn estimate_norms(&mut self) {
         let (data, size) = (self.splits.train.clone(), self.experiment.batch);
+        let threads = self.experiment.loader_threads;
         let batches = self.experiment.norm_batches;
         if !self.network.quantized || batches == 0 {
             return;
         }
-        for (number, batch) in sampled_batches(&data, batches * size, size).enumerate() {
+        for (number, batch) in sampled_batches(data, batches * size, size, threads).enumerate() {
             let images = images(&batch, &self.device);
             self.network
                 .forward(images, Mode::Estimate { batch: number });
@@ -106,7 +114,7 @@ impl Trainer {
         if !self.network.quantized {
             return samples;
         }
-        let batch = evaluation_batches(&self.splits.train, SAMPLED_PICTURES).next();
+        let batch = evaluation_batches(self.splits.train.clone(), SAMPLED_PICTURES, 1).next();
         if let Some(batch) = batch {
             let images = images(&batch, &self.device);
             let slots = self.network.slots.iter();

@@ -93,7 +93,7 @@ impl Trainer {
     ) -> Result<Self, TrainError> {
         let mut rng = Pcg64Mcg::seed_from_u64(experiment.seed);
         let autodiff = device.clone().autodiff();
-        let (classes, shape) = (splits.train.classes, splits.train.shape);
+        let (classes, shape) = (splits.train.classes(), splits.train.shape());
         let built = experiment.model.graph(shape, classes)?;
         let quantization = experiment.quantization();
         let mut network = Network::new(&built, &quantization, &autodiff, &mut rng);
@@ -313,7 +313,8 @@ impl Trainer {
     /// ones.)
     fn largest_activations(&mut self) -> Vec<f64> {
         let mut largest = vec![0.0; self.network.slots.len()];
-        let Some(batch) = evaluation_batches(&self.splits.train, EVALUATION_BATCH).next() else {
+        let data = self.splits.train.clone();
+        let Some(batch) = evaluation_batches(data, EVALUATION_BATCH, 1).next() else {
             return largest;
         };
         let images = images(&batch, &self.device);
@@ -477,7 +478,8 @@ fn slot_elements(network: &Network) -> Vec<usize> {
 /// of pictures.
 fn calibrate(network: &mut Network, norms: &[usize], splits: &Splits, device: &Device) -> usize {
     use crate::graph::Operation;
-    let Some(batch) = evaluation_batches(&splits.train, EVALUATION_BATCH).next() else {
+    let data = splits.train.clone();
+    let Some(batch) = evaluation_batches(data, EVALUATION_BATCH, 1).next() else {
         return 0;
     };
     let pictures = batch.labels.len();

@@ -37,7 +37,7 @@ impl Trainer {
         let [c, h, w] = batch.shape;
         let shape = [count, c, h, w];
         let labels = batch.labels;
-        let classes = self.splits.train.classes;
+        let classes = self.splits.train.classes();
         let images = Tensor::<4>::from_data(TensorData::new(batch.images, shape), &autodiff);
         let targets = Tensor::<2>::from_data(
             targets(&labels, classes, self.experiment.label_smoothing),
@@ -172,12 +172,12 @@ impl Trainer {
         let mut measured = None;
         let loss = |network: &mut Network| {
             let (images, labels) = measured.get_or_insert_with(|| {
-                let batch = sampled_batches(&data, count, count).next();
+                let batch = sampled_batches(data.clone(), count, count, 1).next();
                 let batch = batch.expect("a run has training data");
                 (images(&batch, &device), batch.labels)
             });
             let logits = read_tensor(network.forward(images.clone(), Mode::Measure));
-            score(&logits, labels, data.classes).0
+            score(&logits, labels, data.classes()).0
         };
         let costs = &mut self.constraints.costs;
         for slot in costs.project(limits, &mut self.network, loss) {

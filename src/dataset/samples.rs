@@ -1,0 +1,112 @@
+//! What a source of pictures is to everyone else.
+
+use std::borrow::Cow;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use rand_pcg::Pcg64Mcg;
+
+use super::{DataError, Dataset, Normalisation};
+
+/// A decoded picture, `[c, h, w]` of bytes, and its class.
+pub type Sample<'a> = (Cow<'a, [u8]>, u16);
+
+/// Pictures with labels, in memory or not.
+pub trait Samples: Debug + Send + Sync {
+    /// Number of pictures.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Channels, height and width of every picture.
+    fn shape(&self) -> [usize; 3];
+
+    /// Number of classes.
+    fn classes(&self) -> usize;
+
+    /// What becomes of a byte.
+    fn normalisation(&self) -> &Normalisation;
+
+    /// Whether a random crop is taken out of the picture as it was stored, by [`Self::sample`].
+    fn crops_itself(&self) -> bool {
+        false
+    }
+
+    /// The picture of that index; with a generator, one that [crops itself](Self::crops_itself) a part
+    /// of it chosen at random. `None` where it cannot be decoded and the experiment leaves such
+    /// pictures out.
+    ///
+    /// # Errors
+    /// Where it cannot be decoded.
+    fn sample(
+        &self,
+        index: usize,
+        random: Option<&mut Pcg64Mcg>,
+    ) -> Result<Option<Sample<'_>>, DataError>;
+}
+
+impl Samples for Dataset {
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
+    fn classes(&self) -> usize {
+        self.classes
+    }
+
+    fn normalisation(&self) -> &Normalisation {
+        &self.normalisation
+    }
+
+    fn sample(
+        &self,
+        index: usize,
+        _random: Option<&mut Pcg64Mcg>,
+    ) -> Result<Option<Sample<'_>>, DataError> {
+        Ok(Some((self.picture(index).into(), self.labels[index])))
+    }
+}
+
+/// Some of the pictures of another source.
+#[derive(Debug)]
+pub(super) struct Selection {
+    pub all: Arc<dyn Samples>,
+    pub chosen: Vec<usize>,
+}
+
+impl Samples for Selection {
+    fn len(&self) -> usize {
+        self.chosen.len()
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        self.all.shape()
+    }
+
+    fn classes(&self) -> usize {
+        self.all.classes()
+    }
+
+    fn normalisation(&self) -> &Normalisation {
+        self.all.normalisation()
+    }
+
+    fn crops_itself(&self) -> bool {
+        self.all.crops_itself()
+    }
+
+    fn sample(
+        &self,
+        index: usize,
+        random: Option<&mut Pcg64Mcg>,
+    ) -> Result<Option<Sample<'_>>, DataError> {
+        self.all.sample(self.chosen[index], random)
+    }
+}
