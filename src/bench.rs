@@ -1,5 +1,6 @@
 //! `bitscope bench`: seconds per training step, and milliseconds per frame of the screen.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,7 +9,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::cli::{CliError, print};
-use crate::dataset::{Dataset, Normalisation, Splits};
+use crate::dataset::{Dataset, Loader, LoaderSettings, Normalisation, Splits};
 use crate::device::Engine;
 use crate::experiment::{Experiment, load_embedded};
 use crate::run::{Event, LogWriter, RunFolder, StepRecord, Times};
@@ -50,6 +51,9 @@ pub(crate) struct Bench {
     /// Compare steps that are recorded in full with steps that are not, in turns, instead
     #[arg(long, conflicts_with_all = ["frames", "open"])]
     recording: bool,
+    /// Time how fast the loader prepares the batches of an experiment instead
+    #[arg(long, value_name = "EXPERIMENT", conflicts_with_all = ["frames", "open", "recording"])]
+    loader: Option<PathBuf>,
     /// One JSON object instead of lines
     #[arg(long)]
     json: bool,
@@ -61,6 +65,8 @@ pub(crate) fn command(bench: &Bench) -> Result<u8, CliError> {
         crate::tui::bench_frames()
     } else if bench.open {
         crate::tui::bench_open().map_err(|e| CliError::Failed(e.to_string()))?
+    } else if let Some(experiment) = &bench.loader {
+        loader(bench, experiment)?
     } else if bench.recording {
         recording(bench)?
     } else {
@@ -188,6 +194,41 @@ fn recording(bench: &Bench) -> Result<Value, CliError> {
         "bare_s": bare,
         "recorded_s": recorded,
         "speed_kept": bare / recorded,
+    }))
+}
+
+/// Pictures per second from storage to batch, without anything that trains on them. Of the batches
+/// timed none was prepared before.
+fn loader(bench: &Bench, experiment: &Path) -> Result<Value, CliError> {
+    let loaded = crate::experiment::load(experiment, &Vec::new())?;
+    let experiment = loaded.experiment;
+    let listing = Instant::now();
+    let splits = crate::dataset::open(&experiment).map_err(|e| CliError::Failed(e.to_string()))?;
+    let listed_s = listing.elapsed().as_secs_f64();
+    let listed_mb = crate::process::resident().map(|(now, _)| now);
+    let pictures = splits.train.len();
+    let settings = LoaderSettings {
+        batch: experiment.batch,
+        augment: experiment.augment,
+        seed: experiment.seed,
+        threads: experiment.loader_threads,
+        in_order: false,
+    };
+    let start = Instant::now();
+    let mut loader = Loader::start(splits.train, settings, 0);
+    let mut taken = 0;
+    for _ in 0..bench.steps {
+        taken += loader.next_batch().labels.len();
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(json!({
+        "pictures": pictures,
+        "threads": settings.threads,
+        "open_s": listed_s,
+        "open_resident_mb": listed_mb,
+        "taken": taken,
+        "pictures_per_s": taken as f64 / seconds,
+        "peak_resident_mb": crate::process::resident().map(|(_, peak)| peak),
     }))
 }
 

@@ -413,3 +413,35 @@ fn what_is_about_folders_alone_is_refused_elsewhere() {
     let error = read(clean().path(), &["data.size=64", "data.resize=40"]).expect_err("refused");
     assert!(error.contains("at least `data.size`, 64"), "{error}");
 }
+
+/// Where there are more than twenty classes an evaluation says, in its own event, how many answers have
+/// the class among the first five.
+#[test]
+fn many_classes_have_a_top_five_error() {
+    let root = tempfile::tempdir().expect("a folder");
+    for class in 0..25 {
+        for i in 0..4 {
+            let path = root.path().join(format!("train/c{class:02}/{i}.png"));
+            save(&path, &picture(class * 4 + i, 32).into(), ImageFormat::Png);
+        }
+    }
+    let text = "device = \"flex\"\n[data]\nsource = \"folder\"\npath = \".\"\nvalidation = 0.5\n\
+                [train]\nbatch = 10\nepochs = 1\n";
+    std::fs::write(root.path().join("e.toml"), text).expect("written");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_bitscope"))
+        .args(["train", "e.toml", "--json"])
+        .current_dir(root.path())
+        .output()
+        .expect("started");
+    let lines = String::from_utf8(output.stdout).expect("text");
+    let events: Vec<serde_json::Value> = lines
+        .lines()
+        .map(|l| serde_json::from_str(l).expect("an object"))
+        .collect();
+    let at = events.iter().position(|e| e["event"] == "top_five");
+    let at = at.unwrap_or_else(|| panic!("{lines}"));
+    let (evaluation, top_five) = (&events[at - 1], &events[at]);
+    assert_eq!(evaluation["event"], "evaluation");
+    assert_eq!(evaluation["split"], top_five["split"]);
+    assert!(top_five["error"].as_f64() <= evaluation["error"].as_f64());
+}

@@ -41,8 +41,15 @@ pub struct LoaderSettings {
     pub in_order: bool,
 }
 
-/// Batches prepared per worker ahead of the consumer.
+/// Batches prepared per worker ahead of the consumer, at most.
 const AHEAD: usize = 3;
+/// Bytes of batches that wait, of all workers together, where each holds at least one.
+const WAITING: usize = 256 << 20;
+
+/// Batches that each of so many workers keeps ready, where they are of so many values.
+fn ahead(threads: usize, values: usize) -> usize {
+    (WAITING / (4 * values * threads).max(1)).clamp(1, AHEAD)
+}
 
 /// A batch, or why there is none.
 type Made = Result<Batch, DataError>;
@@ -63,12 +70,13 @@ impl Workers {
     fn start(
         threads: usize,
         first: u64,
+        ahead: usize,
         make: impl Fn(u64) -> Option<Made> + Send + Sync + 'static,
     ) -> Self {
         let make = Arc::new(make);
         let threads = threads.max(1);
         let start = |i: usize| {
-            let (sender, receiver) = sync_channel(AHEAD);
+            let (sender, receiver) = sync_channel(ahead);
             let make = make.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("loader-{i}"))
@@ -136,6 +144,8 @@ impl Loader {
     pub fn start(data: Arc<dyn Samples>, settings: LoaderSettings, first: u64) -> Self {
         let per_epoch = batches_per_epoch(data.len(), settings.batch);
         let order = Order::default();
+        let values = settings.batch * data.shape().iter().product::<usize>();
+        let ahead = ahead(settings.threads.max(1), values);
         let make = move |k: u64| {
             let order = order.of(data.len(), settings, k / per_epoch);
             let start = (k % per_epoch) as usize * settings.batch;
@@ -148,7 +158,7 @@ impl Loader {
             Some(assemble(&*data, &order[start..end], wanted))
         };
         Self {
-            workers: Workers::start(settings.threads, first, make),
+            workers: Workers::start(settings.threads, first, ahead, make),
             per_epoch,
             waited_s: 0.0,
         }
@@ -294,7 +304,7 @@ pub fn evaluation_batches(
     threads: usize,
 ) -> impl Iterator<Item = Batch> {
     let (count, batch) = (data.len(), batch.max(1));
-    plain(data, threads, move |k| {
+    plain(data, batch, threads, move |k| {
         let start = k as usize * batch;
         (start..(start + batch).min(count)).collect()
     })
@@ -311,7 +321,7 @@ pub fn sampled_batches(
     let all = data.len();
     let count = count.min(all);
     let batches = count.div_ceil(batch.max(1));
-    plain(data, threads, move |first| {
+    plain(data, batch, threads, move |first| {
         let own = (first as usize..count).step_by(batches.max(1));
         let own = own.take(if (first as usize) < batches {
             usize::MAX
@@ -325,6 +335,7 @@ pub fn sampled_batches(
 /// Batches of these indices, without augmentation, until there are none.
 fn plain(
     data: Arc<dyn Samples>,
+    batch: usize,
     threads: usize,
     indices: impl Fn(u64) -> Vec<usize> + Send + Sync + 'static,
 ) -> impl Iterator<Item = Batch> {
@@ -332,6 +343,8 @@ fn plain(
         crop: 0,
         flip: false,
     };
+    let values = batch.min(data.len()) * data.shape().iter().product::<usize>();
+    let ahead = ahead(threads.max(1), values);
     let make = move |k| {
         let indices = indices(k);
         let wanted = Wanted {
@@ -340,7 +353,7 @@ fn plain(
         };
         (!indices.is_empty()).then(|| assemble(&*data, &indices, wanted))
     };
-    let mut workers = Workers::start(threads, 0, make);
+    let mut workers = Workers::start(threads, 0, ahead, make);
     std::iter::from_fn(move || workers.next().map(or_end)).filter(|batch| !batch.labels.is_empty())
 }
 

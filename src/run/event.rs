@@ -49,6 +49,16 @@ pub enum Split {
     Test,
 }
 
+impl Split {
+    /// One word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
+}
+
 /// One quantizer of the run, in network order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerInfo {
@@ -292,6 +302,15 @@ pub enum Event {
         /// The same afterwards.
         after: [f64; 2],
     },
+    /// Of the evaluation before it, where there are more than 20 classes.
+    TopFive {
+        /// Steps taken.
+        step: u64,
+        /// Part of the data.
+        split: Split,
+        /// Share of answers whose class is not among the five largest.
+        error: f64,
+    },
 }
 
 impl Event {
@@ -309,6 +328,7 @@ impl Event {
             | Self::NonFinite { step, .. }
             | Self::Warning { step, .. }
             | Self::Reinitialised { step, .. }
+            | Self::TopFive { step, .. }
             | Self::Finished { step, .. }
             | Self::Stopped { step }
             | Self::Failed { step, .. } => *step,

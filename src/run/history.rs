@@ -262,7 +262,11 @@ impl History {
         let layers = self.layers.iter();
         let mut series = Table::<RunSeries>::default();
         // (An evaluation is no step.)
-        for quantity in [Quantity::ValidationError, Quantity::ValidationLoss] {
+        for quantity in [
+            Quantity::ValidationError,
+            Quantity::ValidationLoss,
+            Quantity::ValidationTopFive,
+        ] {
             series[quantity] = self[quantity].clone();
         }
         Self {
@@ -372,6 +376,13 @@ impl History {
                 };
                 self.push_evaluation(evaluation, *best);
             }
+            Event::TopFive { step, split, error } => {
+                if *split == Split::Validation {
+                    self.series[Quantity::ValidationTopFive].push(*step, *error as f32);
+                }
+                let text = format!("{} top-5 error {:.2} %", split.name(), error * 100.0);
+                self.say(*step, Severity::Info, text);
+            }
             Event::Checkpoint { step, file, best } => {
                 let star = if *best { ", best" } else { "" };
                 self.mark(*step, MarkKind::Checkpoint, format!("checkpoint{star}"));
@@ -462,14 +473,14 @@ impl History {
         let Evaluation {
             step, error, loss, ..
         } = evaluation;
-        let split = match evaluation.split {
+        match evaluation.split {
             Split::Validation => {
                 self.series[Quantity::ValidationError].push(step, error as f32);
                 self.series[Quantity::ValidationLoss].push(step, loss as f32);
-                "validation"
             }
-            Split::Test => "test",
-        };
+            Split::Test => {}
+        }
+        let split = evaluation.split.name();
         self.evaluations.push(evaluation);
         let star = if best { " (best)" } else { "" };
         let text = format!("{split} error {:.2} %, loss {loss:.4}{star}", error * 100.0);
@@ -569,14 +580,21 @@ mod tests {
             budget_met: true,
             best: false,
         };
+        let top_five = |step| Event::TopFive {
+            step,
+            split: Split::Validation,
+            error: 0.25,
+        };
         let mut history = History::default();
         let all = [
             started(0),
             step(1),
             checked(1),
+            top_five(1),
             started(1),
             step(2),
             checked(2),
+            top_five(2),
         ];
         all.iter().for_each(|e| history.push(e));
         for series in history.all_mut() {

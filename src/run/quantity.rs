@@ -55,6 +55,8 @@ pub enum Quantity {
     ValidationError,
     /// Loss on the validation part.
     ValidationLoss,
+    /// Share of answers on the validation part whose class is not among the five largest.
+    ValidationTopFive,
 }
 
 /// What a run records over its steps for every quantizer.
@@ -81,7 +83,7 @@ pub enum LayerQuantity {
 /// How a quantity is read off a record.
 type Of<Q, R> = (Q, fn(&R) -> f64);
 
-/// From a step's record. The two of an evaluation are not in it.
+/// From a step's record. Those of an evaluation are not in it.
 pub(super) const OF_STEP: [Of<Quantity, StepRecord>; 20] = [
     (Quantity::Loss, |r| r.loss),
     (Quantity::CrossEntropy, |r| r.cross_entropy),
@@ -137,7 +139,7 @@ pub const PHASES: [(&str, Quantity); 5] = [
 ];
 
 /// One series for every quantity of a run.
-pub(super) type RunSeries = [Series; Quantity::ValidationLoss as usize + 1];
+pub(super) type RunSeries = [Series; Quantity::ValidationTopFive as usize + 1];
 /// One series for every quantity of a quantizer.
 pub(super) type LayerSeries = [Series; LayerQuantity::Zeros as usize + 1];
 

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use super::event::{Event, LayerInfo, Split};
+use super::event::{Event, LayerInfo};
 
 /// What every file begins with.
 const VERSION: &str = "brain.Event:2";
@@ -78,6 +78,10 @@ impl<W: Write> TensorBoard<W> {
                 });
                 self.scalars(record.step, values)
             }
+            Event::TopFive { step, split, error } => {
+                let value = (format!("{}/top5_error", split.name()), *error);
+                self.scalars(*step, std::iter::once(value))
+            }
             Event::Evaluation {
                 step,
                 split,
@@ -85,10 +89,7 @@ impl<W: Write> TensorBoard<W> {
                 loss,
                 ..
             } => {
-                let part = match split {
-                    Split::Validation => "validation",
-                    Split::Test => "test",
-                };
+                let part = split.name();
                 let values = [("error", *error), ("loss", *loss)];
                 let values = values.map(|(name, value)| (format!("{part}/{name}"), value));
                 self.scalars(*step, values.into_iter())

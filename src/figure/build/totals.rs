@@ -47,6 +47,7 @@ impl Builder<'_> {
         let series = [
             ("training batch", &h[Quantity::TrainError], 0),
             ("validation", &h[Quantity::ValidationError], 2),
+            ("validation, top 5", &h[Quantity::ValidationTopFive], 1),
         ];
         let mut lines = Vec::new();
         for (i, (label, series, dash)) in series.into_iter().enumerate() {

@@ -291,6 +291,10 @@ impl<'a> Run<'a> {
                 budget_met: self.trainer.budget_met(),
                 best,
             });
+            if let Some(error) = e.top_five {
+                let step = self.trainer.steps();
+                out.emit(Event::TopFive { step, split, error });
+            }
             if split == Split::Test {
                 self.manifest.test_error = Some(e.error);
             }

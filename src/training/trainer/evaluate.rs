@@ -20,6 +20,27 @@ pub struct Evaluated {
     pub error: f64,
     /// Mean cross entropy, nats.
     pub loss: f64,
+    /// Share of answers whose class is not among the five largest, where there are more than 20.
+    pub top_five: Option<f64>,
+}
+
+/// Classes from which on an answer among the first five counts for something.
+const MANY_CLASSES: usize = 20;
+/// Values of the pictures that are evaluated together, at most.
+const EVALUATION_VALUES: usize = 1 << 24;
+
+/// Rows whose own class has five or more above it; one that is equal counts as above where it comes first.
+fn beyond_largest_five(logits: &[f32], labels: &[u16], classes: usize) -> usize {
+    let rows = logits.chunks_exact(classes).zip(labels);
+    rows.filter(|(row, label)| {
+        let own = usize::from(**label);
+        let above = |(class, value): (usize, &f32)| {
+            *value > row[own] || (*value == row[own] && class < own)
+        };
+        // (What is not a number is no answer.)
+        !row[own].is_finite() || row.iter().enumerate().filter(|at| above(*at)).count() >= 5
+    })
+    .count()
 }
 
 impl Trainer {
@@ -43,9 +64,11 @@ impl Trainer {
         mut go_on: impl FnMut() -> bool,
     ) -> Option<Evaluated> {
         self.estimate_norms();
-        let (mut loss, mut error, mut count) = (0.0, 0.0, 0.0);
+        let (mut loss, mut error, mut beyond_five, mut count) = (0.0, 0.0, 0.0, 0.0);
         let (classes, threads) = (data.classes(), self.experiment.loader_threads);
-        for batch in evaluation_batches(data, EVALUATION_BATCH, threads) {
+        let values: usize = data.shape().iter().product();
+        let batch = (EVALUATION_VALUES / values.max(1)).clamp(1, EVALUATION_BATCH);
+        for batch in evaluation_batches(data, batch, threads) {
             if !go_on() {
                 return None;
             }
@@ -55,11 +78,15 @@ impl Trainer {
             let (l, e) = score(&logits, &batch.labels, classes);
             loss += l * n;
             error += e * n;
+            if classes > MANY_CLASSES {
+                beyond_five += beyond_largest_five(&logits, &batch.labels, classes) as f64;
+            }
             count += n;
         }
         Some(Evaluated {
             error: error / count,
             loss: loss / count,
+            top_five: (classes > MANY_CLASSES).then_some(beyond_five / count),
         })
     }
 
@@ -144,4 +171,24 @@ pub(super) fn score(logits: &[f32], labels: &[u16], classes: usize) -> (f64, f64
     }
     let n = labels.len() as f64;
     (loss / n, wrong / n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_among_the_first_five_is_right() {
+        let row: Vec<f32> = (0..30).map(|i| -(i as f32)).collect();
+        let rows = [
+            row.clone(),
+            row.clone(),
+            row,
+            vec![1.0; 30],
+            vec![f32::NAN; 30],
+        ]
+        .concat();
+        assert_eq!(beyond_largest_five(&rows, &[0, 4, 5, 4, 0], 30), 2);
+        assert_eq!(beyond_largest_five(&rows[90..], &[5, 0], 30), 2);
+    }
 }
