@@ -445,3 +445,74 @@ fn many_classes_have_a_top_five_error() {
     assert_eq!(evaluation["split"], top_five["split"]);
     assert!(top_five["error"].as_f64() <= evaluation["error"].as_f64());
 }
+
+/// The parts of a folder as tar files; with `.cls` members, named by number alone.
+fn packed(root: &Path, numbered: bool) -> tempfile::TempDir {
+    let packed = tempfile::tempdir().expect("a folder");
+    for part in ["train", "test"] {
+        // Two shards, a class each.
+        for (label, class) in ["a", "b"].iter().enumerate() {
+            let shard = packed.path().join(format!("{part}-{label:06}.tar"));
+            let file = std::fs::File::create(shard).expect("made");
+            let mut archive = tar::Builder::new(file);
+            let mut add = |name: &str, bytes: &[u8]| {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(bytes.len() as u64);
+                header.set_mode(0o644);
+                archive
+                    .append_data(&mut header, name, bytes)
+                    .expect("added");
+            };
+            for i in 0..8 {
+                let bytes = std::fs::read(root.join(part).join(class).join(format!("{i}.png")));
+                let bytes = bytes.expect("there");
+                if numbered {
+                    add(&format!("{i:04}.png"), &bytes);
+                    add(&format!("{i:04}.cls"), format!("{label}\n").as_bytes());
+                    add(&format!("{i:04}.json"), b"{}");
+                } else {
+                    add(&format!("{part}/{class}/{i}.png"), &bytes);
+                }
+            }
+            archive.finish().expect("written");
+        }
+    }
+    packed
+}
+
+#[test]
+fn tar_files_give_what_the_folder_gives() {
+    let root = clean();
+    let folder = read(root.path(), &["data.cache=none"]).expect("readable");
+    let expected = batches(&folder, 1, 0, 8);
+    for numbered in [false, true] {
+        let shards = packed(root.path(), numbered);
+        for cache in ["data.cache=none", "data.cache=memory"] {
+            let splits = read(shards.path(), &["data.source=tar", cache]).expect("readable");
+            assert_eq!(all(&splits), all(&folder));
+            assert_eq!(splits.test.as_ref().expect("a part").len(), 16);
+            for threads in [1, 4] {
+                assert_eq!(batches(&splits, threads, 0, 8), expected);
+            }
+            let passed_over = splits.notes.iter().any(|n| n.starts_with("32 files"));
+            assert_eq!(passed_over, numbered, "{:?}", splits.notes);
+        }
+        // One file, and a pattern.
+        let pattern = shards.path().join("t*-*.tar");
+        let splits = read(&pattern, &["data.source=tar"]).expect("readable");
+        assert_eq!(splits.train.len(), 32);
+    }
+    let error = read(root.path(), &["data.source=tar"]).expect_err("no tar file");
+    assert!(error.contains("no tar file of that name"), "{error}");
+    // A shard that is cut: said with its name, before training or at the picture.
+    let shards = packed(root.path(), false);
+    let shard = shards.path().join("train-000001.tar");
+    let length = shard.metadata().expect("there").len();
+    let file = std::fs::File::options()
+        .write(true)
+        .open(&shard)
+        .expect("open");
+    file.set_len(length / 2).expect("cut");
+    let error = read(shards.path(), &["data.source=tar"]).expect_err("cut");
+    assert!(error.contains("train-000001.tar"), "{error}");
+}

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use rand_pcg::Pcg64Mcg;
 use rayon::prelude::*;
 
-use super::picture::{Decoded, decode, frame};
+use super::picture::{Decoded, decode, extent, frame};
 use super::samples::{Sample, Samples};
+use super::stored::Stored;
 use super::{DataError, Dataset, Normalisation};
 use crate::experiment::{Cache, Experiment, Framing, OnTrouble};
 
@@ -91,8 +92,8 @@ struct Class {
     folder: PathBuf,
 }
 
-/// A file and its class.
-type Labelled = (PathBuf, u16);
+/// A picture and its class.
+pub(super) type Labelled = (Stored, u16);
 
 fn is_litter(name: &OsStr) -> bool {
     let name = name.to_string_lossy().to_lowercase();
@@ -157,7 +158,7 @@ pub(super) fn read(
     root: &Path,
     wishes: &Wishes,
 ) -> Result<(Part, Option<Part>, Report), DataError> {
-    let mut reading = Reading::new(root, wishes)?;
+    let mut reading = Reading::new(classes(root)?, wishes);
     let part = root.join("train");
     let train = reading.list(&part)?;
     let test = match test_part(root) {
@@ -165,7 +166,7 @@ pub(super) fn read(
         None => None,
     };
     let names = reading.report.classes.clone();
-    let train = reading.part(&part, train, wishes.crops)?;
+    let train = reading.part(&part, train, true)?;
     if train.is_empty() {
         return Err(DataError::folder(
             &part,
@@ -173,11 +174,9 @@ pub(super) fn read(
             "pictures: PNG, JPEG, WebP, BMP or GIF",
         ));
     }
-    reading.report.pictures[0] = train.len();
     let test = match test {
         Some((listed, part)) => {
             let test = reading.part(&part, listed, false)?;
-            reading.report.pictures[1] = test.len();
             if test.is_empty() {
                 reading.report.notes.push(format!(
                     "{} holds no picture: there is no test part",
@@ -188,7 +187,8 @@ pub(super) fn read(
         }
         None => None,
     };
-    Ok((train, test, reading.finish()))
+    let sizes = [train.len(), test.as_ref().map_or(0, |t| t.len())];
+    Ok((train, test, reading.finish(sizes)))
 }
 
 /// Every picture decoded: unreadable ones are listed, not an error.
@@ -199,21 +199,22 @@ pub(super) fn check(root: &Path, wishes: Wishes) -> Result<Report, DataError> {
         cache: Cache::Memory,
         ..wishes
     };
-    let mut reading = Reading::new(root, &wishes)?;
+    let mut reading = Reading::new(classes(root)?, &wishes);
     reading.keeps = false;
     let mut parts = vec![root.join("train")];
     parts.extend(test_part(root));
-    for (i, part) in parts.into_iter().enumerate() {
+    let mut pictures = [0; 2];
+    for (i, (part, pictures)) in parts.into_iter().zip(&mut pictures).enumerate() {
         let files = reading.list(&part)?;
         let before = reading.extents.len();
-        reading.part(&part, files, false)?;
-        reading.report.pictures[i] = reading.extents.len() - before;
+        reading.part(&part, files, i == 0)?;
+        *pictures = reading.extents.len() - before;
     }
-    Ok(reading.finish())
+    Ok(reading.finish(pictures))
 }
 
 /// A folder as it is read.
-struct Reading<'a> {
+pub(super) struct Reading<'a> {
     wishes: &'a Wishes,
     report: Report,
     extents: Vec<[u32; 2]>,
@@ -227,20 +228,28 @@ fn spread(sorted: &[[u32; 2]]) -> Option<[[u32; 2]; 2]> {
 }
 
 impl<'a> Reading<'a> {
-    fn new(root: &Path, wishes: &'a Wishes) -> Result<Self, DataError> {
+    /// Of classes of these names.
+    pub fn new(classes: Vec<String>, wishes: &'a Wishes) -> Self {
         let report = Report {
-            classes: classes(root)?,
+            classes,
             ..Report::default()
         };
-        Ok(Self {
+        Self {
             wishes,
             report,
             extents: Vec::new(),
             keeps: true,
-        })
+        }
     }
 
-    fn finish(mut self) -> Report {
+    /// So many files were passed over.
+    pub fn skip(&mut self, count: usize) {
+        self.report.skipped += count;
+    }
+
+    /// What was found: so many pictures of the training and the test part.
+    pub fn finish(mut self, pictures: [usize; 2]) -> Report {
+        self.report.pictures = pictures;
         self.extents.sort_unstable();
         if let (None, Some([least, most])) = (self.wishes.size, spread(&self.extents))
             && [least, most] != [[SIZE as u32; 2]; 2]
@@ -325,7 +334,7 @@ impl<'a> Reading<'a> {
                 if is_litter(name) || path.is_dir() {
                     report.skipped += 1;
                 } else {
-                    files.push((path, label as u16));
+                    files.push((Stored::File(path), label as u16));
                 }
             }
         }
@@ -333,19 +342,26 @@ impl<'a> Reading<'a> {
     }
 
     /// The pictures of a part: decoded now, or as they are needed.
-    fn part(&mut self, part: &Path, files: Vec<Labelled>, crops: bool) -> Result<Part, DataError> {
+    pub fn part(
+        &mut self,
+        part: &Path,
+        files: Vec<Labelled>,
+        is_training: bool,
+    ) -> Result<Part, DataError> {
         let classes = self.report.classes.len();
         if !self.wishes.streams(files.len()) {
-            return Ok(Box::new(self.decoded(part, &files)?));
+            return Ok(Box::new(self.decoded(part, &files, is_training)?));
         }
-        let named = |(path, _): &Labelled| super::picture::is_named_like_a_picture(path);
+        let named = |(stored, _): &Labelled| stored.is_named_like_a_picture();
         let (files, others): (Vec<_>, Vec<_>) = files.into_iter().partition(named);
         self.report.skipped += others.len();
-        self.note_empty_classes(part, files.iter().map(|(_, label)| *label));
+        if is_training {
+            self.note_empty_classes(files.iter().map(|(_, label)| *label));
+        }
         let step = files.len().div_ceil(LOOKED_AT).max(1);
         let looked_at = files.iter().step_by(step);
-        let extents = looked_at.filter_map(|(path, _)| image::image_dimensions(path).ok());
-        self.extents.extend(extents.map(|(w, h)| [w, h]));
+        self.extents
+            .extend(looked_at.filter_map(|(stored, _)| extent(stored)));
         self.report.notes.push(format!(
             "{}: {} pictures are decoded as they are needed",
             part.display(),
@@ -356,16 +372,13 @@ impl<'a> Reading<'a> {
             classes,
             side: self.wishes.side(),
             framing: self.wishes.framing.clone(),
-            crops,
+            crops: is_training && self.wishes.crops,
             skips: self.wishes.unreadable == OnTrouble::Skip,
             normalisation: self.wishes.normalisation.clone(),
         }))
     }
 
-    fn note_empty_classes(&mut self, part: &Path, labels: impl Iterator<Item = u16>) {
-        if !part.ends_with("train") {
-            return;
-        }
+    fn note_empty_classes(&mut self, labels: impl Iterator<Item = u16>) {
         let mut seen = vec![false; self.report.classes.len()];
         labels.for_each(|label| seen[usize::from(label)] = true);
         let names = self.report.classes.iter().zip(&seen);
@@ -382,12 +395,17 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn decoded(&mut self, part: &Path, files: &[Labelled]) -> Result<Dataset, DataError> {
+    fn decoded(
+        &mut self,
+        part: &Path,
+        files: &[Labelled],
+        is_training: bool,
+    ) -> Result<Dataset, DataError> {
         let side = self.wishes.side();
         let (framing, keeps) = (&self.wishes.framing, self.keeps);
         let found: Vec<Found> = files
             .par_iter()
-            .map(|(path, _)| match decode(path) {
+            .map(|(stored, _)| match decode(stored) {
                 Decoded::Picture(picture) => {
                     let extent = [picture.width(), picture.height()];
                     match frame(&picture, if keeps { side } else { 1 }, framing, None) {
@@ -407,7 +425,7 @@ impl<'a> Reading<'a> {
             normalisation: self.wishes.normalisation.clone(),
         };
         let mut unreadable = Vec::new();
-        for (found, (path, label)) in found.into_iter().zip(files) {
+        for (found, (stored, label)) in found.into_iter().zip(files) {
             match found {
                 Found::Picture(bytes, extent) => {
                     if keeps {
@@ -418,7 +436,7 @@ impl<'a> Reading<'a> {
                 }
                 Found::Other => self.report.skipped += 1,
                 Found::Unreadable(reason) => {
-                    unreadable.push(format!("{}: {reason}", path.display()));
+                    unreadable.push(format!("{stored}: {reason}"));
                 }
             }
         }
@@ -443,7 +461,9 @@ impl<'a> Reading<'a> {
             ));
         }
         self.report.unreadable.extend(unreadable);
-        self.note_empty_classes(part, data.labels.iter().copied());
+        if is_training {
+            self.note_empty_classes(data.labels.iter().copied());
+        }
         Ok(data)
     }
 }
@@ -494,8 +514,8 @@ impl Samples for Stream {
         index: usize,
         random: Option<&mut Pcg64Mcg>,
     ) -> Result<Option<Sample<'_>>, DataError> {
-        let (path, label) = &self.files[index];
-        let framed = match decode(path) {
+        let (stored, label) = &self.files[index];
+        let framed = match decode(stored) {
             Decoded::Picture(picture) => frame(&picture, self.side, &self.framing, random),
             Decoded::Other => Err("it holds no picture".into()),
             Decoded::Unreadable(reason) => Err(reason),
@@ -504,7 +524,7 @@ impl Samples for Stream {
             Ok(planes) => Ok(Some((planes.into(), *label))),
             Err(_) if self.skips => Ok(None),
             Err(reason) => Err(DataError::folder(
-                path,
+                Path::new(&stored.to_string()),
                 reason,
                 "a picture that is whole; `data.unreadable = \"skip\"` leaves others out",
             )),

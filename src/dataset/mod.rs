@@ -14,6 +14,8 @@ mod loader;
 mod normalisation;
 mod picture;
 mod samples;
+mod shards;
+mod stored;
 mod tensors;
 
 use std::path::{Path, PathBuf};
@@ -227,6 +229,10 @@ pub fn shape(experiment: &Experiment) -> (DataShape, Option<DataError>) {
             picture: [3, size, size],
             classes: names.len(),
         }),
+        DataSource::Shards(path) => shards::classes(path).map(|names| DataShape {
+            picture: [3, size, size],
+            classes: names.len(),
+        }),
     };
     match found {
         Ok(shape) => (shape, None),
@@ -289,6 +295,11 @@ pub fn open(experiment: &Experiment) -> Result<Splits, DataError> {
                 });
             }
             (held(data), None)
+        }
+        DataSource::Shards(path) => {
+            let (train, test, report) = shards::read(path, &folder::Wishes::of(experiment))?;
+            notes = report.notes;
+            (train, test)
         }
         DataSource::Folder(folder) => {
             let (train, test, report) = folder::read(folder, &folder::Wishes::of(experiment))?;

@@ -1,7 +1,6 @@
 //! From a file's bytes to a picture of the size that is asked for.
 
 use std::io::Cursor;
-use std::path::Path;
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -9,10 +8,9 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 use rand::Rng;
 use rand_pcg::Pcg64Mcg;
 
+use super::stored::Stored;
 use crate::experiment::Framing;
 
-/// Names of pictures' files; one that holds no picture is damaged.
-const ENDINGS: [&str; 7] = ["png", "jpg", "jpeg", "jpe", "webp", "bmp", "gif"];
 /// Random crops that are tried before the middle is taken, as torchvision does.
 const TRIES: usize = 10;
 
@@ -24,9 +22,16 @@ pub(super) enum Decoded {
     Unreadable(String),
 }
 
-/// Decodes a file by its content.
-pub(super) fn decode(path: &Path) -> Decoded {
-    let bytes = match std::fs::read(path) {
+/// The extent of a picture, from its first bytes.
+pub(super) fn extent(stored: &Stored) -> Option<[u32; 2]> {
+    let reader = ImageReader::new(Cursor::new(stored.read().ok()?));
+    let (width, height) = reader.with_guessed_format().ok()?.into_dimensions().ok()?;
+    Some([width, height])
+}
+
+/// Decodes a picture by its content.
+pub(super) fn decode(stored: &Stored) -> Decoded {
+    let bytes = match stored.read() {
         Ok(bytes) => bytes,
         Err(error) => return Decoded::Unreadable(error.to_string()),
     };
@@ -35,7 +40,7 @@ pub(super) fn decode(path: &Path) -> Decoded {
         Err(error) => return Decoded::Unreadable(error.to_string()),
     };
     let Some(format) = reader.format() else {
-        return if is_named_like_a_picture(path) {
+        return if stored.is_named_like_a_picture() {
             Decoded::Unreadable("it holds no picture".into())
         } else {
             Decoded::Other
@@ -55,12 +60,6 @@ pub(super) fn decode(path: &Path) -> Decoded {
         Ok(picture) => Decoded::Picture(over_black(picture)),
         Err(error) => Decoded::Unreadable(error.to_string()),
     }
-}
-
-/// Whether a file's name ends as pictures' names do.
-pub(super) fn is_named_like_a_picture(path: &Path) -> bool {
-    let ending = path.extension().unwrap_or_default().to_string_lossy();
-    ENDINGS.contains(&ending.to_lowercase().as_str())
 }
 
 /// Whether an end of image stands behind the last scan: inside a scan that marker cannot occur.

@@ -173,6 +173,7 @@ impl Resolver<'_> {
             "cifar10" => DataSource::Cifar10(path),
             "idx" => DataSource::Idx(path),
             "tensors" => DataSource::Tensors(path),
+            "tar" => DataSource::Shards(path),
             _ => DataSource::Folder(path),
         }
     }
@@ -196,7 +197,7 @@ impl Resolver<'_> {
             scale: self.range("data.crop_scale"),
             ratio: self.range("data.crop_ratio"),
         };
-        let is_folder = self.word("data.source") == "folder";
+        let is_folder = matches!(self.word("data.source"), "folder" | "tar");
         let resized = self.word("data.crop") == "resized";
         let random = resized && self.word("data.augment").contains("crop");
         if !is_folder {
@@ -211,7 +212,7 @@ impl Resolver<'_> {
                 self.error(
                     key,
                     format!("`{key}` with the source `{source}`"),
-                    "`data.source = \"folder\"`, whose pictures it is about",
+                    "`data.source = \"folder\"` or `\"tar\"`, whose pictures it is about",
                 );
             }
         }

@@ -114,6 +114,8 @@ pub enum DataSource {
     Tensors(PathBuf),
     /// One folder per class under `train` and `test`.
     Folder(PathBuf),
+    /// Tar files of pictures with their classes.
+    Shards(PathBuf),
 }
 
 /// What an experiment says of its pictures, for where the data does not.
