@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::cli::{Begin, CliError, Output, Run, exit, print};
-use crate::dataset::cifar10::{self, Archive};
+use crate::dataset::{Archive, cifar10, idx};
 use crate::experiment::Loaded;
 use crate::figure::{self, Format, Name, Theme};
 use crate::recorded::printable;
@@ -323,15 +323,30 @@ pub(crate) fn plot_saved(file: &Path, output: Option<&Path>) -> Result<(), CliEr
         .map_err(|e| CliError::Failed(e.to_string()))
 }
 
-/// Fetches CIFAR-10 with a progress bar.
+/// Fetches CIFAR-10.
 pub(crate) fn fetch_cifar10(dir: &Path, url: Option<String>) -> Result<u8, CliError> {
     let mut archive = Archive::default();
     if let Some(url) = url {
         archive.url = url;
     }
+    cifar10::download(&archive, dir, progress()).map_err(|e| CliError::Failed(e.to_string()))?;
+    print(&format!("CIFAR-10 is in {}\n", dir.display()))?;
+    Ok(0)
+}
+
+/// Fetches Fashion-MNIST.
+pub(crate) fn fetch_fashion_mnist(dir: &Path, url: Option<&str>) -> Result<u8, CliError> {
+    let files = idx::fashion_mnist(url);
+    idx::download(&files, dir, progress()).map_err(|e| CliError::Failed(e.to_string()))?;
+    print(&format!("Fashion-MNIST is in {}\n", dir.display()))?;
+    Ok(0)
+}
+
+/// Shows how far a download has come: one line that changes on a terminal, elsewhere lines.
+fn progress() -> impl FnMut(u64, Option<u64>) {
     let terminal = std::io::stderr().is_terminal();
     let mut shown = Instant::now();
-    let outcome = cifar10::download(&archive, dir, |done, total| {
+    move |done, total| {
         let complete = Some(done) == total;
         if !complete && shown.elapsed() < Duration::from_millis(200) {
             return;
@@ -342,8 +357,5 @@ pub(crate) fn fetch_cifar10(dir: &Path, url: Option<String>) -> Result<u8, CliEr
         let end = if terminal { "\r" } else { "\n" };
         // Progress is a courtesy: where standard error is closed the download goes on.
         let _ = write!(std::io::stderr(), "{:.1}{of} MB{end}", mb(done));
-    });
-    outcome.map_err(|e| CliError::Failed(e.to_string()))?;
-    print(&format!("CIFAR-10 is in {}\n", dir.display()))?;
-    Ok(0)
+    }
 }

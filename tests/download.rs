@@ -1,10 +1,11 @@
-//! Fetching CIFAR-10 from a server on loopback: whole, interrupted and resumed, damaged.
+//! Fetching data sets from a server on loopback: whole, interrupted and resumed, damaged.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 
-use bitscope::dataset::cifar10::{Archive, download, read};
+use bitscope::dataset::cifar10::{download, read};
+use bitscope::dataset::{Archive, idx};
 use sha2::{Digest, Sha256};
 
 /// An archive in the official layout, of blank pictures.
@@ -157,4 +158,57 @@ fn broken_files_say_which_where_and_what_was_expected() {
         error.contains(&format!("at byte {}", 3073 * 42)) && error.contains("label 11"),
         "{error}"
     );
+}
+
+/// Four packed IDX files: the first attempt breaks off in the second file.
+#[test]
+fn idx_files_are_fetched_verified_and_gone_on_with() {
+    let packed = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).expect("packed");
+        encoder.finish().expect("packed")
+    };
+    let file = |dims: &[u32], values: &[u8]| {
+        let mut bytes = vec![0, 0, 8, dims.len() as u8];
+        dims.iter().for_each(|d| bytes.extend(d.to_be_bytes()));
+        bytes.extend(values);
+        bytes
+    };
+    let pictures: Vec<u8> = (0..4 * 5 * 5).collect();
+    let contents = [
+        ("train-images-idx3-ubyte.gz", file(&[4, 5, 5], &pictures)),
+        ("train-labels-idx1-ubyte.gz", file(&[4], &[0, 1, 2, 1])),
+        ("t10k-images-idx3-ubyte.gz", file(&[4, 5, 5], &pictures)),
+        ("t10k-labels-idx1-ubyte.gz", file(&[4], &[0, 1, 2, 0])),
+    ];
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut servers = Vec::new();
+    let mut archives = Vec::new();
+    for (i, (name, content)) in contents.iter().enumerate() {
+        let (requests, cut) = if i == 1 { (2, Some(9)) } else { (1, None) };
+        let (url, server) = serve(packed(content), requests, cut);
+        archives.push(Archive {
+            url: url.replace("cifar.tar.gz", name),
+            sha256: sha256(content),
+        });
+        servers.push(server);
+    }
+    let error = idx::download(&archives, folder.path(), |_, _| {}).expect_err("cut");
+    assert!(
+        error.to_string().contains("run the command again"),
+        "{error}"
+    );
+    idx::download(&archives, folder.path(), |_, _| {}).expect("complete");
+    let starts: Vec<Vec<u64>> = servers
+        .into_iter()
+        .map(|s| s.join().expect("served"))
+        .collect();
+    assert_eq!(starts, [vec![0], vec![0, 9], vec![0], vec![0]]);
+    // What is there is not fetched again: no server answers any more.
+    idx::download(&archives, folder.path(), |_, _| {}).expect("nothing to do");
+    let names: Vec<_> = idx::fashion_mnist(Some("http://x/"))
+        .into_iter()
+        .map(|a| a.url)
+        .collect();
+    assert_eq!(names[3], "http://x/t10k-labels-idx1-ubyte.gz");
 }

@@ -271,6 +271,14 @@ pub(super) enum Data {
         #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
         set: Vec<String>,
     },
+    /// Fashion-MNIST, its four IDX files
+    FashionMnist {
+        /// Folder to fetch into
+        dir: PathBuf,
+        /// Another address of the folder with the four files
+        #[arg(long)]
+        url: Option<String>,
+    },
     /// CIFAR-10 in its official binary layout
     Cifar10 {
         /// Folder to unpack into

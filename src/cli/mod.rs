@@ -346,6 +346,9 @@ fn run(command: Command) -> Result<u8, CliError> {
             data: Data::Cifar10 { dir, url },
         } => headless::fetch_cifar10(&dir, url),
         Command::Data {
+            data: Data::FashionMnist { dir, url },
+        } => headless::fetch_fashion_mnist(&dir, url.as_deref()),
+        Command::Data {
             data: Data::Check { experiment, set },
         } => check::data(&experiment, &set),
         Command::Quantize { file, rules, plot } => {

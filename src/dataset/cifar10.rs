@@ -1,11 +1,9 @@
 //! CIFAR-10 in its official binary layout: reading, and fetching it in the first place.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
-
+use super::fetch::{self, Archive};
 use super::{DataError, Dataset};
 
 const SIZE: usize = 32;
@@ -20,17 +18,8 @@ const TRAIN_FILES: [&str; 5] = [
 ];
 const TEST_FILE: &str = "test_batch.bin";
 
-/// Where the archive comes from, and what it must be.
-#[derive(Debug, Clone)]
-pub struct Archive {
-    /// Address of the `.tar.gz`.
-    pub url: String,
-    /// SHA-256 of the archive, lower-case hexadecimal.
-    pub sha256: String,
-}
-
 impl Default for Archive {
-    /// The authors' own binary version.
+    /// The authors' own binary version of CIFAR-10.
     fn default() -> Self {
         Self {
             url: "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz".into(),
@@ -109,103 +98,11 @@ pub fn download(
     }
     fs::create_dir_all(folder).map_err(DataError::io(folder))?;
     let partial = folder.join("cifar-10-binary.tar.gz.part");
-    fetch(archive, &partial, &mut progress)?;
-    verify(archive, &partial)?;
+    fetch::fetch(&archive.url, &partial, &mut progress)?;
+    fetch::verify(&partial, &archive.sha256, false)?;
     unpack(&partial, folder)?;
     fs::remove_file(&partial).map_err(DataError::io(&partial))?;
     read(folder).map(drop)
-}
-
-fn fetch(
-    archive: &Archive,
-    partial: &Path,
-    progress: &mut impl FnMut(u64, Option<u64>),
-) -> Result<(), DataError> {
-    let failed = |reason: String| DataError::Download {
-        url: archive.url.clone(),
-        reason,
-    };
-    let have = fs::metadata(partial).map_or(0, |m| m.len());
-    let mut request = ureq::get(&archive.url);
-    if have > 0 {
-        request = request.header("Range", format!("bytes={have}-"));
-    }
-    let response = match request.call() {
-        Ok(response) => response,
-        // Nothing left to fetch: the checksum decides whether it is complete.
-        Err(ureq::Error::StatusCode(416)) => return Ok(()),
-        Err(error) => {
-            return Err(failed(format!(
-                "{error}; run the command again to continue from {have} bytes"
-            )));
-        }
-    };
-    let resumed = response.status() == 206;
-    let length = response
-        .headers()
-        .get("content-length")
-        .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    let start = if resumed { have } else { 0 };
-    let mut options = File::options();
-    let mut file = options
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(partial)
-        .map_err(DataError::io(partial))?;
-    file.set_len(start).map_err(DataError::io(partial))?;
-    file.seek(SeekFrom::End(0))
-        .map_err(DataError::io(partial))?;
-    let total = length.map(|l| start + l);
-    let mut done = start;
-    let mut body = response.into_body();
-    let mut reader = body.as_reader();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let n = reader.read(&mut buffer).map_err(|e| {
-            failed(format!(
-                "the connection broke after {done} bytes ({e}); run the command again to continue"
-            ))
-        })?;
-        if n == 0 {
-            break;
-        }
-        file.write_all(&buffer[..n])
-            .map_err(DataError::io(partial))?;
-        done += n as u64;
-        progress(done, total);
-    }
-    match total {
-        Some(total) if done < total => Err(failed(format!(
-            "truncated at {done} of {total} bytes; run the command again to continue"
-        ))),
-        _ => Ok(()),
-    }
-}
-
-fn verify(archive: &Archive, partial: &Path) -> Result<(), DataError> {
-    let mut file = File::open(partial).map_err(DataError::io(partial))?;
-    let mut hasher = Sha256::new();
-    let length = io::copy(&mut file, &mut hasher).map_err(DataError::io(partial))?;
-    let found: String = hasher
-        .finalize()
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
-    if found != archive.sha256 {
-        // A wrong archive must not be resumed.
-        fs::remove_file(partial).map_err(DataError::io(partial))?;
-        return Err(DataError::content(
-            partial,
-            length,
-            format!("SHA-256 {found}"),
-            format!(
-                "SHA-256 {} (the file was removed; run the command again)",
-                archive.sha256
-            ),
-        ));
-    }
-    Ok(())
 }
 
 fn unpack(partial: &Path, folder: &Path) -> Result<(), DataError> {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 
+use super::fetch::{self, Archive};
 use super::{DataError, Dataset};
 
 /// Bytes of an unpacked file at most.
@@ -19,6 +20,63 @@ struct Numbers {
     path: PathBuf,
     dims: Vec<usize>,
     values: Vec<u8>,
+}
+
+/// Where the authors of Fashion-MNIST keep its files.
+const FASHION_MNIST: &str = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com";
+/// The files, with the SHA-256 of what is packed in them.
+const FILES: [(&str, &str); 4] = [
+    (
+        "train-images-idx3-ubyte.gz",
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    ),
+    (
+        "train-labels-idx1-ubyte.gz",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    ),
+    (
+        "t10k-images-idx3-ubyte.gz",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    ),
+    (
+        "t10k-labels-idx1-ubyte.gz",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+];
+
+/// The files of Fashion-MNIST at its authors' address, or at another one.
+pub fn fashion_mnist(base: Option<&str>) -> Vec<Archive> {
+    let base = base.unwrap_or(FASHION_MNIST).trim_end_matches('/');
+    let archive = |(name, sha256): (&str, &str)| Archive {
+        url: format!("{base}/{name}"),
+        sha256: sha256.into(),
+    };
+    FILES.map(archive).to_vec()
+}
+
+/// Fetches gzipped IDX files into `folder` under the last part of their addresses, each held against the
+/// SHA-256 of its content. What is there is not fetched again; a file that broke off is gone on with.
+///
+/// # Errors
+/// Network, disk or checksum failures, with what to do about them.
+pub fn download(
+    files: &[Archive],
+    folder: &Path,
+    mut progress: impl FnMut(u64, Option<u64>),
+) -> Result<(), DataError> {
+    std::fs::create_dir_all(folder).map_err(DataError::io(folder))?;
+    for archive in files {
+        let name = archive.url.rsplit('/').next().unwrap_or_default();
+        let path = folder.join(name);
+        if path.is_file() && fetch::verify(&path, &archive.sha256, true).is_ok() {
+            continue;
+        }
+        let partial = folder.join(format!("{name}.part"));
+        fetch::fetch(&archive.url, &partial, &mut progress)?;
+        fetch::verify(&partial, &archive.sha256, true)?;
+        std::fs::rename(&partial, &path).map_err(DataError::io(&path))?;
+    }
+    read(folder).map(drop)
 }
 
 /// The file of that name, with a dot or a dash before its kind, gzipped or not.

@@ -4,12 +4,13 @@
 //! - [`open`]: the [`Splits`] of an experiment's data source.
 //! - [`Samples`]: pictures with labels, in memory or decoded as they are needed.
 //! - [`Loader`]: prepares the next batches while the device works.
-//! - [`cifar10::download`]: fetches, verifies and unpacks CIFAR-10.
+//! - [`cifar10::download`], [`idx::download`]: fetch and verify CIFAR-10 and Fashion-MNIST.
 
 pub mod cifar10;
+mod fetch;
 mod folder;
 mod glyphs;
-mod idx;
+pub mod idx;
 mod loader;
 mod normalisation;
 mod picture;
@@ -26,6 +27,7 @@ pub use loader::{
     Batch, Loader, LoaderSettings, batches_per_epoch, evaluation_batches, sampled_batches,
 };
 
+pub use fetch::Archive;
 pub use folder::Report as FolderReport;
 pub use normalisation::Normalisation;
 use samples::Selection;
