@@ -222,7 +222,7 @@ pub fn shape(experiment: &Experiment) -> (DataShape, Option<DataError>) {
             classes: train.classes,
         }),
         DataSource::Tensors(file) => {
-            tensors::read(file, declared.classes).map(|(data, _)| DataShape {
+            tensors::read(file, declared.classes).map(|(data, ..)| DataShape {
                 picture: data.shape,
                 classes: data.classes,
             })
@@ -286,7 +286,8 @@ pub fn open(experiment: &Experiment) -> Result<Splits, DataError> {
             (held(train), Some(held(test)))
         }
         DataSource::Tensors(file) => {
-            let (data, prescribed_batch) = tensors::read(file, experiment.shape.classes)?;
+            let (data, prescribed_batch, found) = tensors::read(file, experiment.shape.classes)?;
+            notes = found;
             if prescribed_batch.is_some() {
                 return Ok(Splits {
                     train: held(data).into(),
