@@ -130,7 +130,7 @@ fn as_json(experiment: &Experiment, outline: &Outline) -> Value {
 }
 
 fn as_text(experiment: &Experiment, outline: &Outline) -> String {
-    let mut out = format!("{}: valid\n", experiment.name);
+    let mut out = format!("{}: valid\n", crate::recorded::printable(&experiment.name));
     for warning in warnings(outline) {
         out += &format!("warning: {warning}\n");
     }

@@ -11,7 +11,7 @@ use safetensors::{Dtype, SafeTensors};
 use crate::cli::{CliError, print};
 use crate::dataset::Normalisation;
 use crate::experiment::{Experiment, Normalise};
-use crate::graph::{Architecture, NormChoice, Quantization};
+use crate::graph::{Architecture, Quantization};
 use crate::network::weights::{Tensors, floats, to_bytes};
 use crate::network::{Mode, Network, read_tensor};
 use crate::quantizer::Rules;
@@ -50,7 +50,7 @@ pub(crate) struct Predict {
 /// What predicts.
 pub(crate) enum Source {
     /// An ONNX file as it is.
-    Model(PathBuf),
+    Model(Architecture),
     /// An experiment before its first step.
     Experiment(Arc<Experiment>),
     /// A run's checkpoint.
@@ -124,15 +124,8 @@ fn network(
         Ok::<_, CliError>(crate::device::burn_device(engine))
     };
     match source {
-        Source::Model(path) => {
+        Source::Model(architecture) => {
             let device = device("auto")?;
-            let architecture = Architecture::File {
-                path: path.clone(),
-                input: None,
-                output: None,
-                norm: NormChoice::Keep,
-                replace_head: false,
-            };
             let built = architecture
                 .as_it_is(pictures.shape)
                 .map_err(|e| wrong(&e))?;

@@ -353,6 +353,20 @@ fn what_a_stream_cannot_decode_ends_the_run_or_is_left_out() {
             .iter()
             .all(|b| b.labels.len() == 4)
     );
+    let nothing = tempfile::tempdir().expect("a folder");
+    for class in ["a", "b"] {
+        let path = nothing.path().join("train").join(class);
+        std::fs::create_dir_all(&path).expect("made");
+        std::fs::write(path.join("0.png"), b"no picture").expect("written");
+    }
+    let nothing = read(nothing.path(), &["data.cache=none", "data.unreadable=skip"]);
+    let nothing = std::panic::AssertUnwindSafe(nothing.expect("listed"));
+    let failed = std::panic::catch_unwind(|| batches(&nothing, 1, 0, 1)).expect_err("it ends");
+    let reason = failed.downcast_ref::<String>().expect("a reason");
+    assert!(
+        reason.contains("none of the 2 training pictures"),
+        "{reason}"
+    );
     let strict = read(root.path(), &["data.cache=none"]).expect("listed");
     let strict = std::panic::AssertUnwindSafe(strict);
     let failed = std::panic::catch_unwind(|| batches(&strict, 2, 0, 4)).expect_err("it ends");

@@ -507,4 +507,21 @@ fn predictions_equal_the_networks() {
         .output()
         .expect("runs");
     assert_eq!(wrong.status.code(), Some(2));
+    // What may be said of a network's file, and what may not: nothing is passed over.
+    for (setting, expected) in [
+        ("weights.bits=4", "only `model.input` and `model.output`"),
+        ("model.output=nowhere", "nowhere"),
+    ] {
+        let refused = bitscope(folder.path())
+            .arg("predict")
+            .arg(data("lenet.onnx"))
+            .arg("--images")
+            .arg(data("lenet.safetensors"))
+            .args(["-o", "x.safetensors", "--set", setting])
+            .output()
+            .expect("runs");
+        let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(error.contains(expected), "{error}");
+        assert_eq!(refused.status.code(), Some(2), "{error}");
+    }
 }

@@ -573,6 +573,22 @@ fn a_reader_that_does_not_read_does_not_keep_a_run_from_ending() {
 }
 
 #[test]
+fn a_bare_name_is_a_recorded_run_and_never_a_folder_that_is_here() {
+    let place = Place::new("");
+    for runs in [".", "kept"] {
+        place.succeed(&["train", "e.toml", "--plain", "--steps", "3", "--runs", runs]);
+    }
+    let of = |runs: &str| list_runs(&place.folder.path().join(runs))[0].0.clone();
+    std::fs::rename(of(".").path(), place.folder.path().join("twin")).expect("renamed");
+    std::fs::rename(of("kept").path(), place.folder.path().join("kept/twin")).expect("renamed");
+    place.succeed(&["runs", "kept", "--delete", "twin", "--yes"]);
+    assert!(place.folder.path().join("twin").is_dir());
+    assert!(!place.folder.path().join("kept/twin").exists());
+    let said = place.succeed(&["check", "e.toml", "--set", "name=\"a\\u001b[31mb\""]);
+    assert!(said.contains("a␛[31mb: valid"), "{said:?}");
+}
+
+#[test]
 fn a_hangup_that_is_ignored_stays_ignored() {
     let place = Place::new("");
     let mut command = Command::new("nohup");

@@ -368,10 +368,14 @@ fn run(command: Command) -> Result<u8, CliError> {
 }
 
 fn find_run(run: &Path, runs: &Path) -> Result<RunFolder, CliError> {
-    let path = if run.is_dir() {
-        run.to_owned()
+    // A bare name is that of a recorded run, also where a folder of the same name lies here: `./NAME`
+    // means that one.
+    let is_name = run.components().count() == 1 && run.file_name() == Some(run.as_os_str());
+    let recorded = runs.join(run);
+    let path = if (is_name && recorded.is_dir()) || !run.is_dir() {
+        recorded
     } else {
-        runs.join(run)
+        run.to_owned()
     };
     RunFolder::open(&path).map_err(|e| CliError::Usage(e.to_string()))
 }
@@ -485,7 +489,7 @@ fn predict_source(
             .is_some_and(|e| e.eq_ignore_ascii_case(ending))
     };
     if ends("onnx") {
-        return Ok(Source::Model(source.to_owned()));
+        return model_file(source, &predict.set).map(Source::Model);
     }
     if ends("toml") {
         return Ok(Source::Experiment(
@@ -495,6 +499,25 @@ fn predict_source(
     let folder = find_run(source, runs)?;
     let experiment = load_recorded(&folder, &predict.set)?.experiment;
     Ok(Source::Run(folder, experiment))
+}
+
+/// A network's file as it is, with what may be said of its input and its output.
+fn model_file(path: &Path, set: &Overrides) -> Result<Architecture, CliError> {
+    let mut settings = vec![format!(
+        "model.file={}",
+        std::path::absolute(path)?.display()
+    )];
+    for setting in set {
+        let key = setting.split('=').next().unwrap_or_default().trim();
+        if !["model.input", "model.output"].contains(&key) {
+            return Err(CliError::Usage(format!(
+                "--set {setting}: of a network's file only `model.input` and `model.output` can be set"
+            )));
+        }
+        settings.push(setting.clone());
+    }
+    let loaded = crate::experiment::load_embedded("the command line", "", &settings)?;
+    Ok(loaded.experiment.model.clone())
 }
 
 fn is_interactive() -> bool {

@@ -243,6 +243,7 @@ fn assemble(data: &dyn Samples, indices: &[usize], wanted: Wanted<'_>) -> Made {
         let is_training = rng.is_some();
         // In training, one that is left out gives its place to the next one that is not.
         let places = if is_training { data.len() } else { 1 };
+        let before = batch.labels.len();
         for place in 0..places {
             let index = (index + place) % data.len();
             if let Some((picture, label)) = data.sample(index, own.as_mut())? {
@@ -250,6 +251,9 @@ fn assemble(data: &dyn Samples, indices: &[usize], wanted: Wanted<'_>) -> Made {
                 batch.labels.push(label);
                 break;
             }
+        }
+        if is_training && batch.labels.len() == before {
+            return Err(DataError::NoPicture(data.len()));
         }
     }
     Ok(batch)

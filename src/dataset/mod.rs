@@ -147,6 +147,9 @@ pub enum DataError {
         /// What should be.
         expected: String,
     },
+    /// All are left out.
+    #[error("none of the {0} training pictures can be decoded; expected at least one")]
+    NoPicture(usize),
     /// A download failed.
     #[error("{url}: {reason}")]
     Download {

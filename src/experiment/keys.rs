@@ -180,14 +180,14 @@ pub const KEYS: &[Key] = &[
 
     key!("verdicts.hold", Whole(1, 1_000_000), D::Whole(20), Live, "Records that a condition must hold before it is told, and be gone before it ends."),
     key!("verdicts.frozen_steps", Whole(1, 1_000_000_000), D::Whole(2000), Live, "Steps without a change after which a learned bitwidth counts as frozen."),
-    key!("verdicts.clamp_margin", Number(0.0, 1.0), D::Number(0.01), Live, "Relative distance within which `d` or `q_max` rests at its clamp."),
+    key!("verdicts.clamp_margin", Number(0.0, 1.0), D::Number(0.01), Live, "Relative distance within which `d` or `q_max` counts as at its limit."),
     key!("verdicts.clipped", Number(0.0, 1.0), D::Number(0.2), Live, "Share of clipped elements above which a quantizer is saturated."),
     key!("verdicts.unreached_steps", Whole(1, 1_000_000_000), D::Whole(500), Live, "Steps without a clipped element after which the range counts as unreached."),
-    key!("verdicts.zeros", Number(0.0, 1.0), D::Number(0.999), Live, "Share of elements on the zero level above which a quantizer kills its layer."),
+    key!("verdicts.zeros", Number(0.0, 1.0), D::Number(0.999), Live, "Share of elements quantized to zero above which a layer is reported."),
     key!("verdicts.dead", Number(0.0, 1.0), D::Number(0.999), Live, "Share of clipped weights, or of weights on the zero level, from which on a layer is dead: no gradient brings it back."),
     key!("verdicts.oscillations", Whole(1, 1_000_000), D::Whole(10), Live, "Turns of a bitwidth within `window` steps from which on it oscillates."),
     key!("verdicts.window", Whole(1, 1_000_000_000), D::Whole(500), Live, "Steps that turns are counted over."),
     key!("verdicts.vanishing", Number(0.0, 1.0), D::Number(1e-10), Live, "Both gradients of a quantizer below this share of their parameters vanish."),
     key!("verdicts.exploding", Number(0.0, MAX), D::Number(100.0), Live, "A quantizer's gradient above this many times its parameter explodes."),
-    key!("verdicts.drowning", Number(0.0, MAX), D::Number(10.0), Live, "A penalty above this many times the cross entropy drowns it."),
+    key!("verdicts.drowning", Number(0.0, MAX), D::Number(10.0), Live, "A penalty above this many times the cross entropy dominates the loss."),
 ];

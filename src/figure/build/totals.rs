@@ -1,4 +1,4 @@
-//! Quantities of the whole run: loss, error, memory, what the penalties pull.
+//! Quantities of the whole run: loss, error, memory, the pull of the penalties.
 
 use super::super::scene::{Guide, Ink, Scale, Scene};
 use super::super::ticks::number;

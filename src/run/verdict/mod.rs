@@ -40,7 +40,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every detector, the gravest first.
+    /// Every detector, most severe first.
     pub const ALL: [Self; 11] = [
         Self::NonFinite,
         Self::Dead,
@@ -172,7 +172,7 @@ impl Verdicts {
         &self.all
     }
 
-    /// Those that hold now, the gravest first.
+    /// Those that hold now, most severe first.
     pub fn standing(&self) -> Vec<&Verdict> {
         let mut standing: Vec<&Verdict> = self.all.iter().filter(|v| v.until.is_none()).collect();
         standing.sort_by_key(|v| (v.kind, v.since, v.layer));
@@ -364,7 +364,7 @@ fn finding(
                 let at = clamp.into_iter().find(|bound| near(v, *bound))?;
                 names
                     .contains(&name)
-                    .then(|| format!("{name} = {v:.5} rests at its clamp {at:.5}"))
+                    .then(|| format!("{name} = {v:.5} is at its limit {at:.5}"))
             };
             if learn == Learn::None {
                 return None;

@@ -80,7 +80,7 @@ impl App {
         self.view.cursor = Some(since as f64);
     }
 
-    /// Verdicts as the page lists them: standing ones, the gravest first, then those that ended,
+    /// Verdicts as the page lists them: standing ones, most severe first, then those that ended,
     /// the newest first.
     pub(in crate::tui) fn verdicts(&self) -> Vec<&Verdict> {
         let all = &self.history.verdicts;

@@ -1,4 +1,4 @@
-//! The ledger: kB per layer against the budgets, and what the penalties pull.
+//! The ledger: kB per layer against the budgets, and the pull of the penalties.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};

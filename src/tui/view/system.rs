@@ -1,4 +1,4 @@
-//! Time of a step by phase, processor and memory.
+//! Time of a step by phase, CPU and memory.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -51,7 +51,7 @@ fn lines(app: &App) -> Vec<String> {
             h.batch
         ),
         phases.collect::<Vec<_>>().join("   "),
-        format!("processor {cores}   memory {memory}   device {}", h.device),
+        format!("CPU {cores}   memory {memory}   device {}", h.device),
     ];
     lines.extend(app.system.gpus.iter().map(card));
     lines
