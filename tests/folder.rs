@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bitscope::dataset::{Batch, Dataset, Loader, LoaderSettings, Splits, open};
+use bitscope::dataset::{Batch, DataError, Dataset, Loader, LoaderSettings, Splits, open};
 use bitscope::experiment::load_embedded;
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
 
@@ -362,7 +362,8 @@ fn what_a_stream_cannot_decode_ends_the_run_or_is_left_out() {
     let nothing = read(nothing.path(), &["data.cache=none", "data.unreadable=skip"]);
     let nothing = std::panic::AssertUnwindSafe(nothing.expect("listed"));
     let failed = std::panic::catch_unwind(|| batches(&nothing, 1, 0, 1)).expect_err("it ends");
-    let reason = failed.downcast_ref::<String>().expect("a reason");
+    let reason = failed.downcast_ref::<DataError>().expect("a reason");
+    let reason = reason.to_string();
     assert!(
         reason.contains("none of the 2 training pictures"),
         "{reason}"
@@ -370,7 +371,8 @@ fn what_a_stream_cannot_decode_ends_the_run_or_is_left_out() {
     let strict = read(root.path(), &["data.cache=none"]).expect("listed");
     let strict = std::panic::AssertUnwindSafe(strict);
     let failed = std::panic::catch_unwind(|| batches(&strict, 2, 0, 4)).expect_err("it ends");
-    let reason = failed.downcast_ref::<String>().expect("a reason");
+    let reason = failed.downcast_ref::<DataError>().expect("a reason");
+    let reason = reason.to_string();
     assert!(
         reason.contains("train/a/3.png: it holds no picture"),
         "{reason}"

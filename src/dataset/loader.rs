@@ -128,7 +128,7 @@ fn work(make: &dyn Fn(u64) -> Option<Made>, first: u64, stride: u64, sender: &Sy
 /// A batch, where it could be made. Whoever trains has no other way to go on without it: the run fails
 /// with the reason.
 fn or_end(made: Made) -> Batch {
-    made.unwrap_or_else(|error| std::panic::resume_unwind(Box::new(error.to_string())))
+    made.unwrap_or_else(|error| std::panic::resume_unwind(Box::new(error)))
 }
 
 /// An endless stream of training batches.

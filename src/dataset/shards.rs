@@ -79,11 +79,20 @@ fn members(shards: &[PathBuf]) -> Result<(Vec<(Stored, Class)>, usize), DataErro
         let shard: Arc<Path> = path.as_path().into();
         let file = File::open(path).map_err(DataError::io(path))?;
         let mut archive = tar::Archive::new(file);
-        let entries = archive.entries_with_seek().map_err(DataError::io(path))?;
+        let no_tar = |error: std::io::Error| {
+            let found = error.to_string();
+            let found: String = found
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(100)
+                .collect();
+            DataError::content(path, 0, found, "a whole tar file, not compressed")
+        };
+        let entries = archive.entries_with_seek().map_err(no_tar)?;
         let mut classes = BTreeMap::new();
         let mut pictures = Vec::new();
         for entry in entries {
-            let mut entry = entry.map_err(DataError::io(path))?;
+            let mut entry = entry.map_err(no_tar)?;
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let (at, length) = (entry.raw_file_position(), entry.size());
             if !entry.header().entry_type().is_file() {
@@ -96,7 +105,7 @@ fn members(shards: &[PathBuf]) -> Result<(Vec<(Stored, Class)>, usize), DataErro
                 at,
                 length,
             };
-            if ending == "cls" {
+            if ending.eq_ignore_ascii_case("cls") {
                 let mut text = String::new();
                 let read = entry.by_ref().take(LONGEST_CLASS).read_to_string(&mut text);
                 let number = read.ok().and_then(|_| text.trim().parse::<u16>().ok());

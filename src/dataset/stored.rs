@@ -31,6 +31,10 @@ impl Stored {
     /// All of its bytes.
     pub fn read(&self) -> io::Result<Vec<u8>> {
         match self {
+            // Reading a pipe or a device could wait for ever.
+            Self::File(path) if !std::fs::metadata(path)?.is_file() => {
+                Err(io::Error::other("it is no regular file"))
+            }
             Self::File(path) => std::fs::read(path),
             Self::Member {
                 shard, at, length, ..

@@ -12,6 +12,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
 use super::error::TrainError;
+use crate::dataset::DataError;
 use crate::experiment::Experiment;
 #[cfg(unix)]
 use crate::run::control::ControlServer;
@@ -151,7 +152,11 @@ fn run(setup: Setup, steering: Sender<Command>, commands: Receiver<Command>, emi
     let failed = match outcome {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(error.to_string()),
-        Err(panic) => Some(format!("panic: {}", panic_message(panic.as_ref()))),
+        // What the loader could not read unwinds as what it is.
+        Err(panic) => Some(match panic.downcast_ref::<DataError>() {
+            Some(error) => error.to_string(),
+            None => format!("panic: {}", panic_message(panic.as_ref())),
+        }),
     };
     if let Some(message) = failed {
         if let Ok(mut manifest) = folder.manifest() {

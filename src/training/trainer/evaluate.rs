@@ -83,7 +83,8 @@ impl Trainer {
             }
             count += n;
         }
-        Some(Evaluated {
+        // Nothing could be decoded: no figure.
+        (count > 0.0).then(|| Evaluated {
             error: error / count,
             loss: loss / count,
             top_five: (classes > MANY_CLASSES).then_some(beyond_five / count),
