@@ -732,6 +732,7 @@ fn the_log_gives_every_step_and_only_what_was_asked_for() {
     let place = Place::new("");
     let run = place.trained(60);
     let all = place.succeed(&["log", &label(&run)]);
+    assert_eq!(place.succeed(&["log", &label(&run), "--json"]), all);
     let rows: Vec<serde_json::Value> = all
         .lines()
         .map(|l| serde_json::from_str(l).expect("JSON"))

@@ -12,6 +12,9 @@ use crate::run::{Event, LayerInfo, LogReader, RunFolder, StepRecord, TensorBoard
 /// What `bitscope log` is asked for.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Extract {
+    /// One JSON object per step, which is what it writes where nothing else is asked for
+    #[arg(long, conflicts_with = "csv")]
+    json: bool,
     /// Comma-separated values instead of one JSON object a line
     #[arg(long)]
     pub csv: bool,
