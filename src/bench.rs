@@ -207,13 +207,7 @@ fn loader(bench: &Bench, experiment: &Path) -> Result<Value, CliError> {
     let listed_s = listing.elapsed().as_secs_f64();
     let listed_mb = crate::process::resident().map(|(now, _)| now);
     let pictures = splits.train.len();
-    let settings = LoaderSettings {
-        batch: experiment.batch,
-        augment: experiment.augment,
-        seed: experiment.seed,
-        threads: experiment.loader_threads,
-        in_order: false,
-    };
+    let settings = LoaderSettings::of(&experiment, &splits);
     let start = Instant::now();
     let mut loader = Loader::start(splits.train, settings, 0);
     let mut taken = 0;

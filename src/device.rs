@@ -265,7 +265,7 @@ pub fn operations(engine: Engine) -> String {
         Engine::LibTorchCuda(ordinal) => match crate::kernels::card_status(ordinal) {
             Some(Ok(())) => "own".into(),
             Some(Err(reason)) => format!("composed: {reason}"),
-            None => "none met".into(),
+            None => "not used yet".into(),
         },
         #[cfg(not(feature = "libtorch"))]
         Engine::LibTorchCuda(_) => "composed".into(),

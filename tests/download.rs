@@ -206,6 +206,15 @@ fn idx_files_are_fetched_verified_and_gone_on_with() {
     assert_eq!(starts, [vec![0], vec![0, 9], vec![0], vec![0]]);
     // What is there is not fetched again: no server answers any more.
     idx::download(&archives, folder.path(), |_, _| {}).expect("nothing to do");
+    // Another file of that name is nobody's to remove.
+    let other = folder.path().join("t10k-labels-idx1-ubyte.gz");
+    std::fs::write(&other, packed(b"someone's")).expect("written");
+    let error = idx::download(&archives, folder.path(), |_, _| {}).expect_err("another file");
+    assert!(error.to_string().contains("or no such file"), "{error}");
+    assert_eq!(
+        std::fs::read(&other).expect("still there"),
+        packed(b"someone's")
+    );
     let names: Vec<_> = idx::fashion_mnist(Some("http://x/"))
         .into_iter()
         .map(|a| a.url)

@@ -87,34 +87,40 @@ pub(super) fn fetch(
     }
 }
 
-/// Holds a file, or what is packed in it, against its checksum; one that differs is removed, since it must
-/// not be resumed.
-pub(super) fn verify(partial: &Path, expected: &str, is_packed: bool) -> Result<(), DataError> {
-    let mut file = File::open(partial).map_err(DataError::io(partial))?;
+/// SHA-256 of a file, or of what is packed in it, in hexadecimal, and how many bytes that is.
+pub(super) fn digest(path: &Path, is_packed: bool) -> io::Result<(u64, String)> {
+    let mut file = File::open(path)?;
     let mut hasher = Sha256::new();
-    let read = if is_packed {
-        io::copy(&mut GzDecoder::new(file), &mut hasher)
+    let length = if is_packed {
+        io::copy(&mut GzDecoder::new(file), &mut hasher)?
     } else {
-        io::copy(&mut file, &mut hasher)
+        io::copy(&mut file, &mut hasher)?
     };
     let digest = hasher.finalize();
-    let found: String = digest.iter().map(|b| format!("{b:02x}")).collect();
-    match read {
-        Ok(_) if found == expected => Ok(()),
-        Ok(length) => {
-            fs::remove_file(partial).map_err(DataError::io(partial))?;
-            Err(DataError::content(
-                partial,
-                length,
-                format!("SHA-256 {found}"),
-                format!("SHA-256 {expected} (the file was removed; run the command again)"),
-            ))
+    Ok((length, digest.iter().map(|b| format!("{b:02x}")).collect()))
+}
+
+/// Holds what was fetched, or what is packed in it, against its checksum; one that differs is removed,
+/// since it must not be resumed.
+pub(super) fn verify(partial: &Path, expected: &str, is_packed: bool) -> Result<(), DataError> {
+    let no_gzip = [
+        io::ErrorKind::InvalidInput,
+        io::ErrorKind::InvalidData,
+        io::ErrorKind::UnexpectedEof,
+    ];
+    let (at, found, expected) = match digest(partial, is_packed) {
+        Ok((_, found)) if found == expected => return Ok(()),
+        Ok((length, found)) => (
+            length,
+            format!("SHA-256 {found}"),
+            format!("SHA-256 {expected}"),
+        ),
+        Err(error) if is_packed && no_gzip.contains(&error.kind()) => {
+            (0, error.to_string(), "a gzip file".to_owned())
         }
-        Err(error) => {
-            fs::remove_file(partial).map_err(DataError::io(partial))?;
-            let found = format!("{error}");
-            let expected = "a gzip file (it was removed; run the command again)";
-            Err(DataError::content(partial, 0, found, expected))
-        }
-    }
+        Err(error) => return Err(DataError::io(partial)(error)),
+    };
+    fs::remove_file(partial).map_err(DataError::io(partial))?;
+    let expected = format!("{expected} (the file was removed; run the command again)");
+    Err(DataError::content(partial, at, found, expected))
 }

@@ -68,8 +68,19 @@ pub fn download(
     for archive in files {
         let name = archive.url.rsplit('/').next().unwrap_or_default();
         let path = folder.join(name);
-        if path.is_file() && fetch::verify(&path, &archive.sha256, true).is_ok() {
-            continue;
+        if path.exists() {
+            // Whatever it is, it is not ours to remove.
+            let found = fetch::digest(&path, true).map_err(DataError::io(&path))?.1;
+            if found == archive.sha256 {
+                continue;
+            }
+            let expected = format!("SHA-256 {}, or no such file", archive.sha256);
+            return Err(DataError::content(
+                &path,
+                0,
+                format!("SHA-256 {found}"),
+                expected,
+            ));
         }
         let partial = folder.join(format!("{name}.part"));
         fetch::fetch(&archive.url, &partial, &mut progress)?;

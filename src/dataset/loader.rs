@@ -12,8 +12,8 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
-use super::{DataError, Samples};
-use crate::experiment::Augment;
+use super::{DataError, Samples, Splits};
+use crate::experiment::{Augment, Experiment};
 
 /// Normalised pictures `[n, c, h, w]` with labels.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +39,19 @@ pub struct LoaderSettings {
     pub threads: usize,
     /// Take batches in the order of the data instead of shuffling.
     pub in_order: bool,
+}
+
+impl LoaderSettings {
+    /// As an experiment asks for, on its data.
+    pub fn of(experiment: &Experiment, splits: &Splits) -> Self {
+        Self {
+            batch: splits.prescribed_batch.unwrap_or(experiment.batch),
+            augment: experiment.augment,
+            seed: experiment.seed,
+            threads: experiment.loader_threads,
+            in_order: splits.prescribed_batch.is_some(),
+        }
+    }
 }
 
 /// Batches prepared per worker ahead of the consumer, at most.

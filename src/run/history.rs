@@ -412,7 +412,7 @@ impl History {
             }
             Event::NonFinite { step, layer } => {
                 self.paused = true;
-                let layer = layer.as_deref().unwrap_or("no layer alone");
+                let layer = layer.as_deref().unwrap_or("an unidentified layer");
                 let text = format!("non-finite value, first in {layer}; paused");
                 self.mark(*step, MarkKind::NonFinite, text.clone());
                 self.say(*step, Severity::Error, text);

@@ -218,7 +218,7 @@ impl Verdicts {
                 let index = layer
                     .as_ref()
                     .and_then(|name| self.layers.iter().position(|l| l.name == *name));
-                let place = layer.as_deref().unwrap_or("no layer alone");
+                let place = layer.as_deref().unwrap_or("an unidentified layer");
                 self.all.push(Verdict {
                     kind: Kind::NonFinite,
                     layer: index,

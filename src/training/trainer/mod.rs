@@ -123,7 +123,7 @@ impl Trainer {
                 network.load_weights(&path, weights, experiment.replace_head)?;
             }
         }
-        let loader_settings = loader_settings(&experiment, &splits);
+        let loader_settings = LoaderSettings::of(&experiment, &splits);
         let loader = Loader::start(splits.train.clone(), loader_settings, 0);
         let mut trainer = Self {
             optimizer: Optimizer::new(&network),
@@ -344,7 +344,7 @@ impl Trainer {
 
     /// Settings of class epoch take effect where an epoch begins.
     fn refresh_loader(&mut self) {
-        let wanted = loader_settings(&self.experiment, &self.splits);
+        let wanted = LoaderSettings::of(&self.experiment, &self.splits);
         let at_epoch = self.next_batch.is_multiple_of(self.loader.per_epoch());
         if wanted == self.loader_settings || !at_epoch {
             return;
@@ -410,16 +410,6 @@ fn saved(slot: &Slot) -> SavedQuantizer {
         role: slot.role,
         quantizer: slot.quantizer.clone(),
         parameters: slot.parameters,
-    }
-}
-
-fn loader_settings(experiment: &Experiment, splits: &Splits) -> LoaderSettings {
-    LoaderSettings {
-        batch: splits.prescribed_batch.unwrap_or(experiment.batch),
-        augment: experiment.augment,
-        seed: experiment.seed,
-        threads: experiment.loader_threads,
-        in_order: splits.prescribed_batch.is_some(),
     }
 }
 
