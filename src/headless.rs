@@ -11,7 +11,7 @@ use crate::dataset::{Archive, cifar10, idx};
 use crate::experiment::Loaded;
 use crate::figure::{self, Format, Name, Theme};
 use crate::recorded::printable;
-use crate::run::{Event, History, LayerInfo, RunFolder, StepRecord};
+use crate::run::{Event, History, LayerInfo, Manifest, RunFolder, Status, StepRecord};
 use crate::training::Session;
 
 /// Events that wait for standard output at most; then training waits: no line is lost.
@@ -32,6 +32,7 @@ pub(crate) fn train(
     let interrupted = interrupt_flag()?;
     let setup = run.setup(loaded, begin)?;
     let folder = setup.folder.clone();
+    let run_folder = folder.clone();
     let log = folder.log();
     let (sender, events) = mpsc::sync_channel::<Arc<Event>>(WAITING);
     let deaf = Arc::new(AtomicBool::new(false));
@@ -78,9 +79,30 @@ pub(crate) fn train(
             log.display()
         ))),
         Ok(Ok(code)) if told.is_some() && code == 0 => Ok(exit::INTERRUPTED),
+        Ok(Err(CliError::Output(error))) => Err(unheard(&run_folder, error)),
         Ok(outcome) => outcome,
         Err(_) => Err(CliError::Failed("the thread that prints ended".into())),
     }
+}
+
+/// A reader of standard output that went away (`| head`) stops the run it was reading; whoever
+/// started it is told, and so is the manifest. One that leaves a run that is over is none.
+fn unheard(folder: &RunFolder, error: std::io::Error) -> CliError {
+    let finished = |m: &Manifest| m.status == Status::Finished;
+    if error.kind() != std::io::ErrorKind::BrokenPipe
+        || folder.manifest().is_ok_and(|m| finished(&m))
+    {
+        return CliError::Output(error);
+    }
+    let reason = "standard output was closed";
+    let kept = crate::recorded::change(folder, |m| m.reason = Some(reason.into()));
+    if let Err(error) = kept {
+        tracing::warn!("manifest: {error}");
+    }
+    let path = folder.path().display();
+    CliError::Failed(format!(
+        "{reason}, which stopped the run; hint: `bitscope resume {path}` goes on with it"
+    ))
 }
 
 /// Hands an event to whoever prints; waits while too many wait, unless nobody listens any more.

@@ -98,7 +98,34 @@ fn alias(name: &str) -> &str {
     }
 }
 
+/// What a case may hold. What this program fills in is passed over, so that its own output can be read
+/// again; a name for people may stand there.
+const KNOWN: [&str; 14] = [
+    "quantizer",
+    "params",
+    "signed",
+    "with_zero",
+    "rules",
+    "bounds",
+    "x",
+    "grad_y",
+    "y",
+    "grad_x",
+    "grad_params",
+    "bitwidth",
+    "levels",
+    "name",
+];
+
 fn read(case: &Value, rules: Option<Rules>) -> Result<Case, String> {
+    let object = case.as_object().ok_or("expected an object")?;
+    if let Some(unknown) = object.keys().find(|k| !KNOWN.contains(&k.as_str())) {
+        let near = KNOWN
+            .iter()
+            .min_by_key(|k| strsim::damerau_levenshtein(k, unknown));
+        let near = near.map_or(String::new(), |n| format!("; did you mean `{n}`?"));
+        return Err(format!("unknown key `{unknown}`{near}"));
+    }
     let name = case
         .get("quantizer")
         .and_then(Value::as_str)

@@ -225,6 +225,18 @@ fn a_damaged_checkpoint_is_told_from_a_sound_one_and_the_one_before_it_serves() 
         "{said}"
     );
     assert!(said.contains("step-80.safetensors"), "{said}");
+
+    // Where none is sound, all are named.
+    let all = run.all_checkpoints();
+    assert!(all.len() > 2);
+    for path in &all {
+        std::fs::write(path, b"nothing").expect("damaged");
+    }
+    let error = place.fail(1, &["resume", &label(&run), "--plain"]);
+    for path in &all {
+        let name = path.file_name().and_then(|n| n.to_str()).expect("plain");
+        assert!(error.contains(name), "{name}: {error}");
+    }
 }
 
 #[test]
@@ -273,6 +285,28 @@ fn a_damaged_manifest_is_rebuilt_from_the_log() {
     assert!(rebuilt.note.as_ref().is_some_and(|n| n.contains("damaged")));
     place.succeed(&["resume", &label(&run), "--plain", "--steps", "2"]);
     assert!(warnings(&run).contains("manifest.json was damaged"));
+    // It is whole again, and what was said of it is no note of the user's.
+    assert_eq!(run.manifest().expect("whole").note, None);
+
+    std::fs::remove_file(run.path().join("manifest.json")).expect("removed");
+    assert!(
+        place
+            .succeed(&["runs"])
+            .contains("manifest.json was missing")
+    );
+    place.succeed(&["resume", &label(&run), "--plain", "--steps", "2"]);
+    assert!(warnings(&run).contains("manifest.json was missing"));
+
+    // Without its log it is no run any more, and that is said.
+    std::fs::remove_file(run.log()).expect("removed");
+    let output = place.run(&["runs"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("events.log is gone") && said.contains(&label(&run)),
+        "{said}"
+    );
+    let error = place.fail(2, &["resume", &label(&run), "--plain"]);
+    assert!(error.contains("events.log is gone"), "{error}");
 }
 
 #[test]
@@ -313,6 +347,20 @@ fn nothing_that_is_not_finite_is_saved() {
         _ => None,
     });
     let broken = found.expect("it diverges");
+    let manifest = run.manifest().expect("a manifest");
+    assert!(
+        manifest
+            .reason
+            .as_ref()
+            .is_some_and(|r| r.contains("not finite"))
+    );
+    if run.newest_checkpoint().is_none() {
+        let error = place.fail(2, &["resume", &label(&run), "--plain"]);
+        assert!(
+            error.contains("no checkpoint: not finite at step"),
+            "{error}"
+        );
+    }
     for (step, path) in run.checkpoints_by_step() {
         assert!(step < broken);
         let checkpoint = Checkpoint::open(&path).expect("sound");
@@ -425,6 +473,10 @@ fn a_run_knows_where_its_data_is_and_what_it_started_from_is_not_needed_again() 
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         !output.status.success() && text.contains("exps/d.safetensors"),
+        "{text}"
+    );
+    assert!(
+        text.contains("does not exist") && text.contains("--set data.path="),
         "{text}"
     );
     let moved = format!("data.path={}", sub.join("e.safetensors").display());
@@ -569,6 +621,35 @@ fn a_reader_that_does_not_read_does_not_keep_a_run_from_ending() {
     drop(full);
     let run = place.recorded();
     assert_eq!(run.manifest().expect("a manifest").status, Status::Stopped);
+    assert!(run.newest_checkpoint().is_some());
+}
+
+#[test]
+fn a_reader_that_goes_away_stops_the_run_it_was_reading_and_that_is_said() {
+    let place = Place::new("");
+    let mut child = place
+        .command(&["train", "e.toml", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    assert_eq!(lines.by_ref().take(20).count(), 20);
+    drop(lines);
+    let output = child.wait_with_output().expect("ended");
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("standard output was closed") && said.contains("resume"),
+        "{said}"
+    );
+    let run = place.recorded();
+    let manifest = run.manifest().expect("a manifest");
+    assert_eq!(manifest.status, Status::Stopped);
+    assert_eq!(
+        manifest.reason.as_deref(),
+        Some("standard output was closed")
+    );
     assert!(run.newest_checkpoint().is_some());
 }
 
@@ -755,6 +836,12 @@ fn the_log_gives_every_step_and_only_what_was_asked_for() {
     );
     let error = place.fail(2, &["log", &label(&run), "--series", "lozz"]);
     assert!(error.contains("did you mean `loss`?"), "{error}");
+    let error = place.fail(2, &["log", &label(&run), "--from", "9", "--to", "3"]);
+    assert!(error.contains("--from 9 --to 3"), "{error}");
+    let none = place.run(&["log", &label(&run), "--from", "900"]);
+    assert!(none.status.success() && none.stdout.is_empty());
+    let said = String::from_utf8_lossy(&none.stderr).into_owned();
+    assert!(said.contains("the newest that is recorded is 60"), "{said}");
 }
 
 #[test]
@@ -833,6 +920,19 @@ fn quantize_says_what_is_wrong_with_bounds_and_with_nothing_to_plot() {
     write(place.folder.path(), "c.json", r#"{"cases": []}"#);
     let error = place.fail(2, &["quantize", "c.json", "--plot", "a.png"]);
     assert!(error.contains("no case to plot"), "{error}");
+    write(
+        place.folder.path(),
+        "c.json",
+        &case(r#", "bonds": {"d": [1, 2]}"#),
+    );
+    let error = place.fail(2, &["quantize", "c.json"]);
+    assert!(
+        error.contains("unknown key `bonds`; did you mean `bounds`?"),
+        "{error}"
+    );
+    // What it writes it reads again.
+    write(place.folder.path(), "c.json", &empty);
+    assert_eq!(place.succeed(&["quantize", "c.json"]), empty);
 }
 
 #[test]

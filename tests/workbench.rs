@@ -449,6 +449,89 @@ fn termination_restores_the_terminal() {
     }
 }
 
+/// A terminal that stopped reading (Ctrl-S, a stalled connection) holds up whoever writes to it; it must
+/// not keep the program from ending, nor the run from its checkpoint.
+#[cfg(unix)]
+#[test]
+fn a_terminal_that_does_not_read_does_not_keep_the_workbench_from_ending() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "e.toml", SMALL);
+    let pair = native_pty_system().openpty(size(200, 50)).expect("one");
+    let mut command = CommandBuilder::new(program());
+    command.args(["e.toml"]);
+    command.cwd(folder.path());
+    command.env("TERM", "xterm-256color");
+    let mut child = pair.slave.spawn_command(command).expect("started");
+    drop(pair.slave);
+    let trains = |runs: &[(bitscope::run::RunFolder, bitscope::run::Manifest)]| {
+        let read = |(run, _): &(bitscope::run::RunFolder, _)| bitscope::run::read_log(&run.log());
+        let (events, _) = runs.first().and_then(|run| read(run).ok())?;
+        let is_step = |e: &&bitscope::run::Event| matches!(e, bitscope::run::Event::Step(_));
+        Some(events.iter().filter(is_step).count())
+    };
+    let root = folder.path().join("runs");
+    let began = Instant::now();
+    // Several frames: the terminal is full, and the screen's thread waits for it.
+    while trains(&bitscope::run::list_runs(&root)).is_none_or(|steps| steps < 100) {
+        assert!(began.elapsed() < PATIENCE, "never trained");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let pid = child.process_id().expect("running").to_string();
+    let told = Instant::now();
+    let killed = std::process::Command::new("kill").args([&pid]).status();
+    assert!(killed.expect("sent").success());
+    let code = loop {
+        if let Some(status) = child.try_wait().expect("asked") {
+            break status.exit_code();
+        }
+        if told.elapsed() > Duration::from_secs(20) {
+            child.kill().expect("killed");
+            panic!("it did not end");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(code, 130);
+    assert!(told.elapsed() < Duration::from_secs(8));
+    let (run, manifest) = bitscope::run::list_runs(&root).remove(0);
+    assert_eq!(manifest.status, bitscope::run::Status::Stopped);
+    assert!(run.newest_checkpoint().is_some());
+}
+
+/// Whoever watches a run sees it go on when the workbench that trains it detaches.
+#[test]
+fn a_watcher_sees_a_run_go_on_in_another_process() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "e.toml", SMALL);
+    let mut terminal = Terminal::start(folder.path(), &["e.toml"], &[]);
+    terminal.see("samples/s");
+    let root = folder.path().join("runs");
+    let name = bitscope::run::list_runs(&root)[0].0.label();
+    let mut watcher = Terminal::start(folder.path(), &["watch", &name], &[]);
+    watcher.see("watching");
+    let mut attached = Terminal::start(folder.path(), &["attach", &name], &[]);
+    attached.see("attached");
+    terminal.press("D");
+    assert_eq!(terminal.end(), 0);
+    watcher.until("the run go on", |s| {
+        s.contains("watching") && s.contains("quantized")
+    });
+    // The controls follow the run to its new process.
+    attached.until("the run go on", |s| s.contains("quantized"));
+    attached.press(":stop run\r");
+    let began = Instant::now();
+    let status = || bitscope::run::list_runs(&root)[0].1.status;
+    while status() != bitscope::run::Status::Stopped {
+        assert!(began.elapsed() < PATIENCE, "{:?}", status());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    attached.until("the end", |s| s.contains("attached stopped"));
+    watcher.see("watching stopped");
+    attached.press("q");
+    assert_eq!(attached.end(), 0);
+    watcher.press("q");
+    assert_eq!(watcher.end(), 0);
+}
+
 /// Detached, its terminal gone, attached from twenty others that are left, killed or hung up, and stopped
 /// from the last: the losses are those of a run that nobody touched.
 #[test]

@@ -305,6 +305,7 @@ fn run(command: Command) -> Result<u8, CliError> {
             } else {
                 recorded::table(&all)
             })?;
+            recorded::tell_without_log(&runs);
             Ok(0)
         }
         Command::Replay { run, runs } => crate::replay::command(&find_run(&run, &runs)?),
@@ -407,7 +408,7 @@ fn resume(folder: &RunFolder, output: Output, run: &Run) -> Result<u8, CliError>
     }
     if folder.newest_checkpoint().is_none() {
         return Err(CliError::Usage(
-            TrainError::NoCheckpoint(folder.path().to_owned()).to_string(),
+            TrainError::no_checkpoint(folder).to_string(),
         ));
     }
     let loaded = load_recorded(folder, &run.set)?;
@@ -436,7 +437,7 @@ fn fork(folder: &RunFolder, step: Option<u64>, output: Output, run: &Run) -> Res
         let path = folder.path().display();
         CliError::Usage(match step {
             Some(step) => format!("{path}: no checkpoint at or before step {step}"),
-            None => format!("{path}: the run has no checkpoint yet"),
+            None => TrainError::no_checkpoint(folder).to_string(),
         })
     })?;
     let loaded = load_recorded(folder, &run.set)?;

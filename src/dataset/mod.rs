@@ -147,6 +147,9 @@ pub enum DataError {
         /// What should be.
         expected: String,
     },
+    /// Nothing is where the data should be.
+    #[error("{0} does not exist; hint: data that moved is found with `--set data.path=PATH`")]
+    Missing(PathBuf),
     /// All are left out.
     #[error("none of the {0} training pictures can be decoded; expected at least one")]
     NoPicture(usize),
@@ -209,7 +212,8 @@ pub fn shape(experiment: &Experiment) -> (DataShape, Option<DataError>) {
         picture: [declared.channels.unwrap_or(3), size, size],
         classes: declared.classes.unwrap_or(10),
     };
-    let found = match &experiment.data {
+    let present = present(&experiment.data);
+    let found = present.and_then(|()| match &experiment.data {
         DataSource::Glyphs { .. } => Ok(DataShape {
             picture: [3, 32, 32],
             classes: 10,
@@ -238,7 +242,7 @@ pub fn shape(experiment: &Experiment) -> (DataShape, Option<DataError>) {
             picture: [3, size, size],
             classes: names.len(),
         }),
-    };
+    });
     match found {
         Ok(shape) => (shape, None),
         Err(error) => {
@@ -256,11 +260,31 @@ pub fn shape(experiment: &Experiment) -> (DataShape, Option<DataError>) {
     }
 }
 
+/// # Errors
+/// Where nothing is at the path of the data.
+fn present(source: &DataSource) -> Result<(), DataError> {
+    let path = match source {
+        // Shards may be a pattern; their reader says what it finds.
+        DataSource::Glyphs { .. } | DataSource::Shards(_) => return Ok(()),
+        DataSource::Cifar10(path)
+        | DataSource::Idx(path)
+        | DataSource::Tensors(path)
+        | DataSource::Folder(path) => path,
+    };
+    match path.metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(DataError::Missing(path.clone()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Reads or generates the data of an experiment and splits off validation.
 ///
 /// # Errors
 /// Where a file is missing or holds something unexpected: which, where and what was expected.
 pub fn open(experiment: &Experiment) -> Result<Splits, DataError> {
+    present(&experiment.data)?;
     let mut notes = Vec::new();
     let held = |mut data: Dataset| -> Box<dyn Samples> {
         data.normalisation = Normalisation::new(experiment.normalise);

@@ -26,6 +26,16 @@ impl std::fmt::Display for Change {
     }
 }
 
+impl Change {
+    /// The change, and when it takes effect where that is not at once.
+    pub fn told(&self) -> String {
+        match self.class {
+            Class::Epoch => format!("{self} from the next epoch on"),
+            _ => self.to_string(),
+        }
+    }
+}
+
 /// Keys whose resolved values differ, in the order of the schema. Comments, order and defaults
 /// written out make no difference.
 pub fn difference(old: &Values, new: &Values) -> Vec<Change> {

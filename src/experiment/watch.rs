@@ -27,8 +27,8 @@ pub enum Saved {
     Valid(Box<Loaded>),
     /// They do not; the run goes on as it was.
     Broken(Diagnostics),
-    /// The experiment file is gone; the run goes on as it was.
-    Missing(PathBuf),
+    /// The experiment file cannot be read any more, and why; the run goes on as it was.
+    Missing(PathBuf, String),
     /// It is empty; the run goes on as it was.
     Empty(PathBuf),
 }
@@ -202,8 +202,14 @@ impl State {
         {
             return Some(Saved::Empty(self.path.clone()));
         }
-        if self.last.get(&self.path).is_none_or(Option::is_none) {
-            return Some(Saved::Missing(self.path.clone()));
+        if self.last.get(&self.path).is_none_or(Option::is_none)
+            && let Err(error) = super::source::read(&self.path)
+        {
+            let why = match error.kind() {
+                std::io::ErrorKind::NotFound => "it is gone".into(),
+                _ => error.to_string(),
+            };
+            return Some(Saved::Missing(self.path.clone(), why));
         }
         Some(match load(&self.path, &self.overrides) {
             Ok(loaded) => {

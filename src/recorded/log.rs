@@ -35,6 +35,12 @@ pub(crate) struct Extract {
 /// Every recorded step, not buckets of them. Of steps that were taken twice, before a resume and after
 /// it, both stand there: the log is what happened.
 pub(crate) fn log(folder: &RunFolder, wanted: &Extract) -> Result<u8, CliError> {
+    if wanted.from > wanted.to {
+        let (from, to) = (wanted.from, wanted.to);
+        return Err(CliError::Usage(format!(
+            "--from {from} --to {to}: there is no such step; expected --from at most --to"
+        )));
+    }
     let mut reader = LogReader::open(&folder.log())?;
     if let Some(target) = &wanted.tensorboard {
         return tensorboard(folder, reader, target, wanted);
@@ -42,9 +48,11 @@ pub(crate) fn log(folder: &RunFolder, wanted: &Extract) -> Result<u8, CliError> 
     let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
     let mut layers = Vec::new();
     let mut header: Option<Vec<String>> = None;
+    let mut newest = 0;
     for event in reader.by_ref() {
         match &event {
             Event::Started { layers: of, .. } => layers.clone_from(of),
+            Event::Step(record) if record.step < wanted.from => newest = record.step,
             Event::Step(record) if (wanted.from..=wanted.to).contains(&record.step) => {
                 let row = record.flat(&layers);
                 let columns = match &header {
@@ -63,6 +71,14 @@ pub(crate) fn log(folder: &RunFolder, wanted: &Extract) -> Result<u8, CliError> 
         }
     }
     stdout.flush()?;
+    if header.is_none() && wanted.from > 0 {
+        let from = wanted.from;
+        // No row is an answer too; why there is none is worth saying.
+        let _ = writeln!(
+            std::io::stderr(),
+            "warning: no step from {from} on: the newest that is recorded is {newest}"
+        );
+    }
     for damage in reader.damages() {
         let text = format!("warning: {}: {damage}\n", folder.log().display());
         // The rows that are there were asked for; that some are missing is worth saying.

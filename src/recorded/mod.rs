@@ -4,6 +4,9 @@ mod compare;
 mod log;
 mod watch;
 
+use std::io::Write;
+use std::path::Path;
+
 use serde_json::Value;
 
 pub(crate) use compare::compare;
@@ -11,7 +14,7 @@ pub(crate) use log::{Extract, log};
 pub(crate) use watch::{follow_into, watch};
 
 use crate::cli::{CliError, print};
-use crate::run::{LogError, Manifest, RunFolder, RunLock, family};
+use crate::run::{LogError, Manifest, RunFolder, RunLock, family, without_log};
 
 impl From<LogError> for CliError {
     fn from(error: LogError) -> Self {
@@ -61,6 +64,18 @@ pub(crate) fn table(runs: &[(RunFolder, Manifest)]) -> String {
         out.push('\n');
     }
     out
+}
+
+/// Says on standard error which folders were runs whose log is gone: they are not in the list.
+pub(crate) fn tell_without_log(root: &Path) {
+    for folder in without_log(root) {
+        let path = printable(&folder.path().display().to_string());
+        // Where nobody reads standard error there is nobody to tell.
+        let _ = writeln!(
+            std::io::stderr(),
+            "warning: {path}: its events.log is gone; not listed"
+        );
+    }
 }
 
 /// Runs as a JSON list.

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cli::{CliError, Output};
 use crate::headless::{interrupt_flag, printer};
@@ -12,12 +12,15 @@ use crate::run::{Event, Feed, LogReader, RunFolder, RunLock};
 /// Time between two looks at a log that grows.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a run that stopped may be nobody's: one that is detached goes from one process to the next.
+const HANDOVER: Duration = Duration::from_secs(3);
+
 /// Follows a run's log, in lines or JSON, until the run ends or nobody trains it any more.
 pub(crate) fn watch(folder: &RunFolder, output: Output) -> Result<u8, CliError> {
     let interrupted = interrupt_flag()?;
     let mut printer = printer(folder.clone(), output);
     let mut stdout = std::io::stdout().lock();
-    follow(folder, None, &interrupted, |event| {
+    follow(folder, None, &interrupted, false, |event| {
         printer.print(&event, &mut stdout)?;
         stdout.flush()
     })?;
@@ -25,42 +28,56 @@ pub(crate) fn watch(folder: &RunFolder, output: Output) -> Result<u8, CliError> 
 }
 
 /// Hands every event of a log to `take`, old ones first, and new ones as they come; from a byte on
-/// where that is given.
+/// where that is given. Ends with the run, or, where it `stays`, when it is told to: somebody may take
+/// the run up again.
 fn follow(
     folder: &RunFolder,
     from: Option<u64>,
     stop: &AtomicBool,
+    stays: bool,
     mut take: impl FnMut(Event) -> std::io::Result<()>,
 ) -> Result<(), CliError> {
     let mut reader = LogReader::open(&folder.log())?;
     if let Some(from) = from {
         reader.seek(from)?;
     }
-    let mut over = false;
+    let (mut over, mut final_word, mut told) = (false, false, false);
+    let mut owned_before = false;
+    let mut alone = Instant::now();
     loop {
         // Asked before reading: what was written before its owner went is read.
         let owned = RunLock::holder(folder.path()).is_some();
         for event in reader.by_ref() {
             over = event.is_last();
+            final_word = over && !matches!(event, Event::Stopped { .. });
             take(event)?;
         }
-        if (over && !owned) || stop.load(Ordering::Relaxed) {
+        if stop.load(Ordering::Relaxed) {
             return Ok(());
         }
-        if !owned {
-            let step = 0;
-            let message = "the run was interrupted: no process trains it; \
-                           `bitscope resume` goes on with it"
-                .into();
-            take(Event::Warning { step, message })?;
-            return Ok(());
+        if owned {
+            (owned_before, told) = (true, false);
+            alone = Instant::now();
+        }
+        let awaited = owned || (owned_before && !final_word && alone.elapsed() < HANDOVER);
+        if !awaited {
+            if !over && !std::mem::replace(&mut told, true) {
+                let step = 0;
+                let message = "the run was interrupted: no process trains it; \
+                               `bitscope resume` goes on with it"
+                    .into();
+                take(Event::Warning { step, message })?;
+            }
+            if !stays {
+                return Ok(());
+            }
         }
         std::thread::sleep(PAUSE);
     }
 }
 
-/// The same into the feed of a workbench, on a thread of its own that ends with the run or with
-/// `stop`. It waits for the screen rather than drop an event: a log has time.
+/// The same into the feed of a workbench, on a thread of its own that ends with `stop`: a run that ended may
+/// be taken up again. It waits for the screen rather than drop an event: a log has time.
 pub(crate) fn follow_into(
     folder: &RunFolder,
     feed: Feed,
@@ -69,7 +86,7 @@ pub(crate) fn follow_into(
 ) {
     let folder = folder.clone();
     let work = move || {
-        let taken = follow(&folder, from, &stop.clone(), |event| {
+        let taken = follow(&folder, from, &stop.clone(), true, |event| {
             while feed.is_half_full() && !stop.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_millis(5));
             }

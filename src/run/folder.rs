@@ -201,7 +201,12 @@ impl RunFolder {
         if folder.log().is_file() {
             return Ok(folder);
         }
-        let message = format!("{} holds no run (no events.log)", path.display());
+        let path = path.display();
+        let message = if folder.0.join("manifest.json").is_file() {
+            format!("{path}: the run's events.log is gone, and with it what the run recorded")
+        } else {
+            format!("{path} holds no run (no events.log)")
+        };
         Err(io::Error::new(io::ErrorKind::NotFound, message))
     }
 
@@ -319,7 +324,18 @@ impl RunFolder {
     pub fn manifest_or_rebuilt(&self) -> Result<Manifest, LogError> {
         match self.manifest() {
             Ok(manifest) => Ok(manifest),
-            Err(_) => self.rebuild_manifest(),
+            Err(error) => {
+                let what = match error.kind() {
+                    io::ErrorKind::NotFound => "missing",
+                    _ => "damaged",
+                };
+                let note = format!("manifest.json was {what}: this is what the log says");
+                let rebuilt = self.rebuild_manifest()?;
+                Ok(Manifest {
+                    note: Some(note),
+                    ..rebuilt
+                })
+            }
         }
     }
 
@@ -364,7 +380,6 @@ impl RunFolder {
                 _ => {}
             }
         }
-        m.note = Some("manifest.json was damaged: this is what the log says".into());
         Ok(m)
     }
 
@@ -453,6 +468,16 @@ pub fn list_runs(root: &Path) -> Vec<(RunFolder, Manifest)> {
     let when = |m: &Manifest| (m.started_unix, m.started.clone());
     runs.sort_by(|a, b| when(&b.1).cmp(&when(&a.1)).then(b.0.0.cmp(&a.0.0)));
     runs
+}
+
+/// Folders under `root` whose manifest says that they were runs, and whose log is gone.
+pub fn without_log(root: &Path) -> Vec<RunFolder> {
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let folders = entries.map(|e| RunFolder(e.path()));
+    let lost = |f: &RunFolder| f.0.join("manifest.json").is_file() && !f.log().is_file();
+    let mut found: Vec<RunFolder> = folders.filter(lost).collect();
+    found.sort_by_key(RunFolder::label);
+    found
 }
 
 /// Places of the runs with their depth, children behind their parents, else in the order given.

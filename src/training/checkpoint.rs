@@ -75,6 +75,17 @@ pub enum CheckpointError {
     },
 }
 
+/// Why a checkpoint is not written.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// A value: such a run could not go on.
+    #[error("{0} is not finite")]
+    NotFinite(String),
+    /// The disk.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
 const STATE: &str = "bitscope.state";
 const VERSION: &str = "bitscope.version";
 /// CRC-32 of names, shapes, values and state.
@@ -95,7 +106,7 @@ pub(super) fn write(
     optimizer: &Optimizer,
     state: &State,
     activations: Tensors,
-) -> std::io::Result<()> {
+) -> Result<(), SaveError> {
     let mut tensors = network.weights();
     for (parameter, moments) in network.parameters.iter().zip(&optimizer.tensors) {
         for (prefix, moment) in MOMENTS.iter().zip(moments) {
@@ -116,17 +127,14 @@ pub(super) fn write(
     let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
     let broken = |v: &f32| !v.is_finite();
     if let Some((name, _)) = tensors.iter().find(|(_, (_, v))| v.iter().any(broken)) {
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::InvalidData,
-            format!("{name} is not finite"),
-        ));
+        return Err(SaveError::NotFinite(name.clone()));
     }
     let metadata = HashMap::from([
         (CHECKSUM.to_owned(), checksum(&tensors, &text)),
         (VERSION.to_owned(), CURRENT.to_owned()),
         (STATE.to_owned(), text),
     ]);
-    write_whole(path, &to_bytes(&tensors, metadata)?)
+    Ok(write_whole(path, &to_bytes(&tensors, metadata)?)?)
 }
 
 /// Over everything that a checkpoint holds.

@@ -7,7 +7,7 @@ use crate::dataset::DataError;
 use crate::device::DeviceError;
 use crate::graph::GraphError;
 use crate::network::weights::WeightsError;
-use crate::run::{LockError, LogError};
+use crate::run::{LockError, LogError, RunFolder};
 
 /// Why training cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +34,16 @@ pub enum TrainError {
     #[error("run folder: {0}")]
     Folder(#[from] std::io::Error),
     /// A run without a checkpoint.
-    #[error("{0}: the run has no checkpoint yet")]
-    NoCheckpoint(PathBuf),
+    #[error("{folder}: the run has no checkpoint{}", .reason.as_ref().map_or(" yet".into(), |r| format!(": {r}")))]
+    NoCheckpoint {
+        /// The run.
+        folder: PathBuf,
+        /// Why it ended, where it says.
+        reason: Option<String>,
+    },
+    /// A run none of whose checkpoints can be read.
+    #[error("no checkpoint of the run is sound: {}", .0.join("; "))]
+    AllDamaged(Vec<String>),
     /// Another process has the run.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -47,4 +55,14 @@ pub enum TrainError {
         /// The command that makes one.
         command: String,
     },
+}
+
+impl TrainError {
+    /// Of a run that has none, with what its manifest says of why.
+    pub fn no_checkpoint(folder: &RunFolder) -> Self {
+        Self::NoCheckpoint {
+            folder: folder.path().to_owned(),
+            reason: folder.manifest().ok().and_then(|m| m.reason),
+        }
+    }
 }

@@ -9,19 +9,18 @@ use crate::cli::exit;
 use crate::run::Command;
 
 /// Ends the program when it was told to and the main thread does not: reading keys from a terminal
-/// that is gone can go on for ever inside the terminal library.
+/// that is gone can go on for ever inside the terminal library, and so can writing to one that does
+/// not read.
 #[derive(Default)]
 pub(super) struct Lifeline {
-    /// Whether the main thread is on its way out.
-    pub leaving: Arc<AtomicBool>,
     run: Arc<Mutex<Option<Held>>>,
 }
 
 /// A run: how to stop it, and whether it is over.
 type Held = (mpsc::Sender<Command>, Arc<AtomicBool>);
 
-/// How long the main thread has to leave by itself.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long the main thread has to leave by itself once its run is over.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a run has for its last checkpoint.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(60);
 
@@ -33,19 +32,13 @@ impl Lifeline {
 
     /// Starts to wait for a termination signal, whose number is then in `termination`.
     pub(super) fn watch(&self, termination: Arc<AtomicUsize>) {
-        let (leaving, run) = (self.leaving.clone(), self.run.clone());
+        let run = self.run.clone();
         let work = move || {
-            let pause = || std::thread::sleep(Duration::from_millis(100));
+            let pause = || std::thread::sleep(Duration::from_millis(50));
             while termination.load(Ordering::Relaxed) == 0 {
                 pause();
             }
             let told = Instant::now();
-            while told.elapsed() < PATIENCE {
-                if leaving.load(Ordering::Relaxed) {
-                    return;
-                }
-                pause();
-            }
             let current = run.lock().unwrap_or_else(|e| e.into_inner()).take();
             if let Some((commands, over)) = current
                 && commands.send(Command::Stop).is_ok()
@@ -54,7 +47,9 @@ impl Lifeline {
                     pause();
                 }
             }
-            terminal::restore();
+            // Whoever is on the way out ends the process, and this thread with it.
+            std::thread::sleep(PATIENCE);
+            terminal::restore_at_once();
             std::process::exit(exit::INTERRUPTED.into());
         };
         let thread = std::thread::Builder::new().name("lifeline".into());

@@ -225,7 +225,7 @@ impl Workbench {
         }
         #[cfg(unix)]
         if let Some(controls) = &mut self.controls
-            && let Err(error) = controls.ask(&Request::of(&command))
+            && let Err(error) = pass_on(controls, &self.app.folder, &command)
         {
             self.app.warn(format!("not passed on: {error}"));
             if !matches!(error.kind(), io::ErrorKind::Other) {
@@ -238,7 +238,6 @@ impl Workbench {
 
     /// Leaves the run to a process of its own, which goes on from a checkpoint written here.
     fn detach(mut self) -> Result<u8, CliError> {
-        self.lifeline.leaving.store(true, Ordering::Relaxed);
         if let Some(session) = self.session.take() {
             session.stop();
         }
@@ -505,7 +504,6 @@ impl Workbench {
 
     /// Stops the run (a checkpoint is written) after the terminal is restored.
     fn close(mut self) {
-        self.lifeline.leaving.store(true, Ordering::Relaxed);
         if let Some(session) = self.session.take() {
             session.send(Command::Stop);
             session.stop();
@@ -524,6 +522,19 @@ impl Workbench {
                 tracing::warn!("{}: {error}", file.display());
             }
         }
+    }
+}
+
+/// Asks whoever trains a run; a run that went on in another process meanwhile is asked there.
+#[cfg(unix)]
+fn pass_on(controls: &mut Controls, folder: &RunFolder, command: &Command) -> io::Result<()> {
+    let request = Request::of(command);
+    match controls.ask(&request) {
+        Err(error) if error.kind() != io::ErrorKind::Other => {
+            *controls = Controls::take(folder.path()).map_err(|_| error)?;
+            controls.ask(&request)
+        }
+        outcome => outcome,
     }
 }
 

@@ -128,13 +128,36 @@ pub(super) fn restore() {
         return;
     }
     // On the way out; a terminal that is gone cannot be restored, and needs not be.
-    let _ = execute!(
-        stdout(),
+    let _ = leave(&mut stdout());
+    let _ = disable_raw_mode();
+}
+
+fn leave(out: &mut impl Write) -> io::Result<()> {
+    execute!(
+        out,
         DisableMouseCapture,
         DisableBracketedPaste,
         LeaveAlternateScreen,
         Show
-    );
+    )
+}
+
+/// The same where the terminal may not read, and another thread may be waiting for it: what it does not
+/// take at once stays unsaid.
+pub(super) fn restore_at_once() {
+    if !ENTERED.swap(false, Ordering::SeqCst) {
+        return;
+    }
+    // Opened anew: what standard output is open as belongs to the shell too.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        let mut options = std::fs::File::options();
+        options.write(true).custom_flags(libc::O_NONBLOCK);
+        if let Ok(mut terminal) = options.open("/dev/tty") {
+            let _ = leave(&mut terminal);
+        }
+    }
     let _ = disable_raw_mode();
 }
 

@@ -55,19 +55,19 @@ pub(super) fn restore(
     trainer: &mut Trainer,
     folder: &RunFolder,
 ) -> Result<Vec<String>, TrainError> {
-    let mut passed = Vec::new();
-    let mut last = None;
+    let mut damaged = Vec::new();
     for path in folder.all_checkpoints().into_iter().rev() {
         match trainer.restore(&path) {
-            Ok(()) => return Ok(passed),
-            Err(error) => {
-                passed.push(format!("{error}; going on from the checkpoint before it"));
-                last = Some(error);
+            Ok(()) => {
+                let passed = |error| format!("{error}; going on from the checkpoint before it");
+                return Ok(damaged.into_iter().map(passed).collect());
             }
+            Err(error) => damaged.push(error.to_string()),
         }
     }
-    Err(last.map_or_else(
-        || TrainError::NoCheckpoint(folder.path().to_owned()),
-        TrainError::from,
-    ))
+    Err(if damaged.is_empty() {
+        TrainError::no_checkpoint(folder)
+    } else {
+        TrainError::AllDamaged(damaged)
+    })
 }

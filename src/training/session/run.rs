@@ -1,18 +1,19 @@
 //! One run inside its thread: steps, evaluations, checkpoints, commands.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use super::recorder::Recorder;
 use super::resume::{restore, resumable};
 use super::{Origin, Setup};
-use crate::experiment::{Class, Experiment, difference};
+use crate::experiment::{Change, Class, Experiment, difference};
 use crate::quantizer::Rules;
 use crate::run::{
     Command, Event, Manifest, Phase, RunFolder, Split, Status, TensorBoard, write_whole,
 };
 use crate::training::TrainError;
+use crate::training::checkpoint::SaveError;
 use crate::training::trainer::Trainer;
 
 /// Checkpoints kept before the older half is thinned out.
@@ -65,10 +66,18 @@ impl<'a> Run<'a> {
         let manifest = if setup.origin == Origin::Resume {
             changes = resumable(folder, experiment)?;
             let manifest = folder.manifest_or_rebuilt()?;
-            found.extend(manifest.note.clone().filter(|_| folder.manifest().is_err()));
+            // What is said of a rebuilt manifest is no note of the user's.
+            let rebuilt = folder.manifest().is_err();
+            let (said, note) = if rebuilt {
+                (manifest.note.clone(), None)
+            } else {
+                (None, manifest.note.clone())
+            };
+            found.extend(said);
             Manifest {
                 status: Status::Running,
                 reason: None,
+                note,
                 ..manifest
             }
         } else {
@@ -137,7 +146,7 @@ impl<'a> Run<'a> {
             write_whole(&folder.experiment(), toml.as_bytes())?;
             recorder.emit(Event::Applied {
                 step,
-                changes: changes.iter().map(ToString::to_string).collect(),
+                changes: changes.iter().map(Change::told).collect(),
                 experiment: toml,
                 budgets: trainer.budgets(),
                 total_steps: trainer.total_steps(),
@@ -201,7 +210,7 @@ impl<'a> Run<'a> {
             self.one_step(out);
             self.periodic(commands, out);
         }
-        self.checkpoint(out, false);
+        self.checkpoint(out);
         self.write_manifest(Status::Stopped, out);
         out.emit(Event::Stopped {
             step: self.trainer.steps(),
@@ -222,9 +231,7 @@ impl<'a> Run<'a> {
         out.check_disk();
         if !finite {
             let layer = self.trainer.find_non_finite();
-            self.paused = true;
-            self.allowed = None;
-            out.emit(Event::NonFinite { step, layer });
+            self.not_finite(layer, out);
         }
         if let Some(left) = &mut self.allowed {
             *left = left.saturating_sub(1);
@@ -257,7 +264,7 @@ impl<'a> Run<'a> {
         let epoch = self.trainer.epochs();
         if is_due(self.last_checkpoint, every, epoch) {
             self.last_checkpoint = epoch;
-            self.checkpoint(out, false);
+            self.checkpoint(out);
             self.write_manifest(Status::Running, out);
         }
     }
@@ -282,9 +289,13 @@ impl<'a> Run<'a> {
             Split::Test => self.trainer.test(go_on),
         };
         if let Some(e) = evaluated {
-            let best = split == Split::Validation && self.trainer.is_best(e.error);
+            let step = self.trainer.steps();
+            // What is called the best is what can be gone back to.
+            let better = split == Split::Validation && self.trainer.is_best(e.error);
+            let saved = better.then(|| self.save_best(e.error));
+            let best = matches!(saved, Some(Ok(())));
             out.emit(Event::Evaluation {
-                step: self.trainer.steps(),
+                step,
                 split,
                 error: e.error,
                 loss: e.loss,
@@ -292,15 +303,14 @@ impl<'a> Run<'a> {
                 best,
             });
             if let Some(error) = e.top_five {
-                let step = self.trainer.steps();
                 out.emit(Event::TopFive { step, split, error });
             }
             if split == Split::Test {
                 self.manifest.test_error = Some(e.error);
             }
-            if best {
-                self.manifest.best_error = Some(e.error);
-                self.checkpoint(out, true);
+            if let Some(saved) = saved {
+                let path = self.setup.folder.best();
+                self.tell_saved(&path, saved, true, out);
             }
         }
         for command in waiting {
@@ -308,45 +318,78 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn checkpoint(&mut self, out: &mut Recorder, best: bool) {
-        let step = self.trainer.steps();
-        if !best && self.saved_at == Some(step) {
-            return;
-        }
-        if !self.is_finite {
-            let message = format!("no checkpoint written: step {step} was not finite");
-            out.emit(Event::Warning { step, message });
-            return;
-        }
-        let folder = &self.setup.folder;
-        let previous = folder.newest_checkpoint();
-        let path = if best {
-            folder.best()
+    /// Saves the network as the best one so far.
+    fn save_best(&mut self, error: f64) -> Result<(), SaveError> {
+        let before = self.trainer.best_error();
+        self.trainer.set_best_error(Some(error));
+        let saved = self.save(&self.setup.folder.best());
+        if saved.is_ok() {
+            self.manifest.best_error = Some(error);
         } else {
-            folder.checkpoint(step)
-        };
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        match self.trainer.save(&path) {
-            Ok(()) => {
-                if !best {
-                    self.saved_at = Some(step);
-                    self.thin_out(previous);
-                }
-                out.emit(Event::Checkpoint {
-                    step,
-                    file: format!("checkpoints/{name}"),
-                    best,
-                });
-            }
+            self.trainer.set_best_error(before);
+        }
+        saved
+    }
+
+    fn save(&mut self, path: &Path) -> Result<(), SaveError> {
+        if !self.is_finite {
+            return Err(SaveError::NotFinite("the loss".into()));
+        }
+        self.trainer.save(path)
+    }
+
+    /// Writes a checkpoint of this step, unless there is one.
+    fn checkpoint(&mut self, out: &mut Recorder) {
+        let step = self.trainer.steps();
+        if self.saved_at == Some(step) {
+            return;
+        }
+        let previous = self.setup.folder.newest_checkpoint();
+        let path = self.setup.folder.checkpoint(step);
+        let saved = self.save(&path);
+        if saved.is_ok() {
+            self.saved_at = Some(step);
+            self.thin_out(previous);
+        }
+        self.tell_saved(&path, saved, false, out);
+    }
+
+    /// Says what became of a checkpoint. Training on from values that are not finite leads nowhere.
+    fn tell_saved(
+        &mut self,
+        path: &Path,
+        saved: Result<(), SaveError>,
+        best: bool,
+        out: &mut Recorder,
+    ) {
+        let step = self.trainer.steps();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        match saved {
+            Ok(()) => out.emit(Event::Checkpoint {
+                step,
+                file: format!("checkpoints/{name}"),
+                best,
+            }),
             Err(error) => {
-                let message = format!("no checkpoint written: {}: {error}", path.display());
+                let message = format!("no checkpoint written: {name}: {error}");
                 out.emit(Event::Warning { step, message });
+                if let SaveError::NotFinite(what) = error
+                    && std::mem::replace(&mut self.is_finite, false)
+                {
+                    self.not_finite(Some(what), out);
+                }
             }
         }
+    }
+
+    /// A value is not finite: the run waits for someone who looks.
+    fn not_finite(&mut self, layer: Option<String>, out: &mut Recorder) {
+        let step = self.trainer.steps();
+        self.paused = true;
+        self.allowed = None;
+        let first = layer.as_deref().unwrap_or("an unidentified layer");
+        self.manifest.reason = Some(format!("not finite at step {step}, first in {first}"));
+        out.emit(Event::NonFinite { step, layer });
     }
 
     /// Drops every second checkpoint of the older half, once there are many: one can still go back
@@ -370,7 +413,7 @@ impl<'a> Run<'a> {
     /// meanwhile.
     fn finish(&mut self, commands: &Receiver<Command>, out: &mut Recorder) -> bool {
         let step = self.trainer.steps();
-        self.checkpoint(out, false);
+        self.checkpoint(out);
         let complete = self.trainer.is_done();
         if complete && self.trainer.epochs() > self.trainer.evaluated() + 1e-9 {
             self.evaluate(Split::Validation, commands, out);
@@ -442,7 +485,7 @@ impl<'a> Run<'a> {
             }
             Command::CheckpointNow => {
                 self.saved_at = None;
-                self.checkpoint(out, false);
+                self.checkpoint(out);
             }
             Command::Stop => self.stopping = true,
             Command::Apply(experiment) => self.apply(experiment, out),
@@ -475,7 +518,7 @@ impl<'a> Run<'a> {
         }
         out.emit(Event::Applied {
             step: self.trainer.steps(),
-            changes: changes.iter().map(ToString::to_string).collect(),
+            changes: changes.iter().map(Change::told).collect(),
             experiment: toml,
             budgets: self.trainer.budgets(),
             total_steps: self.trainer.total_steps(),

@@ -108,14 +108,14 @@ impl Trainer {
         }
     }
 
-    /// Records a validation error; `true` if it is the best among steps that met the budget.
-    pub fn is_best(&mut self, error: f64) -> bool {
-        let better = self.best_error.is_none_or(|best| error < best);
-        if !(better && self.budget_met()) {
-            return false;
-        }
-        self.best_error = Some(error);
-        true
+    /// Whether a validation error is the best among steps that met the budget.
+    pub fn is_best(&self, error: f64) -> bool {
+        self.best_error.is_none_or(|best| error < best) && self.budget_met()
+    }
+
+    /// Records the best validation error so far.
+    pub fn set_best_error(&mut self, error: Option<f64>) {
+        self.best_error = error;
     }
 
     /// Epoch of the last evaluation on validation that was completed.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Trainer;
-use crate::quantizer::Quantizer;
+use crate::quantizer::{Family, Grid, Quantizer};
 use crate::training::checkpoint::{Checkpoint, CheckpointError, SavedQuantizer};
 
 impl Trainer {
@@ -73,22 +73,26 @@ fn carried(before: &SavedQuantizer, now: &Quantizer) -> ([f64; 2], Option<String
         now.project(now.spanning(q_max, grid.bits))
     };
     let after = now.grid(carried);
-    if (after.step, after.bits) == (grid.step, grid.bits) {
-        return (carried, None);
-    }
-    let note = format!(
-        "its levels could not be kept: {} bits, step {} and range {:.4} became {} bits, step {} and \
-         range {:.4}",
-        grid.bits, grid.step, grid.q_max, after.bits, after.step, after.q_max
-    );
-    (carried, Some(note))
+    let same = (after.step, after.top, after.bits) == (grid.step, grid.top, grid.bits);
+    let note = format!("{} became {}", levels(&grid), levels(&after));
+    (carried, Some(note).filter(|_| !same))
+}
+
+/// A quantizer's levels in words.
+fn levels(grid: &Grid) -> String {
+    let smallest = match grid.family {
+        Family::Uniform => "step",
+        Family::PowerOfTwo => "smallest level",
+    };
+    let (bits, step, top) = (grid.bits, grid.step, grid.top);
+    format!("{bits} bits, {smallest} {step}, largest level {top:.4}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::quantizer::memory::Role;
-    use crate::quantizer::{Family, InitialBits, Parametrization, Rules, initial_parameters};
+    use crate::quantizer::{InitialBits, Parametrization, Rules, initial_parameters};
 
     /// Every pair of parametrizations, signed and not: within a family the levels stay.
     #[test]
@@ -115,7 +119,11 @@ mod tests {
                         let [a, b] = [old.grid(before.parameters), now.grid(after)];
                         let same_family = from.family() == to.family();
                         assert_eq!(a.bits, b.bits, "{from} to {to}, {bits} bits");
-                        assert_eq!(note.is_none(), same_family || a.step == b.step, "{note:?}");
+                        assert_eq!(
+                            note.is_none(),
+                            (a.step, a.top) == (b.step, b.top),
+                            "{note:?}"
+                        );
                         if same_family {
                             assert_eq!(a.step, b.step, "{from} to {to}");
                             assert_eq!(a.top, b.top, "{from} to {to}, {bits} bits, {signed}");

@@ -21,7 +21,9 @@ use crate::quantizer::{InitialBits, Rules, initial_parameters};
 use crate::run::{Budget, LayerInfo, Phase};
 use crate::training::TrainError;
 use crate::training::budget::{self, Constraints};
-use crate::training::checkpoint::{self, Checkpoint, CheckpointError, SavedQuantizer, State};
+use crate::training::checkpoint::{
+    self, Checkpoint, CheckpointError, SaveError, SavedQuantizer, State,
+};
 use crate::training::optimizer::Optimizer;
 
 pub use revive::{ASKED, Reinitialised};
@@ -117,8 +119,7 @@ impl Trainer {
                 let path = folder
                     .best_checkpoint()
                     .or_else(|| folder.newest_checkpoint());
-                let path =
-                    path.ok_or_else(|| TrainError::NoCheckpoint(folder.path().to_owned()))?;
+                let path = path.ok_or_else(|| TrainError::no_checkpoint(&folder))?;
                 let weights = Checkpoint::open(&path)?.weights;
                 network.load_weights(&path, weights, experiment.replace_head)?;
             }
@@ -359,8 +360,8 @@ impl Trainer {
     /// Writes a checkpoint.
     ///
     /// # Errors
-    /// Where the disk does not take it.
-    pub fn save(&mut self, path: &Path) -> std::io::Result<()> {
+    /// Where the disk does not take it, or a value is not finite.
+    pub fn save(&mut self, path: &Path) -> Result<(), SaveError> {
         let state = State {
             step: self.step,
             epoch: self.epoch,

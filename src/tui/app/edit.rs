@@ -11,17 +11,17 @@ impl App {
     /// A save of the experiment file.
     pub(in crate::tui) fn saved(&mut self, saved: SavedFile) -> Vec<Effect> {
         let loaded = match saved {
-            SavedFile::Missing(path) => {
+            SavedFile::Missing(path, why) => {
                 let path = path.display();
                 self.warn(format!(
-                    "{path} is gone; the run goes on with what it last said"
+                    "{path}: {why}; the run keeps the last valid settings"
                 ));
                 return Vec::new();
             }
             SavedFile::Empty(path) => {
                 let path = path.display();
                 self.warn(format!(
-                    "{path} is empty; the run goes on with what it last said"
+                    "{path} is empty; the run keeps the last valid settings"
                 ));
                 return Vec::new();
             }
