@@ -11,7 +11,7 @@ use crate::dataset::{Archive, cifar10, idx};
 use crate::experiment::Loaded;
 use crate::figure::{self, Format, Name, Theme};
 use crate::recorded::printable;
-use crate::run::{Event, History, LayerInfo, Manifest, RunFolder, Status, StepRecord};
+use crate::run::{Event, History, LayerInfo, RunFolder, Status, StepRecord};
 use crate::training::Session;
 
 /// Events that wait for standard output at most; then training waits: no line is lost.
@@ -85,24 +85,18 @@ pub(crate) fn train(
     }
 }
 
-/// A reader of standard output that went away (`| head`) stops the run it was reading; whoever
-/// started it is told, and so is the manifest. One that leaves a run that is over is none.
+/// A reader of standard output that went away (`| head`) stops the run it was reading, quietly; the
+/// manifest says why.
 fn unheard(folder: &RunFolder, error: std::io::Error) -> CliError {
-    let finished = |m: &Manifest| m.status == Status::Finished;
-    if error.kind() != std::io::ErrorKind::BrokenPipe
-        || folder.manifest().is_ok_and(|m| finished(&m))
-    {
-        return CliError::Output(error);
+    let stopped = folder.manifest().is_ok_and(|m| m.status == Status::Stopped);
+    if stopped && error.kind() == std::io::ErrorKind::BrokenPipe {
+        let reason = "standard output was closed";
+        let kept = crate::recorded::change(folder, |m| m.reason = Some(reason.into()));
+        if let Err(error) = kept {
+            tracing::warn!("manifest: {error}");
+        }
     }
-    let reason = "standard output was closed";
-    let kept = crate::recorded::change(folder, |m| m.reason = Some(reason.into()));
-    if let Err(error) = kept {
-        tracing::warn!("manifest: {error}");
-    }
-    let path = folder.path().display();
-    CliError::Failed(format!(
-        "{reason}, which stopped the run; hint: `bitscope resume {path}` goes on with it"
-    ))
+    CliError::Output(error)
 }
 
 /// Hands an event to whoever prints; waits while too many wait, unless nobody listens any more.

@@ -1,7 +1,7 @@
 //! `bitscope quantize`: quantizers on given numbers, so that any implementation can be held
 //! against this one.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::{CliError, print};
 use crate::figure::{self, Axis, Figure, Format, Ink, Item, Line, Scale, Scene, Theme};
 use crate::quantizer::{Bounds, Grid, Learn, Parametrization, Quantizer, Rules, Sums};
+use crate::recorded::printable;
 
 /// One case, read.
 #[derive(Debug, Clone)]
@@ -53,6 +54,7 @@ pub(crate) fn command(
     for (index, value) in cases.iter_mut().enumerate() {
         let wrong = |e: String| CliError::Usage(format!("{name}: case {index}: {e}"));
         let case = read(value, rules).map_err(wrong)?;
+        warn_of_misspelt(&name, index, value);
         if let (0, Some(plot)) = (index, plot) {
             let scenes = figure(&case);
             figure::export(&scenes, plot, Theme::Light, Format::pixels(1200, 900), &[])
@@ -98,8 +100,8 @@ fn alias(name: &str) -> &str {
     }
 }
 
-/// What a case may hold. What this program fills in is passed over, so that its own output can be read
-/// again; a name for people may stand there.
+/// What a case may hold: what is read, what is filled in, so that output can be input again, and
+/// what golden cases say besides.
 const KNOWN: [&str; 14] = [
     "quantizer",
     "params",
@@ -114,18 +116,26 @@ const KNOWN: [&str; 14] = [
     "grad_params",
     "bitwidth",
     "levels",
-    "name",
+    "nonfinite",
 ];
 
-fn read(case: &Value, rules: Option<Rules>) -> Result<Case, String> {
-    let object = case.as_object().ok_or("expected an object")?;
-    if let Some(unknown) = object.keys().find(|k| !KNOWN.contains(&k.as_str())) {
-        let near = KNOWN
-            .iter()
-            .min_by_key(|k| strsim::damerau_levenshtein(k, unknown));
-        let near = near.map_or(String::new(), |n| format!("; did you mean `{n}`?"));
-        return Err(format!("unknown key `{unknown}`{near}"));
+/// Warns of keys that are passed over and look like one that is not.
+fn warn_of_misspelt(name: &str, index: usize, case: &Value) {
+    let keys = case.as_object().into_iter().flat_map(Map::keys);
+    for key in keys.filter(|k| !KNOWN.contains(&k.as_str())) {
+        let near = |k: &&&str| strsim::damerau_levenshtein(k, key) <= 2;
+        if let Some(near) = KNOWN.iter().find(near) {
+            let key = printable(key);
+            // Standard output is for the answer; where nobody reads the other there is none to warn.
+            let _ = writeln!(
+                std::io::stderr(),
+                "warning: {name}: case {index}: `{key}` is passed over; did you mean `{near}`?"
+            );
+        }
     }
+}
+
+fn read(case: &Value, rules: Option<Rules>) -> Result<Case, String> {
     let name = case
         .get("quantizer")
         .and_then(Value::as_str)
