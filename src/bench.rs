@@ -248,6 +248,7 @@ fn noise(bench: &Bench) -> Splits {
         test: None,
         prescribed_batch: None,
         notes: Vec::new(),
+        holding: Vec::new(),
     }
 }
 

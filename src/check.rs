@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::cli::{CliError, outlined, print};
-use crate::experiment::{DataSource, Experiment, Overrides};
+use crate::experiment::{Experiment, Overrides};
 use crate::quantizer::memory::{FLOAT_BITS, Role, kilobytes};
 use crate::training::Outline;
 
@@ -40,22 +40,20 @@ pub(crate) fn command(check: &Check<'_>) -> Result<u8, CliError> {
 pub(crate) fn data(path: &Path, set: &Overrides) -> Result<u8, CliError> {
     let loaded = crate::experiment::load(path, set)?;
     let experiment = &loaded.experiment;
-    let DataSource::Folder(folder) = &experiment.data else {
-        let splits =
-            crate::dataset::open(experiment).map_err(|e| CliError::Failed(e.to_string()))?;
-        print(&format!(
-            "{} training pictures, {} classes\n",
-            splits.train.len(),
-            splits.train.classes()
-        ))?;
+    let failed = |e: crate::dataset::DataError| CliError::Failed(e.to_string());
+    let Some(report) = crate::dataset::check_pictures(experiment).map_err(failed)? else {
+        let splits = crate::dataset::open(experiment).map_err(failed)?;
+        let mut out = splits.described();
+        out.push('\n');
+        for note in &splits.notes {
+            out += &format!("{note}\n");
+        }
+        print(&out)?;
         return Ok(0);
     };
-    let report = crate::dataset::check_folder(folder, experiment)
-        .map_err(|e| CliError::Failed(e.to_string()))?;
     let [train, test] = report.pictures;
     let mut out = format!(
-        "{}: {train} training and {test} test pictures, {} classes, {} entries passed over\n",
-        folder.display(),
+        "{train} training and {test} test pictures, {} classes, {} entries passed over\n",
         report.classes.len(),
         report.skipped
     );

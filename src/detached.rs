@@ -135,11 +135,13 @@ pub(crate) fn attach(
         Some(Sent::Checkpoint) => Request::Checkpoint,
         Some(Sent::Stop) => Request::Stop,
         None => {
-            let source = folder.manifest().ok().and_then(|m| m.source);
+            let manifest = folder.manifest().ok();
+            let (source, set) = manifest.map_or((None, Vec::new()), |m| (m.source, m.set));
             let run = Run {
                 experiment: source.filter(|p| p.is_file()),
-                set: Vec::new(),
+                set,
                 steps: None,
+                paused: false,
                 runs: runs.to_owned(),
                 into: None,
                 screen,

@@ -36,7 +36,7 @@ pub(crate) fn train(
     let log = folder.log();
     let (sender, events) = mpsc::sync_channel::<Arc<Event>>(WAITING);
     let deaf = Arc::new(AtomicBool::new(false));
-    let session = Session::start(setup, {
+    let mut session = Session::start(setup, {
         let deaf = deaf.clone();
         move |event| deliver(&sender, event, &deaf)
     });
@@ -57,6 +57,11 @@ pub(crate) fn train(
         if let Some(told) = told {
             // From here on training does not wait for a reader that does not read.
             deaf.fetch_or(told.elapsed() > LAST_LINES, Ordering::Relaxed);
+            if told.elapsed() > LAST_LINES && !session.is_prepared() {
+                // Still reading its data: there is nothing to save.
+                session.abandon();
+                return Ok(exit::INTERRUPTED);
+            }
             if told.elapsed() > LAST_CHECKPOINT {
                 return Ok(exit::INTERRUPTED);
             }
@@ -149,6 +154,22 @@ fn print_all(
         }
     }
     Ok(code)
+}
+
+/// Ends the program a moment after a termination signal, for commands that have nothing to save and may
+/// wait in a write to someone who does not read.
+pub(crate) fn end_when_told(interrupted: Arc<AtomicBool>) {
+    let work = move || {
+        while !interrupted.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        std::thread::sleep(LAST_LINES);
+        std::process::exit(exit::INTERRUPTED.into());
+    };
+    let thread = std::thread::Builder::new().name("lifeline".into());
+    if let Err(error) = thread.spawn(work) {
+        tracing::warn!("no lifeline: {error}");
+    }
 }
 
 /// Set by SIGINT, SIGTERM and SIGHUP; one that whoever started the program had ignored stays so, as
@@ -264,7 +285,8 @@ impl Printer for Plain {
         let before = self.history.messages.len();
         self.history.push(event);
         if let Event::Started { .. } = event {
-            writeln!(out, "recording to {}", self.folder.path().display())?;
+            let path = self.folder.path().display().to_string();
+            writeln!(out, "recording to {}", printable(&path))?;
         }
         // The window of messages may have moved: count from the end.
         let new = if self.history.messages.len() == before && before == self.messages {

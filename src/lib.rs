@@ -29,6 +29,7 @@ mod detached;
 pub mod device;
 pub mod experiment;
 pub mod figure;
+mod files;
 pub mod graph;
 mod headless;
 pub mod kernels;

@@ -75,8 +75,8 @@ fn wrong(error: &dyn std::fmt::Display) -> CliError {
 /// Runs it.
 pub(crate) fn command(source: &Source, predict: &Predict) -> Result<u8, CliError> {
     let normalise = match source {
-        Source::Model(_) => Normalise::Symmetric,
-        Source::Experiment(experiment) | Source::Run(_, experiment) => experiment.normalise,
+        Source::Model(_) => &Normalise::Symmetric,
+        Source::Experiment(experiment) | Source::Run(_, experiment) => &experiment.normalise,
     };
     let pictures = pictures(&predict.images, &Normalisation::new(normalise))?;
     let (mut network, device) = network(source, predict, &pictures)?;
@@ -146,7 +146,9 @@ fn network(
         Source::Run(folder, experiment) => {
             let device = device(&experiment.device)?;
             let path = match predict.step {
-                Some(step) => crate::cli::checkpoint_at(folder, Some(step)).map(|(_, path)| path),
+                Some(step) => crate::cli::checkpoint_at(folder, Some(step))
+                    .0
+                    .map(|(_, path)| path),
                 None => folder
                     .best_checkpoint()
                     .or_else(|| folder.newest_checkpoint()),
@@ -175,7 +177,7 @@ fn network(
 /// The file's `images`.
 fn pictures(path: &std::path::Path, normalisation: &Normalisation) -> Result<Pictures, CliError> {
     let at = |text: String| wrong(&format!("{}: {text}", path.display()));
-    let bytes = std::fs::read(path).map_err(|e| at(e.to_string()))?;
+    let bytes = crate::files::read(path).map_err(|e| at(e.to_string()))?;
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|e| at(format!("{e}; expected a safetensors file with `images`")))?;
     let view = file

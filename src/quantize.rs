@@ -30,11 +30,9 @@ pub(crate) fn command(
 ) -> Result<u8, CliError> {
     let name = file.map_or("standard input".into(), |f| f.display().to_string());
     let text = match file {
-        Some(file) => std::fs::read_to_string(file),
-        None => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map(|_| text)
-        }
+        // A pipe is welcome here; what never ends is not.
+        Some(file) => std::fs::File::open(file).and_then(|mut file| bounded(&mut file)),
+        None => bounded(&mut std::io::stdin().lock()),
     };
     let text = text.map_err(|e| CliError::Usage(format!("{name}: {e}")))?;
     let rules = rules.map(rule_set).transpose().map_err(CliError::Usage)?;
@@ -66,6 +64,19 @@ pub(crate) fn command(
     }
     print(&format!("{document}\n"))?;
     Ok(0)
+}
+
+/// Bytes of cases at most.
+const LARGEST: u64 = 256 << 20;
+
+fn bounded(from: &mut dyn Read) -> std::io::Result<String> {
+    let mut text = String::new();
+    from.take(LARGEST + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LARGEST {
+        let limit = format!("more than {LARGEST} bytes of cases");
+        return Err(std::io::Error::other(limit));
+    }
+    Ok(text)
 }
 
 fn rule_set(word: &str) -> Result<Rules, String> {

@@ -156,7 +156,9 @@ fn what_is_saved_is_what_was_measured_within_budget() {
         folder: folder.clone(),
         origin: Origin::New,
         source: None,
+        set: Vec::new(),
         max_steps: None,
+        paused: false,
     };
     let (sender, events) = std::sync::mpsc::channel();
     let mut session = Session::start(setup, move |event| drop(sender.send(event)));

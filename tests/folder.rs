@@ -306,12 +306,12 @@ fn a_stream_gives_the_same_batches_whoever_decodes_them() {
     let held = read(root.path(), &[]).expect("readable");
     let stream = read(root.path(), &["data.cache=none"]).expect("readable");
     assert_eq!(all(&stream), all(&held));
+    let said = stream.described();
     assert!(
-        stream
-            .notes
-            .iter()
-            .any(|n| n.contains("16 pictures are decoded as they are needed"))
+        said.contains("16 pictures are decoded as they are needed"),
+        "{said}"
     );
+    assert!(stream.notes.is_empty());
     let expected = batches(&held, 1, 0, 12);
     for threads in [1, 2, 4] {
         assert_eq!(batches(&stream, threads, 0, 12), expected);
@@ -347,6 +347,7 @@ fn what_a_stream_cannot_decode_ends_the_run_or_is_left_out() {
     let skipping = ["data.cache=none", "data.unreadable=skip"];
     let skipping = read(root.path(), &skipping).expect("listed");
     assert_eq!(all(&skipping).labels.len(), 15);
+    assert_eq!(skipping.train.left_out(), 1);
     // Its place is taken by the next one.
     assert!(
         batches(&skipping, 2, 0, 4)
@@ -513,13 +514,29 @@ fn tar_files_give_what_the_folder_gives() {
             let passed_over = splits.notes.iter().any(|n| n.starts_with("32 files"));
             assert_eq!(passed_over, numbered, "{:?}", splits.notes);
         }
-        // One file, and a pattern.
-        let pattern = shards.path().join("t*-*.tar");
-        let splits = read(&pattern, &["data.source=tar"]).expect("readable");
-        assert_eq!(splits.train.len(), 32);
+        // One file, and patterns.
+        for (pattern, pictures) in [
+            ("t*-*.tar", 32),
+            ("train-00000?.tar", 16),
+            ("{test,train}-000001.tar", if numbered { 16 } else { 0 }),
+            ("train-{000000..000001}.tar", 16),
+        ] {
+            let splits = read(&shards.path().join(pattern), &["data.source=tar"]);
+            match pictures {
+                // One class alone.
+                0 => assert!(splits.expect_err("refused").contains("one class")),
+                _ => assert_eq!(splits.expect("readable").train.len(), pictures),
+            }
+        }
     }
     let error = read(root.path(), &["data.source=tar"]).expect_err("no tar file");
-    assert!(error.contains("no tar file of that name"), "{error}");
+    assert!(
+        error.contains("hint: `data.source = \"folder\"`"),
+        "{error}"
+    );
+    let shards = packed(root.path(), false);
+    let error = read(shards.path(), &[]).expect_err("tar files");
+    assert!(error.contains("hint: `data.source = \"tar\"`"), "{error}");
     // A shard that is cut: said with its name, before training or at the picture.
     let shards = packed(root.path(), false);
     let shard = shards.path().join("train-000001.tar");
@@ -531,4 +548,181 @@ fn tar_files_give_what_the_folder_gives() {
     file.set_len(length / 2).expect("cut");
     let error = read(shards.path(), &["data.source=tar"]).expect_err("cut");
     assert!(error.contains("train-000001.tar"), "{error}");
+}
+
+/// A tar file of these members; without the blocks of zeros at its end where it is cut.
+fn tar_of(path: &Path, members: &[(&str, &[u8])], cut: bool) {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, bytes) in members {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        archive
+            .append_data(&mut header, name, *bytes)
+            .expect("added");
+    }
+    let mut bytes = archive.into_inner().expect("written");
+    if cut {
+        bytes.truncate(bytes.len() - 1024);
+    }
+    std::fs::write(path, bytes).expect("written");
+}
+
+#[test]
+fn a_sample_in_a_tar_file_has_one_picture_and_one_class() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.tar");
+    let png = |number| {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        let picture: DynamicImage = picture(number, 32).into();
+        picture
+            .write_to(&mut bytes, ImageFormat::Png)
+            .expect("written");
+        bytes.into_inner()
+    };
+    let (one, two) = (png(1), png(2));
+    let sound: [(&str, &[u8]); 5] = [
+        ("0.png", &one),
+        ("0.cls", b"0"),
+        ("0.seg.png", &two),
+        ("1.png", &two),
+        ("1.cls", b"1"),
+    ];
+    tar_of(&path, &sound, false);
+    let tar = ["data.source=tar"];
+    let splits = read(&path, &tar).expect("readable");
+    assert_eq!(splits.train.len(), 2);
+    assert!(splits.notes.iter().any(|n| n.starts_with("1 files")));
+
+    tar_of(&path, &sound, true);
+    let notes = read(&path, &tar).expect("readable").notes;
+    assert!(
+        notes.iter().any(|n| n.contains("may have been cut")),
+        "{notes:?}"
+    );
+
+    let twice = |more: &[(&'static str, &'static [u8])]| {
+        tar_of(&path, &[&sound[..], more].concat(), false);
+        read(&path, &tar).expect_err("twice")
+    };
+    assert!(twice(&[("1.cls", b"0")]).contains("a second 1.cls"));
+    tar_of(&path, &[&sound[..], &[("1.jpg", &one[..])]].concat(), false);
+    let error = read(&path, &tar).expect_err("twice");
+    assert!(
+        error.contains("1.jpg, a second picture of the key 1"),
+        "{error}"
+    );
+    tar_of(&path, &[], false);
+    let error = read(&path, &tar).expect_err("nothing");
+    assert!(error.contains("no picture in it"), "{error}");
+}
+
+#[test]
+fn a_file_beside_the_data_keeps_what_was_decoded() {
+    let root = clean();
+    let settings = ["data.cache=file", "data.size=24"];
+    let expected = batches(
+        &read(root.path(), &["data.size=24"]).expect("held"),
+        1,
+        0,
+        8,
+    );
+    let splits = read(root.path(), &settings).expect("readable");
+    assert_eq!(batches(&splits, 2, 0, 8), expected);
+    let kept = root.path().join(".bitscope-train-24");
+    assert!(splits.described().contains(".bitscope-train-24"));
+    assert_eq!(
+        kept.metadata().expect("kept").len(),
+        16 * (24 + 3 * 24 * 24)
+    );
+    // What is kept is not decoded again: with the time it had, a picture that cannot be serves on; with
+    // another it is found out.
+    let path = root.path().join("train/a/3.png");
+    let stored = path.metadata().expect("there");
+    std::fs::write(&path, vec![0; stored.len() as usize]).expect("written");
+    let file = std::fs::File::options()
+        .write(true)
+        .open(&path)
+        .expect("open");
+    file.set_modified(stored.modified().expect("a time"))
+        .expect("set");
+    let splits = read(root.path(), &settings).expect("readable");
+    assert_eq!(batches(&splits, 2, 0, 8), expected);
+    file.set_modified(std::time::SystemTime::now())
+        .expect("set");
+    let changed = std::panic::AssertUnwindSafe(read(root.path(), &settings).expect("listed"));
+    assert!(std::panic::catch_unwind(|| batches(&changed, 1, 0, 4)).is_err());
+    // From tar files too; and where it cannot be written, without.
+    let shards = packed(clean().path(), true);
+    let settings = ["data.cache=file", "data.source=tar", "data.size=24"];
+    for _ in 0..2 {
+        let splits = read(shards.path(), &settings).expect("readable");
+        assert_eq!(batches(&splits, 2, 0, 8), expected);
+    }
+    let kept = shards.path().join(".bitscope-train-24");
+    std::fs::remove_file(&kept).expect("there");
+    std::fs::create_dir(&kept).expect("in the way");
+    let splits = read(shards.path(), &settings).expect("readable");
+    assert_eq!(batches(&splits, 2, 0, 8), expected);
+    let said = splits.notes.iter().any(|n| n.contains("cannot be kept"));
+    assert!(said, "{:?}", splits.notes);
+}
+
+#[test]
+fn means_and_deviations_are_the_users_where_they_are_given() {
+    let root = clean();
+    let imagenet = read(root.path(), &["data.normalise=imagenet"]).expect("readable");
+    let own = [
+        "data.mean=[0.485, 0.456, 0.406]",
+        "data.std=[0.229, 0.224, 0.225]",
+    ];
+    let own = read(root.path(), &own).expect("readable");
+    assert_eq!(batches(&own, 1, 0, 4), batches(&imagenet, 1, 0, 4));
+    let half = read(root.path(), &["data.mean=[0.5]", "data.std=[0.5]"]).expect("readable");
+    let symmetric = read(root.path(), &[]).expect("readable");
+    let pairs = batches(&half, 1, 0, 2)[1].images.clone();
+    let expected = &batches(&symmetric, 1, 0, 2)[1].images;
+    assert!(
+        pairs
+            .iter()
+            .zip(expected)
+            .all(|(a, b)| (a - b).abs() < 1e-6)
+    );
+    for (settings, expected) in [
+        (&["data.mean=[0.5]"][..], "1 numbers in `data.mean` and 0"),
+        (
+            &["data.mean=[0.5, 0.4]", "data.std=[1, 1]"],
+            "expected 1, or 3",
+        ),
+        (&["data.mean=[]", "data.std=[]"], "an empty list"),
+        (&["data.mean=[1.5]", "data.std=[1]"], "a list with 1.5"),
+    ] {
+        let error = read(root.path(), settings).expect_err("refused");
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_check_decodes_tar_files_too() {
+    let shards = packed(clean().path(), false);
+    let shard = shards.path().join("train-000000.tar");
+    let mut bytes = std::fs::read(&shard).expect("read");
+    // Inside the first picture's data.
+    bytes[512 + 60] ^= 0xff;
+    std::fs::write(&shard, bytes).expect("damaged");
+    let text = format!(
+        "[data]\nsource = \"tar\"\npath = \"{}\"\n",
+        shards.path().display()
+    );
+    let file = shards.path().join("e.toml");
+    std::fs::write(&file, text).expect("written");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_bitscope"))
+        .args(["data", "check"])
+        .arg(&file)
+        .output()
+        .expect("started");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("15 training and 16 test pictures"), "{said}");
+    assert!(said.contains("train/a/0.png: "), "{said}");
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Rooms, ground floor first. What is not in the list is a face: it may use all, and no room uses it.
-const ROOMS: [&str; 10] = [
+const ROOMS: [&str; 11] = [
+    "files",
     "quantizer",
     "graph",
     "experiment",
@@ -19,7 +20,8 @@ const ROOMS: [&str; 10] = [
 ];
 
 /// Rooms that compute with plain numbers.
-const WITHOUT_TENSORS: [&str; 6] = [
+const WITHOUT_TENSORS: [&str; 7] = [
+    "files",
     "quantizer",
     "graph",
     "experiment",

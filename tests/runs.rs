@@ -227,7 +227,8 @@ fn a_damaged_checkpoint_is_told_from_a_sound_one_and_the_one_before_it_serves() 
     assert!(said.contains("step-80.safetensors"), "{said}");
 
     // Where none is sound, all are named.
-    let all = run.all_checkpoints();
+    let mut all = run.all_checkpoints();
+    all.extend(run.best_checkpoint());
     assert!(all.len() > 2);
     for path in &all {
         std::fs::write(path, b"nothing").expect("damaged");
@@ -1137,4 +1138,132 @@ fn a_run_is_replayed_with_its_changes_where_they_were_made() {
     drop(writer);
     let said = place.fail(1, &["replay", &label(&run)]);
     assert!(said.contains("it went differently: step 1: loss"), "{said}");
+}
+
+#[test]
+fn a_fork_falls_back_from_a_damaged_checkpoint_and_a_resume_to_the_best() {
+    let place = Place::new("");
+    let run = place.trained(80);
+    let newest = run.newest_checkpoint().expect("saved");
+    std::fs::write(&newest, b"cut").expect("damaged");
+    let output = place.run(&["fork", &label(&run), "--plain", "--steps", "2"]);
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("the checkpoint before it serves"), "{said}");
+    for path in run.all_checkpoints() {
+        std::fs::remove_file(path).expect("there");
+    }
+    assert!(run.best_checkpoint().is_some());
+    place.succeed(&["resume", &label(&run), "--plain", "--steps", "2"]);
+}
+
+#[test]
+fn hints_can_be_pasted() {
+    let place = Place::new("");
+    let run = place.trained(40);
+    let refused = ["--set", "weights.bits_bounds=[2, 5]", "--plain"];
+    let error = place.fail(2, &[&["resume", &label(&run)][..], &refused].concat());
+    let command = error.split('`').nth(1).expect("a hint");
+    let command = command.replace("bitscope", &format!("exec {}", program()));
+    let output = Command::new("sh")
+        .args(["-c", &format!("{command} --plain --steps 2")])
+        .current_dir(place.folder.path())
+        .output()
+        .expect("started");
+    assert!(output.status.success(), "{command}: {output:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_refused_and_not_waited_for() {
+    let place = Place::new("");
+    let run = place.trained(40);
+    let fifo = |path: &Path| {
+        let made = Command::new("mkfifo").arg(path).status();
+        assert!(made.expect("started").success());
+    };
+    fifo(&place.folder.path().join("x.fifo"));
+    let error = place.fail(
+        1,
+        &["train", "e.toml", "--plain", "--set", "init.weights=x.fifo"],
+    );
+    assert!(error.contains("x.fifo: it is no regular file"), "{error}");
+    fifo(&run.checkpoint(99));
+    place.succeed(&["resume", &label(&run), "--plain", "--steps", "2"]);
+    assert!(warnings(&run).contains("step-99.safetensors"));
+    std::fs::remove_file(run.path().join("manifest.json")).expect("there");
+    fifo(&run.path().join("manifest.json"));
+    assert!(
+        place
+            .succeed(&["runs"])
+            .contains("manifest.json was damaged")
+    );
+    let error = place.fail(2, &["quantize", "/dev/zero"]);
+    assert!(error.contains("more than 268435456 bytes"), "{error}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_has_nothing_to_save_ends_at_once() {
+    // Reading data that takes long; and a watcher whose reader does not read.
+    let place = Place::new("");
+    let loading = place
+        .command(&[
+            "train",
+            "e.toml",
+            "--plain",
+            "--set",
+            "data.samples=1000000",
+        ])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("started");
+    std::thread::sleep(Duration::from_millis(1500));
+    let told = Instant::now();
+    signal(&loading, "TERM");
+    assert_eq!(ends(loading, Duration::from_secs(30)), Some(130));
+    assert!(
+        told.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        told.elapsed()
+    );
+    let (_, manifest) = list_runs(&place.folder.path().join("runs")).remove(0);
+    assert_eq!(manifest.status, Status::Stopped);
+    let place = Place::new("");
+    let run = place.trained(300);
+    let mut watcher = place
+        .command(&["watch", &label(&run), "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let pipe = watcher.stdout.take();
+    std::thread::sleep(Duration::from_millis(1500));
+    signal(&watcher, "TERM");
+    assert_eq!(ends(watcher, Duration::from_secs(10)), Some(130));
+    drop(pipe);
+}
+
+#[test]
+fn a_log_that_is_cut_under_the_run_goes_on_and_says_so() {
+    let place = Place::new("");
+    let child = place.training(30);
+    let run = place.recorded();
+    std::thread::sleep(Duration::from_millis(700));
+    std::fs::File::options()
+        .write(true)
+        .truncate(true)
+        .open(run.log())
+        .expect("cut");
+    std::thread::sleep(Duration::from_millis(1500));
+    signal(&child, "TERM");
+    assert_eq!(ends(child, Duration::from_secs(30)), Some(130));
+    assert!(
+        warnings(&run).contains("was cut under the run"),
+        "{}",
+        warnings(&run)
+    );
+    assert!(!losses(&run).is_empty());
+    std::fs::write(run.log(), b"").expect("emptied");
+    place.succeed(&["resume", &label(&run), "--plain", "--steps", "2"]);
+    assert!(warnings(&run).contains("what the run recorded before is gone"));
 }

@@ -157,7 +157,9 @@ fn session(
         folder: folder.clone(),
         origin: Origin::New,
         source: None,
+        set: Vec::new(),
         max_steps: max_steps.into(),
+        paused: false,
     };
     let commands = Arc::new(OnceLock::<Sender<Command>>::new());
     let (sender, receiver) = std::sync::mpsc::channel();
@@ -193,7 +195,8 @@ fn the_log_holds_what_was_said() {
         Status::Stopped
     );
     assert!(folder.newest_checkpoint().is_some());
-    let json = events[2].to_json(match &events[0] {
+    let first = events.iter().find(|e| matches!(e, Event::Step(_)));
+    let json = first.expect("a step").to_json(match &events[0] {
         Event::Started { layers, .. } => layers,
         other => panic!("{other:?} came first"),
     });

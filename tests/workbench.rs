@@ -497,6 +497,77 @@ fn a_terminal_that_does_not_read_does_not_keep_the_workbench_from_ending() {
     assert!(run.newest_checkpoint().is_some());
 }
 
+/// Edits of the file that a run came from reach it after a resume, over what was set when it began.
+#[test]
+fn a_resumed_run_takes_edits_of_the_file_it_came_from() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = write(folder.path(), "e.toml", SMALL);
+    let arguments = [
+        "train",
+        "e.toml",
+        "--plain",
+        "--steps",
+        "20",
+        "--set",
+        "train.epochs=300",
+        "--set",
+        "log.checkpoint_every=5",
+    ];
+    let output = std::process::Command::new(program())
+        .args(arguments)
+        .current_dir(folder.path())
+        .output();
+    assert!(output.expect("started").status.success());
+    let root = folder.path().join("runs");
+    let run = bitscope::run::list_runs(&root)[0].0.clone();
+    let mut terminal = Terminal::start(
+        folder.path(),
+        &["resume", &run.label(), "--set", "optimizer.momentum=0.5"],
+        &[],
+    );
+    terminal.see("samples/s");
+    let applied = || -> Vec<String> {
+        let (events, _) = bitscope::run::read_log(&run.log()).expect("readable");
+        let all = events.into_iter().filter_map(|e| match e {
+            bitscope::run::Event::Applied { changes, .. } => Some(changes),
+            _ => None,
+        });
+        all.flatten().collect()
+    };
+    terminal.press(":set optimizer.lr 0.0123\r");
+    terminal.until("the change", |_| {
+        applied().iter().any(|c| c.contains("0.0123"))
+    });
+    let text = std::fs::read_to_string(&file).expect("read");
+    assert!(text.contains("lr = 0.0123"), "{text}");
+    // An edit by hand, and nothing that nobody asked for.
+    std::fs::write(&file, text.replace("0.0123", "0.0321")).expect("written");
+    terminal.until("the edit", |_| {
+        applied().iter().any(|c| c.contains("0.0321"))
+    });
+    let all = applied();
+    assert_eq!(all.len(), 3, "{all:?}");
+    assert!(all[0].starts_with("optimizer.momentum"), "{all:?}");
+    terminal.press("q");
+    terminal.see("quit?");
+    terminal.press("y");
+    assert_eq!(terminal.end(), 0);
+
+    // A file that changed while the run rested: said, and taken where it is asked for.
+    let manifest = || bitscope::run::list_runs(&root)[0].1.clone();
+    assert_eq!(manifest().set.len(), 3, "{:?}", manifest().set);
+    std::fs::write(&file, text.replace("0.0123", "0.0456")).expect("written");
+    let mut terminal = Terminal::start(folder.path(), &["resume", &run.label()], &[]);
+    terminal.see("has changed since");
+    terminal.press("a");
+    terminal.until("the change", |_| {
+        applied().iter().any(|c| c.contains("0.0456"))
+    });
+    assert_eq!(applied().len(), 4);
+    terminal.press("qy");
+    assert_eq!(terminal.end(), 0);
+}
+
 /// Whoever watches a run sees it go on when the workbench that trains it detaches.
 #[test]
 fn a_watcher_sees_a_run_go_on_in_another_process() {

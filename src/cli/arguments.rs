@@ -38,6 +38,9 @@ pub(crate) struct Run {
     /// Where runs are recorded
     #[arg(long, value_name = "DIR", default_value = "runs")]
     pub runs: PathBuf,
+    /// Wait for a command before the first step
+    #[arg(skip)]
+    pub paused: bool,
     /// Record in this folder, which is there and empty: for a run that is detached
     #[arg(long, value_name = "DIR", hide = true)]
     pub into: Option<PathBuf>,
@@ -112,6 +115,9 @@ pub(super) enum Command {
         /// Stop after this many more steps
         #[arg(long, value_name = "N")]
         steps: Option<u64>,
+        /// Wait for a command before the first step
+        #[arg(long)]
+        paused: bool,
         /// Where runs are recorded
         #[arg(long, value_name = "DIR", default_value = "runs")]
         runs: PathBuf,

@@ -3,7 +3,7 @@
 mod arguments;
 mod error;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,7 +19,9 @@ use crate::experiment::{self, Diagnostic, Diagnostics, Loaded, Overrides};
 use crate::graph::{Architecture, GraphError};
 use crate::predict::{self, Source};
 use crate::run::{LockError, Parent, RunFolder, RunLock, list_runs};
-use crate::training::{Origin, Outline, Setup, TrainError, out_of_reach, preflight, resumable};
+use crate::training::{
+    Checkpoint, Origin, Outline, Setup, TrainError, out_of_reach, preflight, resumable,
+};
 use crate::{device, headless, recorded};
 
 /// Name and text of the embedded default experiment.
@@ -60,7 +62,9 @@ impl Run {
             folder,
             origin,
             source: source.map(|p| std::path::absolute(p).unwrap_or(p.clone())),
+            set: experiment::absolute(&self.set),
             max_steps: self.steps,
+            paused: self.paused,
         })
     }
 
@@ -208,15 +212,16 @@ fn run(command: Command) -> Result<u8, CliError> {
             output,
             set,
             steps,
+            paused,
             runs,
             screen,
         } => {
             let folder = find_run(&run, &runs)?;
-            resume(
-                &folder,
-                output,
-                &of_recorded(&folder, set, steps, runs, screen),
-            )
+            let run = Run {
+                paused,
+                ..of_recorded(&folder, set, steps, runs, screen)
+            };
+            resume(&folder, output, &run)
         }
         Command::Fork {
             run,
@@ -393,6 +398,7 @@ fn of_recorded(
         experiment: Some(folder.experiment()),
         set,
         steps,
+        paused: false,
         runs,
         into: None,
         screen,
@@ -406,7 +412,11 @@ fn resume(folder: &RunFolder, output: Output, run: &Run) -> Result<u8, CliError>
             LockError::Held { folder, holder }.to_string(),
         ));
     }
-    if folder.newest_checkpoint().is_none() {
+    if folder
+        .newest_checkpoint()
+        .or(folder.best_checkpoint())
+        .is_none()
+    {
         return Err(CliError::Usage(
             TrainError::no_checkpoint(folder).to_string(),
         ));
@@ -419,7 +429,7 @@ fn resume(folder: &RunFolder, output: Output, run: &Run) -> Result<u8, CliError>
 /// The experiment of a run: its file, or what the log says where that is gone or damaged.
 fn load_recorded(folder: &RunFolder, set: &Overrides) -> Result<Loaded, CliError> {
     let file = folder.experiment();
-    let whole = std::fs::read_to_string(&file).is_ok_and(|text| !text.trim().is_empty())
+    let whole = crate::files::read_text(&file).is_ok_and(|text| !text.trim().is_empty())
         && experiment::load(&file, &Vec::new()).is_ok();
     if whole {
         return load_any(Some(&file), set);
@@ -433,9 +443,19 @@ fn load_recorded(folder: &RunFolder, set: &Overrides) -> Result<Loaded, CliError
 }
 
 fn fork(folder: &RunFolder, step: Option<u64>, output: Output, run: &Run) -> Result<u8, CliError> {
-    let (at, checkpoint) = checkpoint_at(folder, step).ok_or_else(|| {
+    let (found, damaged) = checkpoint_at(folder, step);
+    for problem in &damaged {
+        // Standard error may be closed; the fork does not depend on it.
+        let _ = writeln!(
+            std::io::stderr(),
+            "warning: {}",
+            recorded::printable(problem)
+        );
+    }
+    let (at, checkpoint) = found.ok_or_else(|| {
         let path = folder.path().display();
         CliError::Usage(match step {
+            _ if !damaged.is_empty() => TrainError::AllDamaged(damaged).to_string(),
             Some(step) => format!("{path}: no checkpoint at or before step {step}"),
             None => TrainError::no_checkpoint(folder).to_string(),
         })
@@ -455,11 +475,23 @@ fn fork(folder: &RunFolder, step: Option<u64>, output: Output, run: &Run) -> Res
     begin(loaded, output, &run, begin_at)
 }
 
-/// The newest checkpoint at or before a step; the newest of all without one.
-pub(crate) fn checkpoint_at(folder: &RunFolder, step: Option<u64>) -> Option<(u64, PathBuf)> {
-    let all = folder.checkpoints_by_step();
-    all.into_iter()
-        .rfind(|(at, _)| step.is_none_or(|step| *at <= step))
+/// The newest sound checkpoint at or before a step, of all without one; and what is wrong with those that
+/// were passed over, a sentence each.
+pub(crate) fn checkpoint_at(
+    folder: &RunFolder,
+    step: Option<u64>,
+) -> (Option<(u64, PathBuf)>, Vec<String>) {
+    let mut damaged = Vec::new();
+    for (at, path) in folder.checkpoints_by_step().into_iter().rev() {
+        if step.is_some_and(|step| at > step) {
+            continue;
+        }
+        match Checkpoint::open(&path) {
+            Ok(_) => return (Some((at, path)), damaged),
+            Err(error) => damaged.push(format!("{error}; the checkpoint before it serves")),
+        }
+    }
+    (None, damaged)
 }
 
 fn watch(folder: &RunFolder, output: Output, runs: &Path, screen: Screen) -> Result<u8, CliError> {
@@ -471,6 +503,7 @@ fn watch(folder: &RunFolder, output: Output, runs: &Path, screen: Screen) -> Res
         experiment: None,
         set: Vec::new(),
         steps: None,
+        paused: false,
         runs: runs.to_owned(),
         into: None,
         screen,
@@ -509,8 +542,7 @@ fn model_file(path: &Path, set: &Overrides) -> Result<Architecture, CliError> {
         std::path::absolute(path)?.display()
     )];
     for setting in set {
-        let key = setting.split('=').next().unwrap_or_default().trim();
-        if !["model.input", "model.output"].contains(&key) {
+        if !["model.input", "model.output"].contains(&experiment::key_of(setting)) {
             return Err(CliError::Usage(format!(
                 "--set {setting}: of a network's file only `model.input` and `model.output` can be set"
             )));

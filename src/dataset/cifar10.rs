@@ -9,7 +9,7 @@ use super::{DataError, Dataset};
 const SIZE: usize = 32;
 const RECORD: usize = 1 + 3 * SIZE * SIZE;
 const RECORDS: usize = 10_000;
-const TRAIN_FILES: [&str; 5] = [
+pub(super) const TRAIN_FILES: [&str; 5] = [
     "data_batch_1.bin",
     "data_batch_2.bin",
     "data_batch_3.bin",
@@ -56,7 +56,7 @@ fn empty() -> Dataset {
 }
 
 fn read_file(path: &Path, into: &mut Dataset) -> Result<(), DataError> {
-    let bytes = fs::read(path).map_err(DataError::io(path))?;
+    let bytes = crate::files::read(path).map_err(DataError::io(path))?;
     if bytes.len() != RECORD * RECORDS {
         return Err(DataError::content(
             path,

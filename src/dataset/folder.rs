@@ -4,14 +4,17 @@
 //! and counted; a picture that cannot be decoded in full is an error, or skipped where the experiment
 //! says so.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rand_pcg::Pcg64Mcg;
 use rayon::prelude::*;
 
+use super::cached::Cached;
 use super::picture::{Decoded, decode, extent, frame};
-use super::samples::{Sample, Samples};
+use super::samples::{Pixels, Sample, Samples};
 use super::stored::Stored;
 use super::{DataError, Dataset, Normalisation};
 use crate::experiment::{Cache, Experiment, Framing, OnTrouble};
@@ -53,7 +56,7 @@ impl Wishes {
             cache: experiment.cache,
             framing: experiment.framing.clone(),
             crops: experiment.random_resized,
-            normalisation: Normalisation::new(experiment.normalise),
+            normalisation: Normalisation::new(&experiment.normalise),
         }
     }
 
@@ -65,7 +68,7 @@ impl Wishes {
     fn streams(&self, pictures: usize) -> bool {
         match self.cache {
             Cache::Memory => false,
-            Cache::None => true,
+            Cache::None | Cache::File => true,
             Cache::Auto => self.crops || pictures * 3 * self.side() * self.side() > HELD,
         }
     }
@@ -84,6 +87,8 @@ pub struct Report {
     pub unreadable: Vec<String>,
     /// What a reader should know, a sentence each.
     pub notes: Vec<String>,
+    /// How the parts are held, where not in memory.
+    pub holding: Vec<String>,
 }
 
 /// A class: its name, and its folder under it.
@@ -128,9 +133,29 @@ fn class_folders(part: &Path) -> Result<(Vec<Class>, usize), DataError> {
     Ok((classes, skipped))
 }
 
+/// Whether it is a tar file, or holds one.
+fn has_tars(path: &Path) -> bool {
+    let is_tar = |path: &Path| path.extension().is_some_and(|e| e == "tar");
+    is_tar(path) || entries(path).is_ok_and(|all| all.iter().any(|p| is_tar(p)))
+}
+
 /// Names of the classes: the folders under `train`.
 pub(super) fn classes(root: &Path) -> Result<Vec<String>, DataError> {
     let train = root.join("train");
+    if root.is_file() || !train.is_dir() {
+        let hint = if has_tars(root) {
+            "; hint: `data.source = \"tar\"`"
+        } else {
+            ""
+        };
+        let expected = format!("a folder with train/CLASS/PICTURE{hint}");
+        let found = if root.is_file() {
+            "a file"
+        } else {
+            "no folder train in it"
+        };
+        return Err(DataError::folder(root, found, expected));
+    }
     let (classes, _) = class_folders(&train)?;
     if classes.len() < 2 || classes.len() > 65_536 {
         return Err(DataError::folder(
@@ -168,11 +193,15 @@ pub(super) fn read(
     let names = reading.report.classes.clone();
     let train = reading.part(&part, train, true)?;
     if train.is_empty() {
-        return Err(DataError::folder(
-            &part,
-            format!("{} class folders without a picture", names.len()),
-            "pictures: PNG, JPEG, WebP, BMP or GIF",
-        ));
+        let found = match reading.report.unreadable.as_slice() {
+            [] => format!("{} class folders without a picture", names.len()),
+            [first, ..] => format!(
+                "none of {} pictures can be decoded, the first: {first}",
+                reading.report.unreadable.len()
+            ),
+        };
+        let expected = "pictures: PNG, JPEG, WebP, BMP or GIF";
+        return Err(DataError::folder(&part, found, expected));
     }
     let test = match test {
         Some((listed, part)) => {
@@ -191,26 +220,27 @@ pub(super) fn read(
     Ok((train, test, reading.finish(sizes)))
 }
 
-/// Every picture decoded: unreadable ones are listed, not an error.
-pub(super) fn check(root: &Path, wishes: Wishes) -> Result<Report, DataError> {
-    let wishes = Wishes {
+/// What a check wants: every picture decoded, unreadable ones listed and no error.
+pub(super) fn wishes_of_check(wishes: Wishes) -> Wishes {
+    Wishes {
         unreadable: OnTrouble::Skip,
-        // Each picture is brought to the least size, so that memory is no question.
         cache: Cache::Memory,
         ..wishes
-    };
+    }
+}
+
+/// Every picture decoded: unreadable ones are listed, not an error.
+pub(super) fn check(root: &Path, wishes: Wishes) -> Result<Report, DataError> {
+    let wishes = wishes_of_check(wishes);
     let mut reading = Reading::new(classes(root)?, &wishes);
-    reading.keeps = false;
     let mut parts = vec![root.join("train")];
     parts.extend(test_part(root));
-    let mut pictures = [0; 2];
-    for (i, (part, pictures)) in parts.into_iter().zip(&mut pictures).enumerate() {
+    let mut listed = Vec::new();
+    for part in parts {
         let files = reading.list(&part)?;
-        let before = reading.extents.len();
-        reading.part(&part, files, i == 0)?;
-        *pictures = reading.extents.len() - before;
+        listed.push((part, files));
     }
-    Ok(reading.finish(pictures))
+    reading.check(listed)
 }
 
 /// A folder as it is read.
@@ -242,9 +272,27 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// Decodes every picture of the parts, the training part first, and keeps none of them: each is
+    /// brought to the least size, so that memory is no question.
+    pub fn check(mut self, parts: Vec<(PathBuf, Vec<Labelled>)>) -> Result<Report, DataError> {
+        self.keeps = false;
+        let mut pictures = [0; 2];
+        for (i, ((part, files), pictures)) in parts.into_iter().zip(&mut pictures).enumerate() {
+            let before = self.extents.len();
+            self.part(&part, files, i == 0)?;
+            *pictures = self.extents.len() - before;
+        }
+        Ok(self.finish(pictures))
+    }
+
     /// So many files were passed over.
     pub fn skip(&mut self, count: usize) {
         self.report.skipped += count;
+    }
+
+    /// What is to be said besides.
+    pub fn note(&mut self, notes: Vec<String>) {
+        self.report.notes.extend(notes);
     }
 
     /// What was found: so many pictures of the training and the test part.
@@ -271,8 +319,13 @@ impl<'a> Reading<'a> {
             ));
         }
         if !self.report.unreadable.is_empty() {
+            let what = if self.keeps {
+                "were left out"
+            } else {
+                "are listed here"
+            };
             self.report.notes.push(format!(
-                "{} pictures that cannot be decoded were left out",
+                "{} pictures that cannot be decoded {what}",
                 self.report.unreadable.len()
             ));
         }
@@ -362,20 +415,49 @@ impl<'a> Reading<'a> {
         let looked_at = files.iter().step_by(step);
         self.extents
             .extend(looked_at.filter_map(|(stored, _)| extent(stored)));
-        self.report.notes.push(format!(
-            "{}: {} pictures are decoded as they are needed",
-            part.display(),
-            files.len()
-        ));
+        let crops = is_training && self.wishes.crops;
+        let cached = match self.wishes.cache {
+            // Parts are taken at random of pictures as they are stored.
+            Cache::File if !crops => self.cached(part, is_training),
+            _ => None,
+        };
+        self.report.holding.push(match &cached {
+            None => format!("{} pictures are decoded as they are needed", files.len()),
+            Some(cached) => format!(
+                "{} pictures are decoded once and kept in {}, which grows to {:.1} MB",
+                files.len(),
+                cached.path().display(),
+                cached.length(files.len()) as f64 / 1e6
+            ),
+        });
         Ok(Box::new(Stream {
             files,
             classes,
             side: self.wishes.side(),
             framing: self.wishes.framing.clone(),
-            crops: is_training && self.wishes.crops,
-            skips: self.wishes.unreadable == OnTrouble::Skip,
+            crops,
+            cached,
+            left_out: (self.wishes.unreadable == OnTrouble::Skip).then(Mutex::default),
             normalisation: self.wishes.normalisation.clone(),
         }))
+    }
+
+    /// The file beside a part of the data that its decoded pictures are kept in.
+    fn cached(&mut self, part: &Path, is_training: bool) -> Option<Cached> {
+        let side = self.wishes.side();
+        let framed = self.wishes.framing.resize;
+        let framed = framed.map_or(String::new(), |resize| format!("-of-{resize}"));
+        let which = if is_training { "train" } else { "test" };
+        let name = format!(".bitscope-{which}-{side}{framed}");
+        let opened = Cached::open(part.with_file_name(name), 3 * side * side);
+        opened
+            .map_err(|error| {
+                self.report.notes.push(format!(
+                    "decoded pictures cannot be kept beside {}: {error}",
+                    part.display()
+                ));
+            })
+            .ok()
     }
 
     fn note_empty_classes(&mut self, labels: impl Iterator<Item = u16>) {
@@ -483,9 +565,36 @@ struct Stream {
     side: usize,
     framing: Framing,
     crops: bool,
-    /// Whether pictures that cannot be decoded are left out.
-    skips: bool,
+    /// Where decoded pictures are kept.
+    cached: Option<Cached>,
+    /// Which pictures cannot be decoded, where such are left out.
+    left_out: Option<Mutex<BTreeSet<usize>>>,
     normalisation: Normalisation,
+}
+
+impl Stream {
+    /// A picture's planes, or why there are none.
+    fn planes(&self, index: usize, random: Option<&mut Pcg64Mcg>) -> Result<Vec<u8>, String> {
+        let (stored, _) = &self.files[index];
+        let kept = match (&self.cached, &random) {
+            (Some(cached), None) => stored.identity().ok().map(|of| (cached, of)),
+            _ => None,
+        };
+        if let Some((cached, of)) = kept
+            && let Some(planes) = cached.get(index, of)
+        {
+            return Ok(planes);
+        }
+        let planes = match decode(stored) {
+            Decoded::Picture(picture) => frame(&picture, self.side, &self.framing, random),
+            Decoded::Other => Err("it holds no picture".into()),
+            Decoded::Unreadable(reason) => Err(reason),
+        }?;
+        if let Some((cached, of)) = kept {
+            cached.put(index, of, &planes);
+        }
+        Ok(planes)
+    }
 }
 
 impl Samples for Stream {
@@ -505,6 +614,13 @@ impl Samples for Stream {
         &self.normalisation
     }
 
+    fn left_out(&self) -> usize {
+        let left_out = self.left_out.as_ref();
+        left_out.map_or(0, |all| {
+            all.lock().unwrap_or_else(PoisonError::into_inner).len()
+        })
+    }
+
     fn crops_itself(&self) -> bool {
         self.crops
     }
@@ -515,15 +631,14 @@ impl Samples for Stream {
         random: Option<&mut Pcg64Mcg>,
     ) -> Result<Option<Sample<'_>>, DataError> {
         let (stored, label) = &self.files[index];
-        let framed = match decode(stored) {
-            Decoded::Picture(picture) => frame(&picture, self.side, &self.framing, random),
-            Decoded::Other => Err("it holds no picture".into()),
-            Decoded::Unreadable(reason) => Err(reason),
-        };
-        match framed {
-            Ok(planes) => Ok(Some((planes.into(), *label))),
-            Err(_) if self.skips => Ok(None),
-            Err(reason) => Err(DataError::folder(
+        match (self.planes(index, random), &self.left_out) {
+            (Ok(planes), _) => Ok(Some((Pixels::Bytes(planes.into()), *label))),
+            (Err(_), Some(left_out)) => {
+                let mut left_out = left_out.lock().unwrap_or_else(PoisonError::into_inner);
+                left_out.insert(index);
+                Ok(None)
+            }
+            (Err(reason), None) => Err(DataError::folder(
                 Path::new(&stored.to_string()),
                 reason,
                 "a picture that is whole; `data.unreadable = \"skip\"` leaves others out",

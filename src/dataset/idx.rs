@@ -110,7 +110,7 @@ fn find(folder: &Path, stem: &str, kind: &str) -> Result<PathBuf, DataError> {
 }
 
 fn read_file(path: PathBuf) -> Result<Numbers, DataError> {
-    let file = std::fs::File::open(&path).map_err(DataError::io(&path))?;
+    let file = crate::files::open(&path).map_err(DataError::io(&path))?;
     let mut bytes = Vec::new();
     let packed = path.extension().is_some_and(|e| e == "gz");
     let read = if packed {

@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
-use super::{DataError, Samples, Splits};
+use super::{DataError, Pixels, Samples, Splits};
 use crate::experiment::{Augment, Experiment};
 
 /// Normalised pictures `[n, c, h, w]` with labels.
@@ -281,34 +281,54 @@ struct Change {
 }
 
 /// Appends one picture, changed. Padding is zero in bytes, as a padded picture file would be.
-fn append(data: &dyn Samples, picture: &[u8], change: Change, out: &mut Vec<f32>) {
+fn append(data: &dyn Samples, picture: &Pixels<'_>, change: Change, out: &mut Vec<f32>) {
     let [_, rows, columns] = data.shape();
-    let planes = picture.chunks_exact(rows * columns).enumerate();
-    for (channel, plane) in planes {
-        let table = data.normalisation().channel(channel);
-        if change == Change::default() {
-            out.extend(plane.iter().map(|v| table[usize::from(*v)]));
-            continue;
-        }
-        let [down, across] = change.shift;
-        for row in 0..rows as isize {
-            let source = row + down;
-            for column in 0..columns as isize {
-                let column = if change.flip {
-                    columns as isize - 1 - column
-                } else {
-                    column
-                };
-                let at = [source, column + across];
-                let inside =
-                    (0..rows as isize).contains(&at[0]) && (0..columns as isize).contains(&at[1]);
-                let byte = if inside {
-                    plane[at[0] as usize * columns + at[1] as usize]
-                } else {
-                    0
-                };
-                out.push(table[usize::from(byte)]);
+    match picture {
+        Pixels::Bytes(bytes) => {
+            let planes = bytes.chunks_exact(rows * columns).enumerate();
+            for (channel, plane) in planes {
+                let table = data.normalisation().channel(channel);
+                let number = |byte: u8| table[usize::from(byte)];
+                append_plane(plane, [rows, columns], change, number, out);
             }
+        }
+        Pixels::Values(values) => {
+            for plane in values.chunks_exact(rows * columns) {
+                append_plane(plane, [rows, columns], change, |v| v, out);
+            }
+        }
+    }
+}
+
+/// One channel of it. Padding is what zero becomes.
+fn append_plane<T: Copy + Default>(
+    plane: &[T],
+    [rows, columns]: [usize; 2],
+    change: Change,
+    number: impl Fn(T) -> f32,
+    out: &mut Vec<f32>,
+) {
+    if change == Change::default() {
+        out.extend(plane.iter().map(|v| number(*v)));
+        return;
+    }
+    let [down, across] = change.shift;
+    for row in 0..rows as isize {
+        let source = row + down;
+        for column in 0..columns as isize {
+            let column = if change.flip {
+                columns as isize - 1 - column
+            } else {
+                column
+            };
+            let at = [source, column + across];
+            let inside =
+                (0..rows as isize).contains(&at[0]) && (0..columns as isize).contains(&at[1]);
+            out.push(number(if inside {
+                plane[at[0] as usize * columns + at[1] as usize]
+            } else {
+                T::default()
+            }));
         }
     }
 }

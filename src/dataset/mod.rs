@@ -6,6 +6,7 @@
 //! - [`Loader`]: prepares the next batches while the device works.
 //! - [`cifar10::download`], [`idx::download`]: fetch and verify CIFAR-10 and Fashion-MNIST.
 
+mod cached;
 pub mod cifar10;
 mod fetch;
 mod folder;
@@ -31,11 +32,12 @@ pub use fetch::Archive;
 pub use folder::Report as FolderReport;
 pub use normalisation::Normalisation;
 use samples::Selection;
-pub use samples::{Sample, Samples};
+pub use samples::{Pixels, Sample, Samples};
 
-use crate::experiment::{DataSource, Experiment};
+use crate::experiment::{DataSource, Experiment, Normalise};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
+use tensors::Tensors;
 
 /// Pictures `[n, c, h, w]` of bytes with one label each.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,9 +68,13 @@ impl Dataset {
             normalisation: samples.normalisation().clone(),
         };
         for index in 0..samples.len() {
-            if let Some((picture, label)) = samples.sample(index, None)? {
-                all.images.extend_from_slice(&picture);
-                all.labels.push(label);
+            match samples.sample(index, None)? {
+                Some((Pixels::Bytes(picture), label)) => {
+                    all.images.extend_from_slice(&picture);
+                    all.labels.push(label);
+                }
+                Some((Pixels::Values(_), _)) => return Err(DataError::NoBytes),
+                None => {}
             }
         }
         Ok(all)
@@ -112,6 +118,33 @@ pub struct Splits {
     pub prescribed_batch: Option<usize>,
     /// What a reader should know of the data, a sentence each.
     pub notes: Vec<String>,
+    /// How the parts are held, where not in memory.
+    pub holding: Vec<String>,
+}
+
+impl Splits {
+    /// What there is, in a line.
+    pub fn described(&self) -> String {
+        let parts = [
+            (Some(&self.train), "training"),
+            (self.validation.as_ref(), "validation"),
+            (self.test.as_ref(), "test"),
+        ];
+        let parts = parts.into_iter().filter_map(|(part, name)| {
+            let part = part?;
+            Some(format!("{} {name}", part.len()))
+        });
+        let [c, h, w] = self.train.shape();
+        let mut text = format!(
+            "data: {} pictures of {c}x{h}x{w}, {} classes",
+            parts.collect::<Vec<_>>().join(", "),
+            self.train.classes()
+        );
+        for holding in &self.holding {
+            text += &format!("; {holding}");
+        }
+        text
+    }
 }
 
 /// What can be wrong with data.
@@ -150,6 +183,19 @@ pub enum DataError {
     /// Nothing is where the data should be.
     #[error("{0} does not exist; hint: data that moved is found with `--set data.path=PATH`")]
     Missing(PathBuf),
+    /// Means and deviations of other channels than the pictures have.
+    #[error(
+        "`data.mean` has {given} numbers; expected 1, or {channels}, as many as the pictures have channels"
+    )]
+    Channels {
+        /// Numbers.
+        given: usize,
+        /// Channels.
+        channels: usize,
+    },
+    /// Pictures of numbers, where bytes are needed.
+    #[error("the pictures are numbers; expected bytes")]
+    NoBytes,
     /// All are left out.
     #[error("none of the {0} training pictures can be decoded; expected at least one")]
     NoPicture(usize),
@@ -218,21 +264,16 @@ pub fn shape(experiment: &Experiment) -> (DataShape, Option<DataError>) {
             picture: [3, 32, 32],
             classes: 10,
         }),
-        DataSource::Cifar10(folder) => std::fs::metadata(folder)
-            .map_err(DataError::io(folder))
-            .map(|_| DataShape {
-                picture: [3, 32, 32],
-                classes: 10,
-            }),
+        DataSource::Cifar10(_) => Ok(DataShape {
+            picture: [3, 32, 32],
+            classes: 10,
+        }),
         DataSource::Idx(folder) => idx::read(folder).map(|(train, _)| DataShape {
             picture: train.shape,
             classes: train.classes,
         }),
         DataSource::Tensors(file) => {
-            tensors::read(file, declared.classes).map(|(data, ..)| DataShape {
-                picture: data.shape,
-                classes: data.classes,
-            })
+            tensors::read(file, declared.classes).map(|(data, ..)| data.shape())
         }
         DataSource::Folder(folder) => folder::classes(folder).map(|names| DataShape {
             picture: [3, size, size],
@@ -266,15 +307,13 @@ fn present(source: &DataSource) -> Result<(), DataError> {
     let path = match source {
         // Shards may be a pattern; their reader says what it finds.
         DataSource::Glyphs { .. } | DataSource::Shards(_) => return Ok(()),
-        DataSource::Cifar10(path)
-        | DataSource::Idx(path)
-        | DataSource::Tensors(path)
-        | DataSource::Folder(path) => path,
+        DataSource::Cifar10(folder) => folder.join(cifar10::TRAIN_FILES[0]),
+        DataSource::Idx(path) | DataSource::Tensors(path) | DataSource::Folder(path) => {
+            path.clone()
+        }
     };
     match path.metadata() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(DataError::Missing(path.clone()))
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(DataError::Missing(path)),
         _ => Ok(()),
     }
 }
@@ -285,9 +324,9 @@ fn present(source: &DataSource) -> Result<(), DataError> {
 /// Where a file is missing or holds something unexpected: which, where and what was expected.
 pub fn open(experiment: &Experiment) -> Result<Splits, DataError> {
     present(&experiment.data)?;
-    let mut notes = Vec::new();
+    let (mut notes, mut holding) = (Vec::new(), Vec::new());
     let held = |mut data: Dataset| -> Box<dyn Samples> {
-        data.normalisation = Normalisation::new(experiment.normalise);
+        data.normalisation = Normalisation::new(&experiment.normalise);
         Box::new(data)
     };
     let (train, test) = match &experiment.data {
@@ -315,28 +354,41 @@ pub fn open(experiment: &Experiment) -> Result<Splits, DataError> {
         DataSource::Tensors(file) => {
             let (data, prescribed_batch, found) = tensors::read(file, experiment.shape.classes)?;
             notes = found;
+            let data: Box<dyn Samples> = match data {
+                Tensors::Bytes(data) => held(data),
+                Tensors::Values(data) => Box::new(data),
+            };
             if prescribed_batch.is_some() {
                 return Ok(Splits {
-                    train: held(data).into(),
+                    train: data.into(),
                     validation: None,
                     test: None,
                     prescribed_batch,
                     notes,
+                    holding: Vec::new(),
                 });
             }
-            (held(data), None)
+            (data, None)
         }
         DataSource::Shards(path) => {
             let (train, test, report) = shards::read(path, &folder::Wishes::of(experiment))?;
-            notes = report.notes;
+            (notes, holding) = (report.notes, report.holding);
             (train, test)
         }
         DataSource::Folder(folder) => {
             let (train, test, report) = folder::read(folder, &folder::Wishes::of(experiment))?;
-            notes = report.notes;
+            (notes, holding) = (report.notes, report.holding);
             (train, test)
         }
     };
+    if let Normalise::Channels(channels) = &experiment.normalise
+        && ![1, train.shape()[0]].contains(&channels.len())
+    {
+        return Err(DataError::Channels {
+            given: channels.len(),
+            channels: train.shape()[0],
+        });
+    }
     let (train, validation) = split(train.into(), experiment.validation, experiment.seed);
     Ok(Splits {
         train,
@@ -344,15 +396,23 @@ pub fn open(experiment: &Experiment) -> Result<Splits, DataError> {
         test: test.map(Into::into),
         prescribed_batch: None,
         notes,
+        holding,
     })
 }
 
-/// What a folder of pictures holds, every picture decoded: unreadable ones are listed, not an error.
+/// What a folder of pictures or tar files hold, every picture decoded: unreadable ones are listed, not
+/// an error. `None` of data that is no stored pictures.
 ///
 /// # Errors
-/// Where the folder is not laid out as it should be.
-pub fn check_folder(folder: &Path, experiment: &Experiment) -> Result<FolderReport, DataError> {
-    folder::check(folder, folder::Wishes::of(experiment))
+/// Where the data is not laid out as it should be.
+pub fn check_pictures(experiment: &Experiment) -> Result<Option<FolderReport>, DataError> {
+    present(&experiment.data)?;
+    let wishes = folder::Wishes::of(experiment);
+    match &experiment.data {
+        DataSource::Folder(folder) => folder::check(folder, wishes).map(Some),
+        DataSource::Shards(path) => shards::check(path, wishes).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// Splits a share off for validation, chosen at random but always the same for a seed.

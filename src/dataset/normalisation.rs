@@ -11,16 +11,16 @@ const IMAGENET: [[f32; 2]; 3] = [[0.485, 0.229], [0.456, 0.224], [0.406, 0.225]]
 
 impl Normalisation {
     /// As an experiment says.
-    pub fn new(normalise: Normalise) -> Self {
-        match normalise {
-            Normalise::Symmetric => Self::symmetric(),
-            Normalise::Imagenet => {
-                let table = |[mean, deviation]: [f32; 2]| {
-                    std::array::from_fn(|byte| (byte as f32 / 255.0 - mean) / deviation)
-                };
-                Self(IMAGENET.map(table).to_vec())
-            }
-        }
+    pub fn new(normalise: &Normalise) -> Self {
+        let channels: &[[f32; 2]] = match normalise {
+            Normalise::Symmetric => return Self::symmetric(),
+            Normalise::Imagenet => &IMAGENET,
+            Normalise::Channels(channels) => channels,
+        };
+        let table = |[mean, deviation]: &[f32; 2]| {
+            std::array::from_fn(|byte| (byte as f32 / 255.0 - mean) / deviation)
+        };
+        Self(channels.iter().map(table).collect())
     }
 
     /// `(x / 255 - 0.5) * 2`, every channel.
@@ -54,7 +54,7 @@ mod tests {
             [-2.035_714_4, 0.205_182_2, 2.428_571_5],
             [-1.804_444_4, 0.426_492_4, 2.64],
         ];
-        let normalisation = Normalisation::new(Normalise::Imagenet);
+        let normalisation = Normalisation::new(&Normalise::Imagenet);
         for (channel, expected) in expected.into_iter().enumerate() {
             let table = normalisation.channel(channel);
             let found = [table[0], table[128], table[255]];

@@ -8,8 +8,17 @@ use rand_pcg::Pcg64Mcg;
 
 use super::{DataError, Dataset, Normalisation};
 
-/// A decoded picture, `[c, h, w]` of bytes, and its class.
-pub type Sample<'a> = (Cow<'a, [u8]>, u16);
+/// A decoded picture, `[c, h, w]`, and its class.
+pub type Sample<'a> = (Pixels<'a>, u16);
+
+/// What a picture consists of.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Pixels<'a> {
+    /// Bytes, which [`Normalisation`] makes numbers of.
+    Bytes(Cow<'a, [u8]>),
+    /// Numbers that are taken as they are.
+    Values(Cow<'a, [f32]>),
+}
 
 /// Pictures with labels, in memory or not.
 pub trait Samples: Debug + Send + Sync {
@@ -29,6 +38,11 @@ pub trait Samples: Debug + Send + Sync {
 
     /// What becomes of a byte.
     fn normalisation(&self) -> &Normalisation;
+
+    /// Pictures that were left out so far because they cannot be decoded.
+    fn left_out(&self) -> usize {
+        0
+    }
 
     /// Whether a random crop is taken out of the picture as it was stored, by [`Self::sample`].
     fn crops_itself(&self) -> bool {
@@ -70,7 +84,8 @@ impl Samples for Dataset {
         index: usize,
         _random: Option<&mut Pcg64Mcg>,
     ) -> Result<Option<Sample<'_>>, DataError> {
-        Ok(Some((self.picture(index).into(), self.labels[index])))
+        let picture = Pixels::Bytes(self.picture(index).into());
+        Ok(Some((picture, self.labels[index])))
     }
 }
 
@@ -96,6 +111,10 @@ impl Samples for Selection {
 
     fn normalisation(&self) -> &Normalisation {
         self.all.normalisation()
+    }
+
+    fn left_out(&self) -> usize {
+        self.all.left_out()
     }
 
     fn crops_itself(&self) -> bool {

@@ -5,6 +5,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use super::cached::Identity;
 
 /// Names of pictures' files; one that holds no picture is damaged.
 const ENDINGS: [&str; 7] = ["png", "jpg", "jpeg", "jpe", "webp", "bmp", "gif"];
@@ -27,15 +30,16 @@ pub(super) enum Stored {
     },
 }
 
+/// Whether files of pictures end so.
+pub(super) fn is_picture_ending(ending: &str) -> bool {
+    ENDINGS.contains(&ending.to_lowercase().as_str())
+}
+
 impl Stored {
     /// All of its bytes.
     pub fn read(&self) -> io::Result<Vec<u8>> {
         match self {
-            // Reading a pipe or a device could wait for ever.
-            Self::File(path) if !std::fs::metadata(path)?.is_file() => {
-                Err(io::Error::other("it is no regular file"))
-            }
-            Self::File(path) => std::fs::read(path),
+            Self::File(path) => crate::files::read(path),
             Self::Member {
                 shard, at, length, ..
             } => {
@@ -54,14 +58,35 @@ impl Stored {
         }
     }
 
+    /// What a copy of the decoded picture has to agree with.
+    pub fn identity(&self) -> io::Result<Identity> {
+        let (file, name) = match self {
+            Self::File(path) => (
+                path.as_path(),
+                path.file_name().unwrap_or_default().as_encoded_bytes(),
+            ),
+            Self::Member { shard, name, .. } => (&**shard, name.as_bytes()),
+        };
+        let metadata = file.metadata()?;
+        let since = metadata.modified()?.duration_since(UNIX_EPOCH);
+        Ok(Identity {
+            length: match self {
+                Self::File(_) => metadata.len(),
+                Self::Member { length, .. } => *length,
+            },
+            // (Of a file from before 1970 the length has to do.)
+            changed: since.map_or(0, |since| since.as_nanos() as u64),
+            name: crc32fast::hash(name),
+        })
+    }
+
     /// Whether its name ends as pictures' names do.
     pub fn is_named_like_a_picture(&self) -> bool {
         let name = match self {
             Self::File(path) => path.as_path(),
             Self::Member { name, .. } => Path::new(name),
         };
-        let ending = name.extension().unwrap_or_default().to_string_lossy();
-        ENDINGS.contains(&ending.to_lowercase().as_str())
+        is_picture_ending(&name.extension().unwrap_or_default().to_string_lossy())
     }
 }
 

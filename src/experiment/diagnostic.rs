@@ -69,6 +69,17 @@ impl fmt::Display for Diagnostic {
 #[error("{}", .0.iter().map(Diagnostic::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct Diagnostics(pub Vec<Diagnostic>);
 
+/// Control characters as their symbols: names from files must not steer the terminal.
+pub(crate) fn printable(text: &str) -> String {
+    let plain = |c: char| match c {
+        '\n' | '\t' => c,
+        '\0'..='\x1f' => char::from_u32(0x2400 + c as u32).unwrap_or('\u{fffd}'),
+        '\x7f'..='\u{9f}' => '\u{fffd}',
+        other => other,
+    };
+    text.chars().map(plain).collect()
+}
+
 /// The diagnostics as a compiler would print them, with the line and a mark under the place.
 pub fn render(diagnostics: &Diagnostics, colour: bool) -> String {
     let renderer = if colour {
@@ -77,7 +88,7 @@ pub fn render(diagnostics: &Diagnostics, colour: bool) -> String {
         Renderer::plain()
     };
     let one = |d: &Diagnostic| {
-        let path = d.place.file.display().to_string();
+        let path = printable(&d.place.file.display().to_string());
         // A mark needs at least one byte and must not leave the text.
         let end = d.place.span.end.min(d.place.text.len());
         let start = d.place.span.start.min(end);
@@ -89,9 +100,8 @@ pub fn render(diagnostics: &Diagnostics, colour: bool) -> String {
                     .span(start..end)
                     .label(label.as_str()),
             );
-        renderer.render(&[Level::ERROR
-            .primary_title(d.message.as_str())
-            .element(snippet)])
+        let title = printable(&d.message);
+        renderer.render(&[Level::ERROR.primary_title(title.as_str()).element(snippet)])
     };
     diagnostics
         .0

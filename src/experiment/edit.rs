@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use toml_edit::{DocumentMut, Item};
 
 use super::diagnostic::Diagnostics;
+use super::schema::Key;
 use super::source::{Loaded, Overrides, load_as, read};
 
 /// Why a value was not changed. The file is as it was.
@@ -19,13 +20,23 @@ pub enum EditError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file or the value is not TOML.
+    /// The file is not TOML.
     #[error("{path}: {source}")]
     Toml {
         /// Which file.
         path: PathBuf,
         /// Why.
         source: toml_edit::TomlError,
+    },
+    /// The value is not TOML.
+    #[error("`{value}` is no value of `{key}`; expected {expected}")]
+    Value {
+        /// Which key.
+        key: String,
+        /// What was given.
+        value: String,
+        /// What the key takes.
+        expected: String,
     },
     /// With the change it would not be a valid experiment.
     #[error(transparent)]
@@ -43,7 +54,8 @@ pub fn set_in_text(
     path: &str,
     value: Option<&str>,
 ) -> Result<String, toml_edit::TomlError> {
-    let mut document: DocumentMut = text.parse()?;
+    const MARK: char = '\u{feff}';
+    let mut document: DocumentMut = text.trim_start_matches(MARK).parse()?;
     let new = value.map(str::parse::<toml_edit::Value>).transpose()?;
     let key = path.rsplit('.').next().unwrap_or(path);
     let table: Option<&mut dyn toml_edit::TableLike> = match path.split_once('.') {
@@ -55,16 +67,21 @@ pub fn set_in_text(
     };
     if let Some(table) = table {
         match new {
-            Some(mut new) => {
-                if let Some(Item::Value(old)) = table.get(key) {
+            Some(mut new) => match table.get_mut(key) {
+                // In its place: the comment above it belongs to its key.
+                Some(Item::Value(old)) => {
                     *new.decor_mut() = old.decor().clone();
+                    *old = new;
                 }
-                table.insert(key, Item::Value(new));
-            }
+                _ => drop(table.insert(key, Item::Value(new))),
+            },
             None => drop(table.remove(key)),
         }
     }
-    let new = document.to_string();
+    let mut new = document.to_string();
+    if text.starts_with(MARK) {
+        new.insert(0, MARK);
+    }
     // The parser gives all line ends one form.
     let windows = text.contains("\r\n");
     Ok(if windows && !new.contains("\r\n") {
@@ -91,31 +108,58 @@ pub fn change_file(
     let bytes = read(file).map_err(io)?;
     let mut text = String::from_utf8(bytes).map_err(|e| io(std::io::Error::other(e)))?;
     for (path, value) in changes {
+        if let Some(value) = value
+            && value.parse::<toml_edit::Value>().is_err()
+        {
+            let kind = Key::find(path).map(|key| key.kind.expected());
+            return Err(EditError::Value {
+                key: (*path).to_owned(),
+                value: (*value).to_owned(),
+                expected: kind.unwrap_or("a TOML value".into()),
+            });
+        }
         text = set_in_text(&text, path, *value).map_err(|source| EditError::Toml {
             path: file.to_owned(),
             source,
         })?;
     }
-    let loaded = load_as(file, &text, overrides)?;
+    replace_file(file, &text, overrides)
+}
+
+/// Writes a text to an experiment file, where it is a valid experiment.
+///
+/// # Errors
+/// As [`change_file`].
+pub fn replace_file(file: &Path, text: &str, overrides: &Overrides) -> Result<Loaded, EditError> {
+    let io = |source| EditError::Io {
+        path: file.to_owned(),
+        source,
+    };
+    let loaded = load_as(file, text, overrides)?;
     let target = std::fs::canonicalize(file).map_err(io)?;
     replace(&target, text.as_bytes()).map_err(io)?;
     Ok(loaded)
 }
 
 /// New content for the user's file. By renaming, which leaves the old or the new file whole; where
-/// other names lead to the same file, in its place, with the old content put back should that fail.
+/// other names lead to the same file, or it could not be given its owner, in its place, with the old content put back should that fail.
 fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let metadata = std::fs::metadata(file)?;
+    // A name can be taken over where the file itself may not be written: that was meant by whoever
+    // forbade it.
+    drop(std::fs::File::options().write(true).open(file)?);
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let beside = file.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
     // First beside it in any case: a disk without room shows here, and nothing has happened.
     let written = std::fs::File::create(&beside).and_then(|mut new| {
         new.set_permissions(metadata.permissions())?;
+        let owned = give(&new, &metadata);
         new.write_all(bytes)?;
-        new.sync_all()
+        new.sync_all()?;
+        Ok(owned)
     });
-    let done = written.and_then(|()| {
-        if links(&metadata) < 2 {
+    let done = written.and_then(|owned| {
+        if owned && links(&metadata) < 2 {
             return std::fs::rename(&beside, file);
         }
         let old = std::fs::read(file)?;
@@ -137,6 +181,19 @@ fn write_in_place(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     open.write_all(bytes)?;
     open.set_len(bytes.len() as u64)?;
     open.sync_all()
+}
+
+/// Gives a new file to owner and group of an old one; whether they have it.
+#[cfg(unix)]
+fn give(new: &std::fs::File, old: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    let same = |m: std::fs::Metadata| (m.uid(), m.gid()) == (old.uid(), old.gid());
+    new.metadata().is_ok_and(same) || fchown(new, Some(old.uid()), Some(old.gid())).is_ok()
+}
+
+#[cfg(not(unix))]
+fn give(_: &std::fs::File, _: &std::fs::Metadata) -> bool {
+    true
 }
 
 #[cfg(unix)]
@@ -163,6 +220,12 @@ mod tests {
             new.starts_with(text) && new.contains("[schedule]\nkind = \"cosine\""),
             "{new}"
         );
+        let above = "[optimizer]\n# my note\nlr = 0.1 # small\n";
+        let new = set_in_text(above, "optimizer.lr", Some("0.03")).expect("valid");
+        assert_eq!(new, above.replace("0.1", "0.03"));
+        let marked = format!("\u{feff}{above}");
+        let new = set_in_text(&marked, "optimizer.lr", Some("0.03")).expect("valid");
+        assert_eq!(new, marked.replace("0.1", "0.03"));
         let new = set_in_text(text, "optimizer.lr", None).expect("valid");
         assert_eq!(new, text.replace("lr = 0.1\n", ""));
     }

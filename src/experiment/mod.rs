@@ -19,9 +19,10 @@ mod source;
 mod value;
 mod watch;
 
+pub(crate) use diagnostic::printable;
 pub use diagnostic::{Diagnostic, Diagnostics, render};
 pub use diff::{Change, difference, strongest};
-pub use edit::{EditError, change_file, set_in_text};
+pub use edit::{EditError, change_file, replace_file, set_in_text};
 pub use keys::KEYS;
 pub use resolve::resolve_text;
 pub use schema::{Class, Default, Key, Kind, reference_markdown};
@@ -31,5 +32,6 @@ pub use settings::{
     QuantizerDynamics, QuantizerSteps, ScheduleKind, ScheduleSettings, Start, Thresholds,
 };
 pub use source::{Loaded, Overrides, load, load_as, load_embedded};
+pub(crate) use source::{absolute, key_of, merged};
 pub use value::{Value, Values};
 pub use watch::{Saved, Watcher};

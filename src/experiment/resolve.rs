@@ -73,6 +73,7 @@ impl Resolver<'_> {
         };
         let model = self.model();
         let (cache, framing, random_resized) = self.pictures();
+        let normalise = self.normalise();
         let sites = match self.word("activations.at") {
             "everywhere" => Sites::Everywhere,
             _ => Sites::Nonlinearities,
@@ -111,10 +112,7 @@ impl Resolver<'_> {
             unknown_classes: self.on_trouble("data.unknown_classes"),
             validation: self.number("data.validation"),
             augment: self.augment(),
-            normalise: match self.word("data.normalise") {
-                "imagenet" => Normalise::Imagenet,
-                _ => Normalise::Symmetric,
-            },
+            normalise,
             cache,
             framing,
             random_resized,
@@ -185,11 +183,42 @@ impl Resolver<'_> {
         }
     }
 
+    fn normalise(&mut self) -> Normalise {
+        let numbers = |path: &str| match self.values.get(path) {
+            Some(Value::Numbers(v)) => Some(v.clone()),
+            _ => None,
+        };
+        match (numbers("data.mean"), numbers("data.std")) {
+            (None, None) => match self.word("data.normalise") {
+                "imagenet" => Normalise::Imagenet,
+                _ => Normalise::Symmetric,
+            },
+            (Some(means), Some(deviations)) if means.len() == deviations.len() => {
+                let pairs = means.into_iter().zip(deviations);
+                Normalise::Channels(pairs.map(|(m, s)| [m as f32, s as f32]).collect())
+            }
+            (means, deviations) => {
+                let count = |list: Option<Vec<f64>>| list.map_or(0, |l| l.len());
+                self.error(
+                    "data.mean",
+                    format!(
+                        "{} numbers in `data.mean` and {} in `data.std`",
+                        count(means),
+                        count(deviations)
+                    ),
+                    "as many in both",
+                );
+                Normalise::Symmetric
+            }
+        }
+    }
+
     /// How a folder's pictures are held and framed, and whether training takes random parts of them.
     fn pictures(&mut self) -> (Cache, Framing, bool) {
         let cache = match self.word("data.cache") {
             "memory" => Cache::Memory,
             "none" => Cache::None,
+            "file" => Cache::File,
             _ => Cache::Auto,
         };
         let framing = Framing {

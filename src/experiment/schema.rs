@@ -52,6 +52,8 @@ pub enum Kind {
     Numbers(f64, f64),
     /// A range `[low, high]` within bounds.
     Range(f64, f64),
+    /// A list of numbers within bounds, one for all channels of a picture or one for each.
+    Channels(f64, f64),
     /// A text or a list of them.
     Words,
     /// A list of tables with these fields.
@@ -86,6 +88,10 @@ impl Kind {
                 format!("a list of ascending numbers {}", interval(*low, *high))
             }
             Self::Range(low, high) => format!("[low, high] with both {}", interval(*low, *high)),
+            Self::Channels(low, high) => format!(
+                "a list of numbers {}, one for all channels or one for each",
+                interval(*low, *high)
+            ),
             Self::Words => "a text or a list of texts".into(),
             Self::Tables(_) => "a list of tables".into(),
         }

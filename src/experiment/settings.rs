@@ -139,12 +139,15 @@ pub enum OnTrouble {
 }
 
 /// What becomes of a byte of a picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Normalise {
     /// A number from -1 to 1.
     Symmetric,
     /// Less ImageNet's mean, over its standard deviation, by channel.
     Imagenet,
+    /// Of a value from 0 to 1: less the first number, over the second; the same for all channels where
+    /// there is one pair.
+    Channels(Vec<[f32; 2]>),
 }
 
 /// Whether decoded pictures are held in memory.
@@ -156,6 +159,8 @@ pub enum Cache {
     Memory,
     /// Each is decoded as it is needed.
     None,
+    /// Each is decoded as it is needed for the first time, and kept in a file beside the data.
+    File,
 }
 
 /// Which part of a picture is taken.

@@ -39,6 +39,31 @@ impl Loaded {
     }
 }
 
+/// The key of an override, `key=value`.
+pub(crate) fn key_of(setting: &str) -> &str {
+    setting.split('=').next().unwrap_or_default().trim()
+}
+
+/// Overrides and later ones, which take the place of those of the same key.
+pub(crate) fn merged(before: &Overrides, after: &Overrides) -> Overrides {
+    let stays = |b: &&String| !after.iter().any(|a| key_of(a) == key_of(b));
+    before.iter().filter(stays).chain(after).cloned().collect()
+}
+
+/// The same overrides for another working folder: paths absolute.
+pub(crate) fn absolute(overrides: &Overrides) -> Overrides {
+    let one = |setting: &String| {
+        let is_path = Key::find(key_of(setting)).is_some_and(|key| key.kind == Kind::Path);
+        let (key, value) = setting.split_once('=')?;
+        let path = std::path::absolute(value.trim().trim_matches('"')).ok()?;
+        is_path.then(|| format!("{key}={}", path.display()))
+    };
+    overrides
+        .iter()
+        .map(|setting| one(setting).unwrap_or_else(|| setting.clone()))
+        .collect()
+}
+
 /// A value with the place that set it.
 #[derive(Debug, Clone)]
 pub(super) struct Placed {
@@ -87,17 +112,13 @@ pub fn load_embedded(name: &str, text: &str, overrides: &Overrides) -> Result<Lo
 /// Bytes of an experiment file at most: what is larger is something else.
 const LARGEST: u64 = 1 << 20;
 
-/// Reads an experiment file. A pipe, a device or a folder is refused before it is opened: reading it
-/// could wait, or go on, for ever.
+/// Reads an experiment file.
 pub(super) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    let metadata = std::fs::metadata(path)?;
+    let metadata = crate::files::open(path)?.metadata()?;
     if std::path::absolute(path)?.to_str().is_none() {
         return Err(std::io::Error::other(
             "its path is not UTF-8; a run records its paths as text",
         ));
-    }
-    if !metadata.is_file() {
-        return Err(std::io::Error::other("it is no regular file"));
     }
     if metadata.len() > LARGEST {
         return Err(std::io::Error::other(format!(
@@ -105,7 +126,7 @@ pub(super) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
             metadata.len()
         )));
     }
-    std::fs::read(path)
+    crate::files::read(path)
 }
 
 #[derive(Default)]
@@ -463,15 +484,19 @@ fn convert(kind: Kind, value: &DeValue<'_>, place: &Place) -> Result<Value, Stri
             let path = std::path::absolute(&path).unwrap_or(path);
             Ok(Value::Text(path.to_string_lossy().into_owned()))
         }
-        Kind::Numbers(low, high) | Kind::Range(low, high) => {
+        Kind::Numbers(low, high) | Kind::Range(low, high) | Kind::Channels(low, high) => {
             let list = value.as_array().ok_or_else(|| describe(value))?;
             let numbers: Option<Vec<f64>> = list.iter().map(|v| number(v.get_ref())).collect();
             let numbers = numbers.ok_or("a list of something else")?;
             for v in &numbers {
                 within(*v, low, high).map_err(|v| format!("a list with {v}"))?;
             }
-            if numbers.windows(2).any(|w| w[0] > w[1]) {
+            let any_order = matches!(kind, Kind::Channels(..));
+            if !any_order && numbers.windows(2).any(|w| w[0] > w[1]) {
                 return Err("a list that is not ascending".into());
+            }
+            if any_order && numbers.is_empty() {
+                return Err("an empty list".into());
             }
             if matches!(kind, Kind::Range(..)) && numbers.len() != 2 {
                 return Err(format!("a list of {} numbers", numbers.len()));

@@ -68,7 +68,7 @@ impl Saved {
             path: path.to_owned(),
             reason,
         };
-        let text = std::fs::read_to_string(path).map_err(|e| file(e.to_string()))?;
+        let text = crate::files::read_text(path).map_err(|e| file(e.to_string()))?;
         toml::from_str(&text).map_err(|e| file(e.to_string()))
     }
 

@@ -38,7 +38,7 @@ struct Outcome {
 
 impl Outcome {
     fn of(folder: &RunFolder) -> Result<Self, CliError> {
-        let text = std::fs::read_to_string(folder.experiment());
+        let text = crate::files::read_text(&folder.experiment());
         let text = text.ok().or_else(|| folder.experiment_in_log());
         let mut out = Self {
             label: printable(&folder.label()),

@@ -95,6 +95,14 @@ fn tensorboard(
 ) -> Result<u8, CliError> {
     let failed = |e: std::io::Error| CliError::Failed(format!("{}: {e}", target.display()));
     let began = folder.manifest_or_rebuilt()?.started_unix as f64;
+    let taken = std::fs::read_dir(target).into_iter().flatten().flatten();
+    let is_board = |e: std::fs::DirEntry| e.file_name().to_string_lossy().contains("tfevents");
+    if taken.into_iter().any(is_board) {
+        let target = target.display();
+        return Err(CliError::Usage(format!(
+            "{target} holds event files already, and steps would be there twice; expected another folder"
+        )));
+    }
     let mut board = TensorBoard::create(target, began).map_err(failed)?;
     for event in reader {
         let inside = (wanted.from..=wanted.to).contains(&event.step());

@@ -13,6 +13,8 @@ pub(crate) use compare::compare;
 pub(crate) use log::{Extract, log};
 pub(crate) use watch::{follow_into, watch};
 
+pub(crate) use crate::experiment::printable;
+
 use crate::cli::{CliError, print};
 use crate::run::{LogError, Manifest, RunFolder, RunLock, family, without_log};
 
@@ -20,17 +22,6 @@ impl From<LogError> for CliError {
     fn from(error: LogError) -> Self {
         Self::Failed(error.to_string())
     }
-}
-
-/// Control characters as their symbols: names from files must not steer the terminal.
-pub(crate) fn printable(text: &str) -> String {
-    let plain = |c: char| match c {
-        '\n' | '\t' => c,
-        '\0'..='\x1f' => char::from_u32(0x2400 + c as u32).unwrap_or('\u{fffd}'),
-        '\x7f'..='\u{9f}' => '\u{fffd}',
-        other => other,
-    };
-    text.chars().map(plain).collect()
 }
 
 /// Recorded runs, a line each; a run is indented below the one that it was forked from.
@@ -109,7 +100,10 @@ pub(crate) fn change(
 
 /// Gives a run's folder another name.
 pub(crate) fn rename(folder: &RunFolder, name: &str) -> Result<u8, CliError> {
-    let bad = name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']);
+    let bad = name.is_empty()
+        || name.starts_with('.')
+        || name.contains(['/', '\\'])
+        || name.chars().any(char::is_control);
     if bad {
         return Err(CliError::Usage(format!(
             "`{}` is no name of a run; expected a plain file name",
@@ -124,7 +118,7 @@ pub(crate) fn rename(folder: &RunFolder, name: &str) -> Result<u8, CliError> {
     std::fs::rename(folder.path(), &target)
         .map_err(|e| CliError::Failed(format!("{}: {e}", target.display())))?;
     drop(lock);
-    print(&format!("{}\n", target.display()))?;
+    print(&format!("{}\n", printable(&target.display().to_string())))?;
     Ok(0)
 }
 

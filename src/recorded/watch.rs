@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::cli::{CliError, Output};
-use crate::headless::{interrupt_flag, printer};
+use crate::headless::{end_when_told, interrupt_flag, printer};
 use crate::run::{Event, Feed, LogReader, RunFolder, RunLock};
 
 /// Time between two looks at a log that grows.
@@ -18,6 +18,7 @@ const HANDOVER: Duration = Duration::from_secs(3);
 /// Follows a run's log, in lines or JSON, until the run ends or nobody trains it any more.
 pub(crate) fn watch(folder: &RunFolder, output: Output) -> Result<u8, CliError> {
     let interrupted = interrupt_flag()?;
+    end_when_told(interrupted.clone());
     let mut printer = printer(folder.clone(), output);
     let mut stdout = std::io::stdout().lock();
     follow(folder, None, &interrupted, false, |event| {

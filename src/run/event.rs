@@ -311,6 +311,13 @@ pub enum Event {
         /// Share of answers whose class is not among the five largest.
         error: f64,
     },
+    /// Something worth knowing that asks for nothing.
+    Note {
+        /// Steps taken.
+        step: u64,
+        /// What.
+        message: String,
+    },
 }
 
 impl Event {
@@ -329,6 +336,7 @@ impl Event {
             | Self::Warning { step, .. }
             | Self::Reinitialised { step, .. }
             | Self::TopFive { step, .. }
+            | Self::Note { step, .. }
             | Self::Finished { step, .. }
             | Self::Stopped { step }
             | Self::Failed { step, .. } => *step,

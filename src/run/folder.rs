@@ -84,6 +84,9 @@ pub struct Manifest {
     /// The experiment file that it came from; `None` for the embedded default.
     #[serde(default)]
     pub source: Option<PathBuf>,
+    /// What the command line set over that file, `key=value` each, paths absolute.
+    #[serde(default)]
+    pub set: Vec<String>,
     /// What a person wrote about it.
     #[serde(default)]
     pub note: Option<String>,
@@ -111,6 +114,7 @@ impl Manifest {
             reason: None,
             parent: None,
             source: None,
+            set: Vec::new(),
             note: None,
         }
     }
@@ -257,7 +261,7 @@ impl RunFolder {
     pub fn keep_model(&self, experiment: &Experiment) -> io::Result<()> {
         match &experiment.model {
             Architecture::File { path, .. } if *path != self.model() => {
-                write_whole(&self.model(), &std::fs::read(path)?)
+                write_whole(&self.model(), &crate::files::read(path)?)
             }
             _ => Ok(()),
         }
@@ -313,7 +317,7 @@ impl RunFolder {
     /// # Errors
     /// Where there is none or it is damaged.
     pub fn manifest(&self) -> io::Result<Manifest> {
-        let text = std::fs::read(self.0.join("manifest.json"))?;
+        let text = crate::files::read(&self.0.join("manifest.json"))?;
         serde_json::from_slice(&text).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
     }
 

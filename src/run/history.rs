@@ -434,6 +434,9 @@ impl History {
                 self.mark(*step, MarkKind::Applied, text.clone());
                 self.say(*step, Severity::Warning, text);
             }
+            Event::Note { step, message } => {
+                self.say(*step, Severity::Info, message.clone());
+            }
             Event::Warning { step, message } => {
                 self.say(*step, Severity::Warning, message.clone());
             }

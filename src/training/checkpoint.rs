@@ -177,7 +177,7 @@ impl Checkpoint {
             path: path.to_owned(),
             reason,
         };
-        let bytes = std::fs::read(path).map_err(|e| bad(e.to_string()))?;
+        let bytes = crate::files::read(path).map_err(|e| bad(e.to_string()))?;
         let metadata = parse_metadata(&bytes).map_err(bad)?;
         let all = parse(path, &bytes)?;
         let state = metadata.state(&all).map_err(bad)?;

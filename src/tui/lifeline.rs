@@ -16,8 +16,13 @@ pub(super) struct Lifeline {
     run: Arc<Mutex<Option<Held>>>,
 }
 
-/// A run: how to stop it, and whether it is over.
-type Held = (mpsc::Sender<Command>, Arc<AtomicBool>);
+/// A run: how to stop it, and where it stands.
+pub(super) struct Held {
+    pub commands: mpsc::Sender<Command>,
+    /// Whether there is anything to save: data and network are there.
+    pub prepared: Arc<AtomicBool>,
+    pub over: Arc<AtomicBool>,
+}
 
 /// How long the main thread has to leave by itself once its run is over.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -26,8 +31,8 @@ const LAST_CHECKPOINT: Duration = Duration::from_secs(60);
 
 impl Lifeline {
     /// The run that is to be stopped.
-    pub(super) fn hold(&self, commands: mpsc::Sender<Command>, over: Arc<AtomicBool>) {
-        *self.run.lock().unwrap_or_else(|e| e.into_inner()) = Some((commands, over));
+    pub(super) fn hold(&self, run: Held) {
+        *self.run.lock().unwrap_or_else(|e| e.into_inner()) = Some(run);
     }
 
     /// Starts to wait for a termination signal, whose number is then in `termination`.
@@ -40,10 +45,12 @@ impl Lifeline {
             }
             let told = Instant::now();
             let current = run.lock().unwrap_or_else(|e| e.into_inner()).take();
-            if let Some((commands, over)) = current
-                && commands.send(Command::Stop).is_ok()
+            if let Some(run) = current
+                && run.commands.send(Command::Stop).is_ok()
             {
-                while !over.load(Ordering::Relaxed) && told.elapsed() < LAST_CHECKPOINT {
+                let saves =
+                    || run.prepared.load(Ordering::Relaxed) && !run.over.load(Ordering::Relaxed);
+                while saves() && told.elapsed() < LAST_CHECKPOINT {
                     pause();
                 }
             }

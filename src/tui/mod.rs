@@ -21,6 +21,7 @@ mod terminal;
 mod toy;
 mod view;
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,11 +34,11 @@ use ratatui::crossterm::event::{self, Event as Input, KeyEventKind};
 use app::{App, Effect, Role};
 pub(crate) use bench::{bench_frames, bench_open};
 use export::{write_figure, write_screen};
-use lifeline::Lifeline;
+use lifeline::{Held, Lifeline};
 use terminal::{Screen, Signals};
 
 use crate::cli::{Begin, CliError, Run, exit};
-use crate::experiment::{Loaded, Saved, Watcher};
+use crate::experiment::{Loaded, Saved, Watcher, merged};
 #[cfg(unix)]
 use crate::run::control::{Controls, Request};
 use crate::run::{Command, Feed, Parent, RunFolder};
@@ -50,8 +51,7 @@ pub(crate) fn run(loaded: Loaded, run: &Run, begin: Begin) -> Result<u8, CliErro
     if workbench.detaching {
         return workbench.detach();
     }
-    workbench.close();
-    Ok(code)
+    workbench.close(code)
 }
 
 /// Opens the workbench on a run that another process trains, with its controls: leaving it leaves the
@@ -90,16 +90,25 @@ pub(crate) fn watch(loaded: &Loaded, run: &Run, folder: &RunFolder) -> Result<u8
     Ok(code)
 }
 
-/// The same with the file that a resumed run came from, where it is still there: that is what its
-/// user edits, not the run's own copy.
+/// The same with the file that a recorded run came from, where it is still there, and what was set over
+/// it: that is what its user edits, not the run's own copy.
 fn watched(run: &Run, begin: &Begin) -> Run {
-    let Begin::Resume(folder) = begin else {
+    let recorded = match begin {
+        Begin::New => return run.clone(),
+        Begin::Resume(folder) => Some(folder.clone()),
+        Begin::Fork { checkpoint, .. } => RunFolder::of_checkpoint(checkpoint),
+    };
+    let Some(manifest) = recorded.and_then(|folder| folder.manifest().ok()) else {
         return run.clone();
     };
-    let source = folder.manifest().ok().and_then(|m| m.source);
-    Run {
-        experiment: source.filter(|p| p.is_file()).or(run.experiment.clone()),
-        ..run.clone()
+    let set = merged(&manifest.set, &run.set);
+    match manifest.source.filter(|path| path.is_file()) {
+        Some(source) => Run {
+            experiment: Some(source),
+            set,
+            ..run.clone()
+        },
+        None => run.clone(),
     }
 }
 
@@ -123,6 +132,8 @@ struct Workbench {
     controls: Option<Controls>,
     /// Whether the run is to go on in a process of its own.
     detaching: bool,
+    /// Step that this process began at.
+    began: u64,
     feed: Feed,
     saved: Receiver<Saved>,
     exported: (mpsc::Sender<String>, Receiver<String>),
@@ -187,6 +198,7 @@ impl Workbench {
             #[cfg(unix)]
             controls: None,
             detaching: false,
+            began: 0,
             feed: Feed::default(),
             saved: mpsc::channel().1,
             exported: mpsc::channel(),
@@ -201,9 +213,24 @@ impl Workbench {
         let Some(path) = &self.run.experiment else {
             return;
         };
+        let mut files = loaded.files.clone();
+        if !files.contains(path) {
+            // A recorded run has a copy of its own; the file it came from may have changed since.
+            files = match crate::experiment::load(path, &self.run.set) {
+                Ok(now) => {
+                    let files = now.files.clone();
+                    self.app.compare_with_file(now);
+                    files
+                }
+                Err(diagnostics) => {
+                    self.app.saved(Saved::Broken(diagnostics));
+                    vec![path.clone()]
+                }
+            };
+        }
         let (sender, saved) = mpsc::channel();
         self.saved = saved;
-        let (set, files) = (self.run.set.clone(), loaded.files.clone());
+        let set = self.run.set.clone();
         let watcher = Watcher::start(path, set, files, move |s| {
             // A closed receiver means that the workbench is going away.
             let _ = sender.send(s);
@@ -244,7 +271,19 @@ impl Workbench {
         self.keep_layout();
         let folder = self.app.folder.clone();
         let path = std::path::absolute(folder.path()).unwrap_or(folder.path().to_owned());
-        let arguments = ["resume".as_ref(), path.as_os_str(), "--plain".as_ref()];
+        let mut arguments = vec!["resume".as_ref(), path.as_os_str(), "--plain".as_ref()];
+        let taken = self.app.history.step().saturating_sub(self.began);
+        let left = self
+            .run
+            .steps
+            .map(|steps| steps.saturating_sub(taken).max(1));
+        let left = left.map(|left| left.to_string());
+        if let Some(left) = &left {
+            arguments.extend(["--steps".as_ref(), OsStr::new(left)]);
+        }
+        if self.app.history.paused {
+            arguments.push("--paused".as_ref());
+        }
         let pid = crate::detached::start(&folder, &arguments)?;
         crate::detached::announce(&folder, pid)?;
         Ok(0)
@@ -266,16 +305,22 @@ impl Workbench {
         // A new feed: what an earlier run still says goes to the old one.
         self.feed = Feed::default();
         let feed = self.feed.clone();
-        let over = Arc::new(AtomicBool::new(false));
+        let [prepared, over] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         let session = Session::start(setup, {
-            let over = over.clone();
+            let (prepared, over) = (prepared.clone(), over.clone());
             move |event| {
                 let last = event.is_last();
+                let started = matches!(*event, crate::run::Event::Started { .. });
                 feed.push(event);
+                prepared.fetch_or(started, Ordering::Relaxed);
                 over.fetch_or(last, Ordering::Relaxed);
             }
         });
-        self.lifeline.hold(session.commands(), over);
+        self.lifeline.hold(Held {
+            commands: session.commands(),
+            prepared,
+            over,
+        });
         self.session = Some(session);
     }
 
@@ -345,6 +390,9 @@ impl Workbench {
         } else {
             for event in &events {
                 self.app.history.push(event);
+                if let crate::run::Event::Started { step, .. } = event.as_ref() {
+                    self.began = *step;
+                }
                 if matches!(event.as_ref(), crate::run::Event::Checkpoint { .. }) {
                     self.app.microscope.refresh(&self.app.folder);
                 }
@@ -406,7 +454,13 @@ impl Workbench {
             session.stop();
         }
         let old = self.app.folder.clone();
-        let checkpoint = fork.and_then(|step| crate::cli::checkpoint_at(&old, Some(step)));
+        let checkpoint = fork.and_then(|step| {
+            let (checkpoint, damaged) = crate::cli::checkpoint_at(&old, Some(step));
+            damaged
+                .into_iter()
+                .for_each(|problem| self.app.warn(problem));
+            checkpoint
+        });
         if let (Some(step), None) = (fork, &checkpoint) {
             tracing::info!("no checkpoint at or before step {step}");
         }
@@ -502,16 +556,25 @@ impl Workbench {
         Ok(())
     }
 
-    /// Stops the run (a checkpoint is written) after the terminal is restored.
-    fn close(mut self) {
+    /// Stops the run (a checkpoint is written) after the terminal is restored; the exit code.
+    fn close(mut self, code: u8) -> Result<u8, CliError> {
+        let ran = self.session.is_some() && self.app.history.end.is_none();
         if let Some(session) = self.session.take() {
-            session.send(Command::Stop);
             session.stop();
         }
         self.keep_layout();
         let folder = self.app.folder.path().display().to_string();
         // Whoever closed standard output does not want to know.
         let _ = crate::cli::print(&format!("recorded in {folder}\n"));
+        let (events, _) = self.feed.take();
+        let failed = events.iter().find_map(|event| match event.as_ref() {
+            crate::run::Event::Failed { message, .. } if ran => Some(message.clone()),
+            _ => None,
+        });
+        match failed {
+            Some(message) => Err(CliError::Failed(message)),
+            None => Ok(code),
+        }
     }
 
     /// Keeps the look for the next start.

@@ -177,7 +177,7 @@ fn external_data(path: &Path, tensor: &TensorProto) -> Result<Vec<u8>, GraphErro
             "the file of external data beside the model",
         )
     };
-    let mut opened = std::fs::File::open(&file).map_err(missing)?;
+    let mut opened = crate::files::open(&file).map_err(missing)?;
     let length = opened.metadata().map_err(missing)?.len();
     let number = |key: &str, default: u64| match entry(key) {
         None => Some(default),

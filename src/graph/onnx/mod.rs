@@ -11,7 +11,6 @@ mod convert;
 mod evaluate;
 mod fold;
 
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
@@ -41,14 +40,14 @@ pub fn read(path: &Path) -> Result<ModelProto, GraphError> {
     if metadata.len() == 0 {
         return Err(wrong("the file is empty".into()));
     }
-    let mut file = File::open(path).map_err(unreadable)?;
+    let mut file = crate::files::open(path).map_err(unreadable)?;
     let mut first = [0u8; 1];
     file.read_exact(&mut first).map_err(unreadable)?;
     // A message begins with the key of a field, whose number is at least one.
     if first[0] >> 3 == 0 {
         return Err(wrong("its first byte begins no protobuf message".into()));
     }
-    let file = File::open(path).map_err(unreadable)?;
+    let file = crate::files::open(path).map_err(unreadable)?;
     let reader = Bounded {
         inner: ValueReader::new(ReadPos::new(BufReader::new(file))),
         length: metadata.len(),

@@ -100,7 +100,7 @@ impl std::fmt::Display for Report {
 /// # Errors
 /// Where the file cannot be read, is no safetensors file, or holds a value that is not finite.
 pub fn read_file(path: &Path) -> Result<Tensors, WeightsError> {
-    let bytes = std::fs::read(path).map_err(|source| WeightsError::Io {
+    let bytes = crate::files::read(path).map_err(|source| WeightsError::Io {
         path: path.to_owned(),
         source,
     })?;

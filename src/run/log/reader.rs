@@ -55,7 +55,7 @@ impl LogReader {
     /// # Errors
     /// Where the file cannot be read or is something else.
     pub fn open(path: &Path) -> Result<Self, LogError> {
-        let mut input = BufReader::new(File::open(path).map_err(LogError::io(path))?);
+        let mut input = BufReader::new(crate::files::open(path).map_err(LogError::io(path))?);
         let mut header = Vec::new();
         let read = (&mut input)
             .take(HEADER.len() as u64)

@@ -1,7 +1,6 @@
 //! A summary beside a long log: the history up to some record, so that a run of a million steps opens at
 //! once. It can be thrown away; whoever reads the log writes it anew.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -36,7 +35,7 @@ fn place(log: &Path) -> PathBuf {
 
 /// Checksum of the bytes of a log before a position.
 fn check(log: &Path, position: u64) -> std::io::Result<u32> {
-    let mut file = File::open(log)?;
+    let mut file = crate::files::open(log)?;
     let start = position.saturating_sub(COMPARED);
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = vec![0; (position - start) as usize];
@@ -46,7 +45,7 @@ fn check(log: &Path, position: u64) -> std::io::Result<u32> {
 
 impl Summary {
     fn read(log: &Path) -> Option<Self> {
-        let bytes = std::fs::read(place(log)).ok()?;
+        let bytes = crate::files::read(&place(log)).ok()?;
         let rest = bytes.strip_prefix(HEADER)?;
         let (_, rest) = rest.split_first_chunk::<8>()?;
         let (sum, body) = rest.split_first_chunk::<4>()?;
@@ -99,7 +98,7 @@ impl Summary {
     /// Bytes of the log that the summary on disk says it covers.
     pub(in crate::run) fn covered(log: &Path) -> u64 {
         let mut head = [0; HEADER.len() + 8];
-        let read = File::open(place(log)).and_then(|mut file| file.read_exact(&mut head));
+        let read = crate::files::open(&place(log)).and_then(|mut file| file.read_exact(&mut head));
         match (read, head.split_last_chunk::<8>()) {
             (Ok(()), Some((header, at))) if header == HEADER => u64::from_le_bytes(*at),
             _ => 0,

@@ -40,6 +40,8 @@ struct Shared {
     bytes: AtomicU64,
     /// Times that the file was put back after someone had removed it.
     restored: AtomicU64,
+    /// Times that someone cut the file.
+    cut: AtomicU64,
 }
 
 impl LogWriter {
@@ -49,6 +51,7 @@ impl LogWriter {
     /// # Errors
     /// Where the file cannot be created, or is no log of this version.
     pub fn open(path: &Path) -> Result<Self, LogError> {
+        let was_there = path.exists();
         let exists = path.metadata().is_ok_and(|m| m.len() > 0);
         let (sound, damages) = if exists {
             LogReader::sound_length(path)?
@@ -64,6 +67,12 @@ impl LogWriter {
             .open(path)
             .map_err(LogError::io(path))?;
         let mut found = Vec::new();
+        if was_there && sound <= HEADER.len() as u64 && damages.is_empty() {
+            found.push(format!(
+                "{}: empty: what the run recorded before is gone",
+                path.display()
+            ));
+        }
         for damage in damages {
             let mut text = format!("{}: {damage}", path.display());
             if damage.is_tail {
@@ -86,6 +95,7 @@ impl LogWriter {
             events: 0,
             unsaid: 0,
             newest: 0,
+            started: Vec::new(),
             shared: shared.clone(),
         };
         let path = path.to_owned();
@@ -128,6 +138,11 @@ impl LogWriter {
     /// How often the file was put back after someone had removed it.
     pub fn restored(&self) -> u64 {
         self.shared.restored.load(Ordering::Relaxed)
+    }
+
+    /// How often someone cut the file under the run.
+    pub fn cut(&self) -> u64 {
+        self.shared.cut.load(Ordering::Relaxed)
     }
 
     /// Bytes handed to this writer.
@@ -193,6 +208,8 @@ struct Appender<S> {
     unsaid: u64,
     /// Step of the newest event.
     newest: u64,
+    /// The newest record that says what the run is, without which no other can be understood.
+    started: Vec<u8>,
     shared: Arc<Shared>,
 }
 
@@ -201,6 +218,9 @@ impl<S: Storage> Appender<S> {
         self.newest = event.step();
         let before = self.gathered.len();
         encode(event, &mut self.gathered);
+        if matches!(event, Event::Started { .. }) {
+            self.started = self.gathered[before..].to_vec();
+        }
         let bytes = (self.gathered.len() - before) as u64;
         self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.events += 1;
@@ -279,6 +299,10 @@ fn write_all(receiver: &Receiver<Arc<Event>>, out: &mut Appender<File>, path: &P
         let failing = out.shared.failed.load(Ordering::Relaxed);
         let due = flushed.elapsed() >= FLUSH;
         if due || (!failing && (important || out.gathered.len() >= GATHERED)) {
+            // (Behind what was cut the next write would leave a hole.)
+            if out.file.metadata().is_ok_and(|m| m.len() < out.length) {
+                out.begin_again(path);
+            }
             out.flush();
         }
         if due {
@@ -296,6 +320,28 @@ fn write_all(receiver: &Receiver<Arc<Event>>, out: &mut Appender<File>, path: &P
     }
     if let Err(error) = out.file.sync() {
         tracing::warn!("{}: {error}", path.display());
+    }
+}
+
+impl Appender<File> {
+    /// Someone cut the file under the run: what is gone is gone; what comes can be read again.
+    fn begin_again(&mut self, path: &Path) {
+        let lost = self.length;
+        let message = format!(
+            "the event log was cut under the run: its first {lost} bytes, up to here, are gone"
+        );
+        let mut bytes = HEADER.to_vec();
+        bytes.extend(&self.started);
+        let step = self.newest;
+        encode(&Event::Warning { step, message }, &mut bytes);
+        let written = self.file.cut(0).and_then(|()| self.file.append(&bytes));
+        match written {
+            Ok(()) => self.length = bytes.len() as u64,
+            Err(error) => tracing::warn!("{} was cut: {error}", path.display()),
+        }
+        self.shared.cut.fetch_add(1, Ordering::Relaxed);
+        // The summary is of a log that is no more.
+        summarise(path);
     }
 }
 

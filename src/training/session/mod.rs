@@ -8,8 +8,10 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::error::TrainError;
 use crate::dataset::DataError;
@@ -32,8 +34,12 @@ pub struct Setup {
     pub origin: Origin,
     /// The experiment file that it comes from, absolute; `None` for the embedded default.
     pub source: Option<PathBuf>,
+    /// What the command line sets over it, `key=value` each, paths absolute.
+    pub set: Vec<String>,
     /// Stop after this many steps.
     pub max_steps: Option<u64>,
+    /// Wait for a command before the first step.
+    pub paused: bool,
 }
 
 /// Where a run starts.
@@ -56,13 +62,27 @@ pub enum Origin {
 pub struct Session {
     commands: Sender<Command>,
     thread: Option<JoinHandle<()>>,
+    /// Whether data and network are there: from then on a command is heard within a step.
+    prepared: Arc<AtomicBool>,
+    folder: RunFolder,
 }
+
+/// How long what comes before the first step (reading data) may go on when the run is told to stop.
+const PREPARING: Duration = Duration::from_secs(1);
 
 impl Session {
     /// Starts the thread. `emit` is called on it for every event, the last of which
     /// [is last](Event::is_last): also after a panic, an error or out of memory.
     pub fn start(setup: Setup, emit: impl Fn(Arc<Event>) + Send + 'static) -> Self {
         let (commands, receiver) = mpsc::channel();
+        let (prepared, folder) = (Arc::new(AtomicBool::new(false)), setup.folder.clone());
+        let emit = {
+            let prepared = prepared.clone();
+            move |event: Arc<Event>| {
+                prepared.fetch_or(matches!(*event, Event::Started { .. }), Ordering::Relaxed);
+                emit(event);
+            }
+        };
         let thread = std::thread::Builder::new()
             .name("training".into())
             .spawn({
@@ -74,6 +94,8 @@ impl Session {
         Self {
             commands,
             thread: Some(thread),
+            prepared,
+            folder,
         }
     }
 
@@ -92,10 +114,41 @@ impl Session {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Asks the run to stop and waits until its last event is written.
+    /// Asks the run to stop and waits until its last event is written. A run that is still reading its
+    /// data has nothing to save, and is not waited for.
     pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
         self.send(Command::Stop);
+        let told = Instant::now();
+        while !self.is_over() {
+            if !self.prepared.load(Ordering::Relaxed) && told.elapsed() > PREPARING {
+                self.abandon();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
         self.join();
+    }
+
+    /// Whether data and network are there.
+    pub fn is_prepared(&self) -> bool {
+        self.prepared.load(Ordering::Relaxed)
+    }
+
+    /// Leaves the thread to itself: it ends at its next look at the commands, or with the process.
+    pub fn abandon(&mut self) {
+        self.thread = None;
+        // The manifest is the thread's own, but it will not write it in time.
+        if let Ok(mut manifest) = self.folder.manifest() {
+            manifest.status = Status::Stopped;
+            manifest.reason = Some("stopped before its first step".into());
+            if let Err(error) = self.folder.write_manifest(&manifest) {
+                tracing::warn!("manifest: {error}");
+            }
+        }
     }
 
     /// Waits for the end of the run.
@@ -109,8 +162,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.send(Command::Stop);
-        self.join();
+        self.end();
     }
 }
 

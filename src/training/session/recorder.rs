@@ -24,6 +24,8 @@ pub(super) struct Recorder {
     trouble: bool,
     /// Times that the log was put back, as far as that was said.
     restored: u64,
+    /// Times that it was cut, as far as that was said.
+    cut: u64,
 }
 
 impl Recorder {
@@ -36,6 +38,7 @@ impl Recorder {
             step: 0,
             trouble: false,
             restored: 0,
+            cut: 0,
         }
     }
 
@@ -93,6 +96,10 @@ impl Recorder {
             say("the event log was removed under the run; it has been written again".into());
         }
         self.restored = restored;
+        if log.cut() > self.cut {
+            say("the event log was cut under the run; what it held before is gone".into());
+        }
+        self.cut = log.cut();
         if trouble.is_some() != self.trouble {
             say(if trouble.is_some() {
                 "the event log is not being written (is the disk full?); training goes on".into()

@@ -10,7 +10,7 @@ use crate::training::trainer::Trainer;
 /// # Errors
 /// Where one of them needs a new run, or the run's experiment cannot be read.
 pub fn resumable(folder: &RunFolder, experiment: &Experiment) -> Result<Vec<Change>, TrainError> {
-    let text = std::fs::read_to_string(folder.experiment());
+    let text = crate::files::read_text(&folder.experiment());
     let text = text.or_else(|error| folder.experiment_in_log().ok_or(error))?;
     let before = match resolve_text("experiment.toml", &text) {
         Ok(before) => before,
@@ -34,16 +34,37 @@ pub fn resumable(folder: &RunFolder, experiment: &Experiment) -> Result<Vec<Chan
     let listed: Vec<String> = refused.iter().map(ToString::to_string).collect();
     let set: Vec<String> = refused
         .iter()
-        .filter_map(|c| Some(format!("--set {}={}", c.path, c.new.as_ref()?)))
+        .filter_map(|c| {
+            let setting = format!("{}={}", c.path, c.new.as_ref()?);
+            Some(format!("--set {}", quoted(&setting)))
+        })
         .collect();
     let command = match strongest {
-        Class::Fork => format!("fork {} {}", folder.label(), set.join(" ")),
-        _ => format!("train {} {}", folder.experiment().display(), set.join(" ")),
+        Class::Fork => format!(
+            "fork {} {}",
+            quoted(&folder.path().display().to_string()),
+            set.join(" ")
+        ),
+        _ => format!(
+            "train {} {}",
+            quoted(&folder.experiment().display().to_string()),
+            set.join(" ")
+        ),
     };
     Err(TrainError::NeedsNewRun {
         changes: listed.join(", "),
         command,
     })
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "_-./=,:@%+".contains(c);
+    if word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 /// Keys that say where something is rather than what it is: data may move, and another device gives
@@ -56,7 +77,8 @@ pub(super) fn restore(
     folder: &RunFolder,
 ) -> Result<Vec<String>, TrainError> {
     let mut damaged = Vec::new();
-    for path in folder.all_checkpoints().into_iter().rev() {
+    let newest_first = folder.all_checkpoints().into_iter().rev();
+    for path in newest_first.chain(folder.best_checkpoint()) {
         match trainer.restore(&path) {
             Ok(()) => {
                 let passed = |error| format!("{error}; going on from the checkpoint before it");

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
 
 use super::recorder::Recorder;
 use super::resume::{restore, resumable};
 use super::{Origin, Setup};
-use crate::experiment::{Change, Class, Experiment, difference};
+use crate::experiment::{Change, Class, Experiment, difference, merged};
 use crate::quantizer::Rules;
 use crate::run::{
     Command, Event, Manifest, Phase, RunFolder, Split, Status, TensorBoard, write_whole,
@@ -16,6 +17,8 @@ use crate::training::TrainError;
 use crate::training::checkpoint::SaveError;
 use crate::training::trainer::Trainer;
 
+/// Time between two manifests that say where a run is.
+const TOLD_EVERY: Duration = Duration::from_secs(5);
 /// Checkpoints kept before the older half is thinned out.
 const KEEP_CHECKPOINTS: usize = 32;
 
@@ -31,6 +34,14 @@ pub(super) struct Run<'a> {
     /// Whether the last step's loss was finite: what is not, is not saved.
     is_finite: bool,
     last_checkpoint: f64,
+    /// Pictures that were left out, as far as that was said.
+    left_out: usize,
+    /// Why the newest checkpoint is not on the disk.
+    unsaved: Option<String>,
+    /// Changes that the disk did not take yet: the experiment in force is to be written again.
+    unwritten: Option<Vec<String>>,
+    /// When the manifest last said where the run is.
+    told_at: Instant,
     /// Step that the newest checkpoint holds.
     saved_at: Option<u64>,
 }
@@ -62,6 +73,14 @@ impl<'a> Run<'a> {
             Origin::Fork { parent, .. } => Some(parent.clone()),
             Origin::New | Origin::Resume => None,
         };
+        let inherited = match &setup.origin {
+            Origin::Fork { checkpoint, .. } => {
+                let parent = RunFolder::of_checkpoint(checkpoint);
+                let manifest = parent.and_then(|parent| parent.manifest().ok());
+                manifest.map_or(Vec::new(), |m| m.set)
+            }
+            Origin::New | Origin::Resume => Vec::new(),
+        };
         let mut changes = Vec::new();
         let manifest = if setup.origin == Origin::Resume {
             changes = resumable(folder, experiment)?;
@@ -77,6 +96,7 @@ impl<'a> Run<'a> {
             Manifest {
                 status: Status::Running,
                 reason: None,
+                set: merged(&manifest.set, &setup.set),
                 note,
                 ..manifest
             }
@@ -85,17 +105,19 @@ impl<'a> Run<'a> {
             folder.keep_model(experiment)?;
             if let Some(source) = &setup.source {
                 // As it was written, comments and all: it may be gone since it was read.
-                let written = std::fs::read(source);
+                let written = crate::files::read(source);
                 written.map_or(Ok(()), |text| write_whole(&folder.source(), &text))?;
             }
             Manifest {
                 parent: parent.clone(),
                 source: setup.source.clone(),
+                set: merged(&inherited, &setup.set),
                 ..Manifest::begin(experiment.name.clone(), engine.to_string())
             }
         };
         folder.write_manifest(&manifest)?;
         let splits = crate::dataset::open(experiment)?;
+        let described = splits.described();
         if setup.origin == Origin::New {
             found.extend(splits.notes.iter().cloned());
         }
@@ -139,6 +161,10 @@ impl<'a> Run<'a> {
             step,
             phase: trainer.phase(),
         });
+        recorder.emit(Event::Note {
+            step,
+            message: described,
+        });
         for message in found {
             recorder.emit(Event::Warning { step, message });
         }
@@ -164,11 +190,15 @@ impl<'a> Run<'a> {
         Ok(Self {
             setup,
             manifest,
-            paused: false,
+            paused: setup.paused,
             allowed: None,
             stopping: false,
             is_finite: true,
             last_checkpoint: trainer.epochs(),
+            left_out: 0,
+            unsaved: None,
+            unwritten: None,
+            told_at: Instant::now(),
             saved_at: None,
             trainer,
         })
@@ -177,6 +207,9 @@ impl<'a> Run<'a> {
     /// Step after step, until the run is over or told to stop.
     pub(super) fn go(&mut self, commands: &Receiver<Command>, out: &mut Recorder) {
         let began = self.trainer.steps();
+        if self.paused {
+            out.emit(Event::Paused { step: began });
+        }
         if self.setup.origin == Origin::Resume {
             // What a signal cut short is caught up.
             self.evaluate_if_due(commands, out);
@@ -211,9 +244,25 @@ impl<'a> Run<'a> {
             self.periodic(commands, out);
         }
         self.checkpoint(out);
-        self.write_manifest(Status::Stopped, out);
-        out.emit(Event::Stopped {
-            step: self.trainer.steps(),
+        self.end(Status::Stopped, out);
+    }
+
+    /// The last word. A run whose last checkpoint the disk did not take has failed, however it ended.
+    fn end(&mut self, status: Status, out: &mut Recorder) {
+        self.write_again(out);
+        let step = self.trainer.steps();
+        if let Some(why) = self.unsaved.take() {
+            let message = format!("the last checkpoint was not written: {why}");
+            self.manifest.reason = Some(message.clone());
+            self.write_manifest(Status::Failed, out);
+            out.emit(Event::Failed { step, message });
+            return;
+        }
+        self.write_manifest(status, out);
+        let test_error = self.manifest.test_error;
+        out.emit(match status {
+            Status::Finished => Event::Finished { step, test_error },
+            _ => Event::Stopped { step },
         });
     }
 
@@ -260,6 +309,10 @@ impl<'a> Run<'a> {
     /// Evaluations and checkpoints at their cadence.
     fn periodic(&mut self, commands: &Receiver<Command>, out: &mut Recorder) {
         self.evaluate_if_due(commands, out);
+        if self.told_at.elapsed() > TOLD_EVERY {
+            self.write_again(out);
+            self.write_manifest(Status::Running, out);
+        }
         let every = self.trainer.experiment().log.checkpoint_every;
         let epoch = self.trainer.epochs();
         if is_due(self.last_checkpoint, every, epoch) {
@@ -313,8 +366,21 @@ impl<'a> Run<'a> {
                 self.tell_saved(&path, saved, true, out);
             }
         }
+        self.tell_left_out(out);
         for command in waiting {
             self.take(command, out);
+        }
+    }
+
+    /// Says how many pictures could not be decoded, where more could not than before.
+    fn tell_left_out(&mut self, out: &mut Recorder) {
+        let left_out = self.trainer.left_out();
+        if left_out > self.left_out {
+            self.left_out = left_out;
+            let step = self.trainer.steps();
+            let message =
+                format!("{left_out} pictures that cannot be decoded were left out so far");
+            out.emit(Event::Warning { step, message });
         }
     }
 
@@ -365,12 +431,15 @@ impl<'a> Run<'a> {
         let step = self.trainer.steps();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         match saved {
-            Ok(()) => out.emit(Event::Checkpoint {
-                step,
-                file: format!("checkpoints/{name}"),
-                best,
-            }),
+            Ok(()) => {
+                self.unsaved = self.unsaved.take().filter(|_| best);
+                let file = format!("checkpoints/{name}");
+                out.emit(Event::Checkpoint { step, file, best });
+            }
             Err(error) => {
+                if let (SaveError::Io(error), false) = (&error, best) {
+                    self.unsaved = Some(error.to_string());
+                }
                 let message = format!("no checkpoint written: {name}: {error}");
                 out.emit(Event::Warning { step, message });
                 if let SaveError::NotFinite(what) = error
@@ -412,7 +481,6 @@ impl<'a> Run<'a> {
     /// The last evaluations. `false` where training goes on after all: more epochs were asked for
     /// meanwhile.
     fn finish(&mut self, commands: &Receiver<Command>, out: &mut Recorder) -> bool {
-        let step = self.trainer.steps();
         self.checkpoint(out);
         let complete = self.trainer.is_done();
         if complete && self.trainer.epochs() > self.trainer.evaluated() + 1e-9 {
@@ -424,18 +492,20 @@ impl<'a> Run<'a> {
         if complete && !self.stopping && !self.trainer.is_done() {
             return false;
         }
-        if complete && !self.stopping {
-            self.write_manifest(Status::Finished, out);
-            let test_error = self.manifest.test_error;
-            out.emit(Event::Finished { step, test_error });
-        } else {
-            self.write_manifest(Status::Stopped, out);
-            out.emit(Event::Stopped { step });
-        }
+        let finished = complete && !self.stopping;
+        self.end(
+            if finished {
+                Status::Finished
+            } else {
+                Status::Stopped
+            },
+            out,
+        );
         true
     }
 
     fn write_manifest(&mut self, status: Status, out: &mut Recorder) {
+        self.told_at = Instant::now();
         self.manifest.status = status;
         self.manifest.step = self.trainer.steps();
         self.manifest.epoch = self.trainer.epochs();
@@ -508,6 +578,7 @@ impl<'a> Run<'a> {
             return;
         }
         self.trainer.apply(experiment.clone());
+        let changes: Vec<String> = changes.iter().map(Change::told).collect();
         let toml = experiment.values.to_toml();
         if let Err(error) = write_whole(&self.setup.folder.experiment(), toml.as_bytes()) {
             let message = format!("the resolved experiment is not being written: {error}");
@@ -515,14 +586,34 @@ impl<'a> Run<'a> {
                 step: self.trainer.steps(),
                 message,
             });
+            self.unwritten
+                .get_or_insert_default()
+                .extend(changes.clone());
         }
+        self.tell_applied(changes, toml, out);
+    }
+
+    fn tell_applied(&self, changes: Vec<String>, experiment: String, out: &mut Recorder) {
         out.emit(Event::Applied {
             step: self.trainer.steps(),
-            changes: changes.iter().map(Change::told).collect(),
-            experiment: toml,
+            changes,
+            experiment,
             budgets: self.trainer.budgets(),
             total_steps: self.trainer.total_steps(),
         });
+    }
+
+    /// Writes the experiment in force where the disk did not take it before; the log, which the same disk
+    /// may have refused, is told again.
+    fn write_again(&mut self, out: &mut Recorder) {
+        let Some(changes) = self.unwritten.take() else {
+            return;
+        };
+        let toml = self.trainer.experiment().values.to_toml();
+        match write_whole(&self.setup.folder.experiment(), toml.as_bytes()) {
+            Ok(()) => self.tell_applied(changes, toml, out),
+            Err(_) => self.unwritten = Some(changes),
+        }
     }
 }
 

@@ -118,6 +118,13 @@ impl Trainer {
         self.best_error = error;
     }
 
+    /// Pictures of the data that were left out so far because they cannot be decoded.
+    pub fn left_out(&self) -> usize {
+        // (Validation is a part of what training is split off from.)
+        let parts = self.splits.test.iter().chain([&self.splits.train]);
+        parts.map(|part| part.left_out()).sum()
+    }
+
     /// Epoch of the last evaluation on validation that was completed.
     pub fn evaluated(&self) -> f64 {
         self.evaluated

@@ -1,9 +1,11 @@
 //! Changes of the experiment: saved files, values set from the screen, undo.
 
+use std::path::Path;
+
 use super::{App, Effect, Overlay, Pending, Role};
 use crate::experiment::{
     AutoApply, Class, Diagnostics, EditError, Key, Kind, Loaded, Saved as SavedFile, change_file,
-    difference, load_embedded, strongest,
+    difference, load_as, load_embedded, replace_file, strongest,
 };
 use crate::run::{Command, Severity};
 
@@ -13,16 +15,16 @@ impl App {
         let loaded = match saved {
             SavedFile::Missing(path, why) => {
                 let path = path.display();
-                self.warn(format!(
-                    "{path}: {why}; the run keeps the last valid settings"
-                ));
+                let text = format!("{path}: {why}; the run keeps the last valid settings");
+                self.unread = Some(text.clone());
+                self.warn(text);
                 return Vec::new();
             }
             SavedFile::Empty(path) => {
                 let path = path.display();
-                self.warn(format!(
-                    "{path} is empty; the run keeps the last valid settings"
-                ));
+                let text = format!("{path} is empty; the run keeps the last valid settings");
+                self.unread = Some(text.clone());
+                self.warn(text);
                 return Vec::new();
             }
             SavedFile::Broken(diagnostics) => return self.broken(diagnostics),
@@ -31,7 +33,7 @@ impl App {
         if let Err(diagnostics) = crate::cli::reachable(&loaded) {
             return self.broken(diagnostics);
         }
-        self.diagnostics = None;
+        (self.diagnostics, self.unread) = (None, None);
         if matches!(self.overlay, Some(Overlay::Diagnostic)) {
             self.overlay = None;
         }
@@ -65,6 +67,26 @@ impl App {
         Vec::new()
     }
 
+    /// The file that a recorded run came from, as it is now: what it asks for besides is said, and waits.
+    pub(in crate::tui) fn compare_with_file(&mut self, loaded: Loaded) {
+        let changes = difference(&self.experiment.values, &loaded.experiment.values);
+        let (Some(class), Some(file)) = (strongest(&changes), &self.file) else {
+            return;
+        };
+        let listed: Vec<String> = changes.iter().map(ToString::to_string).collect();
+        let text = format!(
+            "{} has changed since: {}; `a` asks for it",
+            file.display(),
+            listed.join(", ")
+        );
+        self.refused = Some(Box::new(Pending {
+            loaded,
+            changes,
+            class,
+        }));
+        self.warn(text);
+    }
+
     pub(super) fn broken(&mut self, diagnostics: Diagnostics) -> Vec<Effect> {
         let count = diagnostics.0.len();
         let plural = if count == 1 { "" } else { "s" };
@@ -89,8 +111,10 @@ impl App {
         if undoes {
             self.undo.pop();
         } else {
-            self.undo.push(self.current.clone());
+            self.undo.push((self.current.clone(), self.text.clone()));
         }
+        let file = self.file.as_deref();
+        self.text = file.and_then(|file| crate::files::read_text(file).ok());
         self.refused = None;
         let text: Vec<String> = changes.iter().map(ToString::to_string).collect();
         self.tell(format!("{}: {}", class.name(), text.join(", ")));
@@ -111,11 +135,11 @@ impl App {
     /// any other change. A change that is asked for and not applied yet is taken back first.
     pub(super) fn undo(&mut self) -> Vec<Effect> {
         let back = if self.refused.take().is_some() {
-            Some(self.current.clone())
+            Some((self.current.clone(), self.text.clone()))
         } else {
             self.undo.last().cloned()
         };
-        let Some(before) = back else {
+        let Some((before, text)) = back else {
             self.tell("nothing to undo".into());
             return Vec::new();
         };
@@ -123,7 +147,17 @@ impl App {
         let Some(file) = self.file.clone() else {
             return self.propose(before);
         };
-        // The file is rewritten; the watcher reads it back, so file and run cannot disagree.
+        // The file is rewritten; the watcher reads it back, so file and run cannot disagree. Word for word
+        // where that gives the experiment from before (a file that it extends may have changed), else
+        // value by value.
+        let same = |text: &str| {
+            let loaded = load_as(&file, text, &self.set);
+            loaded.is_ok_and(|l| l.experiment.values == before.experiment.values)
+        };
+        if let Some(text) = text.filter(|text| same(text)) {
+            self.tell_undone(&file, replace_file(&file, &text, &self.set));
+            return Vec::new();
+        }
         let now = match crate::experiment::load(&file, &self.set) {
             Ok(now) => now.experiment.values.clone(),
             Err(_) => self.experiment.values.clone(),
@@ -137,19 +171,28 @@ impl App {
             .iter()
             .map(|(path, value)| (path.as_str(), value.as_deref()))
             .collect();
-        match change_file(&file, &changes, &self.set) {
+        let done = change_file(&file, &changes, &self.set);
+        self.tell_undone(&file, done);
+        Vec::new()
+    }
+
+    fn tell_undone(&mut self, file: &Path, done: Result<Loaded, EditError>) {
+        match done {
             Ok(_) => self.tell(format!("{} is as it was before", file.display())),
             Err(error) => {
                 self.undoing = None;
                 self.warn(format!("not undone: {error}"));
             }
         }
-        Vec::new()
     }
 
     /// Asks again for the change that was refused last.
     pub(in crate::tui) fn ask_again(&mut self) -> Vec<Effect> {
         match self.refused.take() {
+            // Nothing that needs a new run: whoever asks has answered.
+            Some(pending) if pending.class <= Class::Epoch && self.history.end.is_none() => {
+                return self.apply(*pending);
+            }
             Some(pending) => self.overlay = Some(Overlay::ConfirmNewRun(pending)),
             None => self.tell("no change waits for an answer".into()),
         }

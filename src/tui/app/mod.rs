@@ -35,7 +35,8 @@ pub(super) enum Overlay {
     /// A new run from this step's checkpoint?
     ConfirmFork {
         loaded: Box<Loaded>,
-        step: u64,
+        /// `None`: where the run stops.
+        step: Option<u64>,
     },
     /// Changes that need a new run, waiting for a decision.
     ConfirmNewRun(Box<Pending>),
@@ -133,12 +134,16 @@ pub(super) struct App {
     pub file: Option<PathBuf>,
     /// What the file asks for now, where it can be read.
     pub diagnostics: Option<Diagnostics>,
+    /// Why the file says nothing now: it is gone, or empty.
+    unread: Option<String>,
     pub experiment: Current,
     /// Newest message of the program itself and when it came: it stays on the bottom line for a
     /// while, whatever the run says.
     pub message: Option<(Instant, Severity, String)>,
-    /// Experiments before each applied change, for undo.
-    undo: Vec<Loaded>,
+    /// Experiments before each applied change, for undo, with what the file said then.
+    undo: Vec<(Loaded, Option<String>)>,
+    /// What the file said when its last change was applied.
+    text: Option<String>,
     /// What the file is to hold once an undo has gone through it.
     undoing: Option<Values>,
     /// A change that was asked for and not accepted.
@@ -188,13 +193,17 @@ impl App {
             overlays: Vec::new(),
             order: Order::Time,
             runs_filter: String::new(),
-            file,
             diagnostics: None,
+            unread: None,
             experiment: loaded.experiment.clone(),
             message: None,
             undo: Vec::new(),
+            text: file
+                .as_deref()
+                .and_then(|f| crate::files::read_text(f).ok()),
             undoing: None,
             refused: None,
+            file,
             overrides: set.clone(),
             set,
             current: loaded.clone(),
@@ -240,17 +249,25 @@ impl App {
 
     /// What `F` does: a question, since it ends the run on the screen.
     fn fork_here(&mut self) -> Vec<Effect> {
+        if self.role != Role::Training {
+            let run = self.folder.path().display();
+            let text = format!(
+                "another process trains this run: `bitscope fork {run}` starts one from it"
+            );
+            self.warn(text);
+            return Vec::new();
+        }
+        let loaded = Box::new(self.current.clone());
+        if self.view.cursor.is_none() && self.history.end.is_none() {
+            // The run is stopped first, which leaves a checkpoint there.
+            self.overlay = Some(Overlay::ConfirmFork { loaded, step: None });
+            return Vec::new();
+        }
         let step = self.view.cursor.map_or(self.history.step(), |c| c as u64);
-        let at = if self.view.cursor.is_none() && self.history.end.is_none() {
-            // The run is stopped first, which leaves a checkpoint here.
-            Some(step)
-        } else {
-            crate::cli::checkpoint_at(&self.folder, Some(step)).map(|(at, _)| at)
-        };
-        match at {
-            Some(at) => {
-                let loaded = Box::new(self.current.clone());
-                self.overlay = Some(Overlay::ConfirmFork { loaded, step: at });
+        match crate::cli::checkpoint_at(&self.folder, Some(step)).0 {
+            Some((at, _)) => {
+                let step = Some(at);
+                self.overlay = Some(Overlay::ConfirmFork { loaded, step });
             }
             None => self.warn(format!("no checkpoint at or before step {step}")),
         }
@@ -342,7 +359,8 @@ impl App {
                 if self.diagnostics.is_some() {
                     self.overlay = Some(Overlay::Diagnostic);
                 } else {
-                    self.tell("the experiment file is valid".into());
+                    let text = self.unread.clone();
+                    self.tell(text.unwrap_or("the experiment file is valid".into()));
                 }
             }
             Action::Help => {

@@ -92,7 +92,7 @@ fn comparison(current: &Experiment, folder: &RunFolder, manifest: &Manifest) -> 
             parent.run, parent.step
         ));
     }
-    let text = match std::fs::read_to_string(folder.experiment()) {
+    let text = match crate::files::read_text(&folder.experiment()) {
         Ok(text) => text,
         Err(error) => {
             lines.push(format!("its experiment cannot be read: {error}"));

@@ -51,9 +51,14 @@ pub(super) fn draw(app: &App, body: Rect, buffer: &mut Buffer) {
         Overlay::ConfirmFork { step, .. } => (
             " fork? ",
             vec![
-                Line::raw(format!(
-                    "A new run starts from the checkpoint of step {step}, with the settings in force."
-                )),
+                Line::raw(match step {
+                    Some(step) => format!(
+                        "A new run starts from the checkpoint of step {step}, with the settings in force."
+                    ),
+                    None => {
+                        "A new run starts where this one stops, with the settings in force.".into()
+                    }
+                }),
                 Line::raw("The current run stops with a checkpoint."),
                 Line::raw(""),
                 Line::raw("y fork    n keep the run"),
