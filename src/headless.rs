@@ -208,9 +208,7 @@ struct Json {
 
 impl Printer for Json {
     fn print(&mut self, event: &Event, out: &mut dyn Write) -> std::io::Result<()> {
-        if let Event::Started { layers, .. } = event {
-            self.layers.clone_from(layers);
-        }
+        event.describe(&mut self.layers);
         serde_json::to_writer(&mut *out, &event.to_json(&self.layers))?;
         out.write_all(b"\n")
     }

@@ -73,7 +73,8 @@ fn powers(
         .collect()
 }
 
-fn power_of_two(exponent: f64) -> String {
+/// `2ⁿ`.
+pub(crate) fn power_of_two(exponent: f64) -> String {
     let superscript = |c: char| match c {
         '-' => '⁻',
         '0' => '⁰',

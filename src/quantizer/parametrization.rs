@@ -389,6 +389,27 @@ impl Quantizer {
         }
     }
 
+    /// Step size (or `q_min`) and range as they are used, from [those before
+    /// rounding](Self::raw_step_and_range): hardware has powers of two.
+    pub fn used_step_and_range(&self, (step, range): (f64, f64)) -> (f64, f64) {
+        let round = round_to_power_of_two;
+        let within = |(q_min, q_max): (f64, f64)| {
+            let q_max = q_max.min(127f64.exp2());
+            (q_min.max(f64::from(f32::MIN_POSITIVE)).min(q_max), q_max)
+        };
+        match (self.parametrization, self.rules) {
+            (Parametrization::U2, Rules::PublishedCode) | (Parametrization::U3, _) => {
+                (round(step), range)
+            }
+            (Parametrization::U1 | Parametrization::U2, _) => {
+                (round(step), range / step * round(step))
+            }
+            (Parametrization::P1, _) => within((round(step), range / step * round(step))),
+            (Parametrization::P2, _) => within((round(range) * (step / range), round(range))),
+            (Parametrization::P3, _) => within((round(step), round(range))),
+        }
+    }
+
     pub(super) fn clamped(&self, parameters: [f64; 2]) -> [f64; 2] {
         let names = self.parametrization.parameter_names();
         [0, 1].map(|i| {

@@ -49,6 +49,21 @@ fn any_input() -> impl Strategy<Value = f32> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
+    /// Shown bits follow from shown numbers: what is used is the grid's, and for learned ranges the
+    /// paper's formula over them gives the grid's bitwidth.
+    #[test]
+    fn what_is_used_follows_from_what_is_recorded((q, parameters) in any_quantizer()) {
+        let grid = q.grid(parameters);
+        let (d, q_max) = q.used_step_and_range(q.raw_step_and_range(parameters));
+        let close = |a: f64, b: f32| (a / f64::from(b) - 1.0).abs() < 1e-6;
+        prop_assert!(close(d, grid.step), "{d} {}", grid.step);
+        prop_assert!(close(q_max, grid.q_max), "{q_max} {}", grid.q_max);
+        if q.parametrization == Parametrization::U3 && q.rules == Rules::Paper {
+            let bits = (q_max / d + 1.0).log2().ceil().max(1.0) + f64::from(u8::from(q.signed));
+            prop_assert_eq!(bits, grid.bits);
+        }
+    }
+
     #[test]
     fn quantizing_twice_changes_nothing((q, p) in any_quantizer(), x in any_input()) {
         let grid = q.grid(p);

@@ -50,8 +50,8 @@ pub(crate) fn log(folder: &RunFolder, wanted: &Extract) -> Result<u8, CliError> 
     let mut header: Option<Vec<String>> = None;
     let mut newest = 0;
     for event in reader.by_ref() {
+        event.describe(&mut layers);
         match &event {
-            Event::Started { layers: of, .. } => layers.clone_from(of),
             Event::Step(record) if record.step < wanted.from => newest = record.step,
             Event::Step(record) if (wanted.from..=wanted.to).contains(&record.step) => {
                 let row = record.flat(&layers);
@@ -106,7 +106,7 @@ fn tensorboard(
     let mut board = TensorBoard::create(target, began).map_err(failed)?;
     for event in reader {
         let inside = (wanted.from..=wanted.to).contains(&event.step());
-        if inside || matches!(event, Event::Started { .. }) {
+        if inside || matches!(event, Event::Started { .. } | Event::Quantizers { .. }) {
             board.take(&event).map_err(failed)?;
         }
     }

@@ -30,9 +30,10 @@ pub(crate) fn table(runs: &[(RunFolder, Manifest)]) -> String {
         return "no runs yet\n".into();
     }
     let mut out = format!(
-        "{:<40} {:<11} {:>8} {:>7} {:>7} {:>7} {:>9} {:>9}\n",
-        "run", "status", "step", "epoch", "val %", "test %", "weight kB", "act kB"
+        "{:<40} {:<11} {:>8} {:>7} {:>10} {:>7} {:>9} {:>9}\n",
+        "run", "status", "step", "epoch", "best val %", "test %", "weight kB", "act kB"
     );
+    let kb = |v: Option<f64>| v.map_or("-".to_owned(), |kb| format!("{kb:.2}"));
     let percent = |v: Option<f64>| v.map_or("-".to_owned(), |e| format!("{:.2}", e * 100.0));
     for (depth, at) in family(runs) {
         let (folder, m) = &runs[at];
@@ -40,14 +41,14 @@ pub(crate) fn table(runs: &[(RunFolder, Manifest)]) -> String {
         let branch = if depth > 0 { "└ " } else { "" };
         let name = printable(&format!("{indent}{branch}{}", folder.label()));
         out += &format!(
-            "{name:<40} {:<11} {:>8} {:>7.2} {:>7} {:>7} {:>9.2} {:>9.2}",
+            "{name:<40} {:<11} {:>8} {:>7.2} {:>10} {:>7} {:>9} {:>9}",
             m.status.name(),
             m.step,
             m.epoch,
             percent(m.best_error),
             percent(m.test_error),
-            m.weight_kb,
-            m.activation_kb
+            kb(m.kilobytes().map(|kb| kb[0])),
+            kb(m.kilobytes().map(|kb| kb[1]))
         );
         if let Some(note) = &m.note {
             out += &format!("  {}", printable(note));

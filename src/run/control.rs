@@ -247,7 +247,20 @@ impl Controls {
     pub fn ask(&mut self, request: &Request) -> io::Result<()> {
         write_line(&self.stream, request)?;
         let mut line = String::new();
-        if self.replies.read_line(&mut line)? == 0 {
+        let read = self
+            .replies
+            .read_line(&mut line)
+            .map_err(|e| match e.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!(
+                        "no answer within {} s: is the process that trains stopped?",
+                        PATIENCE.as_secs()
+                    ),
+                ),
+                _ => e,
+            });
+        if read? == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
         match serde_json::from_str(&line).map_err(io::Error::other)? {

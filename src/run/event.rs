@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use crate::experiment::Experiment;
 use crate::graph::LayerKind;
-use crate::quantizer::Parametrization;
 use crate::quantizer::memory::{Resource, Role, Usage};
+use crate::quantizer::{Parametrization, Quantizer};
 
 /// What training can be told. Taken up between steps; each is acknowledged by an event.
 #[derive(Debug, Clone)]
@@ -74,6 +74,22 @@ pub struct LayerInfo {
     pub parametrization: Parametrization,
     /// Clamps of (d or q_min) and of q_max, for the plots.
     pub clamps: [[f64; 2]; 2],
+    /// All that it is besides its two parameters, once [`Event::Quantizers`] has said so.
+    #[serde(skip)]
+    pub quantizer: Option<Quantizer>,
+}
+
+impl LayerInfo {
+    /// Step size (or `q_min`) and range of a record as they are used: hardware has powers of two, and
+    /// the bitwidth follows from these.
+    pub fn used(&self, record: &LayerRecord) -> Option<[f64; 2]> {
+        let quantizer = self.quantizer.as_ref()?;
+        if !record.d.is_finite() {
+            return None;
+        }
+        let raw = (record.d.into(), record.q_max.into());
+        Some(quantizer.used_step_and_range(raw).into())
+    }
 }
 
 /// One constraint.
@@ -311,6 +327,13 @@ pub enum Event {
         /// Share of answers whose class is not among the five largest.
         error: f64,
     },
+    /// What every quantizer is, in the order of the layers of the [`Event::Started`] before it.
+    Quantizers {
+        /// Steps taken.
+        step: u64,
+        /// All of them.
+        quantizers: Vec<Quantizer>,
+    },
     /// Something worth knowing that asks for nothing.
     Note {
         /// Steps taken.
@@ -337,9 +360,23 @@ impl Event {
             | Self::Reinitialised { step, .. }
             | Self::TopFive { step, .. }
             | Self::Note { step, .. }
+            | Self::Quantizers { step, .. }
             | Self::Finished { step, .. }
             | Self::Stopped { step }
             | Self::Failed { step, .. } => *step,
+        }
+    }
+
+    /// Brings a list of the run's quantizers up to date with what this event says of them.
+    pub fn describe(&self, layers: &mut Vec<LayerInfo>) {
+        match self {
+            Self::Started { layers: all, .. } => layers.clone_from(all),
+            Self::Quantizers { quantizers, .. } => {
+                for (layer, quantizer) in layers.iter_mut().zip(quantizers) {
+                    layer.quantizer = Some(quantizer.clone());
+                }
+            }
+            _ => {}
         }
     }
 
@@ -425,6 +462,10 @@ fn layer_json(info: &LayerInfo, l: &LayerRecord) -> Value {
         "name": info.name, "role": info.role, "parametrization": info.parametrization,
         "d": l.d, "q_max": l.q_max, "bitwidth": l.bitwidth, "clipped": l.clipped, "zeros": l.zeros,
     });
+    if let Some([d, q_max]) = info.used(l) {
+        object["d_used"] = d.into();
+        object["q_max_used"] = q_max.into();
+    }
     for (name, gradient) in info
         .parametrization
         .parameter_names()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::disk::{sweep, write_whole};
-use super::event::{Event, Parent, Split};
+use super::event::{Event, Parent, Phase, Split};
 use super::lock::RunLock;
 use super::log::{LogError, LogReader, Summary};
 use crate::experiment::Experiment;
@@ -71,12 +71,18 @@ pub struct Manifest {
     pub epoch: f64,
     /// Best validation error among steps that met the budget.
     pub best_error: Option<f64>,
+    /// Step and memory of that best.
+    #[serde(default)]
+    pub best: Option<Best>,
     /// Error on the test part.
     pub test_error: Option<f64>,
-    /// kB of weights.
+    /// kB of weights now.
     pub weight_kb: f64,
-    /// kB of the largest activation.
+    /// kB of the largest activation now.
     pub activation_kb: f64,
+    /// What it trains on, and which network: only such runs can be compared.
+    #[serde(default)]
+    pub task: Option<String>,
     /// Why it failed.
     pub reason: Option<String>,
     /// The run that it was forked from.
@@ -92,7 +98,29 @@ pub struct Manifest {
     pub note: Option<String>,
 }
 
+/// Where a run was best: an error and the memory of the same step.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Steps taken.
+    pub step: u64,
+    /// kB of weights.
+    pub weight_kb: f64,
+    /// kB of the largest activation.
+    pub activation_kb: f64,
+}
+
 impl Manifest {
+    /// Memory beside the error that is listed, kB of weights and of the largest activation: that of the
+    /// best step, or, of a run that has no best yet, now. `None` before its first step.
+    pub fn kilobytes(&self) -> Option<[f64; 2]> {
+        match (self.best, self.best_error) {
+            (Some(best), _) => Some([best.weight_kb, best.activation_kb]),
+            // A manifest of before: whose memory it was nobody wrote down.
+            (None, Some(_)) => None,
+            (None, None) => (self.step > 0).then_some([self.weight_kb, self.activation_kb]),
+        }
+    }
+
     /// Of a run that begins now.
     pub fn begin(name: String, device: String) -> Self {
         let now = jiff::Zoned::now();
@@ -108,9 +136,11 @@ impl Manifest {
             step: 0,
             epoch: 0.0,
             best_error: None,
+            best: None,
             test_error: None,
             weight_kb: 0.0,
             activation_kb: 0.0,
+            task: None,
             reason: None,
             parent: None,
             source: None,
@@ -371,7 +401,18 @@ impl RunFolder {
                     error,
                     best: true,
                     ..
-                } => m.best_error = Some(error),
+                } => {
+                    m.best_error = Some(error);
+                    m.best = Some(Best {
+                        step: m.step,
+                        weight_kb: m.weight_kb,
+                        activation_kb: m.activation_kb,
+                    });
+                }
+                Event::Phase {
+                    phase: Phase::Quantized,
+                    ..
+                } => (m.best_error, m.best) = (None, None),
                 Event::Finished { test_error, .. } => {
                     m.status = Status::Finished;
                     m.test_error = test_error;

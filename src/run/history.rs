@@ -12,6 +12,7 @@ use super::log::{LogError, LogReader, Summary};
 use super::quantity::{LayerQuantity, LayerSeries, OF_LAYER, OF_STEP, Quantity, RunSeries, Table};
 use super::series::Series;
 use super::verdict::Verdicts;
+use crate::quantizer::Quantizer;
 use crate::quantizer::memory::{Resource, Role};
 
 /// Everything recorded of one quantizer.
@@ -19,6 +20,8 @@ use crate::quantizer::memory::{Resource, Role};
 pub struct LayerHistory {
     /// Name, role, size, parametrization.
     pub info: LayerInfo,
+    /// That of the info, which is not written with it.
+    quantizer: Option<Quantizer>,
     series: Table<LayerSeries>,
     /// Newest record.
     pub newest: Option<LayerRecord>,
@@ -27,6 +30,7 @@ pub struct LayerHistory {
 impl LayerHistory {
     fn new(info: LayerInfo) -> Self {
         Self {
+            quantizer: info.quantizer.clone(),
             info,
             series: Table::default(),
             newest: None,
@@ -318,6 +322,29 @@ impl History {
             .map(|e| (e.step, e.error))
     }
 
+    /// Gives every layer's info its quantizer, which is not written with it.
+    pub(super) fn describe_layers(&mut self) {
+        for layer in &mut self.layers {
+            layer.info.quantizer.clone_from(&layer.quantizer);
+        }
+    }
+
+    /// Holds what the log says of some steps exactly, where memory holds means: for what stands on one
+    /// step of them. `detail` has these steps alone.
+    pub(crate) fn pin(&mut self, steps: (u64, u64), detail: &Self) {
+        let run = self.series.0.iter_mut().zip(&detail.series.0);
+        let layers = self.layers.iter_mut().zip(&detail.layers);
+        let layers = layers.flat_map(|(own, of)| own.series.0.iter_mut().zip(&of.series.0));
+        for (own, of) in run.chain(layers) {
+            own.pin(steps, of);
+        }
+    }
+
+    /// Whether what was recorded at a step is known exactly.
+    pub(crate) fn knows(&self, step: u64) -> bool {
+        self[Quantity::Loss].at(step).is_some()
+    }
+
     /// Takes an event in.
     pub fn push(&mut self, event: &Event) {
         self.events += 1;
@@ -433,6 +460,12 @@ impl History {
                 );
                 self.mark(*step, MarkKind::Applied, text.clone());
                 self.say(*step, Severity::Warning, text);
+            }
+            Event::Quantizers { quantizers, .. } => {
+                for (layer, quantizer) in self.layers.iter_mut().zip(quantizers) {
+                    layer.quantizer = Some(quantizer.clone());
+                }
+                self.describe_layers();
             }
             Event::Note { step, message } => {
                 self.say(*step, Severity::Info, message.clone());
@@ -554,6 +587,7 @@ mod tests {
             elements: 9,
             parametrization: Parametrization::U3,
             clamps: [[0.1, 1.0]; 2],
+            quantizer: None,
         }];
         let started = |step| Event::Started {
             name: "r".into(),

@@ -27,7 +27,7 @@ pub use event::{
     Budget, Command, Event, LayerInfo, LayerRecord, Parent, Phase, Split, StepRecord, Times,
 };
 pub use feed::Feed;
-pub use folder::{Manifest, RunFolder, Status, family, list_runs, without_log};
+pub use folder::{Best, Manifest, RunFolder, Status, family, list_runs, without_log};
 pub use history::{Evaluation, History, LayerHistory, Mark, MarkKind, Message, Severity};
 pub use lock::{Holder, LockError, RunLock};
 pub use log::{Damage, Detail, Index, LogError, LogReader, LogWriter, read_log};

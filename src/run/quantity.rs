@@ -51,6 +51,8 @@ pub enum Quantity {
     TelemetryTime,
     /// Seconds of the update.
     UpdateTime,
+    /// 1 where every budget is met, else 0.
+    BudgetMet,
     /// Error on the validation part.
     ValidationError,
     /// Loss on the validation part.
@@ -84,7 +86,7 @@ pub enum LayerQuantity {
 type Of<Q, R> = (Q, fn(&R) -> f64);
 
 /// From a step's record. Those of an evaluation are not in it.
-pub(super) const OF_STEP: [Of<Quantity, StepRecord>; 20] = [
+pub(super) const OF_STEP: [Of<Quantity, StepRecord>; 21] = [
     (Quantity::Loss, |r| r.loss),
     (Quantity::CrossEntropy, |r| r.cross_entropy),
     (Quantity::TrainError, |r| r.train_error),
@@ -105,6 +107,7 @@ pub(super) const OF_STEP: [Of<Quantity, StepRecord>; 20] = [
     (Quantity::BackwardTime, |r| r.times.backward.into()),
     (Quantity::TelemetryTime, |r| r.times.telemetry.into()),
     (Quantity::UpdateTime, |r| r.times.update.into()),
+    (Quantity::BudgetMet, |r| f64::from(u8::from(r.budget_met))),
 ];
 
 /// From a quantizer's record.

@@ -172,7 +172,20 @@ pub struct Series {
     levels: Vec<Level>,
     breaks: bool,
     len: u64,
+    /// Stretches that are held point by point, besides.
+    #[serde(skip)]
+    pinned: Vec<Pinned>,
 }
+
+/// Points of some steps that a level holds in larger buckets.
+#[derive(Debug, Clone)]
+struct Pinned {
+    steps: (u64, u64),
+    points: Vec<(u32, f32)>,
+}
+
+/// Stretches that are pinned at most: around two cursors, and where they were before.
+const PINNED: usize = 4;
 
 impl Series {
     /// Adds a point. A non-finite value is not stored: the line breaks there.
@@ -226,19 +239,52 @@ impl Series {
         self.last().map(|b| b.end)
     }
 
-    /// The value at the newest point whose step is at most `step`.
+    /// The value at the newest point whose step is at most `step`; `None` also where memory holds but
+    /// the mean of points on both sides of it, until they are [pinned](Self::pin).
     pub fn at(&self, step: u64) -> Option<f32> {
+        let bucket = self.bucket(step)?;
+        if u64::from(bucket.last) <= step {
+            return Some(bucket.end);
+        }
+        let covers = |p: &&Pinned| p.steps.0 <= step && step <= p.steps.1;
+        self.pinned.iter().filter(covers).find_map(|pinned| {
+            let after = pinned.points.partition_point(|p| u64::from(p.0) <= step);
+            Some(pinned.points.get(after.checked_sub(1)?)?.1)
+        })
+    }
+
+    /// The value near a step: of its newest point, or the mean of some around it.
+    pub fn near(&self, step: u64) -> Option<f32> {
+        let bucket = self.bucket(step)?;
+        Some(if u64::from(bucket.last) <= step {
+            bucket.end
+        } else {
+            bucket.mean
+        })
+    }
+
+    /// The finest bucket that begins at or before a step.
+    fn bucket(&self, step: u64) -> Option<&Bucket> {
         self.levels.iter().find_map(|level| {
             let after = level
                 .buckets
                 .partition_point(|b| u64::from(b.first) <= step);
-            let bucket = level.buckets.get(after.checked_sub(1)?)?;
-            Some(if u64::from(bucket.last) <= step {
-                bucket.end
-            } else {
-                bucket.mean
-            })
+            level.buckets.get(after.checked_sub(1)?)
         })
+    }
+
+    /// Holds the points of another series, of these steps of the same run, besides.
+    pub fn pin(&mut self, steps: (u64, u64), of: &Self) {
+        let points = of.levels.first().into_iter().flat_map(|l| &l.buckets);
+        let points = points
+            .filter(|b| (steps.0..=steps.1).contains(&b.last.into()))
+            .map(|b| (b.last, b.end))
+            .collect();
+        self.pinned.retain(|p| p.steps != steps);
+        if self.pinned.len() == PINNED {
+            self.pinned.remove(0);
+        }
+        self.pinned.push(Pinned { steps, points });
     }
 
     /// Steps of the first and the newest point.
@@ -277,6 +323,7 @@ impl Series {
     }
 
     fn truncate(&mut self, step: u32) {
+        self.pinned.retain(|p| p.steps.1 < step.into());
         for level in &mut self.levels {
             while level.buckets.back().is_some_and(|b| b.first >= step) {
                 level.buckets.pop_back();

@@ -60,11 +60,8 @@ impl<W: Write> TensorBoard<W> {
     /// # Errors
     /// Where the file cannot be written.
     pub fn take(&mut self, event: &Event) -> io::Result<()> {
+        event.describe(&mut self.layers);
         match event {
-            Event::Started { layers, .. } => {
-                self.layers.clone_from(layers);
-                Ok(())
-            }
             Event::Step(record) => {
                 self.seconds = record.seconds;
                 let row = record.flat(&self.layers);

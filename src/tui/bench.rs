@@ -114,7 +114,7 @@ pub(super) fn synthetic(layers: usize, steps: u64) -> App {
     app
 }
 
-fn started(layers: usize, steps: u64) -> Event {
+pub(super) fn started(layers: usize, steps: u64) -> Event {
     Event::Started {
         name: "bench".into(),
         device: "none".into(),
@@ -147,6 +147,7 @@ fn layer(index: usize) -> LayerInfo {
         elements: 2304,
         parametrization: Parametrization::U3,
         clamps: [[2f64.powi(-8), 1.0], [2f64.powi(-8), 127.0]],
+        quantizer: None,
     }
 }
 

@@ -5,6 +5,9 @@ use std::sync::mpsc::{self, Receiver, Sender};
 
 use crate::run::{Detail, History, Index, LogError};
 
+/// Steps on either side of one that is looked at: quantizers are recorded at a cadence.
+const AROUND: u64 = 400;
+
 /// What is zoomed into, where memory holds it too coarse.
 #[derive(Default)]
 pub(super) struct Closeup {
@@ -60,6 +63,45 @@ impl Closeup {
         Ok(())
     }
 
+    /// Sees to it that what was recorded at a step can be pinned.
+    pub(super) fn look_at(
+        &mut self,
+        history: &History,
+        log: &Path,
+        step: u64,
+    ) -> Result<(), std::io::Error> {
+        let coming = self.asked.is_some_and(|(f, t)| f <= step && step <= t);
+        if coming || step > history.step() || history.knows(step) {
+            return Ok(());
+        }
+        if self.worker.as_ref().is_none_or(|w| w.log != log) {
+            self.worker = Some(Worker::start(log)?);
+            self.detail = None;
+        }
+        let (from, to) = (
+            step.saturating_sub(AROUND),
+            (step + AROUND).min(history.step()),
+        );
+        if let Some(worker) = &self.worker {
+            let outline = history.outline();
+            // A worker that has gone answers nothing; then the step stays unread.
+            let _ = worker.asks.send(Ask { outline, from, to });
+            self.asked = Some((from, to));
+        }
+        Ok(())
+    }
+
+    /// What was read around a step, and which steps these are.
+    pub(super) fn read(&self) -> Option<((u64, u64), &History)> {
+        let detail = self.detail.as_ref()?;
+        Some(((detail.from, detail.to), &detail.history))
+    }
+
+    /// What the plots are drawn from where it is zoomed in.
+    pub(super) fn history_mut(&mut self) -> Option<&mut History> {
+        self.detail.as_mut().map(|d| &mut d.history)
+    }
+
     /// Takes in what came; what cannot be read is said.
     pub(super) fn receive(&mut self) -> Option<Result<(), LogError>> {
         let answer = self.worker.as_ref()?.answers.try_recv().ok()?;
@@ -103,5 +145,67 @@ impl Worker {
             asks,
             answers,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::run::{Event, LayerQuantity, LayerRecord, LogWriter, Quantity, StepRecord};
+
+    /// What stands on a cursor is the record of its step, however far back: loss, bits and budget.
+    #[test]
+    fn a_cursor_stands_on_one_recorded_step() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = folder.path().join("events.log");
+        let record = |step: u64| {
+            let layer = LayerRecord {
+                d: 0.25,
+                bitwidth: if step.is_multiple_of(3) { 2.0 } else { 3.0 },
+                ..LayerRecord::default()
+            };
+            StepRecord {
+                step,
+                loss: (step as f64).sin(),
+                budget_met: step.is_multiple_of(3),
+                layers: Some(vec![layer]),
+                ..StepRecord::default()
+            }
+        };
+        let writer = LogWriter::open(&log).expect("created");
+        writer.push(Arc::new(crate::tui::bench::started(1, 30_000)));
+        for step in 1..=30_000 {
+            writer.push(Arc::new(Event::Step(Box::new(record(step)))));
+        }
+        drop(writer);
+        let mut history = History::from_log(&log, None).expect("readable");
+        let mut closeup = Closeup::default();
+        for step in [1181, 7, 12_345, 29_999] {
+            let known = |h: &History| h.knows(step) && h.layers[0].at(step).is_some();
+            let began = Instant::now();
+            while !known(&history) {
+                closeup.look_at(&history, &log, step).expect("a thread");
+                if let Some(answer) = closeup.receive() {
+                    answer.expect("readable");
+                    let (steps, read) = closeup.read().expect("read");
+                    history.pin(steps, read);
+                }
+                assert!(began.elapsed() < Duration::from_secs(20), "step {step}");
+                std::thread::yield_now();
+            }
+            let truth = record(step);
+            assert_eq!(history[Quantity::Loss].at(step), Some(truth.loss as f32));
+            let met = history[Quantity::BudgetMet].at(step);
+            assert_eq!(met, Some(f32::from(u8::from(truth.budget_met))));
+            let bits = history.layers[0][LayerQuantity::Bitwidth].at(step);
+            assert_eq!(bits, Some(truth.layers.expect("probed")[0].bitwidth));
+        }
+        // Without a look at the log a mean is no reading.
+        let coarse = History::from_log(&log, None).expect("readable");
+        assert!(coarse[Quantity::Loss].at(1181).is_none());
+        assert!(coarse[Quantity::Loss].near(1181).is_some());
     }
 }

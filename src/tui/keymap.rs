@@ -128,7 +128,7 @@ pub(super) const KEYMAP: &[Binding] = &[
     bind!(KeyCode::Right, PanRight, "plots", "pan to later steps", ""),
     bind!(Char('}'), ZoomInY, "plots", "zoom in on values", ""),
     bind!(Char('{'), ZoomOutY, "plots", "zoom out on values", ""),
-    bind!(Char('f'), Fit, "plots", "fit everything and follow the newest step", "fit"),
+    bind!(Char('f'), Fit, "plots", "fit and follow the newest step; again: with the float phase, or without", "fit"),
     bind!(Char(','), CursorLeft, "plots", "cursor to earlier steps (all plots)", ""),
     bind!(Char('.'), CursorRight, "plots", "cursor to later steps (all plots)", ""),
     bind!(Char('v'), SecondCursor, "plots", "second cursor here: readings become differences; again: off", ""),

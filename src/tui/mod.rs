@@ -155,6 +155,8 @@ impl Workbench {
             let log = setup.folder.log();
             say_reading(&setup.folder);
             workbench.app.load_history(&log);
+            // It goes on at once: what is asked for until it says so is for a run that trains.
+            workbench.app.history.end = None;
         }
         workbench.watch_file(&loaded);
         workbench.train(setup);

@@ -19,9 +19,10 @@ use ratatui::widgets::{Paragraph, Widget};
 
 use super::app::{App, Page};
 use crate::figure::terminal::{Colours, Plot};
+use crate::figure::ticks::power_of_two;
 use crate::figure::{Ink, Name, panel_with};
 use crate::quantizer::memory::kilobytes;
-use crate::run::Severity;
+use crate::run::{LayerHistory, LayerRecord, Severity};
 
 /// Least size that pages are laid out for.
 const LEAST: (u16, u16) = (60, 16);
@@ -139,16 +140,30 @@ fn layer_reading(app: &App, area: Rect, buffer: &mut Buffer) {
         return;
     };
     let step = app.view.cursor.unwrap_or(app.history.step() as f64);
+    let [d, q_max] = used(layer, &r);
     let text = format!(
-        "{} {}  step {step:.0}  d {:.5}  q_max {:.4}  {:.0} bits  {:.2} kB   (j, k choose; Enter opens)",
+        "{} {}  step {step:.0}  d {d}  q_max {q_max}  {:.0} bits  {:.2} kB   (j, k choose; Enter opens)",
         layer.info.name,
         layer.info.kind.word(),
-        r.d,
-        r.q_max,
         r.bitwidth,
         kilobytes(layer.info.elements, r.bitwidth.into()),
     );
     buffer.set_stringn(area.x, area.y, text, area.width.into(), bold(app));
+}
+
+/// Step size and range with what they are used as: the bitwidth follows from these.
+fn used(layer: &LayerHistory, r: &LayerRecord) -> [String; 2] {
+    match layer.info.used(r) {
+        None => [format!("{:.5}", r.d), format!("{:.4}", r.q_max)],
+        Some([d, q_max]) => {
+            let range = if (q_max / f64::from(r.q_max) - 1.0).abs() < 1e-4 {
+                format!("{:.4}", r.q_max)
+            } else {
+                format!("{:.4} → {q_max:.4}", r.q_max)
+            };
+            [format!("{:.5} → {}", r.d, power_of_two(d.log2())), range]
+        }
+    }
 }
 
 /// Plots in a grid: two columns where there is room, else one.

@@ -43,7 +43,7 @@ impl Builder<'_> {
         let Some((first, last)) = series.extent() else {
             return step / self.history.steps_per_epoch.max(1) as f64;
         };
-        let at = |s: u64| series.at(s).map_or(0.0, f64::from);
+        let at = |s: u64| series.near(s).map_or(0.0, f64::from);
         let (first, last) = (first as f64, last as f64);
         let pace = at(last as u64) / last.max(1.0);
         if step > last {

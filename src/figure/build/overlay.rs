@@ -266,6 +266,7 @@ mod tests {
                 elements: 1024,
                 parametrization: Parametrization::U3,
                 clamps: [[1e-3, 1.0], [1e-3, 100.0]],
+                quantizer: None,
             }],
             budgets: Vec::new(),
             steps_per_epoch: 10,

@@ -87,7 +87,7 @@ impl Builder<'_> {
         let value = |band: usize, step: u64| {
             let layer = layers[band].1;
             layer[LayerQuantity::Bitwidth]
-                .at(step)
+                .near(step)
                 .map_or(f64::NAN, |bits| kilobytes(layer.info.elements, bits.into()))
         };
         self.stack(
@@ -107,7 +107,7 @@ impl Builder<'_> {
             .map(|(i, (name, _))| ((*name).to_owned(), Ink::Series(i)))
             .collect();
         let value = |band: usize, step: u64| {
-            let seconds = self.history[PHASES[band].1].at(step);
+            let seconds = self.history[PHASES[band].1].near(step);
             seconds.map_or(f64::NAN, |s| f64::from(s) * 1e3)
         };
         let scene = self.stack("time of a step".into(), "ms", bands, value, Vec::new());

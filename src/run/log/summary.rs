@@ -11,7 +11,7 @@ use super::super::history::History;
 use super::{LogError, LogReader};
 
 /// What the file begins with.
-const HEADER: &[u8] = b"bitscope summary 3\n";
+const HEADER: &[u8] = b"bitscope summary 4\n";
 /// Bytes of the log beyond a summary from which on it pays to write it anew.
 const WORTH: u64 = 8 << 20;
 /// Bytes of the log before a summary's end that tell whether it is still the same log.
@@ -62,7 +62,11 @@ impl Summary {
     /// with the reader where it is, where there is none that fits.
     pub(in crate::run) fn resume(log: &Path, reader: &mut LogReader) -> History {
         match Self::read(log) {
-            Some(summary) if reader.seek(summary.position).is_ok() => summary.history,
+            Some(summary) if reader.seek(summary.position).is_ok() => {
+                let mut history = summary.history;
+                history.describe_layers();
+                history
+            }
             _ => History::default(),
         }
     }

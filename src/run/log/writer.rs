@@ -31,6 +31,8 @@ pub struct LogWriter {
     shared: Arc<Shared>,
     /// What was damaged in a log that goes on, in words.
     found: Vec<String>,
+    /// Whether there was a log without a record.
+    was_empty: bool,
 }
 
 #[derive(Default)]
@@ -67,12 +69,6 @@ impl LogWriter {
             .open(path)
             .map_err(LogError::io(path))?;
         let mut found = Vec::new();
-        if was_there && sound <= HEADER.len() as u64 && damages.is_empty() {
-            found.push(format!(
-                "{}: empty: what the run recorded before is gone",
-                path.display()
-            ));
-        }
         for damage in damages {
             let mut text = format!("{}: {damage}", path.display());
             if damage.is_tail {
@@ -108,12 +104,18 @@ impl LogWriter {
             thread: Some(thread),
             shared,
             found,
+            was_empty: was_there && sound <= HEADER.len() as u64,
         })
     }
 
     /// What was damaged when the log was opened, a sentence each.
     pub fn found(&self) -> &[String] {
         &self.found
+    }
+
+    /// Whether there was a log before that held nothing.
+    pub fn was_empty(&self) -> bool {
+        self.was_empty
     }
 
     /// Appends an event.
@@ -208,7 +210,7 @@ struct Appender<S> {
     unsaid: u64,
     /// Step of the newest event.
     newest: u64,
-    /// The newest record that says what the run is, without which no other can be understood.
+    /// The newest records that say what the run is, without which no other can be understood.
     started: Vec<u8>,
     shared: Arc<Shared>,
 }
@@ -218,8 +220,10 @@ impl<S: Storage> Appender<S> {
         self.newest = event.step();
         let before = self.gathered.len();
         encode(event, &mut self.gathered);
-        if matches!(event, Event::Started { .. }) {
-            self.started = self.gathered[before..].to_vec();
+        match event {
+            Event::Started { .. } => self.started = self.gathered[before..].to_vec(),
+            Event::Quantizers { .. } => self.started.extend(&self.gathered[before..]),
+            _ => {}
         }
         let bytes = (self.gathered.len() - before) as u64;
         self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -433,6 +437,7 @@ mod tests {
                 events: 0,
                 unsaid: 0,
                 newest: 0,
+                started: Vec::new(),
                 shared: shared.clone(),
             };
             for step in 0..20 {

@@ -31,6 +31,7 @@ fn started(p: Parametrization) -> Event {
             elements: 100,
             parametrization: p,
             clamps: [[2f64.powi(-8), 1.0], [2f64.powi(-8), 127.0]],
+            quantizer: None,
         }],
         budgets: Vec::new(),
         steps_per_epoch: 100,

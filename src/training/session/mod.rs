@@ -184,6 +184,13 @@ fn run(setup: Setup, steering: Sender<Command>, commands: Receiver<Command>, emi
         }
     };
     let mut found = log.found().to_vec();
+    if setup.origin == Origin::Resume && log.was_empty() {
+        let log = folder.log();
+        found.push(format!(
+            "{}: empty: what the run recorded before is gone",
+            log.display()
+        ));
+    }
     if !lock.is_kept {
         found.push("this disk keeps no locks: nothing stops a second process from this run".into());
     }

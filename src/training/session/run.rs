@@ -11,7 +11,7 @@ use super::{Origin, Setup};
 use crate::experiment::{Change, Class, Experiment, difference, merged};
 use crate::quantizer::Rules;
 use crate::run::{
-    Command, Event, Manifest, Phase, RunFolder, Split, Status, TensorBoard, write_whole,
+    Best, Command, Event, Manifest, Phase, RunFolder, Split, Status, TensorBoard, write_whole,
 };
 use crate::training::TrainError;
 use crate::training::checkpoint::SaveError;
@@ -146,6 +146,8 @@ impl<'a> Run<'a> {
             }
         }
         let step = trainer.steps();
+        let mut manifest = manifest;
+        manifest.task = Some(task(experiment));
         recorder.emit(Event::Started {
             name: folder.label(),
             device: engine.to_string(),
@@ -156,6 +158,10 @@ impl<'a> Run<'a> {
             total_steps: trainer.total_steps(),
             step,
             parent: manifest.parent.clone(),
+        });
+        recorder.emit(Event::Quantizers {
+            step,
+            quantizers: trainer.quantizers(),
         });
         recorder.emit(Event::Phase {
             step,
@@ -230,6 +236,8 @@ impl<'a> Run<'a> {
                 continue;
             }
             if self.trainer.enter_phase() {
+                // The float network's best is none of the quantized one's.
+                (self.manifest.best_error, self.manifest.best) = (None, None);
                 out.emit(Event::Phase {
                     step: self.trainer.steps(),
                     phase: Phase::Quantized,
@@ -270,7 +278,8 @@ impl<'a> Run<'a> {
         let probe =
             (self.trainer.steps() + 1).is_multiple_of(self.trainer.experiment().log.probe_every);
         let record = self.trainer.step(probe);
-        let finite = record.cross_entropy.is_finite();
+        let broken = self.trainer.non_finite_norm(&record);
+        let finite = record.cross_entropy.is_finite() && broken.is_none();
         self.is_finite = finite;
         let step = record.step;
         self.manifest.weight_kb = record.usage.weights;
@@ -279,7 +288,7 @@ impl<'a> Run<'a> {
         self.tell_reinitialised(out);
         out.check_disk();
         if !finite {
-            let layer = self.trainer.find_non_finite();
+            let layer = broken.or_else(|| self.trainer.find_non_finite());
             self.not_finite(layer, out);
         }
         if let Some(left) = &mut self.allowed {
@@ -391,6 +400,12 @@ impl<'a> Run<'a> {
         let saved = self.save(&self.setup.folder.best());
         if saved.is_ok() {
             self.manifest.best_error = Some(error);
+            let usage = self.trainer.usage();
+            self.manifest.best = Some(Best {
+                step: self.trainer.steps(),
+                weight_kb: usage.weights,
+                activation_kb: usage.activation_max,
+            });
         } else {
             self.trainer.set_best_error(before);
         }
@@ -615,6 +630,22 @@ impl<'a> Run<'a> {
             Err(_) => self.unwritten = Some(changes),
         }
     }
+}
+
+/// What a run trains on, and which network: the settings that make two runs comparable.
+fn task(experiment: &Experiment) -> String {
+    const OF_THE_TASK: [&str; 7] = [
+        "data.source",
+        "data.path",
+        "data.samples",
+        "data.difficulty",
+        "data.size",
+        "model.name",
+        "model.file",
+    ];
+    let value = |key: &&str| experiment.values.get(key).map(ToString::to_string);
+    let values: Vec<String> = OF_THE_TASK.iter().filter_map(value).collect();
+    values.join(" ")
 }
 
 /// Whether something that happens every so many epochs has come due since it last did.

@@ -242,9 +242,21 @@ impl Trainer {
                     elements: slot.elements,
                     parametrization: q.parametrization,
                     clamps: [clamp(step), clamp(&q.bounds.q_max)],
+                    quantizer: None,
                 }
             })
             .collect()
+    }
+
+    /// Memory and bit operations now.
+    pub fn usage(&self) -> crate::quantizer::memory::Usage {
+        self.network.usage()
+    }
+
+    /// Every quantizer, in network order.
+    pub fn quantizers(&self) -> Vec<crate::quantizer::Quantizer> {
+        let slots = self.network.slots.iter();
+        slots.map(|slot| slot.quantizer.clone()).collect()
     }
 
     /// The constraints in force.

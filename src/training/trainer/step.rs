@@ -253,6 +253,16 @@ impl Trainer {
         let mut norms = vec![[f64::NAN; 2]; self.network.parameters.len()];
         for parameter in &weights {
             norms[*parameter] = [take().sqrt(), take().sqrt()];
+            // Squares overflow long before values do.
+            let [gradient, value] = &mut norms[*parameter];
+            if !gradient.is_finite()
+                && let Some(of) = &weight_gradients[*parameter]
+            {
+                *gradient = norm(of.clone());
+            }
+            if !value.is_finite() {
+                *value = norm(self.network.parameters[*parameter].value.clone().inner());
+            }
         }
         Read {
             logits: logits.to_vec(),
@@ -270,6 +280,16 @@ impl Trainer {
         let elements = (self.slot_elements[slot] * samples) as f64;
         let sums = sums.unwrap_or_default();
         [sums.clipped / elements, sums.zeros / elements]
+    }
+
+    /// The first layer whose weights, or their gradient, a record of this network says are not finite.
+    pub fn non_finite_norm(&self, record: &StepRecord) -> Option<String> {
+        let records = record.layers.iter().flatten();
+        let weights = self.network.slots.iter().zip(records);
+        weights
+            .filter(|(slot, _)| slot.parameter.is_some())
+            .find(|(_, r)| !(r.grad_norm.is_finite() && r.weight_norm.is_finite()))
+            .map(|(slot, _)| slot.name.clone())
     }
 
     fn records(&self, read: &Read, gradients: &[[f64; 2]], count: usize) -> Vec<LayerRecord> {
@@ -305,6 +325,12 @@ impl Trainer {
             })
             .collect()
     }
+}
+
+/// Euclidean norm, in f64 on the host: of values whose squares overflow.
+fn norm(of: Tensor<1>) -> f64 {
+    let squares = read_tensor(of).into_iter().map(|v| f64::from(v).powi(2));
+    squares.sum::<f64>().sqrt()
 }
 
 /// What a step reads from the device.

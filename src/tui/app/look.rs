@@ -7,7 +7,7 @@ use super::{App, Effect, Page};
 use crate::figure::terminal::{Colours, Marker, Palette};
 use crate::figure::{Name, Saved, Theme, View, XUnit, panel_count};
 use crate::quantizer::Parametrization;
-use crate::run::{History, LayerHistory, LayerRecord, Verdict, VerdictKind};
+use crate::run::{History, LayerHistory, LayerRecord, Mark, MarkKind, Verdict, VerdictKind};
 
 impl App {
     /// Rows that the selection moves over on this page.
@@ -92,7 +92,7 @@ impl App {
     }
 
     pub(super) fn zoom(&mut self, factor: f64) {
-        let all = self.history.step().max(1) as f64;
+        let all = self.history.step().max(1) as f64 - self.beginning();
         let span = self.span.unwrap_or(all) * factor;
         self.span = if span >= all {
             None
@@ -115,11 +115,25 @@ impl App {
         };
     }
 
+    /// Where what matters begins: with the quantizers, once they are there. Beside the float phase's memory
+    /// and bits the rest of a run would be a line at the bottom.
+    fn beginning(&self) -> f64 {
+        let quantized = |m: &&Mark| m.kind == MarkKind::Quantized;
+        match self.history.marks.iter().rev().find(quantized) {
+            Some(mark) if !self.whole && self.history.step() >= mark.step + LEAST => {
+                mark.step as f64
+            }
+            _ => 0.0,
+        }
+    }
+
     pub(super) fn move_cursor(&mut self, direction: f64) {
         let (from, to) = self.visible();
         let step = ((to - from) / 100.0).max(1.0).round();
+        let to = to.min(self.history.step() as f64);
         let at = self.view.cursor.unwrap_or(to) + direction * step;
-        self.view.cursor = Some(at.clamp(from, to));
+        // On a step: what is read there is one record's.
+        self.view.cursor = Some(at.clamp(from.min(to), to).floor());
     }
 
     /// Visible steps. The end runs a little ahead of the newest step and moves in lots: between
@@ -127,7 +141,7 @@ impl App {
     pub(in crate::tui) fn visible(&self) -> (f64, f64) {
         let all = self.history.step().max(1) as f64;
         match self.span {
-            None => (0.0, ahead(all, all)),
+            None => (self.beginning(), ahead(all, all)),
             Some(span) => {
                 let end = self.anchor.unwrap_or_else(|| ahead(all, span));
                 ((end - span).max(0.0), end)
@@ -147,8 +161,37 @@ impl App {
         if let Err(error) = self.closeup.look(&self.history, &log, steps, CLOSE) {
             self.warn(format!("no older detail: {error}"));
         }
+        let mut changed = false;
         match self.closeup.receive() {
-            Some(Ok(())) => true,
+            Some(Ok(())) => changed = true,
+            Some(Err(error)) => {
+                self.warn(format!("no older detail: {error}"));
+                changed = true;
+            }
+            None => {}
+        }
+        changed | self.look_at_cursors()
+    }
+
+    /// Sees to it that what stands on a cursor is what was recorded at its step, not a mean around it.
+    fn look_at_cursors(&mut self) -> bool {
+        let log = self.folder.log();
+        for cursor in [self.view.cursor, self.view.second].into_iter().flatten() {
+            let step = cursor.max(0.0) as u64;
+            if let Err(error) = self.at_cursor.look_at(&self.history, &log, step) {
+                self.warn(format!("no older detail: {error}"));
+            }
+        }
+        match self.at_cursor.receive() {
+            Some(Ok(())) => {
+                if let Some((steps, read)) = self.at_cursor.read() {
+                    self.history.pin(steps, read);
+                    if let Some(close) = self.closeup.history_mut() {
+                        close.pin(steps, read);
+                    }
+                }
+                true
+            }
             Some(Err(error)) => {
                 self.warn(format!("no older detail: {error}"));
                 true
@@ -271,6 +314,8 @@ pub(in crate::tui) struct Layout {
 
 /// Buckets that a plot of the usual width can tell apart.
 const CLOSE: usize = 400;
+/// Steps behind the start of the quantizers from which on plots begin there.
+const LEAST: u64 = 8;
 
 /// The newest step rounded up to a sixteenth to a thirty-second of the span.
 fn ahead(newest: f64, span: f64) -> f64 {

@@ -119,6 +119,8 @@ pub(super) struct App {
     pub paper: Paper,
     /// Older detail that memory does not hold.
     pub closeup: Closeup,
+    /// What stands on the cursors' steps, where memory holds means.
+    at_cursor: Closeup,
     /// An exported picture over the page.
     pub preview: Option<Preview>,
     /// Columns of the tabs, for the mouse.
@@ -151,8 +153,10 @@ pub(super) struct App {
     /// What the command line sets over the file.
     set: Vec<String>,
     current: Loaded,
-    /// Visible span in steps where zoomed in; `None` shows everything.
+    /// Visible span in steps where zoomed in; `None` shows everything that matters.
     span: Option<f64>,
+    /// Whether that is the float phase too.
+    whole: bool,
     /// Last visible step where panned away; `None` follows the newest.
     anchor: Option<f64>,
 }
@@ -187,6 +191,7 @@ impl App {
             system: System::default(),
             paper: Paper::default(),
             closeup: Closeup::default(),
+            at_cursor: Closeup::default(),
             preview: None,
             tabs: Vec::new(),
             expanded: None,
@@ -208,6 +213,7 @@ impl App {
             set,
             current: loaded.clone(),
             span: None,
+            whole: false,
             anchor: None,
         }
     }
@@ -222,7 +228,7 @@ impl App {
         self.anchor = None;
         (self.view.cursor, self.view.second) = (None, None);
         self.microscope = Microscope::default();
-        self.closeup = Closeup::default();
+        (self.closeup, self.at_cursor) = (Closeup::default(), Closeup::default());
     }
 
     /// Reads the history back from the log.
@@ -335,6 +341,9 @@ impl App {
             Action::ZoomInY => self.view.y_zoom = (self.view.y_zoom / 1.5).max(1e-3),
             Action::ZoomOutY => self.view.y_zoom = (self.view.y_zoom * 1.5).min(100.0),
             Action::Fit => {
+                // Where all that matters is shown already, the rest is asked for.
+                let fits = self.span.is_none() && self.view.y_zoom == 1.0;
+                self.whole ^= fits;
                 (self.span, self.anchor) = (None, None);
                 self.view.y_zoom = 1.0;
             }

@@ -12,6 +12,11 @@ impl App {
         self.runs
             .retain(|(folder, _)| folder.label().contains(&self.runs_filter));
         let least = |v: Option<f64>| v.unwrap_or(f64::INFINITY);
+        // Runs that came to nothing are last, whatever they are sorted by.
+        let kilobytes = |m: &Manifest| match m.best_error {
+            Some(_) => least(m.kilobytes().map(|kb| kb[0])),
+            None => f64::INFINITY,
+        };
         match self.order {
             Order::Time => self
                 .runs
@@ -21,7 +26,7 @@ impl App {
                 .sort_by(|a, b| least(a.1.best_error).total_cmp(&least(b.1.best_error))),
             Order::Kilobytes => self
                 .runs
-                .sort_by(|a, b| a.1.weight_kb.total_cmp(&b.1.weight_kb)),
+                .sort_by(|a, b| kilobytes(&a.1).total_cmp(&kilobytes(&b.1))),
         }
         self.depths = vec![0; self.runs.len()];
         if self.order == Order::Time {

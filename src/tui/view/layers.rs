@@ -9,7 +9,7 @@ use super::super::app::App;
 use super::{bold, muted, severity_style};
 use crate::experiment::Thresholds;
 use crate::figure::Ink;
-use crate::figure::ticks::number;
+use crate::figure::ticks::{number, power_of_two};
 use crate::quantizer::memory::{Role, kilobytes};
 use crate::run::{LayerHistory, LayerRecord, Severity, dead};
 
@@ -33,6 +33,15 @@ const COLUMNS: &[Column] = &[
         width: 9,
         from: 0,
         text: |_, r| real(r.d, 5),
+    },
+    Column {
+        title: "used",
+        width: 6,
+        from: 70,
+        text: |l, r| {
+            let used = l.info.used(r).map(|[d, _]| power_of_two(d.log2()));
+            used.unwrap_or("-".into())
+        },
     },
     Column {
         title: "q_max",

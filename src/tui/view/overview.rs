@@ -6,7 +6,8 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use super::super::app::App;
 use super::{bold, grid, plot, severity_style};
 use crate::figure::{Name, ticks::number};
-use crate::run::{LayerQuantity, Quantity, Severity, dead};
+use crate::quantizer::memory::Resource;
+use crate::run::{History, LayerQuantity, Quantity, Severity, dead};
 
 /// Plots above, a step's figures in one line, every layer's bits below.
 pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
@@ -55,6 +56,37 @@ fn dead_layers(app: &App) -> Vec<&str> {
     dead.map(|l| l.info.name.as_str()).collect()
 }
 
+/// What is used of every resource that has a budget, beside it; else memory of weights and of the
+/// largest activation.
+fn memory(h: &History, at: u64) -> String {
+    let used = |resource: Resource| h.used(resource).at(at).map(f64::from);
+    let value = |v: Option<f64>| v.map_or("-".into(), |v| format!("{v:.2}"));
+    let short = |resource: Resource| match resource {
+        Resource::Weights => "W",
+        Resource::ActivationSum => "A sum",
+        Resource::ActivationMax => "A max",
+        Resource::Bops => "Gbop",
+    };
+    if h.budgets.is_empty() {
+        let of = |resource| format!("{} {} kB", short(resource), value(used(resource)));
+        return [Resource::Weights, Resource::ActivationMax]
+            .map(of)
+            .join("  ");
+    }
+    let all_met = h[Quantity::BudgetMet].at(at) == Some(1.0);
+    let against = h.budgets.iter().map(|budget| {
+        let used = used(budget.resource);
+        let mark = match used {
+            Some(used) if all_met || used <= budget.limit => " ✓",
+            Some(_) => " ✗",
+            None => "",
+        };
+        let name = short(budget.resource);
+        format!("{name} {}/{}{mark}", value(used), number(budget.limit, 2))
+    });
+    against.collect::<Vec<_>>().join("  ")
+}
+
 /// The line of figures: loss, error, memory against each budget, learning rate. At the cursor where
 /// there is one.
 fn figures(app: &App, area: Rect, buffer: &mut Buffer) {
@@ -81,8 +113,7 @@ fn figures(app: &App, area: Rect, buffer: &mut Buffer) {
                 .at(at)
                 .map_or("-".into(), |v| format!("{:.2}", v * 100.0))
         ),
-        format!("W {} kB", value(Quantity::WeightKb, 2)),
-        format!("A {} kB", value(Quantity::ActivationMaxKb, 2)),
+        memory(h, at),
         format!(
             "lr {}",
             h[Quantity::Lr]
@@ -90,13 +121,6 @@ fn figures(app: &App, area: Rect, buffer: &mut Buffer) {
                 .map_or("-".into(), |v| number(v.into(), 4))
         ),
     ];
-    if !h.budgets.is_empty() {
-        parts.push(if r.budget_met {
-            "budget met".into()
-        } else {
-            "over budget".into()
-        });
-    }
     if let Some((step, error)) = h.best() {
         parts.push(format!("best {:.2} % at {step}", error * 100.0));
     }

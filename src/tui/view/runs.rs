@@ -16,7 +16,7 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
     let below = if area.width >= 100 {
         let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(below);
         let runs: Vec<&Manifest> = app.runs.iter().map(|r| &r.1).collect();
-        let scene = trade_off(&runs);
+        let scene = trade_off(&comparable(&runs, app.selected));
         (&Plot::new(&scene, &app.palette)).render(right, buffer);
         left
     } else {
@@ -39,8 +39,8 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
         ..list
     };
     let title = format!(
-        "{:<38} {:<11} {:>8} {:>7} {:>7} {:>9}",
-        "run", "status", "step", "val %", "test %", "weight kB"
+        "{:<38} {:<11} {:>8} {:>10} {:>7} {:>9}",
+        "run", "status", "step", "best val %", "test %", "weight kB"
     );
     buffer.set_stringn(list.x, list.y, title, list.width.into(), bold(app));
     let rows = usize::from(list.height.saturating_sub(1));
@@ -63,13 +63,14 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
             None => String::new(),
         };
         let text = format!(
-            "{:<38} {:<11} {:>8} {:>7} {:>7} {:>9.2}",
+            "{:<38} {:<11} {:>8} {:>10} {:>7} {:>9}",
             format!("{branch}{label}{own}"),
             m.status.name(),
             m.step,
             percent(m.best_error),
             percent(m.test_error),
-            m.weight_kb
+            m.kilobytes()
+                .map_or("-".to_owned(), |kb| format!("{:.2}", kb[0]))
         );
         let mut style = app.palette.style(overlaid.map_or(Ink::Text, Overlaid::ink));
         if i == app.selected {
@@ -100,11 +101,19 @@ fn compare(app: &App, area: Rect, buffer: &mut Buffer) {
     }
 }
 
-/// Validation error against kB of weights, with the runs that no other beats in both.
+/// The runs on the same data with the same network as the selected one: an error on other pictures is
+/// another number.
+fn comparable<'a>(runs: &[&'a Manifest], selected: usize) -> Vec<&'a Manifest> {
+    let task = runs.get(selected).and_then(|m| m.task.as_ref());
+    let same = |m: &&&Manifest| m.task.as_ref() == task;
+    runs.iter().filter(same).copied().collect()
+}
+
+/// Validation error against kB of weights of the same step, with the runs that no other beats in both.
 fn trade_off(runs: &[&Manifest]) -> Scene {
     let points = runs
         .iter()
-        .filter_map(|m| Some((m.weight_kb, 100.0 * m.best_error?)));
+        .filter_map(|m| Some((m.kilobytes()?[0], 100.0 * m.best_error?)));
     let mut points: Vec<(f64, f64)> = points.collect();
     points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
     let mut front: Vec<(f64, f64)> = Vec::new();
@@ -165,5 +174,57 @@ fn trade_off(runs: &[&Manifest]) -> Scene {
         cursor: None,
         second: None,
         empty: "no run with a validation error within its budget yet".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::{Best, Status};
+
+    fn run(error: Option<f64>, best_kb: f64, now_kb: f64, task: &str) -> Manifest {
+        Manifest {
+            best_error: error,
+            best: error.map(|_| Best {
+                step: 7,
+                weight_kb: best_kb,
+                activation_kb: 2.0,
+            }),
+            weight_kb: now_kb,
+            step: 9,
+            status: Status::Stopped,
+            task: Some(task.into()),
+            ..Manifest::begin("r".into(), "flex".into())
+        }
+    }
+
+    /// A point is an error and the memory of the same step, and a front is of one task.
+    #[test]
+    fn a_front_is_of_runs_that_can_be_compared() {
+        let all = [
+            run(Some(0.1), 20.0, 5.0, "glyphs"),
+            run(None, 0.0, 0.0, "glyphs"),
+            run(Some(0.2), 10.0, 40.0, "glyphs"),
+            run(Some(0.05), 1.0, 1.0, "cifar10"),
+        ];
+        let runs: Vec<&Manifest> = all.iter().collect();
+        let same = comparable(&runs, 0);
+        assert_eq!(same.len(), 3);
+        let scene = trade_off(&same);
+        let points: Vec<(f64, f64)> = scene
+            .items
+            .iter()
+            .flat_map(|item| match item {
+                Item::Line(line) => line.segments.concat(),
+                _ => Vec::new(),
+            })
+            .collect();
+        for point in [(20.0, 10.0), (10.0, 20.0)] {
+            let close = |p: &(f64, f64)| (p.0 - point.0).abs() + (p.1 - point.1).abs() < 1e-9;
+            assert!(points.iter().any(close), "{point:?}: {points:?}");
+        }
+        assert!(points.iter().all(|p| p.0 >= 10.0), "{points:?}");
+        assert_eq!(comparable(&runs, 3).len(), 1);
+        assert_eq!(run(None, 0.0, 3.0, "").kilobytes(), Some([3.0, 0.0]));
     }
 }
