@@ -42,7 +42,7 @@ use crate::experiment::{Loaded, Saved, Watcher, merged};
 #[cfg(unix)]
 use crate::run::control::{Controls, Request};
 use crate::run::{Command, Feed, Parent, RunFolder};
-use crate::training::{Origin, Session, Setup};
+use crate::training::{NOT_SAVED, Origin, Session, Setup};
 
 /// Opens the workbench and trains.
 pub(crate) fn run(loaded: Loaded, run: &Run, begin: Begin) -> Result<u8, CliError> {
@@ -569,14 +569,19 @@ impl Workbench {
         // Whoever closed standard output does not want to know.
         let _ = crate::cli::print(&format!("recorded in {folder}\n"));
         let (events, _) = self.feed.take();
-        let failed = events.iter().find_map(|event| match event.as_ref() {
-            crate::run::Event::Failed { message, .. } if ran => Some(message.clone()),
-            _ => None,
-        });
-        match failed {
-            Some(message) => Err(CliError::Failed(message)),
-            None => Ok(code),
+        for event in &events {
+            match event.as_ref() {
+                crate::run::Event::Failed { message, .. } if ran => {
+                    return Err(CliError::Failed(message.clone()));
+                }
+                crate::run::Event::Warning { message, .. } if message.starts_with(NOT_SAVED) => {
+                    // Standard error may have gone with the terminal.
+                    let _ = writeln!(io::stderr(), "warning: {message}");
+                }
+                _ => {}
+            }
         }
+        Ok(code)
     }
 
     /// Keeps the look for the next start.

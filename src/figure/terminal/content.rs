@@ -133,7 +133,7 @@ impl Plot<'_> {
             }
             let below = plot.y + plot.height;
             if below < area.y + area.height {
-                let short = shorten(&bar.label, width.into());
+                let short = cut_in_the_middle(&bar.label, width.into());
                 let muted = self.palette.style(Ink::Muted);
                 buffer.set_stringn(x, below, short, width.into(), muted);
             }
@@ -176,7 +176,7 @@ impl Plot<'_> {
             if heat.selected == Some(row) {
                 style = style.add_modifier(Modifier::REVERSED);
             }
-            buffer.set_stringn(area.x, y, shorten(label, width), width, style);
+            buffer.set_stringn(area.x, y, cut_in_the_middle(label, width), width, style);
         }
     }
 
@@ -201,13 +201,35 @@ impl Plot<'_> {
     }
 }
 
-/// The end of a name that fits: ends differ more than beginnings.
-fn shorten(name: &str, width: usize) -> &str {
-    let count = name.chars().count();
-    if count <= width {
-        return name;
+/// A name with its middle left out where it is too long: both ends tell layers apart.
+pub(crate) fn cut_in_the_middle(name: &str, width: usize) -> String {
+    let letters: Vec<char> = name.chars().collect();
+    if letters.len() <= width {
+        return name.to_owned();
     }
-    name.char_indices()
-        .nth(count - width)
-        .map_or("", |(i, _)| &name[i..])
+    let kept = width.saturating_sub(1);
+    let (front, back) = (kept / 2, kept - kept / 2);
+    let middle: &[char] = if width > 0 { &['…'] } else { &[] };
+    let ends = [&letters[..front], middle, &letters[letters.len() - back..]];
+    ends.concat().into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_keep_both_ends() {
+        assert_eq!(cut_in_the_middle("conv1", 9), "conv1");
+        assert_eq!(
+            cut_in_the_middle("features.13.conv.1.0", 13),
+            "featur…nv.1.0"
+        );
+        assert_eq!(
+            cut_in_the_middle("features.13.conv.1.0", 13)
+                .chars()
+                .count(),
+            13
+        );
+    }
 }

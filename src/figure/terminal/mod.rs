@@ -5,5 +5,6 @@ mod content;
 mod palette;
 mod plot;
 
+pub(crate) use content::cut_in_the_middle;
 pub use palette::{Colours, Marker, Palette};
 pub use plot::Plot;

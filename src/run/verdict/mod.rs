@@ -3,7 +3,7 @@
 //! Each has its threshold in the experiment file (`[verdicts]`). A condition has to hold for a
 //! number of records before it becomes a verdict, and to be gone for as many before it ends.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -97,7 +97,7 @@ impl Kind {
                 "the range is too small for the data; raise `q_max`, or its upper clamp"
             }
             Self::Oscillating => {
-                "two whole bitwidths pull in turns; lower the quantizers' learning rate, or round a budget to what whole bits give"
+                "`b` steps between two whole bitwidths, and memory with it; lower `quantizers.rate`, raise `quantizers.hysteresis`, or set the budget to what whole bits give. Weights that oscillate around a level do no such harm: batch norm's statistics are estimated anew before every evaluation"
             }
             Self::AtClamp => {
                 "the clamp decides, not the gradient; widen `d_bounds` or `q_max_bounds`, or accept it"
@@ -177,6 +177,47 @@ impl Verdicts {
         let mut standing: Vec<&Verdict> = self.all.iter().filter(|v| v.until.is_none()).collect();
         standing.sort_by_key(|v| (v.kind, v.since, v.layer));
         standing
+    }
+
+    /// What holds of one quantizer at a step, most severe first.
+    pub fn of_layer(&self, layer: usize, step: u64) -> Vec<Kind> {
+        let holds = |v: &&Verdict| {
+            v.layer == Some(layer) && v.since <= step && v.until.is_none_or(|until| until > step)
+        };
+        let mut kinds: Vec<Kind> = self.all.iter().filter(holds).map(|v| v.kind).collect();
+        kinds.sort_unstable();
+        kinds
+    }
+
+    /// One entry for each kind of finding of each quantizer: the newest, and how often it was made.
+    /// Standing ones first, most severe first, a quantizer's one behind the other; then those that
+    /// ended, the newest first.
+    pub fn grouped(&self) -> Vec<(&Verdict, usize)> {
+        let mut groups: BTreeMap<(Option<usize>, Kind), (&Verdict, usize)> = BTreeMap::new();
+        for verdict in &self.all {
+            let entry = groups.entry((verdict.layer, verdict.kind));
+            let (newest, count) = entry.or_insert((verdict, 0));
+            (*newest, *count) = (verdict, *count + 1);
+        }
+        let mut worst: BTreeMap<Option<usize>, Kind> = BTreeMap::new();
+        for ((layer, kind), (newest, _)) in &groups {
+            if newest.until.is_none() {
+                let entry = worst.entry(*layer).or_insert(*kind);
+                *entry = (*entry).min(*kind);
+            }
+        }
+        let mut listed: Vec<(&Verdict, usize)> = groups.into_values().collect();
+        listed.sort_by_key(|(v, _)| match v.until {
+            None => (
+                false,
+                worst.get(&v.layer).copied(),
+                v.layer,
+                Some(v.kind),
+                0,
+            ),
+            Some(until) => (true, None, None, None, u64::MAX - until),
+        });
+        listed
     }
 
     /// Takes over the limits of another experiment.

@@ -284,3 +284,24 @@ fn what_is_not_learned_is_not_blamed() {
     assert_eq!(layers.len(), 1);
     assert!(verdicts.all().is_empty(), "{:?}", verdicts.all());
 }
+
+#[test]
+fn what_comes_again_is_one_entry_with_a_count() {
+    let mut verdicts = Verdicts::default();
+    verdicts.push(&started(Parametrization::U3));
+    for number in 1..=400 {
+        let clipped = if number / 100 % 2 == 0 { 0.5 } else { 0.01 };
+        let record = LayerRecord {
+            clipped,
+            ..healthy(number)
+        };
+        verdicts.push(&step(number, record, 0.0));
+    }
+    assert_eq!(verdicts.all().len(), 2);
+    let grouped = verdicts.grouped();
+    assert_eq!(grouped.len(), 1);
+    assert_eq!((grouped[0].0.kind, grouped[0].1), (Kind::Saturated, 2));
+    // What the table of layers shows at a step is what held there.
+    assert_eq!(verdicts.of_layer(0, 60), [Kind::Saturated]);
+    assert!(verdicts.of_layer(0, 190).is_empty() && verdicts.of_layer(1, 60).is_empty());
+}

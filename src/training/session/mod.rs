@@ -21,6 +21,7 @@ use crate::run::control::ControlServer;
 use crate::run::{Command, Event, LogWriter, Parent, RunFolder, RunLock, Status};
 use recorder::{Emit, Recorder};
 pub use resume::resumable;
+pub(crate) use run::NOT_SAVED;
 use run::Run;
 
 /// What a run needs to start.

@@ -17,6 +17,8 @@ use crate::training::TrainError;
 use crate::training::checkpoint::SaveError;
 use crate::training::trainer::Trainer;
 
+/// What the last warning of a run begins with whose last checkpoint the disk did not take.
+pub(crate) const NOT_SAVED: &str = "the last checkpoint was not written";
 /// Time between two manifests that say where a run is.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
 /// Checkpoints kept before the older half is thinned out.
@@ -255,16 +257,14 @@ impl<'a> Run<'a> {
         self.end(Status::Stopped, out);
     }
 
-    /// The last word. A run whose last checkpoint the disk did not take has failed, however it ended.
+    /// The last word. Where the disk did not take the last checkpoint, that is said behind all else.
     fn end(&mut self, status: Status, out: &mut Recorder) {
         self.write_again(out);
         let step = self.trainer.steps();
         if let Some(why) = self.unsaved.take() {
-            let message = format!("the last checkpoint was not written: {why}");
+            let message = format!("{NOT_SAVED}: {why}");
             self.manifest.reason = Some(message.clone());
-            self.write_manifest(Status::Failed, out);
-            out.emit(Event::Failed { step, message });
-            return;
+            out.emit(Event::Warning { step, message });
         }
         self.write_manifest(status, out);
         let test_error = self.manifest.test_error;

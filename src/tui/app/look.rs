@@ -58,7 +58,7 @@ impl App {
     /// Goes where the evidence of the selected verdict is seen: that layer, at that step.
     pub(super) fn open_verdict(&mut self) {
         let verdicts = self.verdicts();
-        let Some(verdict) = verdicts.get(self.selected) else {
+        let Some((verdict, _)) = verdicts.get(self.selected) else {
             return;
         };
         let (kind, layer, since) = (verdict.kind, verdict.layer, verdict.since);
@@ -80,15 +80,9 @@ impl App {
         self.view.cursor = Some(since as f64);
     }
 
-    /// Verdicts as the page lists them: standing ones, most severe first, then those that ended,
-    /// the newest first.
-    pub(in crate::tui) fn verdicts(&self) -> Vec<&Verdict> {
-        let all = &self.history.verdicts;
-        let mut listed = all.standing();
-        let mut ended: Vec<_> = all.all().iter().filter(|v| v.until.is_some()).collect();
-        ended.sort_by_key(|v| std::cmp::Reverse(v.until));
-        listed.extend(ended);
-        listed
+    /// Verdicts as the page lists them, with how often each was found.
+    pub(in crate::tui) fn verdicts(&self) -> Vec<(&Verdict, usize)> {
+        self.history.verdicts.grouped()
     }
 
     pub(super) fn zoom(&mut self, factor: f64) {
@@ -121,7 +115,7 @@ impl App {
         let quantized = |m: &&Mark| m.kind == MarkKind::Quantized;
         match self.history.marks.iter().rev().find(quantized) {
             Some(mark) if !self.whole && self.history.step() >= mark.step + LEAST => {
-                mark.step as f64
+                mark.step as f64 + 1.0
             }
             _ => 0.0,
         }

@@ -7,11 +7,11 @@ use unicode_width::UnicodeWidthStr;
 
 use super::super::app::App;
 use super::{bold, muted, severity_style};
-use crate::experiment::Thresholds;
 use crate::figure::Ink;
+use crate::figure::terminal::cut_in_the_middle;
 use crate::figure::ticks::{number, power_of_two};
 use crate::quantizer::memory::{Role, kilobytes};
-use crate::run::{LayerHistory, LayerRecord, Severity, dead};
+use crate::run::{LayerHistory, LayerRecord, Severity, VerdictKind};
 
 /// A column: title, width, least width of the table to show it at, and its text.
 struct Column {
@@ -109,53 +109,18 @@ fn small(v: f32) -> String {
     }
 }
 
-/// A name with its middle left out where it is too long: both ends tell layers apart.
-fn cut_in_the_middle(name: &str, width: usize) -> String {
-    let letters: Vec<char> = name.chars().collect();
-    if letters.len() <= width {
-        return name.to_owned();
-    }
-    let kept = width.saturating_sub(1);
-    let (front, back) = (kept / 2, kept - kept / 2);
-    let ends = [&letters[..front], &['…'], &letters[letters.len() - back..]];
-    ends.concat().into_iter().collect()
-}
-
-/// What is remarkable about a quantizer now, by the detectors' limits.
-fn alarm(layer: &LayerHistory, r: &LayerRecord, limits: &Thresholds) -> Option<String> {
-    let near = |v: f32, bound: f64| (f64::from(v) / bound - 1.0).abs() < limits.clamp_margin;
-    let [d, q_max] = layer.info.clamps;
-    if !r.d.is_finite() {
-        return None;
-    }
-    if dead(&layer.info, r, limits) {
-        return Some("DEAD".into());
-    }
-    if f64::from(r.clipped) > limits.clipped {
-        return Some("saturated".into());
-    }
-    if f64::from(r.zeros) > limits.zeros {
-        return Some("all zero".into());
-    }
-    if near(r.d, d[0]) || near(r.d, d[1]) {
-        return Some("d at clamp".into());
-    }
-    if near(r.q_max, q_max[0]) || near(r.q_max, q_max[1]) {
-        return Some("q_max at clamp".into());
-    }
-    None
-}
-
 pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
     let columns: Vec<&Column> = COLUMNS.iter().filter(|c| area.width >= c.from).collect();
     let fixed: u16 = columns.iter().map(|c| c.width).sum::<u16>() + 16;
     let name_width = area.width.saturating_sub(fixed + 3).clamp(10, 28);
-    let layers: Vec<&LayerHistory> = app
+    let layers: Vec<(usize, &LayerHistory)> = app
         .history
         .layers
         .iter()
-        .filter(|l| app.view.shows(l))
+        .enumerate()
+        .filter(|(_, l)| app.view.shows(l))
         .collect();
+    let step = app.view.cursor.map_or(app.history.step(), |c| c as u64);
     let rows = usize::from(area.height.saturating_sub(1));
     app.selected = app.selected.min(layers.len().saturating_sub(1));
     app.scroll = app
@@ -188,7 +153,7 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
         buffer.set_stringn(area.x + 2, area.y + 1, text, area.width.into(), muted(app));
         return;
     }
-    for (i, layer) in layers.iter().enumerate().skip(app.scroll).take(rows) {
+    for (i, (place, layer)) in layers.iter().enumerate().skip(app.scroll).take(rows) {
         let y = area.y + 1 + (i - app.scroll) as u16;
         let (mark, ink) = match layer.info.role {
             Role::Weight => ("W ", Ink::Weights),
@@ -208,10 +173,13 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
                 let plain = app.palette.style(Ink::Text);
                 (x, _) = buffer.set_stringn(x, y, text, column.width.into(), plain);
             }
-            if let Some(alarm) = alarm(layer, record, &app.history.verdicts.thresholds) {
+            // The detectors' findings, as page 9 lists them: one list of conditions.
+            let found = app.history.verdicts.of_layer(*place, step);
+            if !found.is_empty() {
                 let style = severity_style(app, Severity::Warning);
                 let room = usize::from((area.x + area.width).saturating_sub(x + 1));
-                buffer.set_stringn(x + 1, y, format!("! {alarm}"), room, style);
+                let found: Vec<&str> = found.into_iter().map(VerdictKind::name).collect();
+                buffer.set_stringn(x + 1, y, format!("! {}", found.join(", ")), room, style);
             }
         }
         if i == app.selected {
@@ -227,7 +195,7 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
             );
         }
     }
-    let total: usize = layers.iter().map(|l| l.info.elements).sum();
+    let total: usize = layers.iter().map(|(_, l)| l.info.elements).sum();
     let below = area.y + 1 + layers.len() as u16;
     if below < area.y + area.height {
         let text = format!(
@@ -236,25 +204,5 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
             number(total as f64, 0)
         );
         buffer.set_stringn(area.x + 2, below, text, area.width.into(), muted(app));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_names_keep_both_ends() {
-        assert_eq!(cut_in_the_middle("conv1", 9), "conv1");
-        assert_eq!(
-            cut_in_the_middle("features.13.conv.1.0", 13),
-            "featur…nv.1.0"
-        );
-        assert_eq!(
-            cut_in_the_middle("features.13.conv.1.0", 13)
-                .chars()
-                .count(),
-            13
-        );
     }
 }

@@ -7,13 +7,14 @@ use ratatui::widgets::{Paragraph, Widget, Wrap};
 
 use super::super::app::App;
 use super::{bold, muted, severity_style};
+use crate::figure::terminal::cut_in_the_middle;
 use crate::run::{Severity, VerdictKind};
 
 pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
     let [list, below] = Layout::vertical([Constraint::Min(4), Constraint::Length(5)]).areas(area);
     let title = format!(
-        "{:>8} {:>8}  {:<20} {:<24} finding",
-        "since", "until", "layer", "verdict"
+        "{:>8} {:>8} {:>5}  {:<20} {:<20} finding",
+        "since", "until", "times", "layer", "verdict"
     );
     buffer.set_stringn(list.x, list.y, title, list.width.into(), bold(app));
     let verdicts = app.verdicts();
@@ -28,14 +29,14 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
         buffer.set_stringn(list.x + 2, list.y + 2, text, list.width.into(), muted(app));
         return;
     }
-    for (i, verdict) in verdicts.iter().enumerate().skip(first).take(rows) {
+    for (i, (verdict, times)) in verdicts.iter().enumerate().skip(first).take(rows) {
         let y = list.y + 1 + (i - first) as u16;
         let layer = verdict.layer.and_then(|l| app.history.layers.get(l));
         let text = format!(
-            "{:>8} {:>8}  {:<20} {:<24} {}",
+            "{:>8} {:>8} {times:>5}  {:<20} {:<20} {}",
             verdict.since,
             verdict.until.map_or("-".into(), |u| u.to_string()),
-            layer.map_or("the run", |l| l.info.name.as_str()),
+            layer.map_or("the run".into(), |l| cut_in_the_middle(&l.info.name, 20)),
             verdict.kind.name(),
             verdict.text
         );
@@ -49,7 +50,7 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
         }
         buffer.set_stringn(list.x, y, text, list.width.into(), style);
     }
-    let kind = verdicts[selected].kind;
+    let kind = verdicts[selected].0.kind;
     buffer.set_stringn(below.x, below.y, kind.name(), below.width.into(), bold(app));
     let text = Rect {
         y: below.y + 1,
