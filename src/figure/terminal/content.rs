@@ -1,5 +1,7 @@
 //! What a scene shows: lines, bands, bars, heat cells.
 
+use std::collections::BTreeSet;
+
 use ratatui::buffer::{Buffer, Cell};
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier};
@@ -89,6 +91,11 @@ impl Plot<'_> {
         let width = (each.floor() as u16)
             .saturating_sub(u16::from(each >= 3.0))
             .max(1);
+        // (Of a letter or two nothing can be told.)
+        let labels = match width {
+            0..3 => vec![String::new(); bars.len()],
+            _ => cut_apart(bars.iter().map(|b| b.label.as_str()), width.into()),
+        };
         for (i, bar) in bars.iter().enumerate() {
             let x = plot.x + (i as f64 * each) as u16;
             if x + width > plot.x + plot.width {
@@ -133,9 +140,8 @@ impl Plot<'_> {
             }
             let below = plot.y + plot.height;
             if below < area.y + area.height {
-                let short = cut_in_the_middle(&bar.label, width.into());
                 let muted = self.palette.style(Ink::Muted);
-                buffer.set_stringn(x, below, short, width.into(), muted);
+                buffer.set_stringn(x, below, &labels[i], width.into(), muted);
             }
         }
     }
@@ -154,6 +160,8 @@ impl Plot<'_> {
             1
         };
         let tall = tall.clamp(1, 3);
+        let room = usize::from(plot.x - area.x).saturating_sub(1);
+        let labels = cut_apart(heat.rows.iter().map(|r| r.label.as_str()), room);
         for r in 0..shown {
             let own = r * rows / shown..(r + 1) * rows / shown;
             let row = heat
@@ -170,13 +178,12 @@ impl Plot<'_> {
                 }
             }
             let y = plot.y + (r * tall + tall / 2) as u16;
-            let width = usize::from(plot.x - area.x).saturating_sub(1);
-            let HeatRow { label, ink } = &heat.rows[row];
+            let HeatRow { ink, .. } = &heat.rows[row];
             let mut style = self.palette.style(*ink);
             if heat.selected == Some(row) {
                 style = style.add_modifier(Modifier::REVERSED);
             }
-            buffer.set_stringn(area.x, y, cut_in_the_middle(label, width), width, style);
+            buffer.set_stringn(area.x, y, &labels[row], room, style);
         }
     }
 
@@ -201,14 +208,39 @@ impl Plot<'_> {
     }
 }
 
+/// Names with a part of their middle left out where they are too long: the part without which most of
+/// them are still told apart.
+fn cut_apart<'a>(names: impl Iterator<Item = &'a str> + Clone, width: usize) -> Vec<String> {
+    let kept = width.saturating_sub(1);
+    let half = kept / 2;
+    let cut = |front: usize| -> Vec<String> {
+        let cut = names.clone().map(|name| cut_behind(name, width, front));
+        cut.collect()
+    };
+    let distinct = |labels: &Vec<String>| labels.iter().collect::<BTreeSet<_>>().len();
+    let mut fronts: Vec<usize> = (0..=kept).collect();
+    fronts.sort_by_key(|front| front.abs_diff(half));
+    let mut best = cut(half);
+    for labels in fronts.into_iter().skip(1).map(cut) {
+        if distinct(&labels) > distinct(&best) {
+            best = labels;
+        }
+    }
+    best
+}
+
 /// A name with its middle left out where it is too long: both ends tell layers apart.
 pub(crate) fn cut_in_the_middle(name: &str, width: usize) -> String {
+    cut_behind(name, width, width.saturating_sub(1) / 2)
+}
+
+/// The same with so many letters in front of the gap.
+fn cut_behind(name: &str, width: usize, front: usize) -> String {
     let letters: Vec<char> = name.chars().collect();
     if letters.len() <= width {
         return name.to_owned();
     }
-    let kept = width.saturating_sub(1);
-    let (front, back) = (kept / 2, kept - kept / 2);
+    let back = width.saturating_sub(1) - front;
     let middle: &[char] = if width > 0 { &['…'] } else { &[] };
     let ends = [&letters[..front], middle, &letters[letters.len() - back..]];
     ends.concat().into_iter().collect()
@@ -217,6 +249,17 @@ pub(crate) fn cut_in_the_middle(name: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_beside_one_another_stay_different() {
+        let names = ["s0.b0.conv0", "s0.b1.conv0", "s0.b2.conv0"];
+        let cut = cut_apart(names.into_iter(), 8);
+        assert_eq!(cut, ["s0.b0…v0", "s0.b1…v0", "s0.b2…v0"]);
+        assert_eq!(
+            cut_apart(["a", "classifier"].into_iter(), 8),
+            ["a", "cla…fier"]
+        );
+    }
 
     #[test]
     fn long_names_keep_both_ends() {
