@@ -1,4 +1,4 @@
-//! The plane of step size and range over the diagonals of equal bitwidth.
+//! The plane of step size and range over the lines of equal bitwidth.
 
 use super::super::scene::{Axis, Ink, Item, Label, Line, Scale, Scene};
 use super::Builder;
@@ -40,7 +40,10 @@ impl Builder<'_> {
         let (x, y) = (range(|p| p.0), range(|p| p.1));
         let mut items = Vec::new();
         if !paths.iter().all(|p| p.1.is_empty()) {
-            items.extend(diagonals(uniform, index == 0, x, y));
+            let of = layers
+                .first()
+                .map_or(Parametrization::U3, |(_, l)| l.info.parametrization);
+            items.extend(boundaries(of, index == 0, x, y));
             if let [(_, layer)] = layers[..] {
                 items.push(Item::Line(clamp_box(layer.info.clamps)));
             }
@@ -83,9 +86,17 @@ impl Builder<'_> {
             ticks: None,
         };
         let step = if uniform { "step size d" } else { "q_min" };
+        let learned = layers
+            .first()
+            .is_some_and(|(_, l)| is_inferred(l.info.parametrization));
+        let used = if learned {
+            " (rounds to powers of two at the stairs)"
+        } else {
+            ""
+        };
         Scene {
             title: format!("plane of {step} and range, {side}"),
-            x: axis(step, x),
+            x: axis(&format!("{step}{used}"), x),
             y: axis("range q_max", y),
             items,
             marks: Vec::new(),
@@ -148,9 +159,20 @@ impl Builder<'_> {
     }
 }
 
+/// Whether the bitwidth follows from step size and range, instead of being a parameter.
+fn is_inferred(parametrization: Parametrization) -> bool {
+    matches!(parametrization, Parametrization::U3 | Parametrization::P3)
+}
+
 /// Lines of equal bitwidth with their numbers: below each, that many bits suffice.
-fn diagonals(uniform: bool, signed: bool, x: (f64, f64), y: (f64, f64)) -> Vec<Item> {
+///
+/// Where the bitwidth is inferred they are stairs: `d` (and `q_min`, `q_max` of the power-of-two
+/// quantizer) is rounded to a power of two before the bitwidth follows from it, so the boundary is level
+/// over an octave and rises where `d` rounds to the next. Where the bitwidth is a parameter, the range is
+/// the step size times a number of levels, rounded or not: straight lines.
+fn boundaries(of: Parametrization, signed: bool, x: (f64, f64), y: (f64, f64)) -> Vec<Item> {
     let mut items = Vec::new();
+    let uniform = of.family() == Family::Uniform;
     for bits in 1..=8 {
         let bits = f64::from(bits);
         let ratio = if uniform {
@@ -165,6 +187,16 @@ fn diagonals(uniform: bool, signed: bool, x: (f64, f64), y: (f64, f64)) -> Vec<I
         if left >= right {
             continue;
         }
+        if is_inferred(of) {
+            // A range that rounds reaches half an octave further.
+            let reach = if uniform {
+                ratio
+            } else {
+                ratio * 0.5f64.exp2()
+            };
+            items.extend(stairs(reach, bits, x, y));
+            continue;
+        }
         items.push(Item::Line(Line {
             label: String::new(),
             ink: Ink::Muted,
@@ -176,11 +208,56 @@ fn diagonals(uniform: bool, signed: bool, x: (f64, f64), y: (f64, f64)) -> Vec<I
         let place = (left.log2() * 0.12 + right.log2() * 0.88).exp2();
         items.push(Item::Label(Label {
             at: (place, place * ratio),
-            text: format!("{bits} bit"),
+            text: if bits == 1.0 {
+                "1 bit".into()
+            } else {
+                format!("{bits} bits")
+            },
             ink: Ink::Muted,
         }));
     }
     items
+}
+
+/// The stairs of one bitwidth: `q_max` of `reach` times the power of two that `d` rounds to.
+fn stairs(reach: f64, bits: f64, x: (f64, f64), y: (f64, f64)) -> Vec<Item> {
+    let (first, last) = (x.0.log2().round() as i32, x.1.log2().round() as i32);
+    let mut points = Vec::new();
+    let mut label = None;
+    for octave in first..=last {
+        let octave = f64::from(octave);
+        let level = reach * octave.exp2();
+        if level < y.0 || level > y.1 {
+            continue;
+        }
+        let from = (octave - 0.5).exp2().max(x.0);
+        let to = (octave + 0.5).exp2().min(x.1);
+        if from < to {
+            points.extend([(from, level), (to, level)]);
+            label = Some(((from * to).sqrt(), level));
+        }
+    }
+    let Some(at) = label else {
+        return Vec::new();
+    };
+    vec![
+        Item::Line(Line {
+            label: String::new(),
+            ink: Ink::Muted,
+            dash: 2,
+            segments: vec![points],
+            band: Vec::new(),
+        }),
+        Item::Label(Label {
+            at,
+            text: if bits == 1.0 {
+                "1 bit".into()
+            } else {
+                format!("{bits} bits")
+            },
+            ink: Ink::Muted,
+        }),
+    ]
 }
 
 fn clamp_box([d, q_max]: [[f64; 2]; 2]) -> Line {
@@ -217,4 +294,39 @@ fn log_descent(info: &LayerInfo, r: &LayerRecord, signed: bool) -> Option<(f64, 
         Parametrization::P2 => (log(second, q) - octaves * first, log(second, q)),
     };
     (u.is_finite() && v.is_finite()).then_some((u, v))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantizer::{Quantizer, Rules};
+
+    /// A point just below a stair has its bitwidth, one just above has the next: whatever `d` is before it
+    /// is rounded.
+    #[test]
+    fn stairs_are_where_the_bitwidth_changes() {
+        for (of, bits) in [(Parametrization::U3, 4.0), (Parametrization::P3, 4.0)] {
+            let quantizer = Quantizer::learned(of, true, Rules::Paper);
+            let ground = ((-6f64).exp2(), 1.0);
+            let items = boundaries(of, true, ground, ((-6f64).exp2(), 64.0));
+            let label =
+                |item: &Item| matches!(item, Item::Label(l) if l.text == format!("{bits} bits"));
+            let place = items.iter().position(label).expect("drawn");
+            let Item::Line(line) = &items[place - 1] else {
+                panic!("a line before its label");
+            };
+            let mut seen = 0;
+            for pair in line.segments[0].chunks(2) {
+                let (from, to, level) = (pair[0].0, pair[1].0, pair[0].1);
+                for share in [0.02, 0.5, 0.98] {
+                    let d = from * (to / from).powf(share);
+                    let at = |q_max: f64| quantizer.grid([d, q_max]).bits;
+                    assert_eq!(at(level * 0.999), bits, "{of} below {level} at {d}");
+                    assert_eq!(at(level * 1.001), bits + 1.0, "{of} above {level} at {d}");
+                    seen += 1;
+                }
+            }
+            assert!(seen >= 6, "{of}");
+        }
+    }
 }
