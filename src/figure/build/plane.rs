@@ -208,11 +208,7 @@ fn boundaries(of: Parametrization, signed: bool, x: (f64, f64), y: (f64, f64)) -
         let place = (left.log2() * 0.12 + right.log2() * 0.88).exp2();
         items.push(Item::Label(Label {
             at: (place, place * ratio),
-            text: if bits == 1.0 {
-                "1 bit".into()
-            } else {
-                format!("{bits} bits")
-            },
+            text: format!("{bits}b"),
             ink: Ink::Muted,
         }));
     }
@@ -223,7 +219,7 @@ fn boundaries(of: Parametrization, signed: bool, x: (f64, f64), y: (f64, f64)) -
 fn stairs(reach: f64, bits: f64, x: (f64, f64), y: (f64, f64)) -> Vec<Item> {
     let (first, last) = (x.0.log2().round() as i32, x.1.log2().round() as i32);
     let mut points = Vec::new();
-    let mut label = None;
+    let mut places = Vec::new();
     for octave in first..=last {
         let octave = f64::from(octave);
         let level = reach * octave.exp2();
@@ -234,10 +230,12 @@ fn stairs(reach: f64, bits: f64, x: (f64, f64), y: (f64, f64)) -> Vec<Item> {
         let to = (octave + 0.5).exp2().min(x.1);
         if from < to {
             points.extend([(from, level), (to, level)]);
-            label = Some(((from * to).sqrt(), level));
+            places.push(((from * to).sqrt(), level));
         }
     }
-    let Some(at) = label else {
+    // Near the upper end, and not beside the neighbour's.
+    let last = places.len().saturating_sub(1 + bits as usize % 2);
+    let Some(at) = places.get(last).copied() else {
         return Vec::new();
     };
     vec![
@@ -250,11 +248,7 @@ fn stairs(reach: f64, bits: f64, x: (f64, f64), y: (f64, f64)) -> Vec<Item> {
         }),
         Item::Label(Label {
             at,
-            text: if bits == 1.0 {
-                "1 bit".into()
-            } else {
-                format!("{bits} bits")
-            },
+            text: format!("{bits}b"),
             ink: Ink::Muted,
         }),
     ]
@@ -310,7 +304,7 @@ mod tests {
             let ground = ((-6f64).exp2(), 1.0);
             let items = boundaries(of, true, ground, ((-6f64).exp2(), 64.0));
             let label =
-                |item: &Item| matches!(item, Item::Label(l) if l.text == format!("{bits} bits"));
+                |item: &Item| matches!(item, Item::Label(l) if l.text == format!("{bits}b"));
             let place = items.iter().position(label).expect("drawn");
             let Item::Line(line) = &items[place - 1] else {
                 panic!("a line before its label");

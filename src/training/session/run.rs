@@ -259,7 +259,6 @@ impl<'a> Run<'a> {
 
     /// The last word. Where the disk did not take the last checkpoint, that is said behind all else.
     fn end(&mut self, status: Status, out: &mut Recorder) {
-        self.write_again(out);
         let step = self.trainer.steps();
         if let Some(why) = self.unsaved.take() {
             let message = format!("{NOT_SAVED}: {why}");
@@ -319,7 +318,6 @@ impl<'a> Run<'a> {
     fn periodic(&mut self, commands: &Receiver<Command>, out: &mut Recorder) {
         self.evaluate_if_due(commands, out);
         if self.told_at.elapsed() > TOLD_EVERY {
-            self.write_again(out);
             self.write_manifest(Status::Running, out);
         }
         let every = self.trainer.experiment().log.checkpoint_every;
@@ -520,6 +518,7 @@ impl<'a> Run<'a> {
     }
 
     fn write_manifest(&mut self, status: Status, out: &mut Recorder) {
+        self.write_again(out);
         self.told_at = Instant::now();
         self.manifest.status = status;
         self.manifest.step = self.trainer.steps();
