@@ -412,3 +412,22 @@ fn smoothed_labels_change_what_is_learned_and_not_what_is_shown() {
     assert_eq!(plain[0], smoothed[0]);
     assert_ne!(plain[2], smoothed[2]);
 }
+
+/// The elements of a bias that its weights' quantizer holds are counted, and divided by.
+#[test]
+fn no_more_than_all_elements_are_clipped() {
+    let set = [
+        "weights.q_max_bounds=[0.00390625, 0.004]",
+        "weights.d_bounds=[0.00390625, 0.00390625]",
+        "activations.quantizer=none",
+        "optimizer.lr=0.5",
+    ];
+    let (_, events, _root) = session(&set, 40, |_| None);
+    let records = events.iter().filter_map(|e| match e {
+        Event::Step(r) => r.layers.as_ref(),
+        _ => None,
+    });
+    let shares: Vec<f32> = records.flatten().map(|l| l.clipped).collect();
+    assert!(shares.iter().all(|s| *s <= 1.0), "{shares:?}");
+    assert!(shares.iter().any(|s| *s > 0.99), "{shares:?}");
+}
