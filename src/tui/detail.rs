@@ -44,23 +44,8 @@ impl Closeup {
         if there || coming || from >= to || !history.is_coarse(from, to, columns) {
             return Ok(());
         }
-        if self.worker.as_ref().is_none_or(|w| w.log != log) {
-            self.worker = Some(Worker::start(log)?);
-            self.detail = None;
-        }
         // As much again on either side: to pan is not to wait.
-        let margin = (to - from) / 2;
-        let (from, to) = (
-            from.saturating_sub(margin),
-            (to + margin).min(history.step()),
-        );
-        if let Some(worker) = &self.worker {
-            let outline = history.outline();
-            // A worker that has gone answers nothing; memory's coarse buckets stay.
-            let _ = worker.asks.send(Ask { outline, from, to });
-            self.asked = Some((from, to));
-        }
-        Ok(())
+        self.ask(history, log, (from, to), (to - from) / 2)
     }
 
     /// Sees to it that what was recorded at a step can be pinned.
@@ -74,20 +59,33 @@ impl Closeup {
         if coming || step > history.step() || history.knows(step) {
             return Ok(());
         }
-        if self.worker.as_ref().is_none_or(|w| w.log != log) {
-            self.worker = Some(Worker::start(log)?);
-            self.detail = None;
-        }
+        self.ask(history, log, (step, step), AROUND)
+    }
+
+    /// Asks the log for steps with so many more on either side.
+    fn ask(
+        &mut self,
+        history: &History,
+        log: &Path,
+        (from, to): (u64, u64),
+        margin: u64,
+    ) -> Result<(), std::io::Error> {
+        let worker = match self.worker.take().filter(|w| w.log == log) {
+            Some(worker) => worker,
+            None => {
+                self.detail = None;
+                Worker::start(log)?
+            }
+        };
         let (from, to) = (
-            step.saturating_sub(AROUND),
-            (step + AROUND).min(history.step()),
+            from.saturating_sub(margin),
+            (to + margin).min(history.step()),
         );
-        if let Some(worker) = &self.worker {
-            let outline = history.outline();
-            // A worker that has gone answers nothing; then the step stays unread.
-            let _ = worker.asks.send(Ask { outline, from, to });
-            self.asked = Some((from, to));
-        }
+        let outline = history.outline();
+        // A worker that has gone answers nothing; what memory holds stays.
+        let _ = worker.asks.send(Ask { outline, from, to });
+        self.asked = Some((from, to));
+        self.worker = Some(worker);
         Ok(())
     }
 

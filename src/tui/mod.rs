@@ -307,20 +307,18 @@ impl Workbench {
         // A new feed: what an earlier run still says goes to the old one.
         self.feed = Feed::default();
         let feed = self.feed.clone();
-        let [prepared, over] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let over = Arc::new(AtomicBool::new(false));
         let session = Session::start(setup, {
-            let (prepared, over) = (prepared.clone(), over.clone());
+            let over = over.clone();
             move |event| {
                 let last = event.is_last();
-                let started = matches!(*event, crate::run::Event::Started { .. });
                 feed.push(event);
-                prepared.fetch_or(started, Ordering::Relaxed);
                 over.fetch_or(last, Ordering::Relaxed);
             }
         });
         self.lifeline.hold(Held {
             commands: session.commands(),
-            prepared,
+            prepared: session.prepared(),
             over,
         });
         self.session = Some(session);

@@ -125,7 +125,7 @@ impl Session {
         self.send(Command::Stop);
         let told = Instant::now();
         while !self.is_over() {
-            if !self.prepared.load(Ordering::Relaxed) && told.elapsed() > PREPARING {
+            if !self.is_prepared() && told.elapsed() > PREPARING {
                 self.abandon();
                 return;
             }
@@ -137,6 +137,11 @@ impl Session {
     /// Whether data and network are there.
     pub fn is_prepared(&self) -> bool {
         self.prepared.load(Ordering::Relaxed)
+    }
+
+    /// The same, for a thread that does not own the session.
+    pub fn prepared(&self) -> Arc<AtomicBool> {
+        self.prepared.clone()
     }
 
     /// Leaves the thread to itself: it ends at its next look at the commands, or with the process.
