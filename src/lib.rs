@@ -11,6 +11,7 @@
 //! - [`kernels`]: fused differentiable operations, one implementation per engine.
 //! - [`device`]: which engine, which device.
 //! - [`network`]: a graph with values on a device.
+//! - [`integers`]: the same network in integers: replay, proof, exporters.
 //! - [`experiment`]: the experiment file: schema, diagnostics, difference, watcher.
 //! - [`dataset`]: pictures, and the loader that prepares batches.
 //! - [`run`]: events, the log, checkpoints' folder, the history.
@@ -32,6 +33,7 @@ pub mod figure;
 mod files;
 pub mod graph;
 mod headless;
+pub mod integers;
 pub mod kernels;
 pub mod network;
 mod predict;
@@ -45,3 +47,4 @@ pub mod toy;
 mod trace;
 pub mod training;
 pub mod tui;
+mod verify;

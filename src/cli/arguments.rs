@@ -148,6 +148,8 @@ pub(super) enum Command {
         #[arg(long, value_name = "DIR", default_value = "runs")]
         runs: PathBuf,
     },
+    /// Replay a run's network in integers beside the fake-quantized one, and compare every value bit for bit
+    Verify(crate::verify::Verify),
     /// List engines and devices, with what is missing where one cannot be used
     Devices,
     /// Look at a run that trains elsewhere, as it goes; any number may

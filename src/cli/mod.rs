@@ -255,6 +255,11 @@ fn run(command: Command) -> Result<u8, CliError> {
             let source = predict_source(&source, &predict, &runs)?;
             predict::command(&source, &predict)
         }
+        Command::Verify(verify) => {
+            let folder = find_run(&verify.run, &verify.runs)?;
+            let experiment = load_recorded(&folder, &Vec::new())?.experiment;
+            crate::verify::command(&folder, &experiment, &verify)
+        }
         Command::Devices => {
             print(&format!("{}\n", device::list(&device::available())))?;
             let chosen = device::parse("auto").map_err(|e| CliError::Failed(e.to_string()))?;

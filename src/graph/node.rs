@@ -1,5 +1,7 @@
 //! Nodes, parameters and the graph that owns them.
 
+use serde::{Deserialize, Serialize};
+
 use super::error::GraphError;
 use super::kind::LayerKind;
 use super::shape::{Shape, infer};
@@ -43,7 +45,7 @@ pub struct Norm {
 }
 
 /// How a kernel moves over a plane; axes are height and width.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// Extent of the kernel.
     pub kernel: [usize; 2],

@@ -279,6 +279,10 @@ pub(super) fn is_site(graph: &Graph, quantization: &Quantization, id: NodeId) ->
     if node.operation.is_nonlinearity() {
         return true;
     }
+    // Whoever asks for the input's bits gets them, wherever else quantizers stand.
+    if node.operation == Operation::Input && quantization.input.is_some() {
+        return true;
+    }
     match quantization.sites {
         Sites::Nonlinearities => false,
         Sites::Everywhere => {

@@ -8,6 +8,7 @@
 //! - [`convolution`]: 2-d convolution and both gradients.
 //! - [`max_pool`]: the largest value of each window.
 //! - [`subsample()`]: the shortcut that takes every other pixel.
+//! - [`integer`]: convolution in integers, for the replay of a quantized network.
 //! - [`Simd`]: which instruction set the CPU kernels use, chosen at run time.
 //!
 //! Each engine implements [`ops::Engine`] on plain slices, in its own fast paths, or composed of
@@ -23,6 +24,7 @@ mod cuda;
 pub(crate) mod driver;
 #[cfg(feature = "flex")]
 mod flex;
+pub mod integer;
 #[cfg(feature = "libtorch")]
 pub(crate) mod libtorch;
 mod memory;

@@ -9,7 +9,7 @@ use super::Network;
 use super::parameter::read;
 use crate::graph::{Function, Fused, Graph, NodeId, Operation, Step, Window};
 use crate::kernels::{self, Activation, Geometry, Input, MaxPool, NormInputs};
-use crate::quantizer::{Grid, Rules};
+use crate::quantizer::Grid;
 
 /// What a forward pass is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -347,7 +347,7 @@ impl Forward<'_> {
             padding,
             dilation: window.dilation,
             groups,
-            in_order: self.network.rules == Rules::PublishedCode,
+            in_order: self.network.in_order,
         };
         let y = kernels::convolution(x, self.weight(weight), geometry, input);
         match bias {

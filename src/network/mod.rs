@@ -4,17 +4,20 @@
 //! - [`Network`]: parameters, quantizers and the forward pass of a [`Graph`].
 //! - [`Slot`]: one quantizer in network order, with its name, role and current parameters.
 //! - [`Parameter`]: one learned tensor, flat, with its name, kind and shape.
+//! - [`Snapshot`]: its numbers on the host, for replays and exporters.
 //! - [`weights`]: names and layouts of other programs' weights, as safetensors.
 //!
 //! A network knows nothing of optimizers, budgets or screens.
 
 mod forward;
 mod parameter;
+mod snapshot;
 pub mod weights;
 
 pub use forward::{Forward, Mode};
 pub(crate) use parameter::read as read_tensor;
 pub use parameter::{Parameter, Running, Slot};
+pub use snapshot::Snapshot;
 
 use std::sync::Arc;
 
@@ -46,6 +49,8 @@ pub struct Network {
     moments: Moments,
     device: Device,
     rules: Rules,
+    /// Whether convolutions add up their products one after the other.
+    in_order: bool,
 }
 
 impl Network {
@@ -77,6 +82,7 @@ impl Network {
             },
             device: device.clone(),
             rules: quantization.rules,
+            in_order: quantization.rules == Rules::PublishedCode,
         }
     }
 

@@ -91,22 +91,22 @@ impl Extents {
     }
 
     /// Output pixels of one channel.
-    fn pixels(&self) -> usize {
+    pub(super) fn pixels(&self) -> usize {
         self.output_size().iter().product()
     }
 
     /// Input elements of one image.
-    fn image(&self) -> usize {
+    pub(super) fn image(&self) -> usize {
         self.input * self.size[0] * self.size[1]
     }
 
     /// Output elements of one image.
-    fn output_image(&self) -> usize {
+    pub(super) fn output_image(&self) -> usize {
         self.output * self.pixels()
     }
 
     /// Panics where the extents are no convolution, or the slices not of theirs.
-    fn check(&self, x: usize, weight: Option<usize>, y: usize) {
+    pub(super) fn check(&self, x: usize, weight: Option<usize>, y: usize) {
         let groups = self.geometry.groups;
         assert!(
             self.input > 0
@@ -124,7 +124,7 @@ impl Extents {
     }
 
     /// Weights that one output channel of one group reads: `c / groups * kh * kw`.
-    fn taps(&self) -> usize {
+    pub(super) fn taps(&self) -> usize {
         self.input / self.geometry.groups * self.kernel[0] * self.kernel[1]
     }
 

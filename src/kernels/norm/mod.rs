@@ -44,9 +44,10 @@ pub struct Extent {
     pub pixels: usize,
 }
 
-/// Scale, shift and statistics of one channel.
-#[derive(Debug, Clone, Copy)]
-struct Channel {
+/// Scale, shift and statistics of one channel: batch norm as a function of one number, which every
+/// kernel computes with these very operations.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Channel {
     mean: f32,
     /// 1 / sqrt(var + eps)
     inverse: f32,
@@ -59,6 +60,33 @@ struct Channel {
 }
 
 impl Channel {
+    /// Of a scale and shift, a mean and a variance.
+    pub fn new([gamma, beta]: [f32; 2], [mean, variance]: [f32; 2], epsilon: f32) -> Self {
+        let deviation = (variance + epsilon).sqrt();
+        let inverse = 1.0 / deviation;
+        Self {
+            mean,
+            inverse,
+            deviation,
+            gamma,
+            scale: gamma * inverse,
+            beta,
+        }
+    }
+
+    /// Batch norm of one number, as the kernel of these moments computes it. Monotone: rounding is.
+    pub fn output(&self, x: f32, moments: Moments) -> f32 {
+        match moments {
+            Moments::Exact => self.apply::<false>(x),
+            Moments::Sequential => self.apply::<true>(x),
+        }
+    }
+
+    /// Mean, factor and shift: `(x - mean) scale + shift` is [`Self::output`] under exact moments.
+    pub fn numbers(&self) -> [f32; 3] {
+        [self.mean, self.scale, self.beta]
+    }
+
     /// `IN_ORDER` rounds as the published code does, after the product and after the division; a
     /// division of every element costs more than all else here.
     #[inline(always)]
@@ -94,16 +122,11 @@ pub struct Inputs<'a> {
 
 impl Inputs<'_> {
     fn channel(&self, statistics: &[f32], c: usize) -> Channel {
-        let deviation = (statistics[self.extent.channels + c] + self.epsilon).sqrt();
-        let (inverse, gamma) = (1.0 / deviation, self.gamma[c]);
-        Channel {
-            mean: statistics[c],
-            inverse,
-            deviation,
-            gamma,
-            scale: gamma * inverse,
-            beta: self.beta[c],
-        }
+        Channel::new(
+            [self.gamma[c], self.beta[c]],
+            [statistics[c], statistics[self.extent.channels + c]],
+            self.epsilon,
+        )
     }
 
     /// The residual's row, or an empty one.

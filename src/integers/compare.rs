@@ -1,0 +1,170 @@
+//! A replay beside the fake-quantized network, step by step.
+
+use burn::tensor::Tensor;
+
+use super::program::{After, Operation, Program, signed_bits};
+use super::replay::{Numbers, Replay};
+use crate::network::{Network, read_tensor};
+
+/// f32 adds integers without rounding below this.
+const EXACT_IN_F32: u64 = 1 << 24;
+/// Bits that the transforms of a 3x3 convolution need besides.
+const TRANSFORM_BITS: u32 = 5;
+
+/// What was seen of one step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepOutcome {
+    /// Values that were compared.
+    pub compared: u64,
+    /// Values that differ.
+    pub differing: u64,
+    /// Least and largest sum that occurred.
+    pub sums: Option<[i64; 2]>,
+}
+
+/// Where the two first differ.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FirstDifference {
+    /// The step.
+    pub step: String,
+    /// Picture, from 0.
+    pub picture: usize,
+    /// Channel, row, column.
+    pub place: [usize; 3],
+    /// What the fake-quantized network has.
+    pub float: f32,
+    /// What the integers give.
+    pub integers: f32,
+}
+
+/// A program held against the network that it was made of.
+#[derive(Debug)]
+pub struct Comparison {
+    program: Program,
+    /// By step.
+    pub steps: Vec<StepOutcome>,
+    /// The first difference, in the order of pictures and then of steps.
+    pub first: Option<FirstDifference>,
+    /// Pictures seen.
+    pub pictures: usize,
+}
+
+impl Comparison {
+    /// Nothing seen yet.
+    pub fn new(program: Program) -> Self {
+        let nothing = StepOutcome {
+            compared: 0,
+            differing: 0,
+            sums: None,
+        };
+        Self {
+            steps: vec![nothing; program.steps.len()],
+            program,
+            first: None,
+            pictures: 0,
+        }
+    }
+
+    /// The program.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Values that differ, over all steps.
+    pub fn differing(&self) -> u64 {
+        self.steps.iter().map(|s| s.differing).sum()
+    }
+
+    /// Compares a batch, on a network that [adds exactly](Program::prepare). Returns the logits of the
+    /// float network.
+    pub fn batch(&mut self, network: &mut Network, images: Tensor<4>) -> Vec<f32> {
+        let [count, ..] = images.dims();
+        let (program, outcomes) = (&self.program, &mut self.steps);
+        let (first, pictures) = (&mut self.first, self.pictures);
+        let mut replay = Replay::new(program, count);
+        let mut at = 0;
+        let logits = network.watched(images, |_, output| {
+            let step = &program.steps[at];
+            let float = read_tensor(output.clone());
+            let is_input = matches!(step.operation, Operation::Input { .. });
+            if is_input || step.is_float() {
+                replay.release(at);
+                if step.bits.is_some() {
+                    let unit = f64::from(step.exponent).exp2();
+                    let codes = float.iter().map(|v| (f64::from(*v) / unit) as i32);
+                    replay.put(at, Numbers::Narrow(codes.collect()));
+                }
+            } else if let Some(ends) = replay.compute(at) {
+                let outcome = &mut outcomes[at];
+                let seen = outcome.sums.get_or_insert(ends);
+                *seen = [seen[0].min(ends[0]), seen[1].max(ends[1])];
+                if let Some(numbers) = replay.value(at) {
+                    let unit = f64::from(step.exponent).exp2();
+                    let value = |i: usize| (numbers.at(i) as f64 * unit) as f32;
+                    let differ = |i: &usize| float[*i] != value(*i);
+                    outcome.compared += float.len() as u64;
+                    let mut different = (0..float.len()).filter(differ);
+                    if let Some(i) = different.next() {
+                        outcome.differing += 1 + different.count() as u64;
+                        first.get_or_insert_with(|| FirstDifference {
+                            step: step.name.clone(),
+                            picture: pictures + i / step.elements(),
+                            place: place(i % step.elements(), step.shape),
+                            float: float[i],
+                            integers: value(i),
+                        });
+                    }
+                }
+            }
+            at += 1;
+        });
+        self.pictures += count;
+        read_tensor(logits)
+    }
+}
+
+fn place(index: usize, [_, height, width]: [usize; 3]) -> [usize; 3] {
+    let plane = height * width;
+    [index / plane, index % plane / width, index % width]
+}
+
+impl Program {
+    /// Has the network add without transforms where they would round: they need more bits than the sums.
+    /// Returns the steps whose sums f32 may round in any order.
+    pub fn prepare(&self, network: &mut Network) -> Vec<&str> {
+        let convolutions = || {
+            self.steps
+                .iter()
+                .filter(|s| matches!(s.operation, Operation::Convolution { .. }))
+        };
+        if convolutions().any(|s| s.partial << TRANSFORM_BITS >= EXACT_IN_F32) {
+            network.sum_in_order();
+        }
+        let inexact = self.steps.iter().filter(|s| s.rounds_in_f32());
+        inexact.map(|s| s.name.as_str()).collect()
+    }
+}
+
+impl super::program::Step {
+    /// Whether f32 may round a sum of this step.
+    pub fn rounds_in_f32(&self) -> bool {
+        self.partial >= EXACT_IN_F32
+    }
+
+    /// Bits of an accumulator for every sum that can occur.
+    pub fn sum_bits(&self) -> u32 {
+        signed_bits(self.sums)
+    }
+
+    /// How sums become what comes out, in a word.
+    pub fn after_word(&self) -> &'static str {
+        match &self.after {
+            _ if self.is_float() => "float",
+            After::Nothing => "sums",
+            After::Clip { .. } => "clip",
+            After::Shift { .. } => "shift",
+            After::Thresholds { table } if table.residuals.is_empty() => "thresholds",
+            After::Thresholds { .. } => "thresholds by residual",
+        }
+    }
+}

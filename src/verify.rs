@@ -1,0 +1,325 @@
+//! `bitscope verify`: a run's network in integers beside the fake-quantized one, bit for bit.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::cli::{CliError, exit, print};
+use crate::dataset::{Normalisation, Samples, Splits, evaluation_batches};
+use crate::experiment::Experiment;
+use crate::integers::{Comparison, FirstDifference, Program, signed_bits};
+use crate::network::Network;
+use crate::run::RunFolder;
+
+/// Options of `bitscope verify`.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Verify {
+    /// Run folder, or its name under the runs folder
+    pub run: PathBuf,
+    #[command(flatten)]
+    pub checkpoint: Checkpoint,
+    /// Pictures at most (default: the whole test part)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub pictures: Option<u64>,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Where runs are recorded
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub runs: PathBuf,
+}
+
+/// Which of a run's checkpoints.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Checkpoint {
+    /// `best` (on validation, within the budget), `newest`, or a step
+    #[arg(long = "checkpoint", value_name = "best|newest|STEP", default_value = "best")]
+    pub which: Which,
+}
+
+/// Which of a run's checkpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// Least validation error among those that met the budget; the newest where none did.
+    Best,
+    /// The last one.
+    Newest,
+    /// The newest at or before a step.
+    Step(u64),
+}
+
+impl std::str::FromStr for Which {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "best" => Ok(Self::Best),
+            "newest" => Ok(Self::Newest),
+            step => step
+                .parse()
+                .map(Self::Step)
+                .map_err(|_| format!("\"{text}\"; expected `best`, `newest` or a step")),
+        }
+    }
+}
+
+/// A run's network at a checkpoint, on the host's own engine.
+pub(crate) struct Deployed {
+    /// The network, with its quantizers in use.
+    pub network: Network,
+    /// Its experiment.
+    pub experiment: Arc<Experiment>,
+    /// Where it came from.
+    pub checkpoint: PathBuf,
+    /// What computes.
+    pub device: Device,
+}
+
+impl Deployed {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Where there is no such checkpoint, or its network is in float.
+    pub fn open(
+        folder: &RunFolder,
+        experiment: &Arc<Experiment>,
+        which: Which,
+    ) -> Result<Self, CliError> {
+        let missing = |what: &str| {
+            CliError::Usage(format!("{}: {what}", folder.path().display()))
+        };
+        let checkpoint = match which {
+            Which::Best => folder
+                .best_checkpoint()
+                .or_else(|| folder.newest_checkpoint()),
+            Which::Newest => folder.newest_checkpoint(),
+            Which::Step(step) => {
+                let (found, _) = crate::cli::checkpoint_at(folder, Some(step));
+                found.map(|(_, path)| path)
+            }
+        };
+        let checkpoint = checkpoint.ok_or_else(|| {
+            missing(&match which {
+                Which::Step(step) => format!("no checkpoint at or before step {step}"),
+                _ => "the run has no checkpoint yet".to_owned(),
+            })
+        })?;
+        let engine = crate::device::parse("flex").map_err(|e| CliError::Failed(e.to_string()))?;
+        let device = crate::device::burn_device(engine);
+        let experiment = folder.with_own_model(experiment);
+        let (shape, _) = crate::dataset::shape(&experiment);
+        let network = crate::training::network_of(&experiment, &checkpoint, shape.picture, &device);
+        let network = network.map_err(|e| CliError::Failed(e.to_string()))?;
+        if !network.quantized {
+            let what = if network.slots.is_empty() {
+                "its experiment quantizes nothing; hint: fork it with `weights.quantizer` and \
+                 `activations.quantizer`"
+            } else {
+                "the run is in its float phase there; expected a checkpoint with quantizers in use"
+            };
+            return Err(missing(&format!("{}: {what}", checkpoint.display())));
+        }
+        Ok(Self {
+            network,
+            experiment,
+            checkpoint,
+            device,
+        })
+    }
+
+    /// Its program.
+    pub fn program(&self) -> Program {
+        let normalisation = Normalisation::new(&self.experiment.normalise);
+        Program::of(&self.network.snapshot(), &normalisation)
+    }
+}
+
+/// The part of the data that a result is proven on, and what it is called.
+pub(crate) fn test_part(experiment: &Experiment) -> Result<(Arc<dyn Samples>, &'static str), CliError> {
+    let Splits {
+        test, validation, ..
+    } = crate::dataset::open(experiment).map_err(|e| CliError::Failed(e.to_string()))?;
+    let part = test.map(|part| (part, "test"));
+    part.or(validation.map(|part| (part, "validation")))
+        .ok_or_else(|| CliError::Usage("the data has neither a test nor a validation part".into()))
+}
+
+/// Pictures that are compared together: a few millions of values.
+pub(crate) fn batch_size(samples: &dyn Samples) -> usize {
+    const VALUES: usize = 1 << 18;
+    let [c, h, w] = samples.shape();
+    (VALUES / (c * h * w).max(1)).clamp(1, 128)
+}
+
+/// Runs it.
+pub(crate) fn command(
+    folder: &RunFolder,
+    experiment: &Arc<Experiment>,
+    verify: &Verify,
+) -> Result<u8, CliError> {
+    let mut deployed = Deployed::open(folder, experiment, verify.checkpoint.which)?;
+    let program = deployed.program();
+    if program.steps.iter().all(|step| step.is_float()) {
+        return Err(CliError::Usage(format!(
+            "{}: no step of the network is in integers; hint: quantize weights and activations both",
+            folder.path().display()
+        )));
+    }
+    let rounding: Vec<String> = {
+        let steps = program.prepare(&mut deployed.network);
+        steps.into_iter().map(str::to_owned).collect()
+    };
+    let (data, part) = test_part(&deployed.experiment)?;
+    let most = verify.pictures.map_or(usize::MAX, |n| n as usize);
+    let mut comparison = Comparison::new(program);
+    let (size, threads) = (batch_size(&*data), deployed.experiment.loader_threads);
+    let started = std::time::Instant::now();
+    for batch in evaluation_batches(data, size, threads) {
+        let count = batch.labels.len().min(most - comparison.pictures);
+        if count == 0 {
+            break;
+        }
+        let [c, h, w] = batch.shape;
+        let values = batch.images[..count * c * h * w].to_vec();
+        let images = Tensor::from_data(TensorData::new(values, [count, c, h, w]), &deployed.device);
+        comparison.batch(&mut deployed.network, images);
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    if comparison.pictures == 0 {
+        return Err(CliError::Failed(format!("the {part} part has no picture")));
+    }
+    print(&if verify.json {
+        format!("{}\n", as_json(&deployed, &comparison, part, &rounding, seconds))
+    } else {
+        table(&deployed, &comparison, part, &rounding, seconds)
+    })?;
+    Ok(if comparison.differing() == 0 {
+        0
+    } else {
+        exit::FAILED
+    })
+}
+
+fn as_json(
+    deployed: &Deployed,
+    comparison: &Comparison,
+    part: &str,
+    rounding: &[String],
+    seconds: f64,
+) -> Value {
+    let program = comparison.program();
+    let steps = program.steps.iter().zip(&comparison.steps);
+    let steps: Vec<Value> = steps
+        .map(|(step, seen)| {
+            json!({
+                "name": step.name,
+                "after": step.after_word(),
+                "compared": seen.compared,
+                "differing": seen.differing,
+                "sums": seen.sums,
+                "possible_sums": step.sums,
+                "accumulator_bits": step.sum_bits(),
+                "rounds_in_f32": step.rounds_in_f32(),
+            })
+        })
+        .collect();
+    let first = comparison.first.as_ref().map(|first| {
+        json!({
+            "step": first.step, "picture": first.picture, "place": first.place,
+            "float": first.float, "integers": first.integers,
+        })
+    });
+    let float: Vec<Value> = program
+        .float_steps()
+        .into_iter()
+        .map(|(step, why)| json!({"step": step, "why": why}))
+        .collect();
+    json!({
+        "checkpoint": deployed.checkpoint,
+        "part": part,
+        "pictures": comparison.pictures,
+        "differing": comparison.differing(),
+        "compared": comparison.steps.iter().map(|s| s.compared).sum::<u64>(),
+        "first": first,
+        "in_float": float,
+        "rounding": rounding,
+        "steps": steps,
+        "payload_bytes": program.payload(),
+        "seconds": seconds,
+    })
+}
+
+fn table(
+    deployed: &Deployed,
+    comparison: &Comparison,
+    part: &str,
+    rounding: &[String],
+    seconds: f64,
+) -> String {
+    use std::fmt::Write;
+    let program = comparison.program();
+    let names = program.steps.iter().map(|s| s.name.chars().count());
+    let wide = names.max().unwrap_or(4).max(4);
+    let mut text = format!(
+        "{}: {} pictures of the {part} part\n\n{:wide$}  {:>12}  {:>9}  {:>24}  {:>8}  {:>8}\n",
+        deployed.checkpoint.display(),
+        comparison.pictures,
+        "step",
+        "compared",
+        "differing",
+        "sums",
+        "seen",
+        "possible",
+    );
+    for (step, seen) in program.steps.iter().zip(&comparison.steps) {
+        let (range, bits) = match seen.sums {
+            Some(sums) => (
+                format!("{} .. {}", sums[0], sums[1]),
+                format!("{} bits", signed_bits(sums)),
+            ),
+            None => (step.after_word().to_owned(), String::new()),
+        };
+        let possible = match seen.sums {
+            Some(_) => format!("{} bits", step.sum_bits()),
+            None => String::new(),
+        };
+        let _ = writeln!(
+            text,
+            "{:wide$}  {:>12}  {:>9}  {range:>24}  {bits:>8}  {possible:>8}",
+            step.name, seen.compared, seen.differing,
+        );
+    }
+    text.push('\n');
+    for (step, why) in program.float_steps() {
+        let _ = writeln!(text, "in float: {step}: {why}");
+    }
+    for step in rounding {
+        let _ = writeln!(
+            text,
+            "{step}: f32 may round its sums, which reach 2^24: a difference there is f32's"
+        );
+    }
+    let compared: u64 = comparison.steps.iter().map(|s| s.compared).sum();
+    let _ = match &comparison.first {
+        None => writeln!(
+            text,
+            "equal bit for bit: {compared} values, {seconds:.1} s"
+        ),
+        Some(FirstDifference {
+            step,
+            picture,
+            place: [c, y, x],
+            float,
+            integers,
+        }) => writeln!(
+            text,
+            "{} of {compared} values differ; the first in {step}, picture {picture}, channel {c}, \
+             row {y}, column {x}: {float} in the network, {integers} in integers",
+            comparison.differing(),
+        ),
+    };
+    text
+}
