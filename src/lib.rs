@@ -29,6 +29,7 @@ pub mod dataset;
 mod detached;
 pub mod device;
 pub mod experiment;
+mod export;
 pub mod figure;
 mod files;
 pub mod graph;

@@ -12,6 +12,7 @@ use crate::cli::{CliError, print};
 use crate::dataset::Normalisation;
 use crate::experiment::{Experiment, Normalise};
 use crate::graph::{Architecture, Quantization};
+use crate::integers::{Program, Replay};
 use crate::network::weights::{Tensors, floats, to_bytes};
 use crate::network::{Mode, Network, read_tensor};
 use crate::quantizer::Rules;
@@ -55,6 +56,8 @@ pub(crate) enum Source {
     Experiment(Arc<Experiment>),
     /// A run's checkpoint.
     Run(RunFolder, Arc<Experiment>),
+    /// A network in integers.
+    Integers(Program),
 }
 
 /// Pictures as floats.
@@ -74,8 +77,11 @@ fn wrong(error: &dyn std::fmt::Display) -> CliError {
 
 /// Runs it.
 pub(crate) fn command(source: &Source, predict: &Predict) -> Result<u8, CliError> {
+    if let Source::Integers(program) = source {
+        return in_integers(program, predict);
+    }
     let normalise = match source {
-        Source::Model(_) => &Normalise::Symmetric,
+        Source::Model(_) | Source::Integers(_) => &Normalise::Symmetric,
         Source::Experiment(experiment) | Source::Run(_, experiment) => &experiment.normalise,
     };
     let pictures = pictures(&predict.images, &Normalisation::new(normalise))?;
@@ -100,17 +106,55 @@ pub(crate) fn command(source: &Source, predict: &Predict) -> Result<u8, CliError
         let images = Tensor::<4>::from_data(data, &device);
         logits.extend(read_tensor(network.forward(images, Mode::Evaluate)));
     }
+    write_logits(predict, pictures.count, classes, logits)
+}
+
+fn write_logits(
+    predict: &Predict,
+    count: usize,
+    classes: usize,
+    logits: Vec<f32>,
+) -> Result<u8, CliError> {
     let mut tensors = Tensors::new();
-    tensors.insert("logits".into(), (vec![pictures.count, classes], logits));
+    tensors.insert("logits".into(), (vec![count, classes], logits));
     let bytes = to_bytes(&tensors, Default::default()).map_err(|e| failed(&e))?;
     write_whole(&predict.output, &bytes)
         .map_err(|e| failed(&format!("{}: {e}", predict.output.display())))?;
     print(&format!(
-        "{}: logits of {} pictures, {classes} classes\n",
+        "{}: logits of {count} pictures, {classes} classes\n",
         predict.output.display(),
-        pictures.count
     ))?;
     Ok(0)
+}
+
+/// By a network in integers, whose input are bytes.
+fn in_integers(program: &Program, predict: &Predict) -> Result<u8, CliError> {
+    let path = &predict.images;
+    let at = |text: String| wrong(&format!("{}: {text}", path.display()));
+    let bytes = crate::files::read(path).map_err(|e| at(e.to_string()))?;
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|e| at(format!("{e}; expected a safetensors file with `images`")))?;
+    let view = file
+        .tensor("images")
+        .map_err(|_| at(format!("tensors {:?}; expected `images`", file.names())))?;
+    let expected = program.steps[0].shape;
+    let fits = matches!(view.shape(), [_, rest @ ..] if *rest == expected);
+    if view.dtype() != Dtype::U8 || !fits {
+        return Err(at(format!(
+            "images of type {:?} and shape {:?}; expected U8 and [n, {}, {}, {}]: a network in integers takes bytes",
+            view.dtype(),
+            view.shape(),
+            expected[0],
+            expected[1],
+            expected[2],
+        )));
+    }
+    let length: usize = expected.iter().product();
+    let mut logits = Vec::new();
+    for bytes in view.data().chunks(length * predict.batch as usize) {
+        logits.extend(Replay::logits(program, bytes.len() / length, bytes));
+    }
+    write_logits(predict, view.shape()[0], program.classes(), logits)
 }
 
 fn network(
@@ -124,6 +168,7 @@ fn network(
         Ok::<_, CliError>(crate::device::burn_device(engine))
     };
     match source {
+        Source::Integers(_) => unreachable!("predicted without tensors"),
         Source::Model(architecture) => {
             let device = device("auto")?;
             let built = architecture

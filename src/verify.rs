@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
 use crate::cli::{CliError, exit, print};
-use crate::dataset::{Normalisation, Samples, Splits, evaluation_batches};
+use crate::dataset::{Normalisation, Pixels, Samples, Splits, evaluation_batches};
 use crate::experiment::Experiment;
 use crate::integers::{Comparison, FirstDifference, Program, signed_bits};
 use crate::network::Network;
@@ -27,6 +29,9 @@ pub(crate) struct Verify {
     /// One JSON object
     #[arg(long)]
     pub json: bool,
+    /// Also write the pictures (`images`, as exported files take them), their `labels` and the network's `logits`
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub save: Option<PathBuf>,
     /// Where runs are recorded
     #[arg(long, value_name = "DIR", default_value = "runs")]
     pub runs: PathBuf,
@@ -36,7 +41,11 @@ pub(crate) struct Verify {
 #[derive(Debug, Args, Clone)]
 pub(crate) struct Checkpoint {
     /// `best` (on validation, within the budget), `newest`, or a step
-    #[arg(long = "checkpoint", value_name = "best|newest|STEP", default_value = "best")]
+    #[arg(
+        long = "checkpoint",
+        value_name = "best|newest|STEP",
+        default_value = "best"
+    )]
     pub which: Which,
 }
 
@@ -88,9 +97,7 @@ impl Deployed {
         experiment: &Arc<Experiment>,
         which: Which,
     ) -> Result<Self, CliError> {
-        let missing = |what: &str| {
-            CliError::Usage(format!("{}: {what}", folder.path().display()))
-        };
+        let missing = |what: &str| CliError::Usage(format!("{}: {what}", folder.path().display()));
         let checkpoint = match which {
             Which::Best => folder
                 .best_checkpoint()
@@ -138,7 +145,9 @@ impl Deployed {
 }
 
 /// The part of the data that a result is proven on, and what it is called.
-pub(crate) fn test_part(experiment: &Experiment) -> Result<(Arc<dyn Samples>, &'static str), CliError> {
+pub(crate) fn test_part(
+    experiment: &Experiment,
+) -> Result<(Arc<dyn Samples>, &'static str), CliError> {
     let Splits {
         test, validation, ..
     } = crate::dataset::open(experiment).map_err(|e| CliError::Failed(e.to_string()))?;
@@ -177,22 +186,39 @@ pub(crate) fn command(
     let mut comparison = Comparison::new(program);
     let (size, threads) = (batch_size(&*data), deployed.experiment.loader_threads);
     let started = std::time::Instant::now();
-    for batch in evaluation_batches(data, size, threads) {
+    let mut saved = verify
+        .save
+        .as_ref()
+        .map(|_| Saved::new(&comparison, &*data));
+    for batch in evaluation_batches(data.clone(), size, threads) {
         let count = batch.labels.len().min(most - comparison.pictures);
         if count == 0 {
             break;
         }
         let [c, h, w] = batch.shape;
         let values = batch.images[..count * c * h * w].to_vec();
-        let images = Tensor::from_data(TensorData::new(values, [count, c, h, w]), &deployed.device);
-        comparison.batch(&mut deployed.network, images);
+        let first = comparison.pictures;
+        let tensor = TensorData::new(values.clone(), [count, c, h, w]);
+        let images = Tensor::from_data(tensor, &deployed.device);
+        let logits = comparison.batch(&mut deployed.network, images);
+        if let Some(saved) = &mut saved {
+            saved.add(&*data, first, &values, &batch.labels[..count], &logits)?;
+        }
     }
     let seconds = started.elapsed().as_secs_f64();
     if comparison.pictures == 0 {
         return Err(CliError::Failed(format!("the {part} part has no picture")));
     }
+    if let (Some(saved), Some(path)) = (saved, &verify.save) {
+        let bytes = saved.to_bytes()?;
+        crate::run::write_whole(path, &bytes)
+            .map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?;
+    }
     print(&if verify.json {
-        format!("{}\n", as_json(&deployed, &comparison, part, &rounding, seconds))
+        format!(
+            "{}\n",
+            as_json(&deployed, &comparison, part, &rounding, seconds)
+        )
     } else {
         table(&deployed, &comparison, part, &rounding, seconds)
     })?;
@@ -201,6 +227,89 @@ pub(crate) fn command(
     } else {
         exit::FAILED
     })
+}
+
+/// Pictures as an exported file takes them, with what the network says of them.
+struct Saved {
+    is_bytes: bool,
+    shape: [usize; 3],
+    classes: usize,
+    images: Vec<u8>,
+    labels: Vec<u8>,
+    logits: Vec<u8>,
+    count: usize,
+}
+
+impl Saved {
+    fn new(comparison: &Comparison, data: &dyn Samples) -> Self {
+        Self {
+            is_bytes: !comparison.program().steps[0].is_float(),
+            shape: data.shape(),
+            classes: comparison.program().classes(),
+            images: Vec::new(),
+            labels: Vec::new(),
+            logits: Vec::new(),
+            count: 0,
+        }
+    }
+
+    fn add(
+        &mut self,
+        data: &dyn Samples,
+        first: usize,
+        values: &[f32],
+        labels: &[u16],
+        logits: &[f32],
+    ) -> Result<(), CliError> {
+        if self.is_bytes {
+            for index in first..first + labels.len() {
+                let sample = data.sample(index, None);
+                match sample.map_err(|e| CliError::Failed(e.to_string()))? {
+                    Some((Pixels::Bytes(bytes), _)) => self.images.extend(bytes.iter()),
+                    _ => {
+                        return Err(CliError::Usage(
+                            "--save: the data's pictures are no bytes, which the exported network takes; \
+                             expected pictures, or u8 tensors"
+                                .into(),
+                        ));
+                    }
+                }
+            }
+        } else {
+            self.images
+                .extend(values.iter().flat_map(|v| v.to_le_bytes()));
+        }
+        let labels_as_bytes = labels.iter().flat_map(|l| i64::from(*l).to_le_bytes());
+        self.labels.extend(labels_as_bytes);
+        self.logits
+            .extend(logits.iter().flat_map(|v| v.to_le_bytes()));
+        self.count += labels.len();
+        Ok(())
+    }
+
+    fn to_bytes(&self) -> Result<Vec<u8>, CliError> {
+        let [c, h, w] = self.shape;
+        let pixels = if self.is_bytes { Dtype::U8 } else { Dtype::F32 };
+        let tensors = [
+            ("images", pixels, vec![self.count, c, h, w], &self.images),
+            ("labels", Dtype::I64, vec![self.count], &self.labels),
+            (
+                "logits",
+                Dtype::F32,
+                vec![self.count, self.classes],
+                &self.logits,
+            ),
+        ];
+        let views: Result<Vec<_>, _> = tensors
+            .into_iter()
+            .map(|(name, dtype, shape, bytes)| {
+                TensorView::new(dtype, shape, bytes).map(|view| (name, view))
+            })
+            .collect();
+        views
+            .and_then(|views| safetensors::serialize(views, None))
+            .map_err(|e| CliError::Failed(e.to_string()))
+    }
 }
 
 fn as_json(
@@ -299,15 +408,12 @@ fn table(
     for step in rounding {
         let _ = writeln!(
             text,
-            "{step}: f32 may round its sums, which reach 2^24: a difference there is f32's"
+            "{step}: its sums reach 2^24, which f32 may round; compared with sums in f64, rounded once"
         );
     }
     let compared: u64 = comparison.steps.iter().map(|s| s.compared).sum();
     let _ = match &comparison.first {
-        None => writeln!(
-            text,
-            "equal bit for bit: {compared} values, {seconds:.1} s"
-        ),
+        None => writeln!(text, "equal bit for bit: {compared} values, {seconds:.1} s"),
         Some(FirstDifference {
             step,
             picture,

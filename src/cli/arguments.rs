@@ -140,7 +140,7 @@ pub(super) enum Command {
     },
     /// Logits of pictures, by a run's network, an ONNX file, or an experiment before training
     Predict {
-        /// Run folder (or its name), NET.onnx, or EXPERIMENT.toml
+        /// Run folder (or its name), NET.onnx, EXPERIMENT.toml, or a file of `export --format integers`
         source: PathBuf,
         #[command(flatten)]
         predict: crate::predict::Predict,
@@ -148,6 +148,8 @@ pub(super) enum Command {
         #[arg(long, value_name = "DIR", default_value = "runs")]
         runs: PathBuf,
     },
+    /// Write a run's network for other programs: packed integers, ONNX, QONNX, C, or weights with their quantizers
+    Export(crate::export::Export),
     /// Replay a run's network in integers beside the fake-quantized one, and compare every value bit for bit
     Verify(crate::verify::Verify),
     /// List engines and devices, with what is missing where one cannot be used

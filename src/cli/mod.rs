@@ -255,6 +255,11 @@ fn run(command: Command) -> Result<u8, CliError> {
             let source = predict_source(&source, &predict, &runs)?;
             predict::command(&source, &predict)
         }
+        Command::Export(export) => {
+            let folder = find_run(&export.run, &export.runs)?;
+            let experiment = load_recorded(&folder, &Vec::new())?.experiment;
+            crate::export::command(&folder, &experiment, &export)
+        }
         Command::Verify(verify) => {
             let folder = find_run(&verify.run, &verify.runs)?;
             let experiment = load_recorded(&folder, &Vec::new())?.experiment;
@@ -529,6 +534,13 @@ fn predict_source(
     };
     if ends("onnx") {
         return model_file(source, &predict.set).map(Source::Model);
+    }
+    if ends("safetensors") {
+        let bytes = crate::files::read(source)
+            .map_err(|e| CliError::Usage(format!("{}: {e}", source.display())))?;
+        let program = crate::integers::file::read(source, &bytes)
+            .map_err(|e| CliError::Usage(e.to_string()))?;
+        return Ok(Source::Integers(program));
     }
     if ends("toml") {
         return Ok(Source::Experiment(

@@ -2,42 +2,59 @@
 
 use crate::experiment::Normalise;
 
-/// What every byte becomes, by channel.
+/// What every byte becomes, by channel: `(byte / 255 - mean) / deviation`.
 #[derive(Clone, PartialEq)]
-pub struct Normalisation(Vec<[f32; 256]>);
+pub struct Normalisation {
+    /// Mean and deviation.
+    numbers: Vec<[f32; 2]>,
+    tables: Vec<[f32; 256]>,
+}
 
 /// Mean and standard deviation of ImageNet's red, green and blue, of values from 0 to 1.
 const IMAGENET: [[f32; 2]; 3] = [[0.485, 0.229], [0.456, 0.224], [0.406, 0.225]];
 
+/// `(x / 255 - 0.5) * 2`: dividing by a half is the same.
+const SYMMETRIC: [[f32; 2]; 1] = [[0.5, 0.5]];
+
 impl Normalisation {
     /// As an experiment says.
     pub fn new(normalise: &Normalise) -> Self {
-        let channels: &[[f32; 2]] = match normalise {
-            Normalise::Symmetric => return Self::symmetric(),
-            Normalise::Imagenet => &IMAGENET,
-            Normalise::Channels(channels) => channels,
-        };
-        let table = |[mean, deviation]: &[f32; 2]| {
-            std::array::from_fn(|byte| (byte as f32 / 255.0 - mean) / deviation)
-        };
-        Self(channels.iter().map(table).collect())
+        match normalise {
+            Normalise::Symmetric => Self::symmetric(),
+            Normalise::Imagenet => Self::of(&IMAGENET),
+            Normalise::Channels(channels) => Self::of(channels),
+        }
     }
 
     /// `(x / 255 - 0.5) * 2`, every channel.
     pub fn symmetric() -> Self {
-        let table = std::array::from_fn(|byte| (byte as f32 / 255.0 - 0.5) * 2.0);
-        Self(vec![table])
+        Self::of(&SYMMETRIC)
+    }
+
+    fn of(numbers: &[[f32; 2]]) -> Self {
+        let table = |[mean, deviation]: &[f32; 2]| {
+            std::array::from_fn(|byte| (byte as f32 / 255.0 - mean) / deviation)
+        };
+        Self {
+            numbers: numbers.to_vec(),
+            tables: numbers.iter().map(table).collect(),
+        }
+    }
+
+    /// Mean and deviation of a channel, of values from 0 to 1.
+    pub fn numbers(&self, channel: usize) -> [f32; 2] {
+        self.numbers[channel % self.numbers.len()]
     }
 
     /// The table of a channel.
     pub fn channel(&self, channel: usize) -> &[f32; 256] {
-        &self.0[channel % self.0.len()]
+        &self.tables[channel % self.tables.len()]
     }
 }
 
 impl std::fmt::Debug for Normalisation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ends = self.0.iter().map(|table| [table[0], table[255]]);
+        let ends = self.tables.iter().map(|table| [table[0], table[255]]);
         f.debug_list().entries(ends).finish()
     }
 }
@@ -62,6 +79,10 @@ mod tests {
                 assert!((found - expected).abs() < 1e-6, "{found} {expected}");
             }
         }
-        assert_eq!(Normalisation::symmetric().channel(2)[255], 1.0);
+        let symmetric = Normalisation::symmetric();
+        for (byte, value) in symmetric.channel(2).iter().enumerate() {
+            let twice = (byte as f32 / 255.0 - 0.5) * 2.0;
+            assert_eq!(value.to_bits(), twice.to_bits());
+        }
     }
 }

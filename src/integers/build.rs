@@ -140,7 +140,9 @@ impl Builder<'_> {
             Some(Err(reason)) => Err(reason),
             None => Err(reason.clone()),
         };
-        let (exponent, range) = value.as_ref().map_or((0, [0, 0]), |v| (v.exponent, v.range));
+        let (exponent, range) = value
+            .as_ref()
+            .map_or((0, [0, 0]), |v| (v.exponent, v.range));
         let made = Step {
             name: self.node(step.output).name.clone(),
             inputs: Vec::new(),
@@ -228,7 +230,9 @@ impl Builder<'_> {
             graph::Operation::Add => self.add(node),
             graph::Operation::Multiply => self.multiply(node),
             graph::Operation::Concatenate => self.concatenate(node),
-            graph::Operation::MaxPool(window) => self.moved(node, Operation::MaxPool { window: *window }),
+            graph::Operation::MaxPool(window) => {
+                self.moved(node, Operation::MaxPool { window: *window })
+            }
             graph::Operation::AveragePool {
                 window,
                 count_padding,
@@ -309,9 +313,7 @@ impl Builder<'_> {
     ) -> Result<Sums, Reason> {
         let input = self.value(self.node(id).inputs[0])?.clone();
         let (mut weights, mut stored) = self.parameter(weight, "weights")?;
-        let bias = bias
-            .map(|bias| self.parameter(bias, "bias"))
-            .transpose()?;
+        let bias = bias.map(|bias| self.parameter(bias, "bias")).transpose()?;
         // Sums are in units of the finest of products and bias.
         let products = stored.exponent + input.exponent;
         let exponent = bias
@@ -649,7 +651,11 @@ impl Builder<'_> {
                 _ if value.range[1] - value.range[0] < MOST_RESIDUALS => {
                     (value.range[0] as i32..=value.range[1] as i32).collect()
                 }
-                _ => return Err(root("a residual of more values than there can be thresholds for")),
+                _ => {
+                    return Err(root(
+                        "a residual of more values than there can be thresholds for",
+                    ));
+                }
             },
         };
         let count = levels.codes.len() * residuals.len().max(1) * sums.ranges.len();
@@ -733,8 +739,8 @@ impl Levels {
 
 fn levels(grid: &Grid) -> Result<Levels, Reason> {
     let unit = grid.step;
-    let exponent = exponent(unit)
-        .ok_or_else(|| root(format!("its step {unit:e} is no power of two")))?;
+    let exponent =
+        exponent(unit).ok_or_else(|| root(format!("its step {unit:e} is no power of two")))?;
     let values = grid
         .levels(MOST_LEVELS)
         .ok_or_else(|| root(format!("{} levels", grid.level_count())))?;

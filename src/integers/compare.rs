@@ -129,26 +129,27 @@ fn place(index: usize, [_, height, width]: [usize; 3]) -> [usize; 3] {
 }
 
 impl Program {
-    /// Has the network add without transforms where they would round: they need more bits than the sums.
-    /// Returns the steps whose sums f32 may round in any order.
+    /// Has the network take sums in f64 where f32 may round on the way: a 3x3 convolution's transforms
+    /// need more bits than its sums. Returns the steps whose sums f32 may round in any order.
     pub fn prepare(&self, network: &mut Network) -> Vec<&str> {
-        let convolutions = || {
-            self.steps
-                .iter()
-                .filter(|s| matches!(s.operation, Operation::Convolution { .. }))
+        let convolutions = |least: u64| {
+            let steps = self.steps.iter().enumerate();
+            steps.filter(move |(_, step)| {
+                matches!(step.operation, Operation::Convolution { .. }) && step.partial >= least
+            })
         };
-        if convolutions().any(|s| s.partial << TRANSFORM_BITS >= EXACT_IN_F32) {
-            network.sum_in_order();
-        }
-        let inexact = self.steps.iter().filter(|s| s.rounds_in_f32());
-        inexact.map(|s| s.name.as_str()).collect()
+        let with_transforms = convolutions(EXACT_IN_F32 >> TRANSFORM_BITS);
+        network.add_exactly(with_transforms.map(|(at, _)| at));
+        convolutions(EXACT_IN_F32)
+            .map(|(_, step)| step.name.as_str())
+            .collect()
     }
 }
 
 impl super::program::Step {
     /// Whether f32 may round a sum of this step.
     pub fn rounds_in_f32(&self) -> bool {
-        self.partial >= EXACT_IN_F32
+        matches!(self.operation, Operation::Convolution { .. }) && self.partial >= EXACT_IN_F32
     }
 
     /// Bits of an accumulator for every sum that can occur.

@@ -18,10 +18,10 @@ use std::path::Path;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
+use super::ExportError;
 use super::levels::Thresholds;
 use super::pack::{pack, unpack};
 use super::program::{After, Operation, Program, Step, Stored, signed_bits};
-use super::ExportError;
 
 const MARK: &str = "bitscope.integers";
 const VERSION: &str = "1";

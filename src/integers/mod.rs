@@ -13,17 +13,18 @@
 //! - [`Replay`]: the program executed on codes.
 //! - [`Comparison`]: a replay beside the fake-quantized network, step by step.
 //! - [`file`](mod@file): the program as a safetensors file, weights packed at their own bitwidths.
-//! - [`onnx`], [`c`](mod@c): the network for other programs.
+//! - [`onnx`], [`c`](mod@c), [`weights`]: the network for other programs.
 
 mod build;
-// pub mod c;
+pub mod c;
 mod compare;
 pub mod file;
 mod levels;
-// pub mod onnx;
+pub mod onnx;
 mod pack;
 mod program;
 mod replay;
+pub mod weights;
 
 pub use compare::{Comparison, FirstDifference, StepOutcome};
 pub use levels::{Residuals, Thresholds};

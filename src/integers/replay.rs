@@ -119,8 +119,11 @@ impl<'a> Replay<'a> {
     /// least and the largest sum that occurred.
     pub fn compute(&mut self, at: usize) -> Option<[i64; 2]> {
         let step = &self.program.steps[at];
-        let inputs: Option<Vec<&Numbers>> =
-            step.inputs.iter().map(|i| self.values[*i].as_ref()).collect();
+        let inputs: Option<Vec<&Numbers>> = step
+            .inputs
+            .iter()
+            .map(|i| self.values[*i].as_ref())
+            .collect();
         let done = inputs.filter(|_| !step.is_float()).map(|inputs| {
             let shapes: Vec<Shape> = step
                 .inputs
@@ -129,8 +132,13 @@ impl<'a> Replay<'a> {
                 .collect();
             let sums = sums(step, &shapes, &inputs, self.images);
             let ends = ends(&sums);
-            let residual = matches!(&step.after, After::Thresholds { table } if !table.residuals.is_empty());
-            let residual = if residual { inputs.last().copied() } else { None };
+            let residual =
+                matches!(&step.after, After::Thresholds { table } if !table.residuals.is_empty());
+            let residual = if residual {
+                inputs.last().copied()
+            } else {
+                None
+            };
             (after(step, sums, residual), ends)
         });
         self.release(at);
@@ -256,7 +264,8 @@ fn sums(step: &Step, shapes: &[Shape], inputs: &[&Numbers], images: usize) -> Nu
             for image in 0..images {
                 for c in 0..outputs {
                     for (y, x) in (0..down).flat_map(|y| (0..across).map(move |x| (y, x))) {
-                        let at = ((image * channels + c) * height + y * stride) * width + x * stride;
+                        let at =
+                            ((image * channels + c) * height + y * stride) * width + x * stride;
                         all.push(if c < channels { inputs[0].at(at) } else { 0 });
                     }
                 }
@@ -282,9 +291,7 @@ fn sums(step: &Step, shapes: &[Shape], inputs: &[&Numbers], images: usize) -> Nu
             });
             Numbers::of(step.sums, all.map(|i| inputs[0].at(i)).collect())
         }
-        Operation::Pad { padding } => {
-            Numbers::Narrow(pad(inputs[0], shapes[0], *padding, images))
-        }
+        Operation::Pad { padding } => Numbers::Narrow(pad(inputs[0], shapes[0], *padding, images)),
         Operation::Same | Operation::Reshape => inputs[0].clone(),
         Operation::Input { .. } | Operation::Float { .. } => {
             unreachable!("these are given from outside")
@@ -370,7 +377,9 @@ fn after(step: &Step, sums: Numbers, residual: Option<&Numbers>) -> Numbers {
             Numbers::of(step.range, clipped.collect())
         }
         After::Shift { right, low, high } => {
-            let levels = sums.iter().map(|v| round_shift(v, *right).clamp(*low, *high));
+            let levels = sums
+                .iter()
+                .map(|v| round_shift(v, *right).clamp(*low, *high));
             Numbers::Narrow(levels.map(|v| v as i32).collect())
         }
         After::Thresholds { table } => Numbers::Narrow(thresholded(step, table, &sums, residual)),

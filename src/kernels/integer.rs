@@ -183,8 +183,7 @@ mod tests {
                             let channel = o / outputs * channels + c;
                             let at = ((n * e.input + channel) * height + iy as usize) * width
                                 + ix as usize;
-                            let weight =
-                                ((o * channels + c) * e.kernel[0] + ky) * e.kernel[1] + kx;
+                            let weight = ((o * channels + c) * e.kernel[0] + ky) * e.kernel[1] + kx;
                             sum += i64::from(x[at]) * i64::from(weights[weight]);
                         }
                     }

@@ -1,15 +1,15 @@
 //! The forward pass: the plan of the graph, step by step.
 
 use burn::tensor::activation;
-use burn::tensor::module::avg_pool2d;
-use burn::tensor::ops::{AvgPoolOptions, PadMode};
-use burn::tensor::{Device, Tensor, TensorData, s};
+use burn::tensor::module::{avg_pool2d, conv2d};
+use burn::tensor::ops::{AvgPoolOptions, ConvOptions, PadMode};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData, s};
 
 use super::Network;
 use super::parameter::read;
 use crate::graph::{Function, Fused, Graph, NodeId, Operation, Step, Window};
 use crate::kernels::{self, Activation, Geometry, Input, MaxPool, NormInputs};
-use crate::quantizer::Grid;
+use crate::quantizer::{Grid, Rules};
 
 /// What a forward pass is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,6 +160,14 @@ impl Forward<'_> {
                 bias,
                 window,
                 groups,
+            } if self.is_exact(step.output) => {
+                self.exact_sums(input(), *weight, *bias, window, *groups)
+            }
+            Operation::Convolution {
+                weight,
+                bias,
+                window,
+                groups,
             } => {
                 let residual = if step.onto_residual {
                     Input::Residual
@@ -167,6 +175,10 @@ impl Forward<'_> {
                     Input::Plain
                 };
                 self.convolution(input(), *weight, *bias, window, *groups, residual)
+            }
+            Operation::Affine { weight, bias } if self.is_exact(step.output) => {
+                let window = Window::square(1, 1, 0);
+                self.exact_sums(input(), *weight, *bias, &window, 1)
             }
             Operation::Affine { weight, bias } => self.affine(input(), *weight, *bias),
             Operation::Function(function) => apply(*function, input()),
@@ -347,7 +359,7 @@ impl Forward<'_> {
             padding,
             dilation: window.dilation,
             groups,
-            in_order: self.network.in_order,
+            in_order: self.network.rules == Rules::PublishedCode,
         };
         let y = kernels::convolution(x, self.weight(weight), geometry, input);
         match bias {
@@ -358,6 +370,30 @@ impl Forward<'_> {
             }
             None => y,
         }
+    }
+
+    /// Whether a node's sums are taken in f64.
+    fn is_exact(&self, node: NodeId) -> bool {
+        self.network.exact.get(node).copied().unwrap_or(false)
+    }
+
+    /// A convolution or affine layer in f64, rounded once.
+    fn exact_sums(
+        &self,
+        x: Tensor<4>,
+        weight: usize,
+        bias: Option<usize>,
+        window: &Window,
+        groups: usize,
+    ) -> Tensor<4> {
+        let shape = &self.network.parameters[weight].shape;
+        let extent = |axis: usize| shape.get(axis).copied().unwrap_or(1);
+        let shape = [extent(0), extent(1), extent(2), extent(3)];
+        let weight = self.quantized_parameter(weight).reshape(shape);
+        let bias = bias.map(|bias| self.quantized_parameter(bias).cast(FloatDType::F64));
+        let options = ConvOptions::new(window.stride, [0; 2], window.dilation, groups);
+        let x = padded(x, window.padding).cast(FloatDType::F64);
+        conv2d(x, weight.cast(FloatDType::F64), bias, options).cast(FloatDType::F32)
     }
 
     fn affine(&self, x: Tensor<4>, weight: usize, bias: Option<usize>) -> Tensor<4> {

@@ -49,8 +49,8 @@ pub struct Network {
     moments: Moments,
     device: Device,
     rules: Rules,
-    /// Whether convolutions add up their products one after the other.
-    in_order: bool,
+    /// Nodes whose sums are taken in f64; of none where empty.
+    exact: Vec<bool>,
 }
 
 impl Network {
@@ -82,7 +82,7 @@ impl Network {
             },
             device: device.clone(),
             rules: quantization.rules,
-            in_order: quantization.rules == Rules::PublishedCode,
+            exact: Vec::new(),
         }
     }
 

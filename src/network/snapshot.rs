@@ -72,9 +72,12 @@ impl Network {
         }
     }
 
-    /// Convolutions add up their products one after the other from here on, without transforms:
-    /// slower, and exact for larger sums.
-    pub fn sum_in_order(&mut self) {
-        self.in_order = true;
+    /// The sums of these steps of the plan are taken in f64 from here on and rounded once: f32 would round
+    /// on the way. For comparisons alone, without gradients.
+    pub fn add_exactly(&mut self, steps: impl IntoIterator<Item = usize>) {
+        self.exact = vec![false; self.graph.nodes.len()];
+        for step in steps {
+            self.exact[self.plan.steps[step].output] = true;
+        }
     }
 }

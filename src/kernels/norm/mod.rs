@@ -82,6 +82,11 @@ impl Channel {
         }
     }
 
+    /// `sqrt(variance + epsilon)`.
+    pub fn deviation(&self) -> f32 {
+        self.deviation
+    }
+
     /// Mean, factor and shift: `(x - mean) scale + shift` is [`Self::output`] under exact moments.
     pub fn numbers(&self) -> [f32; 3] {
         [self.mean, self.scale, self.beta]

@@ -1,0 +1,247 @@
+//! `bitscope export`: a run's network for other programs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::{Tensor, TensorData};
+use clap::{Args, ValueEnum};
+
+use crate::cli::{CliError, print};
+use crate::dataset::{Normalisation, evaluation_batches};
+use crate::experiment::Experiment;
+use crate::integers::onnx::{self, Dialect, NormForm, Rounding};
+use crate::integers::{self, ExportError, weights};
+use crate::network::{Mode, Snapshot, read_tensor};
+use crate::quantizer::{Family, Grid};
+use crate::run::{RunFolder, write_whole};
+use crate::verify::{Checkpoint, Deployed, Which, batch_size, test_part};
+
+/// What a network can be written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Packed codes, exponents and thresholds in a safetensors file; `predict` takes it
+    Integers,
+    /// ONNX in standard operations, equal to training by construction
+    Onnx,
+    /// ONNX with QONNX's `Quant` nodes
+    Qonnx,
+    /// One C99 file and its header, integers alone
+    C,
+    /// Float and fake-quantized weights with step sizes, ranges and bits, by name
+    Safetensors,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Integers,
+        Self::Onnx,
+        Self::Qonnx,
+        Self::C,
+        Self::Safetensors,
+    ];
+
+    /// As the command line calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Integers => "integers",
+            Self::Onnx => "onnx",
+            Self::Qonnx => "qonnx",
+            Self::C => "c",
+            Self::Safetensors => "safetensors",
+        }
+    }
+
+    /// How a file of it ends.
+    pub fn ending(self) -> &'static str {
+        match self {
+            Self::Integers => "integers.safetensors",
+            Self::Onnx => "onnx",
+            Self::Qonnx => "qonnx.onnx",
+            Self::C => "c",
+            Self::Safetensors => "safetensors",
+        }
+    }
+}
+
+/// Options of `bitscope export`.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Export {
+    /// Run folder, or its name under the runs folder
+    pub run: PathBuf,
+    #[command(flatten)]
+    pub checkpoint: Checkpoint,
+    /// What to write
+    #[arg(long, value_enum)]
+    pub format: Format,
+    /// File to write; `c` writes a header beside it
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub form: Form,
+    /// Where runs are recorded
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub runs: PathBuf,
+}
+
+/// How ONNX files are written.
+#[derive(Debug, Args, Clone, Copy, Default)]
+pub(crate) struct Form {
+    /// Batch norm in ONNX: `exact` by default, `kept` in QONNX
+    #[arg(long, value_enum)]
+    pub norm: Option<NormForm>,
+    /// Ties in QONNX: `half-away` by default, as in training
+    #[arg(long, value_enum)]
+    pub rounding: Option<Rounding>,
+}
+
+fn unwritable(error: ExportError) -> CliError {
+    CliError::Usage(error.to_string())
+}
+
+/// Runs it.
+pub(crate) fn command(
+    folder: &RunFolder,
+    experiment: &Arc<Experiment>,
+    export: &Export,
+) -> Result<u8, CliError> {
+    let done = write(
+        folder,
+        experiment,
+        export.checkpoint.which,
+        export.format,
+        export.form,
+        &export.output,
+    )?;
+    print(&format!("{done}\n"))?;
+    Ok(0)
+}
+
+/// Writes a run's network; returns what there is to say of the file.
+pub(crate) fn write(
+    folder: &RunFolder,
+    experiment: &Arc<Experiment>,
+    which: Which,
+    format: Format,
+    form: Form,
+    output: &Path,
+) -> Result<String, CliError> {
+    if form.rounding.is_some() && format != Format::Qonnx {
+        return Err(CliError::Usage(format!(
+            "--rounding: `{}` rounds as training does; hint: `--format qonnx` knows another way",
+            format.name()
+        )));
+    }
+    if form.norm.is_some() && !matches!(format, Format::Onnx | Format::Qonnx) {
+        return Err(CliError::Usage(format!(
+            "--norm: `{}` has thresholds in the place of batch norm, or none; hint: it is for `onnx` and `qonnx`",
+            format.name()
+        )));
+    }
+    let mut deployed = Deployed::open(folder, experiment, which)?;
+    let snapshot = deployed.network.snapshot();
+    let normalisation = Normalisation::new(&deployed.experiment.normalise);
+    let mut notes = vec![format!("from {}", deployed.checkpoint.display())];
+    let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
+    match format {
+        Format::Integers => {
+            let program = deployed.program();
+            let bytes = integers::file::to_bytes(&program).map_err(unwritable)?;
+            notes.push(payload(&snapshot, program.payload()));
+            files.push((output.to_owned(), bytes));
+        }
+        Format::C => {
+            let program = deployed.program();
+            let stem = output.file_stem().map(|s| s.to_string_lossy().into_owned());
+            let stem = stem.unwrap_or_else(|| "network".into());
+            let header = output.with_extension("h");
+            if header == output {
+                return Err(CliError::Usage(format!(
+                    "{}: that is the header's name; expected a file that ends in .c",
+                    output.display()
+                )));
+            }
+            let named = header.file_name().map(|n| n.to_string_lossy().into_owned());
+            let source = integers::c::source(&program, &stem, &named.unwrap_or_default())
+                .map_err(unwritable)?;
+            notes.push(format!(
+                "flash: {} bytes of packed weights, {} of biases, thresholds and tables, and code; RAM: {} bytes",
+                source.weights, source.tables, source.memory
+            ));
+            files.push((header, source.header.into_bytes()));
+            files.push((output.to_owned(), source.code.into_bytes()));
+        }
+        Format::Onnx => {
+            let norm = form.norm.unwrap_or(NormForm::Exact);
+            let bytes = onnx::to_bytes(&snapshot, &normalisation, Dialect::Standard, norm);
+            files.push((output.to_owned(), bytes.map_err(unwritable)?));
+        }
+        Format::Qonnx => {
+            let norm = form.norm.unwrap_or(NormForm::Kept);
+            let rounding = form.rounding.unwrap_or(Rounding::HalfAway);
+            let bytes = onnx::to_bytes(&snapshot, &normalisation, Dialect::Qonnx(rounding), norm);
+            files.push((output.to_owned(), bytes.map_err(unwritable)?));
+            if rounding == Rounding::HalfEven {
+                notes.push(ties(&mut deployed)?);
+            }
+        }
+        Format::Safetensors => {
+            let bytes = weights::to_bytes(&snapshot).map_err(unwritable)?;
+            files.push((output.to_owned(), bytes));
+        }
+    }
+    for (path, bytes) in &files {
+        write_whole(path, bytes)
+            .map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?;
+    }
+    let sizes: Vec<String> = files
+        .iter()
+        .map(|(path, bytes)| format!("{}: {} bytes", path.display(), bytes.len()))
+        .collect();
+    Ok([sizes, notes].concat().join("\n"))
+}
+
+/// Bytes of packed weights, beside what the screen says of them.
+fn payload(snapshot: &Snapshot, bytes: usize) -> String {
+    let kilobytes = crate::quantizer::memory::Usage::of(&snapshot.stored, &[]).weights;
+    let exact = kilobytes * 1024.0;
+    let padding = bytes as f64 - exact;
+    format!(
+        "weights: {bytes} bytes packed, {kilobytes:.2} kB on the screen and {padding} bytes that round \
+         tensors up to whole bytes"
+    )
+}
+
+/// How many values of the test part half-to-even rounding takes to another level.
+fn ties(deployed: &mut Deployed) -> Result<String, CliError> {
+    let (data, part) = test_part(&deployed.experiment)?;
+    let grids: Vec<Grid> = deployed.network.slots.iter().map(|s| s.grid()).collect();
+    let (size, threads) = (batch_size(&*data), deployed.experiment.loader_threads);
+    let (mut values, mut differ, mut pictures) = (0u64, 0u64, 0);
+    for batch in evaluation_batches(data, size, threads) {
+        let [c, h, w] = batch.shape;
+        let count = batch.labels.len();
+        let images = Tensor::from_data(
+            TensorData::new(batch.images, [count, c, h, w]),
+            &deployed.device,
+        );
+        pictures += count;
+        deployed
+            .network
+            .quantizer_inputs(images, Mode::Evaluate, |slot, input| {
+                let all = read_tensor(input.clone());
+                values += all.len() as u64;
+                differ += all.iter().filter(|x| is_tie(&grids[slot], **x)).count() as u64;
+            });
+    }
+    Ok(format!(
+        "half to even: {differ} of {values} values that are quantized lie on ties and differ, over {pictures} \
+         pictures of the {part} part"
+    ))
+}
+
+/// Whether half-to-even gives another level.
+fn is_tie(grid: &Grid, x: f32) -> bool {
+    let steps = x.clamp(grid.low(), grid.q_max) / grid.step;
+    grid.family == Family::Uniform && steps.round() != steps.round_ties_even()
+}

@@ -1,0 +1,60 @@
+//! Weights for whoever wants to look at them: float and fake-quantized, with their quantizers.
+//!
+//! A safetensors file, f32 throughout. `PARAMETER`: the float master; `PARAMETER.quantized`: what the
+//! forward pass sees; `NAME.d`, `NAME.q_max`, `NAME.bits` (of a power-of-two quantizer `NAME.q_min`
+//! besides, where `d` is absent) of every quantizer, whose name is its parameter's, or its node's with
+//! `.activation`; running statistics under the names that frameworks give them.
+
+use std::collections::HashMap;
+
+use super::ExportError;
+use crate::network::Snapshot;
+use crate::network::weights::{Tensors, to_bytes as safetensors};
+use crate::quantizer::Family;
+
+/// The file's bytes.
+///
+/// # Errors
+/// Where the file cannot be laid out.
+pub fn to_bytes(network: &Snapshot) -> Result<Vec<u8>, ExportError> {
+    let mut tensors = Tensors::new();
+    let graph = &network.graph;
+    for (index, parameter) in graph.parameters.iter().enumerate() {
+        let values = network.parameters[index].clone();
+        tensors.insert(parameter.name.clone(), (parameter.shape.clone(), values));
+        if network
+            .grid(network.placement.of_parameter[index])
+            .is_some()
+        {
+            let name = format!("{}.quantized", parameter.name);
+            let used = network.used(index);
+            tensors.insert(name, (parameter.shape.clone(), used));
+        }
+    }
+    for (norm, rows) in graph.norms.iter().zip(&network.norms) {
+        for (entry, row) in norm.entries.iter().zip(rows) {
+            tensors.insert(entry.clone(), (vec![row.len()], row.clone()));
+        }
+    }
+    for (slot, placed) in network.placement.quantizers.iter().enumerate() {
+        let Some(grid) = network.grid(Some(slot)) else {
+            continue;
+        };
+        let name = match placed.parameter {
+            Some(parameter) => graph.parameters[parameter].name.clone(),
+            None => format!("{}.activation", placed.name),
+        };
+        let mut number = |entry: &str, value: f32| {
+            tensors.insert(format!("{name}.{entry}"), (vec![1], vec![value]));
+        };
+        let step = match grid.family {
+            Family::Uniform => "d",
+            Family::PowerOfTwo => "q_min",
+        };
+        number(step, grid.step);
+        number("q_max", grid.q_max);
+        number("bits", grid.bits as f32);
+    }
+    let metadata = HashMap::from([("format".to_owned(), "bitscope weights 1".to_owned())]);
+    safetensors(&tensors, metadata).map_err(|e| ExportError::Unsupported(e.to_string()))
+}
