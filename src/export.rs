@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use crate::cli::{CliError, print};
 use crate::dataset::{Normalisation, evaluation_batches};
 use crate::experiment::Experiment;
-use crate::integers::onnx::{self, Dialect, NormForm, Rounding};
+use crate::integers::onnx::{self, Dialect, Input, NormForm, Rounding};
 use crate::integers::{self, ExportError, weights};
 use crate::network::{Mode, Snapshot, read_tensor};
 use crate::quantizer::{Family, Grid};
@@ -49,6 +49,17 @@ impl Format {
             Self::Qonnx => "qonnx",
             Self::C => "c",
             Self::Safetensors => "safetensors",
+        }
+    }
+
+    /// What it is, in a few words.
+    pub fn help(self) -> &'static str {
+        match self {
+            Self::Integers => "packed codes and thresholds, which `predict` takes",
+            Self::Onnx => "ONNX in standard operations",
+            Self::Qonnx => "ONNX with `Quant` nodes",
+            Self::C => "one C99 file and its header, integers alone",
+            Self::Safetensors => "weights, float and quantized, with d, q_max and bits",
         }
     }
 
@@ -93,6 +104,9 @@ pub(crate) struct Form {
     /// Ties in QONNX: `half-away` by default, as in training
     #[arg(long, value_enum)]
     pub rounding: Option<Rounding>,
+    /// What ONNX and QONNX files take where the network's input is quantized: `bytes` by default
+    #[arg(long, value_enum)]
+    pub input: Option<Input>,
 }
 
 fn unwritable(error: ExportError) -> CliError {
@@ -117,6 +131,24 @@ pub(crate) fn command(
     Ok(0)
 }
 
+/// Writes the best checkpoint's network into the run's folder, under `exports`.
+pub(crate) fn beside_run(folder: &RunFolder, format: Format) -> Result<String, CliError> {
+    let experiment = crate::cli::load_recorded(folder, &Vec::new())?.experiment;
+    let exports = folder.path().join("exports");
+    std::fs::create_dir_all(&exports)
+        .map_err(|e| CliError::Failed(format!("{}: {e}", exports.display())))?;
+    let name = integers::c::identifier(&experiment.name);
+    let output = exports.join(format!("{name}.{}", format.ending()));
+    write(
+        folder,
+        &experiment,
+        Which::Best,
+        format,
+        Form::default(),
+        &output,
+    )
+}
+
 /// Writes a run's network; returns what there is to say of the file.
 pub(crate) fn write(
     folder: &RunFolder,
@@ -132,7 +164,14 @@ pub(crate) fn write(
             format.name()
         )));
     }
-    if form.norm.is_some() && !matches!(format, Format::Onnx | Format::Qonnx) {
+    let is_onnx = matches!(format, Format::Onnx | Format::Qonnx);
+    if form.input.is_some() && !is_onnx {
+        return Err(CliError::Usage(format!(
+            "--input: `{}` takes bytes; hint: it is for `onnx` and `qonnx`",
+            format.name()
+        )));
+    }
+    if form.norm.is_some() && !is_onnx {
         return Err(CliError::Usage(format!(
             "--norm: `{}` has thresholds in the place of batch norm, or none; hint: it is for `onnx` and `qonnx`",
             format.name()
@@ -143,6 +182,7 @@ pub(crate) fn write(
     let normalisation = Normalisation::new(&deployed.experiment.normalise);
     let mut notes = vec![format!("from {}", deployed.checkpoint.display())];
     let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
+    let takes = form.input.unwrap_or(Input::Bytes);
     match format {
         Format::Integers => {
             let program = deployed.program();
@@ -173,13 +213,19 @@ pub(crate) fn write(
         }
         Format::Onnx => {
             let norm = form.norm.unwrap_or(NormForm::Exact);
-            let bytes = onnx::to_bytes(&snapshot, &normalisation, Dialect::Standard, norm);
+            let bytes = onnx::to_bytes(&snapshot, &normalisation, Dialect::Standard, norm, takes);
             files.push((output.to_owned(), bytes.map_err(unwritable)?));
         }
         Format::Qonnx => {
             let norm = form.norm.unwrap_or(NormForm::Kept);
             let rounding = form.rounding.unwrap_or(Rounding::HalfAway);
-            let bytes = onnx::to_bytes(&snapshot, &normalisation, Dialect::Qonnx(rounding), norm);
+            let bytes = onnx::to_bytes(
+                &snapshot,
+                &normalisation,
+                Dialect::Qonnx(rounding),
+                norm,
+                takes,
+            );
             files.push((output.to_owned(), bytes.map_err(unwritable)?));
             if rounding == Rounding::HalfEven {
                 notes.push(ties(&mut deployed)?);

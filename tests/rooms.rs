@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Rooms, ground floor first. What is not in the list is a face: it may use all, and no room uses it.
-const ROOMS: [&str; 11] = [
+const ROOMS: [&str; 12] = [
     "files",
     "quantizer",
     "graph",
@@ -16,6 +16,7 @@ const ROOMS: [&str; 11] = [
     "kernels",
     "device",
     "network",
+    "integers",
     "training",
 ];
 

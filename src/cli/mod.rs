@@ -437,7 +437,7 @@ fn resume(folder: &RunFolder, output: Output, run: &Run) -> Result<u8, CliError>
 }
 
 /// The experiment of a run: its file, or what the log says where that is gone or damaged.
-fn load_recorded(folder: &RunFolder, set: &Overrides) -> Result<Loaded, CliError> {
+pub(crate) fn load_recorded(folder: &RunFolder, set: &Overrides) -> Result<Loaded, CliError> {
     let file = folder.experiment();
     let whole = crate::files::read_text(&file).is_ok_and(|text| !text.trim().is_empty())
         && experiment::load(&file, &Vec::new()).is_ok();

@@ -127,6 +127,7 @@ impl Resolver<'_> {
             budgets,
             optimizer: self.optimizer(),
             quantizers,
+            evaluate_integers: self.flag("evaluate.integers"),
             norm_batches,
             schedule: self.schedule(),
             log: LogSettings {

@@ -75,6 +75,8 @@ pub struct Experiment {
     pub optimizer: OptimizerSettings,
     /// How quantizers move.
     pub quantizers: QuantizerDynamics,
+    /// Whether a quantized network is evaluated in integers.
+    pub evaluate_integers: bool,
     /// Batches that re-estimate running statistics before an evaluation.
     pub norm_batches: usize,
     /// Learning rate over time.

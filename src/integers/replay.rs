@@ -157,6 +157,21 @@ impl<'a> Replay<'a> {
     }
 }
 
+impl Program {
+    /// The input's integers, of pictures as numbers: the nearest that the bytes' table has.
+    pub fn input_codes(&self, values: &[f32]) -> Numbers {
+        let step = &self.steps[0];
+        let unit = f64::from(step.exponent).exp2();
+        let [low, high] = step.range;
+        let code = |v: &f32| {
+            (f64::from(*v) / unit)
+                .round()
+                .clamp(low as f64, high as f64) as i32
+        };
+        Numbers::Narrow(values.iter().map(code).collect())
+    }
+}
+
 /// The integers of a picture's bytes.
 pub(super) fn input_codes(step: &Step, codes: &[Vec<i32>], bytes: &[u8]) -> Numbers {
     let [channels, height, width] = step.shape;

@@ -36,13 +36,16 @@ pub fn to_bytes(network: &Snapshot) -> Result<Vec<u8>, ExportError> {
             tensors.insert(entry.clone(), (vec![row.len()], row.clone()));
         }
     }
-    for (slot, placed) in network.placement.quantizers.iter().enumerate() {
-        let Some(grid) = network.grid(Some(slot)) else {
+    let placement = &network.placement;
+    let of_parameters = graph.parameters.iter().zip(&placement.of_parameter);
+    let named = of_parameters.map(|(parameter, slot)| (parameter.name.clone(), *slot));
+    let activations = placement.quantizers.iter().enumerate();
+    let activations = activations.filter(|(_, placed)| placed.parameter.is_none());
+    let activations =
+        activations.map(|(slot, placed)| (format!("{}.activation", placed.name), Some(slot)));
+    for (name, slot) in named.chain(activations) {
+        let Some(grid) = network.grid(slot) else {
             continue;
-        };
-        let name = match placed.parameter {
-            Some(parameter) => graph.parameters[parameter].name.clone(),
-            None => format!("{}.activation", placed.name),
         };
         let mut number = |entry: &str, value: f32| {
             tensors.insert(format!("{name}.{entry}"), (vec![1], vec![value]));

@@ -6,6 +6,7 @@ use super::checkpoint::CheckpointError;
 use crate::dataset::DataError;
 use crate::device::DeviceError;
 use crate::graph::GraphError;
+use crate::integers::ExportError;
 use crate::network::weights::WeightsError;
 use crate::run::{LockError, LogError, RunFolder};
 
@@ -47,6 +48,9 @@ pub enum TrainError {
     /// Another process has the run.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// A network that is to be evaluated in integers, and that they do not give in full.
+    #[error("`evaluate.integers`: {0}")]
+    Integers(#[from] ExportError),
     /// Settings that a run cannot change while it goes on.
     #[error("{changes}: that needs a new run; hint: `bitscope {command}`")]
     NeedsNewRun {

@@ -39,6 +39,7 @@ use terminal::{Screen, Signals};
 
 use crate::cli::{Begin, CliError, Run, exit};
 use crate::experiment::{Loaded, Saved, Watcher, merged};
+use crate::export::Format;
 #[cfg(unix)]
 use crate::run::control::{Controls, Request};
 use crate::run::{Command, Feed, Parent, RunFolder};
@@ -440,6 +441,7 @@ impl Workbench {
             Effect::Fork { loaded, step } => self.new_run(*loaded, Some(step)),
             Effect::ExportFigure(saved) => self.export_figure(saved),
             Effect::ExportScreen => self.export_screen(screen)?,
+            Effect::ExportNetwork(folder, format) => self.export_network(folder, format),
             Effect::Preview => self.preview(screen)?,
             Effect::Repaint => screen.repaint()?,
             Effect::Suspend => screen.suspend()?,
@@ -510,6 +512,24 @@ impl Workbench {
             .spawn(work)
         {
             self.app.warn(format!("not exported: {error}"));
+        }
+    }
+
+    /// Writes a run's network beside the main loop, into the run's folder.
+    fn export_network(&mut self, folder: RunFolder, format: Format) {
+        let done = self.exported.0.clone();
+        let work = move || {
+            let text = match crate::export::beside_run(&folder, format) {
+                Ok(said) => format!("exported {}", said.replace('\n', "; ")),
+                Err(error) => format!("not exported: {error}"),
+            };
+            // A workbench that is closing no longer listens.
+            let _ = done.send(text);
+        };
+        let thread = std::thread::Builder::new().name("export".into());
+        match thread.spawn(work) {
+            Ok(_) => self.app.tell(format!("writing {} ...", format.name())),
+            Err(error) => self.app.warn(format!("not exported: {error}")),
         }
     }
 

@@ -3,6 +3,7 @@
 use super::app::{App, Effect, Page, Paper, Role};
 use super::keymap::{Action, KEYMAP};
 use crate::experiment::KEYS;
+use crate::export::Format;
 use crate::figure::Theme;
 use crate::figure::terminal::Marker;
 use crate::run::Command;
@@ -22,6 +23,9 @@ pub(super) struct Entry {
     /// What it does.
     pub help: String,
 }
+
+/// Begins the commands that write a network for other programs.
+pub(super) const EXPORT: &str = "export network ";
 
 /// Ends the run, not the workbench.
 const STOP: &str = "stop run";
@@ -90,6 +94,12 @@ fn all(app: &App) -> Vec<Entry> {
         all.push(Entry {
             text: format!("marker {name}"),
             help: "characters of lines".into(),
+        });
+    }
+    for format in Format::ALL {
+        all.push(Entry {
+            text: format!("{EXPORT}{}", format.name()),
+            help: format!("the best checkpoint within the budget: {}", format.help()),
         });
     }
     all.push(Entry {
@@ -174,6 +184,21 @@ pub(super) fn execute(app: &mut App, text: &str) -> Vec<Effect> {
             None => app.warn(format!("no paper \"{name}\"")),
         }
         return Vec::new();
+    }
+    if let Some(name) = text.strip_prefix(EXPORT) {
+        let format = Format::ALL.into_iter().find(|f| f.name() == name.trim());
+        let selected = app.runs.get(app.selected).map(|run| run.0.clone());
+        let folder = match selected.filter(|_| app.page == Page::Runs) {
+            Some(folder) => folder,
+            None => app.folder.clone(),
+        };
+        return match format {
+            Some(format) => vec![Effect::ExportNetwork(folder, format)],
+            None => {
+                app.warn(format!("no format \"{name}\"; Tab completes"));
+                Vec::new()
+            }
+        };
     }
     if text == STOP {
         if app.role == Role::Watching {

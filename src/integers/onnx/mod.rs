@@ -1,7 +1,7 @@
 //! A network as ONNX, in standard operations, or as QONNX, with `Quant` nodes.
 //!
-//! Input `images`: u8 `[N, C, H, W]` where the network's input is quantized, else f32 as the experiment
-//! normalises pictures. Output `logits`: f32 `[N, classes]`.
+//! Input `images`: u8 `[N, C, H, W]` where the network's input is quantized (f32 for readers that take no
+//! bytes, see [`Input`]), else f32 as the experiment normalises pictures. Output `logits`: f32 `[N, classes]`.
 //!
 //! In standard operations a quantizer is arithmetic that rounds half away from zero on every tie:
 //! `floor((floor(2 x / d) + 1) / 2) d`, with the sign taken out and put back where there is one. (ONNX's
@@ -41,6 +41,15 @@ pub enum Rounding {
     HalfEven,
 }
 
+/// What a file takes where the network's input is quantized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Input {
+    /// Pictures as bytes; the file normalises them.
+    Bytes,
+    /// f32 as the experiment normalises pictures: for readers that take no bytes.
+    Numbers,
+}
+
 /// Which operations a file may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
@@ -59,12 +68,14 @@ pub fn to_bytes(
     normalisation: &Normalisation,
     dialect: Dialect,
     norm: NormForm,
+    input: Input,
 ) -> Result<Vec<u8>, ExportError> {
     let writer = Writer {
         network,
         normalisation,
         dialect,
         norm,
+        input,
         model: Model::new(),
         values: HashMap::new(),
     };
@@ -87,6 +98,7 @@ struct Writer<'a> {
     normalisation: &'a Normalisation,
     dialect: Dialect,
     norm: NormForm,
+    input: Input,
     model: Model,
     values: HashMap<NodeId, Value>,
 }
@@ -103,7 +115,7 @@ impl Writer<'_> {
         }
         let output = self.values[&graph.output()].clone();
         if output.is_flat {
-            self.model.node("Identity", &[&output.name], "logits");
+            self.model.rename(&output.name, "logits");
         } else {
             let axis = vec![("axis", Attribute::Int(1))];
             self.model
@@ -297,12 +309,10 @@ impl Writer<'_> {
 
     /// The input: bytes, normalised as in training, where it is quantized.
     fn images(&mut self, id: NodeId, shape: [usize; 3]) -> Value {
-        let is_quantized = self
-            .network
-            .grid(self.network.placement.of_node[id])
-            .is_some();
-        self.model.input("images", is_quantized, &shape);
-        let name = if is_quantized {
+        let grid = self.network.grid(self.network.placement.of_node[id]);
+        let takes_bytes = grid.is_some() && self.input == Input::Bytes;
+        self.model.input("images", takes_bytes, &shape);
+        let name = if takes_bytes {
             self.normalised(shape[0])
         } else {
             "images".to_owned()

@@ -178,6 +178,16 @@ impl Model {
         name.to_owned()
     }
 
+    /// Gives a node's output another name.
+    pub fn rename(&mut self, from: &str, to: &str) {
+        let names = self.nodes.iter_mut();
+        for name in names.flat_map(|n| n.input.iter_mut().chain(&mut n.output)) {
+            if name == from {
+                to.clone_into(name);
+            }
+        }
+    }
+
     pub fn input(&mut self, name: &str, is_bytes: bool, shape: &[usize]) {
         let kind = if is_bytes {
             DataType::UINT8

@@ -373,6 +373,10 @@ impl<'a> Run<'a> {
                 self.tell_saved(&path, saved, true, out);
             }
         }
+        if let Some(error) = self.trainer.not_in_integers() {
+            let (step, message) = (self.trainer.steps(), error.to_string());
+            out.emit(Event::Warning { step, message });
+        }
         self.tell_left_out(out);
         for command in waiting {
             self.take(command, out);

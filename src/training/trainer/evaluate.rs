@@ -5,7 +5,8 @@ use burn::tensor::{Tensor, TensorData};
 use super::{EVALUATION_BATCH, Trainer, images};
 use std::sync::Arc;
 
-use crate::dataset::{Samples, evaluation_batches, sampled_batches};
+use crate::dataset::{Normalisation, Samples, evaluation_batches, sampled_batches};
+use crate::integers::{ExportError, Program, Replay};
 use crate::network::weights::Tensors;
 use crate::network::{Mode, read_tensor};
 
@@ -68,12 +69,21 @@ impl Trainer {
         let (classes, threads) = (data.classes(), self.experiment.loader_threads);
         let values: usize = data.shape().iter().product();
         let batch = (EVALUATION_VALUES / values.max(1)).clamp(1, EVALUATION_BATCH);
+        let program = self.program(data.normalisation());
         for batch in evaluation_batches(data, batch, threads) {
             if !go_on() {
                 return None;
             }
-            let images = images(&batch, &self.device);
-            let logits = read_tensor(self.network.forward(images, Mode::Evaluate));
+            let logits = match &program {
+                Some(program) => {
+                    let codes = program.input_codes(&batch.images);
+                    Replay::logits_of(program, batch.labels.len(), codes)
+                }
+                None => {
+                    let images = images(&batch, &self.device);
+                    read_tensor(self.network.forward(images, Mode::Evaluate))
+                }
+            };
             let n = batch.labels.len() as f64;
             let (l, e) = score(&logits, &batch.labels, classes);
             loss += l * n;
@@ -89,6 +99,27 @@ impl Trainer {
             loss: loss / count,
             top_five: (classes > MANY_CLASSES).then_some(beyond_five / count),
         })
+    }
+
+    /// The network in integers, where it is to be evaluated so and can be.
+    fn program(&mut self, normalisation: &Normalisation) -> Option<Program> {
+        self.not_in_integers = None;
+        if !self.experiment.evaluate_integers || !self.network.quantized {
+            return None;
+        }
+        let program = Program::of(&self.network.snapshot(), normalisation);
+        match program.require_exact("an evaluation in integers") {
+            Ok(()) => Some(program),
+            Err(error) => {
+                self.not_in_integers = Some(error);
+                None
+            }
+        }
+    }
+
+    /// Why the last evaluation was in float although integers were asked for.
+    pub fn not_in_integers(&self) -> Option<&ExportError> {
+        self.not_in_integers.as_ref()
     }
 
     /// Computes the running statistics of batch norm anew, from `evaluate.norm_batches` batches of

@@ -15,7 +15,8 @@ use rand_pcg::Pcg64Mcg;
 use crate::dataset::{Batch, Loader, LoaderSettings, Splits, evaluation_batches};
 use crate::experiment::{Experiment, Start};
 use crate::graph::Initial;
-use crate::network::{Mode, Network, Slot};
+use crate::integers::{ExportError, Program};
+use crate::network::{Mode, Network, Slot, Snapshot};
 use crate::quantizer::memory::Role;
 use crate::quantizer::{InitialBits, Rules, initial_parameters};
 use crate::run::{Budget, LayerInfo, Phase};
@@ -58,6 +59,8 @@ pub struct Trainer {
     waits: bool,
     /// What a reader should know of how the network came about.
     notes: Vec<String>,
+    /// Why the last evaluation was not in integers although that was asked for.
+    not_in_integers: Option<ExportError>,
 }
 
 impl Trainer {
@@ -124,6 +127,14 @@ impl Trainer {
                 network.load_weights(&path, weights, experiment.replace_head)?;
             }
         }
+        if experiment.evaluate_integers && !network.slots.is_empty() {
+            let snapshot = Snapshot {
+                quantized: true,
+                ..network.snapshot()
+            };
+            let program = Program::of(&snapshot, splits.train.normalisation());
+            program.require_exact("an evaluation in integers")?;
+        }
         let loader_settings = LoaderSettings::of(&experiment, &splits);
         let loader = Loader::start(splits.train.clone(), loader_settings, 0);
         let mut trainer = Self {
@@ -146,6 +157,7 @@ impl Trainer {
             last_images: None,
             waits: false,
             notes,
+            not_in_integers: None,
         };
         if trainer.experiment.float_epochs > 0.0 {
             trainer.network.quantized = false;

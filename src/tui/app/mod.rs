@@ -18,6 +18,7 @@ use super::preview::Preview;
 use super::system::System;
 use super::toy::Toy;
 use crate::experiment::{Change, Class, Diagnostics, Loaded, Values};
+use crate::export::Format;
 use crate::figure::terminal::Palette;
 use crate::figure::{Overlaid, Saved, View};
 use crate::run::{Command, History, Manifest, RunFolder, Severity};
@@ -79,6 +80,8 @@ pub(super) enum Effect {
     },
     ExportFigure(Saved),
     ExportScreen,
+    /// Write a run's network for other programs.
+    ExportNetwork(RunFolder, Format),
     /// Show the newest exported picture.
     Preview,
     /// Paint every cell anew: pixels lay over them.
@@ -363,6 +366,12 @@ impl App {
             }
             Action::ExportFigure => return self.export(),
             Action::ExportScreen => return vec![Effect::ExportScreen],
+            Action::ExportNetwork => {
+                self.command = Some(palette::Palette {
+                    text: palette::EXPORT.into(),
+                    chosen: 0,
+                });
+            }
             Action::Preview => return vec![Effect::Preview],
             Action::Diagnostic => {
                 if self.diagnostics.is_some() {
