@@ -25,12 +25,12 @@ pub(super) fn array(name: &str, kind: &str, values: &[i64]) -> String {
     let mut text = format!("static const {kind} {name}[{}] = {{", values.len());
     for (i, value) in values.iter().enumerate() {
         text.push_str(if i % 20 == 0 { "\n    " } else { " " });
-        // (The least number of 64 bits is no literal.)
-        let _ = match *value {
-            i64::MIN => write!(text, "INT64_MIN,"),
-            v if i32::try_from(v).is_err() => write!(text, "INT64_C({v}),"),
-            i64::MIN..=-2_147_483_648 => write!(text, "INT32_MIN,"),
-            v => write!(text, "{v},"),
+        // (The least numbers are no literals: a minus and a number beyond the largest.)
+        let _ = match (*value, i32::try_from(*value)) {
+            (i64::MIN, _) => write!(text, "INT64_MIN,"),
+            (_, Ok(i32::MIN)) => write!(text, "INT32_MIN,"),
+            (_, Ok(narrow)) => write!(text, "{narrow},"),
+            (wide, Err(_)) => write!(text, "INT64_C({wide}),"),
         };
     }
     text.push_str("\n};\n\n");
