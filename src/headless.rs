@@ -316,7 +316,11 @@ impl Printer for Plain {
             let share = record.step as f64 / self.history.total_steps.max(1) as f64;
             let filled = (share.clamp(0.0, 1.0) * 20.0) as usize;
             let bar = format!("{}{}", "█".repeat(filled), "░".repeat(20 - filled));
-            write!(out, "\r\x1b[K{bar} {line}")?;
+            // One row: a second one would stay behind when the first is drawn anew.
+            let columns = crossterm::terminal::size().map_or(80, |(columns, _)| columns);
+            let width = usize::from(columns).saturating_sub(1);
+            let row: String = format!("{bar} {line}").chars().take(width).collect();
+            write!(out, "\r\x1b[K{row}")?;
             self.bar = true;
         } else {
             writeln!(out, "{line}")?;

@@ -244,3 +244,73 @@ fn a_full_disk_costs_the_record_and_not_the_run() {
     let listed = bitscope(at, &["runs"]);
     assert!(String::from_utf8_lossy(&listed.stdout).contains("small-"));
 }
+
+/// A new file is whole, opens, and never goes over one that is there.
+#[test]
+fn new_writes_a_file_of_ones_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |arguments: &[&str]| {
+        Command::new(program())
+            .current_dir(folder.path())
+            .args(arguments)
+            .output()
+            .expect("starts")
+    };
+    std::fs::write(folder.path().join("base.toml"), "[optimizer]\nlr = 0.07\n").expect("written");
+    std::fs::write(
+        folder.path().join("child.toml"),
+        "extends = \"base.toml\"\n[model]\nname = \"resnet20\"\n",
+    )
+    .expect("written");
+    let made = run(&["new", "mine", "--from", "child.toml", "--set", "seed=5"]);
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    let path = folder.path().join("mine.toml");
+    let text = std::fs::read_to_string(&path).expect("there");
+    for line in [
+        "name = \"mine\"",
+        "lr = 0.07",
+        "name = \"resnet20\"",
+        "seed = 5",
+        "# momentum = 0.9",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+    }
+    assert!(!text.contains("extends ="));
+    assert!(run(&["check", "mine.toml"]).status.success());
+    let again = run(&["new", "mine"]);
+    assert_eq!(again.status.code(), Some(2));
+    assert_eq!(std::fs::read_to_string(&path).expect("there"), text);
+}
+
+/// Completions and the manual know every command.
+#[test]
+fn completions_and_the_manual_name_every_command() {
+    let out = |arguments: &[&str]| {
+        let output = Command::new(program()).args(arguments).output();
+        let output = output.expect("starts");
+        assert!(output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let manual = out(&["man"]);
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = out(&["completions", shell]);
+        for command in ["train", "resume", "verify", "export", "completions"] {
+            assert!(script.contains(command), "{shell}: {command}");
+            assert!(manual.contains(command), "{command}");
+        }
+    }
+    let help = out(&["help"]);
+    let commands = help
+        .lines()
+        .skip_while(|l| !l.starts_with("Commands:"))
+        .skip(1);
+    for command in commands.take_while(|l| l.starts_with("  ")) {
+        let name = command.split_whitespace().next().expect("a name");
+        assert!(manual.contains(name), "{name}");
+    }
+    assert!(manual.starts_with(".ie") && manual.contains(".TH"));
+}

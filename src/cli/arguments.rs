@@ -53,6 +53,12 @@ pub(crate) struct Screen {
     /// Frames per second at most (10 suits slow connections)
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u8).range(1..=120))]
     pub fps: u8,
+    /// Colours of the terminal (default: what TERM, COLORTERM and NO_COLOR say)
+    #[arg(long, value_enum, value_name = "COLOURS")]
+    pub color: Option<crate::figure::terminal::Colours>,
+    /// Characters that lines are drawn with
+    #[arg(long, value_enum)]
+    pub marker: Option<crate::figure::terminal::Marker>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -269,6 +275,24 @@ pub(super) enum Command {
     Bench(crate::bench::Bench),
     /// Print the reference of the experiment file as Markdown
     Keys,
+    /// Write a self-contained experiment file with every key explained
+    New {
+        /// Name of the experiment; the file is NAME.toml
+        name: PathBuf,
+        /// Experiment file to begin from, with all that it extends (default: the embedded demo)
+        #[arg(long, value_name = "EXPERIMENT")]
+        from: Option<PathBuf>,
+        /// Override a key; repeatable
+        #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+        set: Vec<String>,
+    },
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, in troff
+    Man,
 }
 
 #[derive(Debug, Subcommand)]

@@ -46,7 +46,7 @@ impl CliError {
 /// The one place that renders errors to people.
 pub(super) fn report(error: &CliError) {
     let mut stderr = std::io::stderr();
-    let colour = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colour = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let text = match error {
         CliError::Experiment(diagnostics) => render(diagnostics, colour),
         CliError::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return,

@@ -7,7 +7,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use arguments::{Cli, Command, Data};
 pub(crate) use arguments::{Output, Run, Screen};
@@ -376,11 +376,77 @@ fn run(command: Command) -> Result<u8, CliError> {
             json,
         } => crate::toy::command(&output, steps, json),
         Command::Bench(bench) => crate::bench::command(&bench),
+        Command::New { name, from, set } => new(&name, from.as_deref(), &set),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "bitscope", &mut text);
+            print(&String::from_utf8_lossy(&text))?;
+            Ok(0)
+        }
+        Command::Man => {
+            print(&manual()?)?;
+            Ok(0)
+        }
         Command::Keys => {
             print(&experiment::reference_markdown())?;
             Ok(0)
         }
     }
+}
+
+/// Writes a new experiment file, where there is none of that name.
+fn new(name: &Path, from: Option<&Path>, set: &Overrides) -> Result<u8, CliError> {
+    let path = match name.extension() {
+        Some(ending) if ending == "toml" => name.to_owned(),
+        _ => PathBuf::from(format!("{}.toml", name.display())),
+    };
+    let title = path.file_stem().map(|s| s.to_string_lossy().into_owned());
+    let title = title.filter(|t| !t.is_empty()).ok_or_else(|| {
+        CliError::Usage(format!(
+            "{}: expected a name for the experiment",
+            name.display()
+        ))
+    })?;
+    let loaded = parse(from, set)?;
+    let text = experiment::template(&title, &loaded.experiment.values);
+    // Whatever becomes of it, it has to be readable as it is.
+    experiment::load_as(&path, &text, &Vec::new())?;
+    let failed = |e: std::io::Error| CliError::Failed(format!("{}: {e}", path.display()));
+    let file = std::fs::File::options()
+        .write(true)
+        .create_new(true)
+        .open(&path);
+    match file {
+        Ok(mut file) => file.write_all(text.as_bytes()).map_err(failed)?,
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(CliError::Usage(format!(
+                "{}: there is a file of that name, which stays as it is",
+                path.display()
+            )));
+        }
+        Err(e) => return Err(failed(e)),
+    }
+    print(&format!(
+        "{0}: hint: `bitscope {0}` opens it\n",
+        path.display()
+    ))?;
+    Ok(0)
+}
+
+/// The manual: the program's page and those of its commands, one behind the other.
+fn manual() -> Result<String, CliError> {
+    let mut command = Cli::command();
+    command.build();
+    let mut pages = Vec::new();
+    clap_mangen::Man::new(command.clone()).render(&mut pages)?;
+    for part in command.get_subcommands().filter(|c| !c.is_hide_set()) {
+        let man = clap_mangen::Man::new(part.clone());
+        man.render_name_section(&mut pages)?;
+        man.render_synopsis_section(&mut pages)?;
+        man.render_description_section(&mut pages)?;
+        man.render_options_section(&mut pages)?;
+    }
+    Ok(String::from_utf8_lossy(&pages).into_owned())
 }
 
 fn find_run(run: &Path, runs: &Path) -> Result<RunFolder, CliError> {

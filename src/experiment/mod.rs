@@ -16,6 +16,7 @@ mod resolve;
 mod schema;
 mod settings;
 mod source;
+mod template;
 mod value;
 mod watch;
 
@@ -33,5 +34,6 @@ pub use settings::{
 };
 pub use source::{Loaded, Overrides, load, load_as, load_embedded};
 pub(crate) use source::{absolute, key_of, merged};
+pub use template::template;
 pub use value::{Value, Values};
 pub use watch::{Saved, Watcher};

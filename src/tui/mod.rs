@@ -194,6 +194,12 @@ impl Workbench {
         if let Some(layout) = layout.and_then(|text| toml::from_str(&text).ok()) {
             app.restore(layout);
         }
+        if let Some(colours) = run.screen.color {
+            app.palette.colours = colours;
+        }
+        if let Some(marker) = run.screen.marker {
+            app.palette.marker = marker;
+        }
         Self {
             app,
             run: run.clone(),
@@ -327,6 +333,9 @@ impl Workbench {
 
     fn main_loop(&mut self, screen: &mut Screen, signals: &Signals) -> io::Result<u8> {
         let period = Duration::from_secs(1) / u32::from(self.run.screen.fps);
+        if !self.app.mouse_is_taken {
+            screen.mouse(false)?;
+        }
         let mut next_frame = Instant::now();
         let mut dirty = true;
         loop {
@@ -444,6 +453,7 @@ impl Workbench {
             Effect::ExportNetwork(folder, format) => self.export_network(folder, format),
             Effect::Preview => self.preview(screen)?,
             Effect::Repaint => screen.repaint()?,
+            Effect::Mouse(taken) => screen.mouse(taken)?,
             Effect::Suspend => screen.suspend()?,
         }
         Ok(None)

@@ -21,6 +21,9 @@ use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 /// Whether the terminal is in our hands: the panic hook asks.
 static ENTERED: AtomicBool = AtomicBool::new(false);
 
+/// Whether the mouse is to be taken with the terminal.
+static MOUSE: AtomicBool = AtomicBool::new(true);
+
 /// The alternate screen in raw mode. Dropping it restores the terminal.
 pub(super) struct Screen {
     /// Never dropped at the end: it would say on standard error that the cursor cannot be shown,
@@ -85,6 +88,16 @@ impl Screen {
         Ok(())
     }
 
+    /// Takes the mouse, or leaves it to the terminal.
+    pub(super) fn mouse(&mut self, taken: bool) -> io::Result<()> {
+        MOUSE.store(taken, Ordering::SeqCst);
+        if taken {
+            execute!(stdout(), EnableMouseCapture)
+        } else {
+            execute!(stdout(), DisableMouseCapture)
+        }
+    }
+
     /// Gives the terminal back, once.
     pub(super) fn leave(&mut self) -> io::Result<()> {
         restore();
@@ -114,13 +127,11 @@ impl Drop for Screen {
 fn take_over() -> io::Result<()> {
     enable_raw_mode()?;
     ENTERED.store(true, Ordering::SeqCst);
-    execute!(
-        stdout(),
-        EnterAlternateScreen,
-        EnableBracketedPaste,
-        EnableMouseCapture,
-        Hide
-    )
+    execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste, Hide)?;
+    if MOUSE.load(Ordering::SeqCst) {
+        execute!(stdout(), EnableMouseCapture)?;
+    }
+    Ok(())
 }
 
 pub(super) fn restore() {

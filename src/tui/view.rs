@@ -98,7 +98,7 @@ fn bar_style(app: &App) -> Style {
     match app.palette.colours {
         Colours::None => Style::new().add_modifier(Modifier::REVERSED),
         Colours::Sixteen => Style::new().bg(Color::Blue).fg(Color::White),
-        Colours::True => Style::new()
+        Colours::True | Colours::Many => Style::new()
             .bg(Color::Rgb(38, 44, 60))
             .fg(Color::Rgb(220, 224, 235)),
     }

@@ -7,7 +7,17 @@ use super::super::theme::Theme;
 use crate::graph::LayerKind;
 
 /// Characters that lines are drawn with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+    clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Marker {
     /// 2 x 4 dots per cell.
@@ -32,11 +42,15 @@ impl Marker {
 }
 
 /// How many colours the terminal has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Colours {
-    /// 24 bit.
+    /// 24 bits.
     True,
+    /// xterm's 256: a cube of six shades of each primary, and 24 greys.
+    #[value(name = "256")]
+    Many,
     /// The sixteen of the terminal's own palette.
+    #[value(name = "16")]
     Sixteen,
     /// None: line styles and characters carry the meaning.
     None,
@@ -92,6 +106,10 @@ impl Palette {
                 let (r, g, b) = self.theme.rgb(ink);
                 Some(Color::Rgb(r, g, b))
             }
+            Colours::Many => {
+                let (r, g, b) = self.theme.rgb(ink);
+                Some(Color::Indexed(nearest([r, g, b])))
+            }
             Colours::Sixteen => Some(match ink {
                 Ink::Series(n) => [
                     Color::Blue,
@@ -135,6 +153,49 @@ impl Palette {
                 },
                 Ink::Text => Color::Reset,
             }),
+        }
+    }
+}
+
+/// The nearest of xterm's 240 fixed colours, by the sum of squared differences.
+fn nearest(rgb: [u8; 3]) -> u8 {
+    /// Shades of the cube.
+    const SHADES: [u8; 6] = [0, 95, 135, 175, 215, 255];
+    let distance = |other: [u8; 3]| -> i32 {
+        let pairs = rgb.iter().zip(other);
+        pairs
+            .map(|(a, b)| (i32::from(*a) - i32::from(b)).pow(2))
+            .sum()
+    };
+    let closest = |v: u8| (0..6).min_by_key(|i| (i32::from(SHADES[*i]) - i32::from(v)).abs());
+    let cube = rgb.map(|v| closest(v).unwrap_or(0));
+    let mean = rgb.iter().map(|v| i32::from(*v)).sum::<i32>() / 3;
+    let grey = ((mean - 3) / 10).clamp(0, 23);
+    let shade = (8 + 10 * grey) as u8;
+    if distance([shade; 3]) < distance(cube.map(|i| SHADES[i])) {
+        return 232 + grey as u8;
+    }
+    let [r, g, b] = cube.map(|i| i as u8);
+    16 + 36 * r + 6 * g + b
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fixed_colour_is_nearest_to_itself() {
+        for (rgb, index) in [
+            ([0, 0, 0], 16),
+            ([255, 255, 255], 231),
+            ([255, 0, 0], 196),
+            ([95, 135, 175], 67),
+            ([8, 8, 8], 232),
+            ([118, 118, 118], 243),
+            ([238, 238, 238], 255),
+            ([90, 140, 170], 67),
+        ] {
+            assert_eq!(nearest(rgb), index, "{rgb:?}");
         }
     }
 }

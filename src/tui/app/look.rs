@@ -270,6 +270,7 @@ impl App {
             theme: self.palette.theme,
             marker: self.palette.marker,
             paper: self.paper,
+            mouse: self.mouse_is_taken,
         }
     }
 
@@ -281,6 +282,7 @@ impl App {
         self.view.smoothing = layout.smoothing;
         (self.view.cursor, self.view.second) = (layout.cursor, layout.second);
         self.paper = layout.paper;
+        self.mouse_is_taken = layout.mouse;
         self.palette.theme = layout.theme;
         if self.palette.marker != Marker::Ascii {
             self.palette.marker = layout.marker;
@@ -304,6 +306,13 @@ pub(in crate::tui) struct Layout {
     marker: Marker,
     #[serde(default)]
     paper: Paper,
+    /// Whether wheel, drags and clicks come here.
+    #[serde(default = "taken")]
+    mouse: bool,
+}
+
+fn taken() -> bool {
+    true
 }
 
 /// Buckets that a plot of the usual width can tell apart.
@@ -320,18 +329,22 @@ fn ahead(newest: f64, span: f64) -> f64 {
 /// What the terminal can show, by its environment.
 pub(super) fn palette_of_terminal() -> Palette {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
-    let no_colour = !variable("NO_COLOR").is_empty() || variable("TERM") == "dumb";
+    let term = variable("TERM");
+    let bare = matches!(term.as_str(), "dumb" | "vt100" | "vt220");
+    let no_colour = !variable("NO_COLOR").is_empty() || bare;
     let true_colour = matches!(variable("COLORTERM").as_str(), "truecolor" | "24bit");
     let colours = match (no_colour, true_colour) {
         (true, _) => Colours::None,
         (_, true) => Colours::True,
+        _ if term.contains("256color") || term.contains("kitty") => Colours::Many,
         _ => Colours::Sixteen,
     };
     let utf8 = ["LC_ALL", "LC_CTYPE", "LANG"]
         .iter()
         .map(|n| variable(n))
         .find(|v| !v.is_empty());
-    let ascii = matches!(utf8.as_deref(), Some("C" | "POSIX"));
+    // (The fonts of a bare console have neither braille nor quadrants.)
+    let ascii = bare || term == "linux" || matches!(utf8.as_deref(), Some("C" | "POSIX"));
     let marker = if ascii {
         Marker::Ascii
     } else {

@@ -86,6 +86,8 @@ pub(super) enum Effect {
     Preview,
     /// Paint every cell anew: pixels lay over them.
     Repaint,
+    /// Take the mouse, or give it back to the terminal.
+    Mouse(bool),
     Suspend,
 }
 
@@ -104,6 +106,8 @@ pub(super) struct App {
     pub command: Option<palette::Palette>,
     /// Values set from the screen where no file takes them.
     overrides: Vec<String>,
+    /// Whether wheel, drags and clicks come here; else the terminal selects text with them.
+    pub mouse_is_taken: bool,
     /// Column where the mouse was last.
     dragged: u16,
     pub selected: usize,
@@ -181,6 +185,7 @@ impl App {
             overlay: None,
             typing: None,
             command: None,
+            mouse_is_taken: true,
             dragged: 0,
             selected: 0,
             scroll: 0,
@@ -365,6 +370,15 @@ impl App {
                 self.view.x_unit = self.view.x_unit.next();
             }
             Action::ExportFigure => return self.export(),
+            Action::Mouse => {
+                self.mouse_is_taken = !self.mouse_is_taken;
+                self.tell(if self.mouse_is_taken {
+                    "the mouse zooms, pans and chooses pages".into()
+                } else {
+                    "the mouse selects text, as the terminal does; M takes it again".into()
+                });
+                return vec![Effect::Mouse(self.mouse_is_taken)];
+            }
             Action::ExportScreen => return vec![Effect::ExportScreen],
             Action::ExportNetwork => {
                 self.command = Some(palette::Palette {
