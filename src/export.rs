@@ -7,8 +7,8 @@ use burn::tensor::{Tensor, TensorData};
 use clap::{Args, ValueEnum};
 
 use crate::cli::{CliError, print};
-use crate::dataset::{Normalisation, evaluation_batches};
-use crate::experiment::Experiment;
+use crate::dataset::{Normalisation, Pixels, evaluation_batches};
+use crate::experiment::{DataSource, Experiment};
 use crate::integers::onnx::{self, Dialect, Input, NormForm, Rounding};
 use crate::integers::{self, ExportError, weights};
 use crate::network::{Mode, Snapshot, read_tensor};
@@ -90,6 +90,9 @@ pub(crate) struct Export {
     pub output: PathBuf,
     #[command(flatten)]
     pub form: Form,
+    /// Override a key of the experiment, such as data.path where the data moved; repeatable
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    pub set: Vec<String>,
     /// Where runs are recorded
     #[arg(long, value_name = "DIR", default_value = "runs")]
     pub runs: PathBuf,
@@ -167,31 +170,56 @@ pub(crate) fn write(
     let is_onnx = matches!(format, Format::Onnx | Format::Qonnx);
     if form.input.is_some() && !is_onnx {
         return Err(CliError::Usage(format!(
-            "--input: `{}` takes bytes; hint: it is for `onnx` and `qonnx`",
+            "--input: `{}` leaves no choice; hint: it is for `onnx` and `qonnx`",
             format.name()
         )));
     }
     if form.norm.is_some() && !is_onnx {
         return Err(CliError::Usage(format!(
-            "--norm: `{}` has thresholds in the place of batch norm, or none; hint: it is for `onnx` and `qonnx`",
+            "--norm: `{}` leaves no choice; hint: it is for `onnx` and `qonnx`",
             format.name()
         )));
     }
+    writable(output)?;
     let mut deployed = Deployed::open(folder, experiment, which)?;
     let snapshot = deployed.network.snapshot();
     let normalisation = Normalisation::new(&deployed.experiment.normalise);
     let mut notes = vec![format!("from {}", deployed.checkpoint.display())];
+    notes.extend(deployed.note.clone());
+    let program = deployed.program();
+    let has_bytes = program.steps[0].is_float() || pictures_are_bytes(&deployed)?;
+    let wants_bytes = match format {
+        Format::Integers | Format::C => true,
+        Format::Onnx | Format::Qonnx => form.input == Some(Input::Bytes),
+        Format::Safetensors => false,
+    };
+    if wants_bytes && !has_bytes {
+        return Err(CliError::Usage(format!(
+            "the data's pictures are numbers, and `{}` would take bytes; hint: `--format onnx` takes numbers \
+             (`--input numbers`)",
+            format.name()
+        )));
+    }
+    let rounding = program.steps.iter().filter(|s| s.rounds_in_f32()).count();
+    if is_onnx && rounding > 0 {
+        notes.push(format!(
+            "sums of {rounding} layers can reach 2^24, where f32 rounds them, each program in its own order: \
+             `integers` and `c` add exactly"
+        ));
+    }
     let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
-    let takes = form.input.unwrap_or(Input::Bytes);
+    let takes = form.input.unwrap_or(if has_bytes {
+        Input::Bytes
+    } else {
+        Input::Numbers
+    });
     match format {
         Format::Integers => {
-            let program = deployed.program();
             let bytes = integers::file::to_bytes(&program).map_err(unwritable)?;
             notes.push(payload(&snapshot, program.payload()));
             files.push((output.to_owned(), bytes));
         }
         Format::C => {
-            let program = deployed.program();
             let stem = output.file_stem().map(|s| s.to_string_lossy().into_owned());
             let stem = stem.unwrap_or_else(|| "network".into());
             let header = output.with_extension("h");
@@ -202,14 +230,23 @@ pub(crate) fn write(
                 )));
             }
             let named = header.file_name().map(|n| n.to_string_lossy().into_owned());
+            let is_plain =
+                |name: &String| !name.contains(['"', '\\', '\n', '\r']) && name != "stdint.h";
+            if !named.as_ref().is_some_and(is_plain) {
+                return Err(CliError::Usage(format!(
+                    "{}: C cannot include a header of that name; expected another name",
+                    output.display()
+                )));
+            }
+            writable(&header)?;
             let source = integers::c::source(&program, &stem, &named.unwrap_or_default())
                 .map_err(unwritable)?;
             notes.push(format!(
                 "flash: {} bytes of packed weights, {} of biases, thresholds and tables, and code; RAM: {} bytes",
                 source.weights, source.tables, source.memory
             ));
-            files.push((header, source.header.into_bytes()));
             files.push((output.to_owned(), source.code.into_bytes()));
+            files.push((header, source.header.into_bytes()));
         }
         Format::Onnx => {
             let norm = form.norm.unwrap_or(NormForm::Exact);
@@ -245,6 +282,46 @@ pub(crate) fn write(
         .map(|(path, bytes)| format!("{}: {} bytes", path.display(), bytes.len()))
         .collect();
     Ok([sizes, notes].concat().join("\n"))
+}
+
+/// Whether a file can be put there: over another file, or in a folder that is there.
+fn writable(path: &Path) -> Result<(), CliError> {
+    let wrong = |what: &str| CliError::Usage(format!("{}: {what}", path.display()));
+    match std::fs::symlink_metadata(path) {
+        Ok(at) if at.is_file() => return Ok(()),
+        Ok(at) if at.is_dir() => return Err(wrong("that is a folder; expected a file")),
+        Ok(at) if at.is_symlink() => {
+            return Err(wrong(
+                "that is a link, which a new file would replace; expected a file",
+            ));
+        }
+        Ok(_) => return Err(wrong("that is no regular file; expected a file")),
+        Err(_) => {}
+    }
+    if path.file_name().is_none() || path.as_os_str().to_string_lossy().ends_with('/') {
+        return Err(wrong("that is a folder; expected a file"));
+    }
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+    match folder {
+        Some(folder) if !folder.is_dir() => Err(wrong(&format!(
+            "there is no folder {}; hint: make it first",
+            folder.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the pictures of a run's data are bytes, which exported networks take where the input is
+/// quantized. (Tensors may hold numbers.)
+fn pictures_are_bytes(deployed: &Deployed) -> Result<bool, CliError> {
+    if !matches!(deployed.experiment.data, DataSource::Tensors(_)) {
+        return Ok(true);
+    }
+    let splits = crate::dataset::open(&deployed.experiment);
+    let splits = splits.map_err(|e| CliError::Failed(e.to_string()))?;
+    let first = splits.train.sample(0, None);
+    let first = first.map_err(|e| CliError::Failed(e.to_string()))?;
+    Ok(!matches!(first, Some((Pixels::Values(_), _))))
 }
 
 /// Bytes of packed weights, beside what the screen says of them.

@@ -129,6 +129,18 @@ fn write_logits(
 
 /// By a network in integers, whose input are bytes.
 fn in_integers(program: &Program, predict: &Predict) -> Result<u8, CliError> {
+    let given = [
+        ("--float", predict.float),
+        ("--quantized", predict.quantized),
+        ("--step", predict.step.is_some()),
+        ("--device", predict.device.is_some()),
+        ("--set", !predict.set.is_empty()),
+    ];
+    if let Some((option, _)) = given.into_iter().find(|(_, given)| *given) {
+        return Err(wrong(&format!(
+            "{option}: a network in integers is what it is; expected a run, which it says something of"
+        )));
+    }
     let path = &predict.images;
     let at = |text: String| wrong(&format!("{}: {text}", path.display()));
     let bytes = crate::files::read(path).map_err(|e| at(e.to_string()))?;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{CliError, exit, print};
 use crate::dataset::{Normalisation, Pixels, Samples, Splits, evaluation_batches};
-use crate::experiment::Experiment;
+use crate::experiment::{DataSource, Experiment};
 use crate::integers::{Comparison, FirstDifference, Program, signed_bits};
 use crate::network::Network;
 use crate::run::RunFolder;
@@ -26,6 +26,9 @@ pub(crate) struct Verify {
     /// Pictures at most (default: the whole test part)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub pictures: Option<u64>,
+    /// Override a key of the experiment, such as data.path where the data moved; repeatable
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    pub set: Vec<String>,
     /// One JSON object
     #[arg(long)]
     pub json: bool,
@@ -40,7 +43,7 @@ pub(crate) struct Verify {
 /// Which of a run's checkpoints.
 #[derive(Debug, Args, Clone)]
 pub(crate) struct Checkpoint {
-    /// `best` (on validation, within the budget), `newest`, or a step
+    /// `best` (on validation, within the budget), `newest`, or a step: the newest at or before it
     #[arg(
         long = "checkpoint",
         value_name = "best|newest|STEP",
@@ -85,6 +88,8 @@ pub(crate) struct Deployed {
     pub checkpoint: PathBuf,
     /// What computes.
     pub device: Device,
+    /// What there is to say of the choice.
+    pub note: Option<String>,
 }
 
 impl Deployed {
@@ -117,7 +122,22 @@ impl Deployed {
         let engine = crate::device::parse("flex").map_err(|e| CliError::Failed(e.to_string()))?;
         let device = crate::device::burn_device(engine);
         let experiment = folder.with_own_model(experiment);
-        let (shape, _) = crate::dataset::shape(&experiment);
+        let (shape, absent) = crate::dataset::shape(&experiment);
+        let knows_its_shape = matches!(
+            experiment.data,
+            DataSource::Glyphs { .. } | DataSource::Cifar10(_)
+        ) || experiment.shape.size.is_some();
+        if let (Some(error), false) = (&absent, knows_its_shape) {
+            return Err(CliError::Usage(format!(
+                "{error}; the shape of the network's input is the data's"
+            )));
+        }
+        let note = match which {
+            Which::Best if folder.best_checkpoint().is_none() => {
+                Some("no evaluation met the budget: this is the newest checkpoint".to_owned())
+            }
+            _ => None,
+        };
         let network = crate::training::network_of(&experiment, &checkpoint, shape.picture, &device);
         let network = network.map_err(|e| CliError::Failed(e.to_string()))?;
         if !network.quantized {
@@ -134,6 +154,7 @@ impl Deployed {
             experiment,
             checkpoint,
             device,
+            note,
         })
     }
 
@@ -212,7 +233,7 @@ pub(crate) fn command(
     if let (Some(saved), Some(path)) = (saved, &verify.save) {
         let bytes = saved.to_bytes()?;
         crate::run::write_whole(path, &bytes)
-            .map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?;
+            .map_err(|e| CliError::Usage(format!("{}: {e}", path.display())))?;
     }
     print(&if verify.json {
         format!(
@@ -402,6 +423,9 @@ fn table(
         );
     }
     text.push('\n');
+    if let Some(note) = &deployed.note {
+        let _ = writeln!(text, "{note}");
+    }
     for (step, why) in program.float_steps() {
         let _ = writeln!(text, "in float: {step}: {why}");
     }
@@ -413,7 +437,18 @@ fn table(
     }
     let compared: u64 = comparison.steps.iter().map(|s| s.compared).sum();
     let _ = match &comparison.first {
-        None => writeln!(text, "equal bit for bit: {compared} values, {seconds:.1} s"),
+        None => {
+            let logits = comparison.steps.last().is_some_and(|s| s.compared > 0);
+            let but = if logits {
+                ""
+            } else {
+                "; the logits, which are in float, were not compared"
+            };
+            writeln!(
+                text,
+                "equal bit for bit: {compared} values, {seconds:.1} s{but}"
+            )
+        }
         Some(FirstDifference {
             step,
             picture,

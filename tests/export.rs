@@ -459,4 +459,130 @@ fn what_cannot_leave_says_why_and_what_would_work() {
     for left in ["x", "x.c", "x.h"] {
         assert!(!folder.path().join(left).exists(), "{left}");
     }
+    // A target that cannot be written leaves its neighbours alone.
+    std::fs::create_dir(folder.path().join("y.c")).expect("made");
+    std::fs::write(folder.path().join("y.h"), "old").expect("written");
+    let powers = powers.to_string_lossy();
+    for (name, words) in [
+        ("y.c", "that is a folder; expected a file"),
+        ("stdint.c", "C cannot include a header of that name"),
+        ("a\"b.c", "C cannot include a header of that name"),
+        ("none/y.c", "there is no folder none"),
+    ] {
+        let output = bitscope(
+            folder.path(),
+            &["export", &powers, "--format", "c", "-o", name],
+        );
+        assert_eq!(output.status.code(), Some(2), "{name}");
+        assert!(said(&output).contains(words), "{name}: {}", said(&output));
+    }
+    let header = std::fs::read_to_string(folder.path().join("y.h"));
+    assert_eq!(header.expect("there"), "old");
+    assert!(!folder.path().join("stdint.h").exists());
+    // Whatever its name, a file of integers is known by what it holds; what says something of a run
+    // alone is refused, and what cannot be executed is no network.
+    let exported = bitscope(
+        folder.path(),
+        &["export", &powers, "--format", "integers", "-o", "i.bin"],
+    );
+    assert!(exported.status.success(), "{}", said(&exported));
+    let io = ["--images", "io.safetensors", "-o", "logits"];
+    bitscope(
+        folder.path(),
+        &["verify", &powers, "--save", "io.safetensors"],
+    );
+    let predicted = bitscope(folder.path(), &[&["predict", "i.bin"], &io[..]].concat());
+    assert!(predicted.status.success(), "{}", said(&predicted));
+    let predicted = bitscope(
+        folder.path(),
+        &[&["predict", "i.bin", "--float"], &io[..]].concat(),
+    );
+    assert_eq!(predicted.status.code(), Some(2));
+    let bytes = std::fs::read(folder.path().join("i.bin")).expect("there");
+    for (from, to) in [
+        ("\"inputs\":[1]", "\"inputs\":[9]"),
+        ("\"groups\":1", "\"groups\":0"),
+        ("\"stride\":[2,2]", "\"stride\":[0,0]"),
+        ("\"stride\":[2,2]", "\"stride\":[1,1]"),
+    ] {
+        std::fs::write(folder.path().join("crafted.bin"), crafted(&bytes, from, to))
+            .expect("written");
+        let predicted = bitscope(
+            folder.path(),
+            &[&["predict", "crafted.bin"], &io[..]].concat(),
+        );
+        assert_eq!(
+            predicted.status.code(),
+            Some(2),
+            "{to}: {}",
+            said(&predicted)
+        );
+    }
+}
+
+/// The same file with another program in it, and a checksum that is right.
+fn crafted(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let (_, metadata) = SafeTensors::read_metadata(bytes).expect("safetensors");
+    let mut metadata = metadata.metadata().clone().expect("metadata");
+    let program = metadata["program"].replacen(from, to, 1);
+    assert_ne!(program, metadata["program"], "{from}");
+    let file = SafeTensors::deserialize(bytes).expect("safetensors");
+    let mut tensors = file.tensors();
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(program.as_bytes());
+    for (name, view) in &tensors {
+        hasher.update(name.as_bytes());
+        hasher.update(view.data());
+    }
+    metadata.insert("crc32".into(), format!("{:08x}", hasher.finalize()));
+    metadata.insert("program".into(), program);
+    safetensors::serialize(tensors, Some(metadata)).expect("serialized")
+}
+
+/// Sums beyond 2^24 are rounded before they are quantized, in the network and in the thresholds.
+#[test]
+fn sums_that_f32_rounds_are_replayed_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(
+        folder.path().join("plain.toml"),
+        "[[model.layers]]\nkind = \"convolution\"\nchannels = 8\nkernel = 3\npadding = 1\nbias = true\n\
+         [[model.layers]]\nkind = \"relu\"\n\
+         [[model.layers]]\nkind = \"global-average\"\n[[model.layers]]\nkind = \"affine\"\n",
+    )
+    .expect("written");
+    let settings = [
+        "weights.quantizer=u3",
+        "activations.quantizer=u3",
+        "activations.at=everywhere",
+        "weights.bits=16",
+        "activations.bits=16",
+        "weights.bits_bounds=[16, 16]",
+        "activations.bits_bounds=[16, 16]",
+        "weights.d_bounds=[1e-7, 1]",
+        "activations.d_bounds=[1e-7, 1]",
+        "input.bits=16",
+        "data.samples=160",
+        "train.batch=16",
+        "train.float_epochs=0",
+        "train.epochs=1",
+        "device=flex",
+    ];
+    let mut arguments = vec!["train", "plain.toml", "--plain", "--runs", "runs"];
+    for setting in &settings {
+        arguments.extend(["--set", setting]);
+    }
+    let trained = bitscope(folder.path(), &arguments);
+    assert!(trained.status.success(), "{}", said(&trained));
+    let mut runs = std::fs::read_dir(folder.path().join("runs")).expect("runs");
+    let run = runs.next().expect("a run").expect("readable").path();
+    let (code, seen) = verify(folder.path(), &run);
+    let rounding = seen["rounding"].as_array().expect("a list");
+    assert!(!rounding.is_empty(), "{seen}");
+    assert_eq!(
+        (code, &seen["differing"]),
+        (Some(0), &Value::from(0)),
+        "{}",
+        seen["first"]
+    );
 }

@@ -257,12 +257,12 @@ fn run(command: Command) -> Result<u8, CliError> {
         }
         Command::Export(export) => {
             let folder = find_run(&export.run, &export.runs)?;
-            let experiment = load_recorded(&folder, &Vec::new())?.experiment;
+            let experiment = load_recorded(&folder, &export.set)?.experiment;
             crate::export::command(&folder, &experiment, &export)
         }
         Command::Verify(verify) => {
             let folder = find_run(&verify.run, &verify.runs)?;
-            let experiment = load_recorded(&folder, &Vec::new())?.experiment;
+            let experiment = load_recorded(&folder, &verify.set)?.experiment;
             crate::verify::command(&folder, &experiment, &verify)
         }
         Command::Devices => {
@@ -601,7 +601,7 @@ fn predict_source(
     if ends("onnx") {
         return model_file(source, &predict.set).map(Source::Model);
     }
-    if ends("safetensors") {
+    if ends("safetensors") || crate::integers::file::is_program(source) {
         let bytes = crate::files::read(source)
             .map_err(|e| CliError::Usage(format!("{}: {e}", source.display())))?;
         let program = crate::integers::file::read(source, &bytes)

@@ -166,7 +166,7 @@ pub const KEYS: &[Key] = &[
     key!("quantizers.freeze_epochs", Number(0.0, 1e6), D::Absent, Live, "Epochs at the end in which quantizers stand still and only weights are trained. A tenth of `train.epochs` where there is a budget under the paper's rules and it is absent, else 0."),
     key!("quantizers.revive_steps", Whole(0, 1_000_000_000), D::Absent, Live, "Steps in a row that a layer is dead (all weights clipped or all on level zero) before its quantizer is initialised anew from its weights; 0: never. 50 where absent, 0 under the published code's rules."),
 
-    key!("evaluate.integers", Flag, D::Flag(false), Live, "Evaluates a quantized network in integers, as `verify` replays it and exported files compute it, so that the error is the deployed one. Needs a network that integers give in full: `activations.at = \"everywhere\"` always is, and `input.bits`."),
+    key!("evaluate.integers", Flag, D::Flag(false), Live, "Evaluates a quantized network in integers, as `verify` replays it and exported files compute it, so that the error is the deployed one. Needs a network that integers give in full, as `activations.at = \"everywhere\"` makes most; what stands in the way is said."),
     key!("evaluate.norm_batches", Whole(0, 100_000), D::Absent, Live, "Batches of training data from which the running statistics of batch norm are computed anew before every evaluation of a quantized network; 0: what training left. 8 where there is a budget under the paper's rules and it is absent, else 0."),
 
     key!("schedule.kind", Choice(&["step", "cosine", "constant"]), D::Text("step"), Live, "Learning rate over the run."),

@@ -35,14 +35,23 @@ type Yields = Result<Value, Reason>;
 #[derive(Debug, Clone)]
 struct Reason {
     text: String,
-    /// In this step itself.
-    is_root: bool,
+    /// What would make integers of it; nothing where the reason lies in what the step reads.
+    hint: Option<&'static str>,
 }
 
-fn root(text: impl Into<String>) -> Reason {
+/// What would help.
+const EVERYWHERE: &str =
+    "`activations.at = \"everywhere\"`, which quantizes every value that a layer reads";
+const INPUT: &str = "`input.bits = 8`";
+const NARROWER: &str = "fewer bits, or bounds of the quantizers' ranges that lie closer together";
+const PADDING: &str = "an average pool without padding, or one that counts it";
+const WEIGHTS: &str = "a quantizer for the weights of every layer";
+const NONLINEARITY: &str = "ReLU or another clip in the place of that function";
+
+fn root(text: impl Into<String>, hint: &'static str) -> Reason {
     Reason {
         text: text.into(),
-        is_root: true,
+        hint: Some(hint),
     }
 }
 
@@ -112,7 +121,7 @@ impl Builder<'_> {
     fn value(&self, id: NodeId) -> Result<&Value, Reason> {
         self.yields[&id].as_ref().map_err(|_| Reason {
             text: format!("reads {}, which is in float", self.node(id).name),
-            is_root: false,
+            hint: None,
         })
     }
 
@@ -149,7 +158,7 @@ impl Builder<'_> {
             shape: self.node(step.output).shape,
             operation: Operation::Float {
                 reason: reason.text,
-                is_root: reason.is_root,
+                hint: reason.hint.map(str::to_owned),
             },
             after: After::Nothing,
             sum_exponent: exponent,
@@ -221,10 +230,10 @@ impl Builder<'_> {
                 sums.pieces.push(Piece::Clip(*low, *high));
                 Ok(sums)
             }
-            graph::Operation::Function(_) => Err(root(format!(
-                "a {}, which is computed in float",
-                node.operation.word()
-            ))),
+            graph::Operation::Function(_) => Err(root(
+                format!("a {}, which is computed in float", node.operation.word()),
+                NONLINEARITY,
+            )),
             // (Its numbers differ by channel: they go in behind, see `pieces`.)
             graph::Operation::Scale { .. } => first(),
             graph::Operation::Add => self.add(node),
@@ -239,7 +248,10 @@ impl Builder<'_> {
             } => {
                 let is_padded = window.padding != [[0; 2]; 2] && !count_padding;
                 if is_padded || window.ceil {
-                    return Err(root("windows at the border are means of fewer values"));
+                    return Err(root(
+                        "windows at the border are means of fewer values",
+                        PADDING,
+                    ));
                 }
                 self.pool(node, *window)
             }
@@ -280,7 +292,7 @@ impl Builder<'_> {
         let grid = self
             .network
             .grid(slot)
-            .ok_or_else(|| root("pictures come in float: `input.bits = 8` quantizes them"))?;
+            .ok_or_else(|| root("pictures come in float", INPUT))?;
         let levels = levels(&grid)?;
         let channels = self.node(id).shape[0];
         let table = |channel: usize| -> Vec<i32> {
@@ -327,7 +339,10 @@ impl Builder<'_> {
             Some((codes, mut stored)) => {
                 stored.shift = (stored.exponent - exponent) as u32;
                 if stored.shift > 40 {
-                    return Err(root("its bias and its products are too far apart"));
+                    return Err(root(
+                        "its bias and its products are too far apart",
+                        NARROWER,
+                    ));
                 }
                 let wide = codes.iter().map(|c| i64::from(*c) << stored.shift);
                 (wide.collect(), Some(stored))
@@ -359,7 +374,7 @@ impl Builder<'_> {
             partial = partial.max(sum >> zeros);
             let ends = ends.map(i64::try_from);
             let [Ok(low), Ok(high)] = ends else {
-                return Err(root("its sums need more than 64 bits"));
+                return Err(root("its sums need more than 64 bits", NARROWER));
             };
             ranges.push([low, high]);
         }
@@ -391,7 +406,7 @@ impl Builder<'_> {
         let grid = self
             .network
             .grid(slot)
-            .ok_or_else(|| root(format!("its {what} are in float")))?;
+            .ok_or_else(|| root(format!("its {what} are in float"), WEIGHTS))?;
         let levels = levels(&grid)?;
         let used = self.network.used(parameter);
         let codes = used.iter().map(|v| (v / levels.unit) as i32).collect();
@@ -426,7 +441,8 @@ impl Builder<'_> {
         let [a, b] = [self.value(node.inputs[0])?, self.value(node.inputs[1])?];
         let products = a.range.map(|x| b.range.map(|y| x.checked_mul(y)));
         let products: Option<Vec<i64>> = products.into_iter().flatten().collect();
-        let products = products.ok_or_else(|| root("its products need more than 64 bits"))?;
+        let products =
+            products.ok_or_else(|| root("its products need more than 64 bits", NARROWER))?;
         let range = [
             products.iter().copied().min().unwrap_or(0),
             products.iter().copied().max().unwrap_or(0),
@@ -537,9 +553,8 @@ impl Builder<'_> {
             None => self.plain(step, &sums)?,
         };
         if super::program::signed_bits(value.range) > MOST_BITS && grid.is_some() {
-            return Err(root(format!(
-                "its levels need more than {MOST_BITS} bits as integers"
-            )));
+            let text = format!("its levels need more than {MOST_BITS} bits as integers");
+            return Err(root(text, NARROWER));
         }
         let made = Step {
             name: self.node(step.output).name.clone(),
@@ -566,13 +581,22 @@ impl Builder<'_> {
             codes: sums.codes.clone(),
         };
         if step.fused.is_some() {
-            return Err(root("batch norm without a quantizer behind it"));
+            // Where only functions read it, they are the reason.
+            let nodes = &self.network.graph.nodes;
+            let mut readers = nodes.iter().filter(|n| n.inputs.contains(&step.output));
+            let into_function =
+                readers.all(|n| matches!(n.operation, graph::Operation::Function(_)));
+            let reason = root("batch norm without a quantizer behind it", EVERYWHERE);
+            return Err(Reason {
+                hint: reason.hint.filter(|_| !into_function),
+                ..reason
+            });
         }
         if matches!(
             self.node(step.output).operation,
             graph::Operation::Scale { .. }
         ) {
-            return Err(root("a factor without a quantizer behind it"));
+            return Err(root("a factor without a quantizer behind it", EVERYWHERE));
         }
         match sums.pieces[..] {
             [] => Ok((After::Nothing, as_it_is)),
@@ -588,7 +612,7 @@ impl Builder<'_> {
                     }
                 };
                 let (Some(low), Some(high)) = (bound(low, range[0]), bound(high, range[1])) else {
-                    return Err(root("its bounds are no integers here"));
+                    return Err(root("its bounds are no integers here", EVERYWHERE));
                 };
                 let range = range.map(|v| v.clamp(low, high.max(low)));
                 Ok((
@@ -600,10 +624,14 @@ impl Builder<'_> {
                     },
                 ))
             }
-            [Piece::Divide(count), ..] => Err(root(format!(
-                "a mean over {count} values without a quantizer behind it"
-            ))),
-            _ => Err(root("computed in float without a quantizer behind it")),
+            [Piece::Divide(count), ..] => Err(root(
+                format!("a mean over {count} values without a quantizer behind it"),
+                EVERYWHERE,
+            )),
+            _ => Err(root(
+                "computed in float without a quantizer behind it",
+                EVERYWHERE,
+            )),
         }
     }
 
@@ -626,7 +654,10 @@ impl Builder<'_> {
             graph::Operation::Scale { .. }
         );
         let only_clips = sums.pieces.iter().all(|p| matches!(p, Piece::Clip(..)));
-        if grid.family == Family::Uniform && step.fused.is_none() && only_clips && !is_scale {
+        // (Larger sums are rounded to f32 before they are quantized.)
+        let is_exact = magnitude(sums.range()) <= super::compare::EXACT_IN_F32;
+        let between_grids = step.fused.is_none() && only_clips && !is_scale && is_exact;
+        if grid.family == Family::Uniform && between_grids {
             let mut bounds = levels.range();
             for piece in &sums.pieces {
                 if let Piece::Clip(low, high) = piece {
@@ -654,13 +685,17 @@ impl Builder<'_> {
                 _ => {
                     return Err(root(
                         "a residual of more values than there can be thresholds for",
+                        EVERYWHERE,
                     ));
                 }
             },
         };
         let count = levels.codes.len() * residuals.len().max(1) * sums.ranges.len();
         if count > MOST_THRESHOLDS {
-            return Err(root(format!("{count} thresholds, one for each residual")));
+            return Err(root(
+                format!("{count} thresholds, one for each residual"),
+                EVERYWHERE,
+            ));
         }
         let unit = f64::from(sums.exponent).exp2();
         let residual_unit = residual.map_or(1.0, |v| f64::from(v.exponent).exp2());
@@ -739,17 +774,15 @@ impl Levels {
 
 fn levels(grid: &Grid) -> Result<Levels, Reason> {
     let unit = grid.step;
-    let exponent =
-        exponent(unit).ok_or_else(|| root(format!("its step {unit:e} is no power of two")))?;
+    let exponent = exponent(unit)
+        .ok_or_else(|| root(format!("its step {unit:e} is no power of two"), NARROWER))?;
     let values = grid
         .levels(MOST_LEVELS)
-        .ok_or_else(|| root(format!("{} levels", grid.level_count())))?;
+        .ok_or_else(|| root(format!("{} levels", grid.level_count()), NARROWER))?;
     let largest = values.iter().fold(0f32, |m, v| m.max(v.abs())) / unit;
     if f64::from(largest) >= f64::from(MOST_BITS - 1).exp2() {
-        return Err(root(format!(
-            "its levels span more than {} octaves",
-            MOST_BITS - 1
-        )));
+        let text = format!("its levels span more than {} octaves", MOST_BITS - 1);
+        return Err(root(text, NARROWER));
     }
     let codes = values.iter().map(|v| (v / unit) as i32).collect();
     Ok(Levels {
@@ -772,7 +805,7 @@ fn magnitude([low, high]: [i64; 2]) -> u64 {
 }
 
 fn shifted(range: [i64; 2], shift: u32) -> Result<[i64; 2], Reason> {
-    let too_far = || root("its inputs' grids are too far apart");
+    let too_far = || root("its inputs' grids are too far apart", NARROWER);
     if shift > 40 || magnitude(range) >= 1 << (62 - shift) {
         return Err(too_far());
     }
@@ -782,7 +815,10 @@ fn shifted(range: [i64; 2], shift: u32) -> Result<[i64; 2], Reason> {
 fn shift_all(codes: &mut [i32], shift: u32) -> Result<(), Reason> {
     let largest = codes.iter().map(|c| c.unsigned_abs()).max().unwrap_or(0);
     if shift > 30 || u64::from(largest) << shift >= 1 << (MOST_BITS - 1) {
-        return Err(root("its bias and its products are too far apart"));
+        return Err(root(
+            "its bias and its products are too far apart",
+            NARROWER,
+        ));
     }
     for code in codes {
         *code <<= shift;

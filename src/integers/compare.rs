@@ -7,7 +7,7 @@ use super::replay::{Numbers, Replay};
 use crate::network::{Network, read_tensor};
 
 /// f32 adds integers without rounding below this.
-const EXACT_IN_F32: u64 = 1 << 24;
+pub(super) const EXACT_IN_F32: u64 = 1 << 24;
 /// Bits that the transforms of a 3x3 convolution need besides.
 const TRANSFORM_BITS: u32 = 5;
 
@@ -132,15 +132,19 @@ impl Program {
     /// Has the network take sums in f64 where f32 may round on the way: a 3x3 convolution's transforms
     /// need more bits than its sums. Returns the steps whose sums f32 may round in any order.
     pub fn prepare(&self, network: &mut Network) -> Vec<&str> {
-        let convolutions = |least: u64| {
+        let sums = |least: u64| {
             let steps = self.steps.iter().enumerate();
             steps.filter(move |(_, step)| {
-                matches!(step.operation, Operation::Convolution { .. }) && step.partial >= least
+                let adds = matches!(
+                    step.operation,
+                    Operation::Convolution { .. } | Operation::SumPool { .. }
+                );
+                adds && step.partial >= least
             })
         };
-        let with_transforms = convolutions(EXACT_IN_F32 >> TRANSFORM_BITS);
+        let with_transforms = sums(EXACT_IN_F32 >> TRANSFORM_BITS);
         network.add_exactly(with_transforms.map(|(at, _)| at));
-        convolutions(EXACT_IN_F32)
+        sums(EXACT_IN_F32)
             .map(|(_, step)| step.name.as_str())
             .collect()
     }
@@ -149,7 +153,11 @@ impl Program {
 impl super::program::Step {
     /// Whether f32 may round a sum of this step.
     pub fn rounds_in_f32(&self) -> bool {
-        matches!(self.operation, Operation::Convolution { .. }) && self.partial >= EXACT_IN_F32
+        let adds = matches!(
+            self.operation,
+            Operation::Convolution { .. } | Operation::SumPool { .. }
+        );
+        adds && self.partial >= EXACT_IN_F32
     }
 
     /// Bits of an accumulator for every sum that can occur.

@@ -173,12 +173,18 @@ fn after(step: &Step) -> Vec<Entry> {
     entries
 }
 
-/// Whether a file says that it is of this kind.
-pub fn is_program(bytes: &[u8]) -> bool {
-    SafeTensors::read_metadata(bytes).is_ok_and(|(_, metadata)| {
-        let metadata = metadata.metadata().as_ref();
-        metadata.is_some_and(|m| m.contains_key(MARK))
-    })
+/// Whether a file says that it is of this kind, whatever its name.
+pub fn is_program(path: &Path) -> bool {
+    use std::io::Read;
+    /// Bytes of the header that are looked at.
+    const LOOKED_AT: u64 = 1 << 20;
+    let Ok(file) = crate::files::open(path) else {
+        return false;
+    };
+    let mut bytes = Vec::new();
+    let read = file.take(LOOKED_AT).read_to_end(&mut bytes);
+    let mark = MARK.as_bytes();
+    read.is_ok() && bytes.windows(mark.len()).any(|w| w == mark)
 }
 
 /// Reads a program.
@@ -225,6 +231,7 @@ fn parse(bytes: &[u8]) -> Result<Program, String> {
     for step in &mut program.steps {
         fill(step, &find)?;
     }
+    program.validate()?;
     Ok(program)
 }
 
@@ -235,7 +242,13 @@ fn fill<'a>(
 ) -> Result<(), String> {
     let integers = |stored: &Stored| -> Result<Vec<i64>, String> {
         let entry = find(format!("{}.codes", stored.name))?;
-        let levels = unpack(stored, stored.elements(), &entry.bytes)
+        let elements = stored
+            .shape
+            .iter()
+            .try_fold(1usize, |n, e| n.checked_mul(*e));
+        let levels = elements.and_then(|count| unpack(stored, count, &entry.bytes));
+        let levels = levels
+            .filter(|_| stored.shift <= 40)
             .ok_or_else(|| format!("{}: not as many codes as it has elements", stored.name))?;
         Ok(levels.into_iter().map(|v| v << stored.shift).collect())
     };

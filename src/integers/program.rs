@@ -55,8 +55,8 @@ pub enum Operation {
     Float {
         /// Why.
         reason: String,
-        /// Whether the reason lies in this step, and not in what it reads.
-        is_root: bool,
+        /// What would make integers of it; nothing where the reason lies in what it reads.
+        hint: Option<String>,
     },
     /// Sums of products. An affine layer is a 1x1 convolution.
     Convolution {
@@ -181,7 +181,7 @@ impl Program {
         let steps = self.steps.iter().filter_map(|step| match &step.operation {
             Operation::Float {
                 reason,
-                is_root: true,
+                hint: Some(_),
             } => Some((step.name.as_str(), reason.as_str())),
             _ => None,
         });
@@ -195,9 +195,9 @@ impl Program {
     pub fn require_exact(&self, format: &'static str) -> Result<(), ExportError> {
         const NAMED: usize = 4;
         let float = self.float_steps();
-        let Some((first, _)) = float.first() else {
+        if float.is_empty() {
             return Ok(());
-        };
+        }
         let named: Vec<String> = float
             .iter()
             .take(NAMED)
@@ -207,17 +207,142 @@ impl Program {
             0 => String::new(),
             more => format!(", and {more} more"),
         };
-        let hint = if float.len() == 1 && *first == self.steps[0].name {
-            "train or fork with `input.bits = 8`"
-        } else {
-            "train or fork with `activations.at = \"everywhere\"`, which quantizes every value that a \
-             layer reads"
-        };
+        let mut hints: Vec<&str> = Vec::new();
+        for step in &self.steps {
+            if let Operation::Float {
+                hint: Some(hint), ..
+            } = &step.operation
+                && !hints.contains(&hint.as_str())
+            {
+                hints.push(hint);
+            }
+        }
         Err(ExportError::Float {
             format,
             steps: named.join(", ") + &more,
-            hint: hint.into(),
+            hint: format!("train or fork with {}", hints.join("; and ")),
         })
+    }
+
+    /// Whether it can be executed: what a file says is believed only so far.
+    ///
+    /// # Errors
+    /// The first step that cannot be.
+    pub fn validate(&self) -> Result<(), String> {
+        let first = self.steps.first().map(|s| &s.operation);
+        let Some(Operation::Input { codes }) = first else {
+            return Err("it does not begin with an input".into());
+        };
+        let channels = self.steps[0].shape[0];
+        if codes.is_empty() || (codes.len() != 1 && codes.len() != channels) {
+            return Err("its input has no table for every channel".into());
+        }
+        for (at, step) in self.steps.iter().enumerate() {
+            let wrong = |what: &str| Err(format!("{}: {what}", step.name));
+            if step.inputs.iter().any(|input| *input >= at) {
+                return wrong("it reads what does not come before it");
+            }
+            if step.shape.contains(&0) || step.shape.iter().any(|e| *e > 1 << 24) {
+                return wrong("a shape that cannot be");
+            }
+            if step.exponent.abs() > 300 || step.sum_exponent.abs() > 300 {
+                return wrong("an exponent that cannot be");
+            }
+            if step.range[0] > step.range[1] || step.sums[0] > step.sums[1] {
+                return wrong("a range that ends before it begins");
+            }
+            if let Some(what) = self.misfit(step) {
+                return wrong(what);
+            }
+        }
+        Ok(())
+    }
+
+    /// What does not fit a step's inputs.
+    fn misfit(&self, step: &Step) -> Option<&'static str> {
+        let shape = |i: usize| self.steps[step.inputs[i]].shape;
+        let same = |i: usize| shape(i) == step.shape;
+        let residual = match &step.after {
+            After::Thresholds { table } => usize::from(!table.residuals.is_empty()),
+            _ => 0,
+        };
+        if matches!(step.after, After::Shift { right, low, high } if right.abs() > 62 || low > high)
+        {
+            return Some("a shift that cannot be");
+        }
+        let count = step.inputs.len().checked_sub(residual)?;
+        if residual == 1 && shape(count) != step.shape {
+            return Some("a residual of another shape");
+        }
+        let expected = match &step.operation {
+            Operation::Input { .. } | Operation::Float { .. } => 0,
+            Operation::Add { .. } | Operation::Multiply => 2,
+            Operation::Concatenate { shifts } => shifts.len(),
+            _ => 1,
+        };
+        if count != expected {
+            return Some("another number of inputs than it needs");
+        }
+        let moves = |window: &Window| {
+            let least = [window.stride, window.kernel, window.dilation];
+            let padded = window.padding.iter().flatten().all(|v| *v < 1 << 16);
+            let sound = padded && least.iter().flatten().all(|v| (1..1 << 16).contains(v));
+            let [_, height, width] = shape(0);
+            let [_, down, across] = step.shape;
+            sound && window.output([height, width]) == Some([down, across])
+        };
+        let fits = match &step.operation {
+            Operation::Input { .. } => true,
+            Operation::Float { .. } => false,
+            Operation::Convolution {
+                weights,
+                bias,
+                window,
+                groups,
+                stored,
+                ..
+            } => {
+                let [channels, ..] = shape(0);
+                let [kh, kw] = window.kernel;
+                let divides = *groups > 0
+                    && channels.is_multiple_of(*groups)
+                    && step.shape[0].is_multiple_of(*groups);
+                divides
+                    && moves(window)
+                    && stored.shift <= 40
+                    && weights.len() == step.shape[0] * (channels / groups) * kh * kw
+                    && (bias.is_empty() || bias.len() == step.shape[0])
+            }
+            Operation::Add { shifts } => same(0) && same(1) && shifts.iter().all(|s| *s <= 40),
+            Operation::Multiply => same(0) && (same(1) || shape(1) == [step.shape[0], 1, 1]),
+            Operation::Concatenate { shifts } => {
+                let channels: usize = (0..count).map(|i| shape(i)[0]).sum();
+                let planes = (0..count).all(|i| shape(i)[1..] == step.shape[1..]);
+                planes && channels == step.shape[0] && shifts.iter().all(|s| *s <= 40)
+            }
+            Operation::MaxPool { window } | Operation::SumPool { window } => {
+                moves(window) && shape(0)[0] == step.shape[0]
+            }
+            Operation::Reshape => shape(0).iter().product::<usize>() == step.elements(),
+            Operation::Subsample { stride, extra } => {
+                let [c, h, w] = shape(0);
+                *stride > 0 && step.shape == [c + extra, h.div_ceil(*stride), w.div_ceil(*stride)]
+            }
+            Operation::Shuffle { groups } => {
+                *groups > 0 && same(0) && step.shape[0].is_multiple_of(*groups)
+            }
+            Operation::Slice { start, end } => {
+                let [c, h, w] = shape(0);
+                start < end && *end <= c && step.shape == [end - start, h, w]
+            }
+            Operation::Pad { padding } => {
+                let [c, h, w] = shape(0);
+                let [[top, bottom], [left, right]] = padding;
+                step.shape == [c, h + top + bottom, w + left + right]
+            }
+            Operation::Same => same(0),
+        };
+        (!fits).then_some("numbers that do not fit its inputs")
     }
 
     /// Classes.

@@ -3,7 +3,8 @@
 //! A safetensors file, f32 throughout. `PARAMETER`: the float master; `PARAMETER.quantized`: what the
 //! forward pass sees; `NAME.d`, `NAME.q_max`, `NAME.bits` (of a power-of-two quantizer `NAME.q_min`
 //! besides, where `d` is absent) of every quantizer, whose name is its parameter's, or its node's with
-//! `.activation`; running statistics under the names that frameworks give them.
+//! `.activation`; running statistics under the names that frameworks give them. Metadata `quantizers`: a
+//! JSON list with name, role, parametrization, sign and bits of each.
 
 use std::collections::HashMap;
 
@@ -58,6 +59,24 @@ pub fn to_bytes(network: &Snapshot) -> Result<Vec<u8>, ExportError> {
         number("q_max", grid.q_max);
         number("bits", grid.bits as f32);
     }
-    let metadata = HashMap::from([("format".to_owned(), "bitscope weights 1".to_owned())]);
+    let quantizers = network.placement.quantizers.iter().zip(&network.grids);
+    let quantizers: Vec<serde_json::Value> = quantizers
+        .map(|(placed, grid)| {
+            serde_json::json!({
+                "name": placed.name,
+                "role": placed.role,
+                "parametrization": placed.plan.quantizer.parametrization.name(),
+                "signed": grid.signed,
+                "bits": grid.bits,
+            })
+        })
+        .collect();
+    let metadata = HashMap::from([
+        ("format".to_owned(), "bitscope weights 1".to_owned()),
+        (
+            "quantizers".to_owned(),
+            serde_json::Value::from(quantizers).to_string(),
+        ),
+    ]);
     safetensors(&tensors, metadata).map_err(|e| ExportError::Unsupported(e.to_string()))
 }

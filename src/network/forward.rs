@@ -205,6 +205,12 @@ impl Forward<'_> {
                     .with_count_include_pad(*count_padding)
                     .with_ceil_mode(window.ceil),
             ),
+            Operation::GlobalAverage if self.is_exact(step.output) => {
+                let x = input().cast(FloatDType::F64);
+                let [n, c, h, w] = x.dims();
+                let sums = x.reshape([n, c, h * w]).sum_dim(2);
+                sums.reshape([n, c, 1, 1]).cast(FloatDType::F32) / (h * w) as f32
+            }
             Operation::GlobalAverage => {
                 let x = input();
                 let [n, c, h, w] = x.dims();

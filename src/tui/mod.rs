@@ -530,7 +530,8 @@ impl Workbench {
         let done = self.exported.0.clone();
         let work = move || {
             let text = match crate::export::beside_run(&folder, format) {
-                Ok(said) => format!("exported {}", said.replace('\n', "; ")),
+                // (The first line names the file and its size.)
+                Ok(said) => format!("exported {}", said.lines().next().unwrap_or_default()),
                 Err(error) => format!("not exported: {error}"),
             };
             // A workbench that is closing no longer listens.

@@ -99,7 +99,7 @@ fn all(app: &App) -> Vec<Entry> {
     for format in Format::ALL {
         all.push(Entry {
             text: format!("{EXPORT}{}", format.name()),
-            help: format!("the best checkpoint within the budget: {}", format.help()),
+            help: format!("{}: {}", exported(app).label(), format.help()),
         });
     }
     all.push(Entry {
@@ -121,6 +121,14 @@ fn all(app: &App) -> Vec<Entry> {
         });
     }
     all
+}
+
+/// The run whose network is exported: on the page of runs the selected one.
+fn exported(app: &App) -> &crate::run::RunFolder {
+    let selected = app.runs.get(app.selected).map(|run| &run.0);
+    selected
+        .filter(|_| app.page == Page::Runs)
+        .unwrap_or(&app.folder)
 }
 
 /// Names of the layers with quantizers, each once.
@@ -187,13 +195,8 @@ pub(super) fn execute(app: &mut App, text: &str) -> Vec<Effect> {
     }
     if let Some(name) = text.strip_prefix(EXPORT) {
         let format = Format::ALL.into_iter().find(|f| f.name() == name.trim());
-        let selected = app.runs.get(app.selected).map(|run| run.0.clone());
-        let folder = match selected.filter(|_| app.page == Page::Runs) {
-            Some(folder) => folder,
-            None => app.folder.clone(),
-        };
         return match format {
-            Some(format) => vec![Effect::ExportNetwork(folder, format)],
+            Some(format) => vec![Effect::ExportNetwork(exported(app).clone(), format)],
             None => {
                 app.warn(format!("no format \"{name}\"; Tab completes"));
                 Vec::new()

@@ -267,7 +267,10 @@ impl Writer<'_> {
             Operation::AveragePool {
                 window,
                 count_padding,
-            } => spatial(self.average(name, &x.name, window, *count_padding, channels)),
+            } => {
+                let [_, h, w] = graph.nodes[node.inputs[0]].shape;
+                spatial(self.average(name, &x.name, window, *count_padding, channels, [h, w]))
+            }
             Operation::GlobalAverage => {
                 let [_, h, w] = graph.nodes[node.inputs[0]].shape;
                 spatial(self.global_average(name, &x.name, h * w))
@@ -358,6 +361,8 @@ impl Writer<'_> {
         if grid.family == Family::Uniform {
             let codes: Vec<i32> = used.iter().map(|v| (v / grid.step) as i32).collect();
             let bits = (grid.top / grid.step).log2().floor() as u32 + 1 + u32::from(grid.signed);
+            // (onnx's own evaluator knows DequantizeLinear from there on.)
+            m.needs(19);
             let codes = m.integers(name, &of.shape, bits, &codes);
             let scale = m.scalar(grid.step);
             return Ok(m.node("DequantizeLinear", &[&codes, &scale], &written));
@@ -520,18 +525,31 @@ impl Writer<'_> {
         window: &Window,
         count_padding: bool,
         channels: usize,
+        plane: [usize; 2],
     ) -> String {
-        let unpadded = window.padding == [[0; 2]; 2];
         let m = &mut self.model;
-        if self.dialect == Dialect::Standard && !window.ceil && (unpadded || count_padding) {
+        if self.dialect == Dialect::Standard && !window.ceil {
             let [kh, kw] = window.kernel;
             let ones = vec![1.0; channels * kh * kw];
             let ones = m.floats(&format!("{name}/ones"), &[channels, 1, kh, kw], &ones);
             let mut attributes = windowed(window);
             attributes.push(("group", Attribute::Int(channels as i64)));
             let sum = m.node_with("Conv", &[x, &ones], &format!("{name}/sum"), attributes);
-            let count = m.scalar((kh * kw) as f32);
-            return m.node("Div", &[&sum, &count], name);
+            let whole = m.scalar((kh * kw) as f32);
+            if count_padding || window.padding == [[0; 2]; 2] {
+                return m.node("Div", &[&sum, &whole], name);
+            }
+            let (extent, mut counts) = counts(window, plane);
+            let mut of_all = sum;
+            if window.symmetric_padding().is_none() {
+                // As burn does it: a mean over the whole window, over the share that is input.
+                counts
+                    .iter_mut()
+                    .for_each(|count| *count /= (kh * kw) as f32);
+                of_all = m.node("Div", &[&of_all, &whole], &format!("{name}/mean"));
+            }
+            let counts = m.floats(&format!("{name}/counts"), &extent, &counts);
+            return m.node("Div", &[&of_all, &counts], name);
         }
         let mut attributes = windowed(window);
         attributes.retain(|(key, _)| *key != "dilations");
@@ -685,6 +703,28 @@ impl Writer<'_> {
         let sign = m.node("Where", &[&negative, &minus, &plus], &at("sign"));
         m.node("Mul", &[&y, &sign], out)
     }
+}
+
+/// How many values of the input each window holds, and the shape to go over channels with.
+fn counts(window: &Window, plane: [usize; 2]) -> ([usize; 4], Vec<f32>) {
+    let outputs = window.output(plane).unwrap_or([0; 2]);
+    let along = |axis: usize| -> Vec<usize> {
+        let inside = |output: &usize| {
+            let taps = (0..window.kernel[axis]).map(|k| {
+                (output * window.stride[axis] + k * window.dilation[axis])
+                    .wrapping_sub(window.padding[axis][0])
+            });
+            taps.filter(|at| *at < plane[axis]).count()
+        };
+        (0..outputs[axis]).map(|o| inside(&o)).collect()
+    };
+    let columns = along(1);
+    let all = along(0).into_iter().flat_map(|rows| {
+        columns
+            .iter()
+            .map(move |columns| (rows * columns).max(1) as f32)
+    });
+    ([1, 1, outputs[0], outputs[1]], all.collect())
 }
 
 /// Numbers that go over channels.

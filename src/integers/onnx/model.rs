@@ -250,7 +250,12 @@ impl EncodeMessage for Encoded<'_> {
     ) -> Result<(), ProtobufError> {
         let model = self.0;
         // The version of the format that came with the opset.
-        fields.write_int64(1, if model.opset >= 21 { 10 } else { 8 })?;
+        let version = match model.opset {
+            ..19 => 8,
+            19 | 20 => 9,
+            _ => 10,
+        };
+        fields.write_int64(1, version)?;
         fields.write_string(2, "bitscope")?;
         fields.write_string(3, env!("CARGO_PKG_VERSION"))?;
         fields.write_message(7, &Graph(model))?;

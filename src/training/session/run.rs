@@ -44,6 +44,8 @@ pub(super) struct Run<'a> {
     unwritten: Option<Vec<String>>,
     /// When the manifest last said where the run is.
     told_at: Instant,
+    /// Why evaluations are not in integers although that was asked for, as it was told.
+    not_in_integers: Option<String>,
     /// Step that the newest checkpoint holds.
     saved_at: Option<u64>,
 }
@@ -207,6 +209,7 @@ impl<'a> Run<'a> {
             unsaved: None,
             unwritten: None,
             told_at: Instant::now(),
+            not_in_integers: None,
             saved_at: None,
             trainer,
         })
@@ -375,7 +378,10 @@ impl<'a> Run<'a> {
         }
         if let Some(error) = self.trainer.not_in_integers() {
             let (step, message) = (self.trainer.steps(), error.to_string());
-            out.emit(Event::Warning { step, message });
+            if self.not_in_integers.as_ref() != Some(&message) {
+                self.not_in_integers = Some(message.clone());
+                out.emit(Event::Warning { step, message });
+            }
         }
         self.tell_left_out(out);
         for command in waiting {
