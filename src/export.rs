@@ -3,18 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::tensor::{Tensor, TensorData};
 use clap::{Args, ValueEnum};
 
 use crate::cli::{CliError, print};
-use crate::dataset::{Normalisation, Pixels, evaluation_batches};
+use crate::dataset::{Normalisation, Pixels};
 use crate::experiment::{DataSource, Experiment};
 use crate::integers::onnx::{self, Dialect, Input, NormForm, Rounding};
-use crate::integers::{self, ExportError, weights};
+use crate::integers::{self, ExportError, Program, weights};
 use crate::network::{Mode, Snapshot, read_tensor};
 use crate::quantizer::{Family, Grid};
 use crate::run::{RunFolder, write_whole};
-use crate::verify::{Checkpoint, Deployed, Which, batch_size, test_part};
+use crate::verify::{Checkpoint, Deployed, Which, test_part};
 
 /// What a network can be written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -186,7 +185,7 @@ pub(crate) fn write(
     let normalisation = Normalisation::new(&deployed.experiment.normalise);
     let mut notes = vec![format!("from {}", deployed.checkpoint.display())];
     notes.extend(deployed.note.clone());
-    let program = deployed.program();
+    let program = Program::of(&snapshot, &normalisation);
     let has_bytes = program.steps[0].is_float() || pictures_are_bytes(&deployed)?;
     let wants_bytes = match format {
         Format::Integers | Format::C => true,
@@ -339,24 +338,16 @@ fn payload(snapshot: &Snapshot, bytes: usize) -> String {
 fn ties(deployed: &mut Deployed) -> Result<String, CliError> {
     let (data, part) = test_part(&deployed.experiment)?;
     let grids: Vec<Grid> = deployed.network.slots.iter().map(|s| s.grid()).collect();
-    let (size, threads) = (batch_size(&*data), deployed.experiment.loader_threads);
     let (mut values, mut differ, mut pictures) = (0u64, 0u64, 0);
-    for batch in evaluation_batches(data, size, threads) {
-        let [c, h, w] = batch.shape;
-        let count = batch.labels.len();
-        let images = Tensor::from_data(
-            TensorData::new(batch.images, [count, c, h, w]),
-            &deployed.device,
-        );
-        pictures += count;
-        deployed
-            .network
-            .quantizer_inputs(images, Mode::Evaluate, |slot, input| {
-                let all = read_tensor(input.clone());
-                values += all.len() as u64;
-                differ += all.iter().filter(|x| is_tie(&grids[slot], **x)).count() as u64;
-            });
-    }
+    deployed.over(data, usize::MAX, |network, images, batch| {
+        pictures += batch.labels.len();
+        network.quantizer_inputs(images, Mode::Evaluate, |slot, input| {
+            let all = read_tensor(input.clone());
+            values += all.len() as u64;
+            differ += all.iter().filter(|x| is_tie(&grids[slot], **x)).count() as u64;
+        });
+        Ok(())
+    })?;
     Ok(format!(
         "half to even: {differ} of {values} values that are quantized lie on ties and differ, over {pictures} \
          pictures of the {part} part"

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
 use rand::SeedableRng;
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::cli::{CliError, print};
@@ -144,11 +145,7 @@ fn in_integers(program: &Program, predict: &Predict) -> Result<u8, CliError> {
     let path = &predict.images;
     let at = |text: String| wrong(&format!("{}: {text}", path.display()));
     let bytes = crate::files::read(path).map_err(|e| at(e.to_string()))?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|e| at(format!("{e}; expected a safetensors file with `images`")))?;
-    let view = file
-        .tensor("images")
-        .map_err(|_| at(format!("tensors {:?}; expected `images`", file.names())))?;
+    let view = images_of(&bytes).map_err(at)?;
     let expected = program.steps[0].shape;
     let fits = matches!(view.shape(), [_, rest @ ..] if *rest == expected);
     if view.dtype() != Dtype::U8 || !fits {
@@ -231,15 +228,19 @@ fn network(
     }
 }
 
+/// The tensor `images` of a safetensors file.
+fn images_of(bytes: &[u8]) -> Result<TensorView<'_>, String> {
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|e| format!("{e}; expected a safetensors file with `images`"))?;
+    let view = file.tensor("images");
+    view.map_err(|_| format!("tensors {:?}; expected `images`", file.names()))
+}
+
 /// The file's `images`.
 fn pictures(path: &std::path::Path, normalisation: &Normalisation) -> Result<Pictures, CliError> {
     let at = |text: String| wrong(&format!("{}: {text}", path.display()));
     let bytes = crate::files::read(path).map_err(|e| at(e.to_string()))?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|e| at(format!("{e}; expected a safetensors file with `images`")))?;
-    let view = file
-        .tensor("images")
-        .map_err(|_| at(format!("tensors {:?}; expected `images`", file.names())))?;
+    let view = images_of(&bytes).map_err(at)?;
     let &[count, c, h, w] = view.shape() else {
         let found = format!("images of shape {:?}; expected [n, c, h, w]", view.shape());
         return Err(at(found));

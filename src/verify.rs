@@ -10,7 +10,7 @@ use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
 use crate::cli::{CliError, exit, print};
-use crate::dataset::{Normalisation, Pixels, Samples, Splits, evaluation_batches};
+use crate::dataset::{Batch, Normalisation, Pixels, Samples, Splits, evaluation_batches};
 use crate::experiment::{DataSource, Experiment};
 use crate::integers::{Comparison, FirstDifference, Program, signed_bits};
 use crate::network::Network;
@@ -158,6 +158,38 @@ impl Deployed {
         })
     }
 
+    /// Hands the first `most` pictures of a part to `f`, batch by batch.
+    ///
+    /// # Errors
+    /// What `f` returns ends it.
+    pub fn over(
+        &mut self,
+        data: Arc<dyn Samples>,
+        most: usize,
+        mut f: impl FnMut(&mut Network, Tensor<4>, &Batch) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        /// Values of the pictures that are computed together, and pictures at most.
+        const VALUES: usize = 1 << 18;
+        const PICTURES: usize = 128;
+        let picture: usize = data.shape().iter().product();
+        let size = (VALUES / picture.max(1)).clamp(1, PICTURES);
+        let mut left = most;
+        for mut batch in evaluation_batches(data, size, self.experiment.loader_threads) {
+            let count = batch.labels.len().min(left);
+            if count == 0 {
+                break;
+            }
+            left -= count;
+            batch.labels.truncate(count);
+            batch.images.truncate(count * picture);
+            let [c, h, w] = batch.shape;
+            let tensor = TensorData::new(batch.images.clone(), [count, c, h, w]);
+            let images = Tensor::from_data(tensor, &self.device);
+            f(&mut self.network, images, &batch)?;
+        }
+        Ok(())
+    }
+
     /// Its program.
     pub fn program(&self) -> Program {
         let normalisation = Normalisation::new(&self.experiment.normalise);
@@ -175,13 +207,6 @@ pub(crate) fn test_part(
     let part = test.map(|part| (part, "test"));
     part.or(validation.map(|part| (part, "validation")))
         .ok_or_else(|| CliError::Usage("the data has neither a test nor a validation part".into()))
-}
-
-/// Pictures that are compared together: a few millions of values.
-pub(crate) fn batch_size(samples: &dyn Samples) -> usize {
-    const VALUES: usize = 1 << 18;
-    let [c, h, w] = samples.shape();
-    (VALUES / (c * h * w).max(1)).clamp(1, 128)
 }
 
 /// Runs it.
@@ -205,27 +230,19 @@ pub(crate) fn command(
     let (data, part) = test_part(&deployed.experiment)?;
     let most = verify.pictures.map_or(usize::MAX, |n| n as usize);
     let mut comparison = Comparison::new(program);
-    let (size, threads) = (batch_size(&*data), deployed.experiment.loader_threads);
     let started = std::time::Instant::now();
     let mut saved = verify
         .save
         .as_ref()
         .map(|_| Saved::new(&comparison, &*data));
-    for batch in evaluation_batches(data.clone(), size, threads) {
-        let count = batch.labels.len().min(most - comparison.pictures);
-        if count == 0 {
-            break;
-        }
-        let [c, h, w] = batch.shape;
-        let values = batch.images[..count * c * h * w].to_vec();
+    deployed.over(data.clone(), most, |network, images, batch| {
         let first = comparison.pictures;
-        let tensor = TensorData::new(values.clone(), [count, c, h, w]);
-        let images = Tensor::from_data(tensor, &deployed.device);
-        let logits = comparison.batch(&mut deployed.network, images);
-        if let Some(saved) = &mut saved {
-            saved.add(&*data, first, &values, &batch.labels[..count], &logits)?;
+        let logits = comparison.batch(network, images);
+        match &mut saved {
+            Some(saved) => saved.add(&*data, first, batch, &logits),
+            None => Ok(()),
         }
-    }
+    })?;
     let seconds = started.elapsed().as_secs_f64();
     if comparison.pictures == 0 {
         return Err(CliError::Failed(format!("the {part} part has no picture")));
@@ -278,10 +295,10 @@ impl Saved {
         &mut self,
         data: &dyn Samples,
         first: usize,
-        values: &[f32],
-        labels: &[u16],
+        batch: &Batch,
         logits: &[f32],
     ) -> Result<(), CliError> {
+        let (values, labels) = (&batch.images, &batch.labels);
         if self.is_bytes {
             for index in first..first + labels.len() {
                 let sample = data.sample(index, None);

@@ -172,8 +172,8 @@ impl super::program::Step {
             After::Nothing => "sums",
             After::Clip { .. } => "clip",
             After::Shift { .. } => "shift",
-            After::Thresholds { table } if table.residuals.is_empty() => "thresholds",
-            After::Thresholds { .. } => "thresholds by residual",
+            After::Thresholds { .. } if self.has_residual() => "thresholds by residual",
+            After::Thresholds { .. } => "thresholds",
         }
     }
 }

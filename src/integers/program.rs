@@ -262,16 +262,13 @@ impl Program {
     fn misfit(&self, step: &Step) -> Option<&'static str> {
         let shape = |i: usize| self.steps[step.inputs[i]].shape;
         let same = |i: usize| shape(i) == step.shape;
-        let residual = match &step.after {
-            After::Thresholds { table } => usize::from(!table.residuals.is_empty()),
-            _ => 0,
-        };
         if matches!(step.after, After::Shift { right, low, high } if right.abs() > 62 || low > high)
         {
             return Some("a shift that cannot be");
         }
-        let count = step.inputs.len().checked_sub(residual)?;
-        if residual == 1 && shape(count) != step.shape {
+        let residual = step.has_residual();
+        let count = step.inputs.len().checked_sub(usize::from(residual))?;
+        if residual && shape(count) != step.shape {
             return Some("a residual of another shape");
         }
         let expected = match &step.operation {
@@ -347,9 +344,7 @@ impl Program {
 
     /// Classes.
     pub fn classes(&self) -> usize {
-        self.steps
-            .last()
-            .map_or(0, |step| step.shape.iter().product())
+        self.steps.last().map_or(0, Step::elements)
     }
 
     /// What a logit's integer is to be multiplied by.
@@ -403,6 +398,11 @@ impl Step {
             } => [stored].into_iter().chain(stored_bias).collect(),
             _ => Vec::new(),
         }
+    }
+
+    /// Whether its last input joins behind the sums: thresholds are then kept for each of its values.
+    pub fn has_residual(&self) -> bool {
+        matches!(&self.after, After::Thresholds { table } if !table.residuals.is_empty())
     }
 
     /// Elements of one picture.

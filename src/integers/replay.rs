@@ -132,13 +132,7 @@ impl<'a> Replay<'a> {
                 .collect();
             let sums = sums(step, &shapes, &inputs, self.images);
             let ends = ends(&sums);
-            let residual =
-                matches!(&step.after, After::Thresholds { table } if !table.residuals.is_empty());
-            let residual = if residual {
-                inputs.last().copied()
-            } else {
-                None
-            };
+            let residual = inputs.last().copied().filter(|_| step.has_residual());
             (after(step, sums, residual), ends)
         });
         self.release(at);

@@ -133,10 +133,7 @@ pub(super) fn function(
             arena.place(*input)
         ));
     }
-    let residual = match &step.after {
-        After::Thresholds { table } if !table.residuals.is_empty() => step.inputs.last(),
-        _ => None,
-    };
+    let residual = step.inputs.last().filter(|_| step.has_residual());
     if let Some(residual) = residual {
         body.add(&format!(
             "    const {} *r = {};\n",
