@@ -16,6 +16,7 @@
 //! - [`dataset`]: pictures, and the loader that prepares batches.
 //! - [`run`]: events, the log, checkpoints' folder, the history.
 //! - [`training`]: loop, optimizer, budgets, session.
+//! - [`study`]: many runs: statistics over seeds.
 //! - [`figure`]: scenes and their two painters.
 //! - [`tui`]: the workbench.
 //! - [`cli`]: the other faces.
@@ -44,6 +45,7 @@ pub mod quantizer;
 mod recorded;
 mod replay;
 pub mod run;
+pub mod study;
 pub mod toy;
 mod trace;
 pub mod training;

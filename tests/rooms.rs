@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Rooms, ground floor first. What is not in the list is a face: it may use all, and no room uses it.
-const ROOMS: [&str; 12] = [
+const ROOMS: [&str; 13] = [
     "files",
     "quantizer",
     "graph",
@@ -18,6 +18,7 @@ const ROOMS: [&str; 12] = [
     "network",
     "integers",
     "training",
+    "study",
 ];
 
 /// Rooms that compute with plain numbers.

@@ -16,11 +16,13 @@ pub mod terminal;
 mod theme;
 pub mod ticks;
 
-pub use build::{Name, Overlaid, View, XUnit, build, panel, panel_count, panel_with};
+pub use build::{
+    ByLayer, Fold, Name, Overlaid, Row, View, XUnit, build, panel, panel_count, panel_with, rows,
+};
 pub use export::{ExportError, Format, Notes, csv, export, paint_svg_text, write_png};
 pub use saved::{Saved, SavedError, notes};
 pub use scene::{
-    Area, Axis, Bar, Figure, Guide, Heat, HeatRow, Ink, Item, Label, Line, Scale, Scene,
-    VerticalMark,
+    Area, Axis, Bar, Bars, Figure, Guide, Heat, HeatRow, Ink, Item, Label, Line, Place, Scale,
+    Scene, Shade, VerticalMark,
 };
 pub use theme::Theme;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::build::{Name, View, XUnit, build};
+use super::build::{ByLayer, Fold, Name, View, XUnit, build};
 use super::export::{ExportError, Format, Notes, export};
 use super::scene::Figure;
 use super::theme::Theme;
@@ -35,6 +35,12 @@ pub struct Saved {
     pub smoothing: f64,
     /// Only layers that contain this.
     pub filter: String,
+    /// How layers are folded to rows.
+    #[serde(default)]
+    pub fold: Fold,
+    /// How quantities of layers are drawn.
+    #[serde(default)]
+    pub by_layer: ByLayer,
     /// Pixels.
     pub format: Format,
 }
@@ -130,6 +136,8 @@ impl Saved {
             log_y: self.log,
             smoothing: self.smoothing,
             filter: self.filter.clone(),
+            fold: self.fold,
+            by_layer: self.by_layer,
             resolution: RESOLUTION,
             ..View::default()
         }

@@ -1,5 +1,6 @@
 //! What a plot shows, in data coordinates.
 
+use super::ticks::power;
 use crate::graph::LayerKind;
 
 /// Colour by meaning; a theme turns it into one.
@@ -7,8 +8,12 @@ use crate::graph::LayerKind;
 pub enum Ink {
     /// The n-th series of a plot.
     Series(usize),
-    /// A layer by its depth: 0 at the input, 1 at the output.
-    Depth(f32),
+    /// A layer, or a stage of layers, by its number: colours that are told apart, in no order.
+    Layer(usize),
+    /// Another run drawn behind this one, by its number: colours that nothing else has.
+    Overlay(usize),
+    /// A magnitude between the lowest, 0, and the highest, 1.
+    Level(f32),
     /// A layer by its kind.
     Kind(LayerKind),
     /// Quantizers of weights and biases.
@@ -151,15 +156,114 @@ pub struct Bar {
     pub marks: Vec<(f64, Ink)>,
 }
 
-/// A matrix of bitwidths over steps.
+/// Bars side by side.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bars {
+    /// From left to right.
+    pub bars: Vec<Bar>,
+    /// The one to be seen where not all fit.
+    pub focus: usize,
+    /// The one whose name stands out.
+    pub selected: Option<usize>,
+    /// Other runs that are marked on the bars: name and colour.
+    pub others: Vec<(String, Ink)>,
+}
+
+/// What the cells of a [`Heat`] say.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Shade {
+    /// Bitwidths.
+    Bits,
+    /// Exponents of a base, from a lowest to a highest one.
+    Exponent {
+        /// The base: 2 or 10.
+        base: u32,
+        /// The lowest and the highest that occur.
+        range: (f32, f32),
+    },
+}
+
+impl Shade {
+    /// The colour of a cell.
+    pub fn ink(self, value: f32) -> Ink {
+        match self {
+            Self::Bits => Ink::Bits(value),
+            Self::Exponent { .. } => Ink::Level(self.share(value)),
+        }
+    }
+
+    /// Where a value lies between the lowest and the highest.
+    fn share(self, value: f32) -> f32 {
+        match self {
+            Self::Bits => ((value - 1.0) / 8.0).clamp(0.0, 1.0),
+            Self::Exponent { range, .. } if range.1 > range.0 => {
+                ((value - range.0) / (range.1 - range.0)).clamp(0.0, 1.0)
+            }
+            Self::Exponent { .. } => 0.5,
+        }
+    }
+
+    /// One character for a cell without colour: the bitwidth, or a tenth of the range of exponents.
+    pub fn digit(self, value: f32) -> char {
+        let digit = match self {
+            Self::Bits => (value.round() as u32).min(35),
+            Self::Exponent { .. } => (self.share(value) * 9.99) as u32,
+        };
+        char::from_digit(digit, 36).unwrap_or('?')
+    }
+
+    /// The value in a few characters.
+    pub fn text(self, value: f32) -> String {
+        match self {
+            Self::Bits if (value - value.round()).abs() > 0.05 => format!("{value:.1}"),
+            // Within a few decades a whole exponent says too little.
+            Self::Exponent { base: 10, range } if range.1 - range.0 <= 4.0 => {
+                format!("{:.1}", value + 0.0)
+            }
+            _ => format!("{:.0}", value.round() + 0.0),
+        }
+    }
+
+    /// Values for a scale beside the cells, with what stands at each.
+    pub fn scale(self, values: &[Option<f32>]) -> Vec<(f32, String)> {
+        match self {
+            Self::Bits => {
+                let bits = values.iter().flatten().map(|b| b.round() as i32);
+                let bits: std::collections::BTreeSet<i32> = bits.collect();
+                let named = bits.into_iter().map(|b| (b as f32, b.to_string()));
+                named.collect()
+            }
+            Self::Exponent { base, range } => {
+                let steps = (range.1 - range.0).round().clamp(0.0, 4.0);
+                let at = |i: f32| {
+                    if steps > 0.0 {
+                        range.0 + (range.1 - range.0) * i / steps
+                    } else {
+                        range.0
+                    }
+                };
+                let values = (0..=steps as u32).map(|i| at(i as f32));
+                values
+                    .map(|v| (v, power(base, f64::from(v.round()))))
+                    .collect()
+            }
+        }
+    }
+}
+
+/// A matrix over steps: bitwidths or magnitudes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Heat {
+    /// What a cell says.
+    pub shade: Shade,
     /// The rows, top first.
     pub rows: Vec<HeatRow>,
     /// Edges of the columns on the x axis, ascending: one more than columns.
     pub edges: Vec<f64>,
     /// Row-major values; `None` where there is no data.
     pub values: Vec<Option<f32>>,
+    /// The row to be seen where not all fit.
+    pub focus: usize,
     /// The row whose name stands out.
     pub selected: Option<usize>,
 }
@@ -222,6 +326,17 @@ pub struct Label {
     pub text: String,
     /// Colour.
     pub ink: Ink,
+    /// What may give way to it, and how.
+    pub place: Place,
+}
+
+/// How a [`Label`] stands to its point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// On it, over whatever is there.
+    On,
+    /// Beside it, where room is free; left out where there is none.
+    Beside,
 }
 
 /// What is drawn.
@@ -234,7 +349,7 @@ pub enum Item {
     /// A word.
     Label(Label),
     /// Bars side by side, filling the x axis.
-    Bars(Vec<Bar>),
+    Bars(Bars),
     /// Heat cells, filling the plot.
     Heat(Heat),
 }
@@ -291,34 +406,27 @@ impl Scene {
             Item::Line(line) => line.segments.iter().all(Vec::is_empty),
             Item::Area(area) => area.points.is_empty(),
             Item::Label(_) => true,
-            Item::Bars(bars) => bars.is_empty(),
+            Item::Bars(bars) => bars.bars.is_empty(),
             Item::Heat(heat) => heat.values.iter().all(Option::is_none),
         })
     }
 
-    /// Entries of the legend: label, colour, dash; none for more series than a legend can name.
+    /// Entries of the legend: label, colour, dash.
     pub fn legend(&self) -> Vec<(&str, Ink, usize)> {
-        if let Some(Item::Bars(bars)) = self.items.first() {
+        if let Some(Item::Bars(Bars { bars, others, .. })) = self.items.first() {
             let mut kinds: Vec<LayerKind> = bars.iter().map(|b| b.kind).collect();
             kinds.sort_unstable();
             kinds.dedup();
             let named = kinds.iter().map(|k| (k.word(), Ink::Kind(*k), 0));
-            return if kinds.len() > 1 {
-                named.collect()
-            } else {
-                Vec::new()
-            };
+            let others = others.iter().map(|(label, ink)| (label.as_str(), *ink, 0));
+            return named.filter(|_| kinds.len() > 1).chain(others).collect();
         }
-        let named: Vec<_> = self
-            .items
-            .iter()
-            .filter_map(|item| match item {
-                Item::Line(l) if !l.label.is_empty() => Some((l.label.as_str(), l.ink, l.dash)),
-                Item::Area(a) if !a.label.is_empty() => Some((a.label.as_str(), a.ink, 0)),
-                _ => None,
-            })
-            .collect();
-        if named.len() > 10 { Vec::new() } else { named }
+        let named = self.items.iter().filter_map(|item| match item {
+            Item::Line(l) if !l.label.is_empty() => Some((l.label.as_str(), l.ink, l.dash)),
+            Item::Area(a) if !a.label.is_empty() => Some((a.label.as_str(), a.ink, 0)),
+            _ => None,
+        });
+        named.collect()
     }
 }
 

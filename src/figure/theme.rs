@@ -74,7 +74,9 @@ impl Theme {
         let c = self.colours();
         match ink {
             Ink::Series(n) => c.series[n % c.series.len()].0,
-            Ink::Depth(t) => ramp(&c.ramp, t),
+            Ink::Layer(n) => c.layers[n % c.layers.len()].0,
+            Ink::Overlay(n) => c.overlays[n % c.overlays.len()].0,
+            Ink::Level(t) => ramp(&c.ramp, t),
             Ink::Kind(LayerKind::Convolution) => c.weights.0,
             Ink::Kind(
                 LayerKind::Nonlinearity
@@ -84,9 +86,9 @@ impl Theme {
                 | LayerKind::Concatenation
                 | LayerKind::Linear,
             ) => c.activations.0,
-            Ink::Kind(LayerKind::Affine) => c.series[2].0,
-            Ink::Kind(LayerKind::Depthwise) => c.series[3].0,
-            Ink::Kind(LayerKind::Pointwise) => c.series[4].0,
+            Ink::Kind(LayerKind::Affine) => c.layers[4].0,
+            Ink::Kind(LayerKind::Depthwise) => c.layers[2].0,
+            Ink::Kind(LayerKind::Pointwise) => c.layers[5].0,
             Ink::Weights => c.weights.0,
             Ink::Activations => c.activations.0,
             Ink::Muted => c.muted.0,
@@ -107,7 +109,9 @@ struct Colours {
     budget: Hex,
     weights: Hex,
     activations: Hex,
-    series: [Hex; 7],
+    series: [Hex; 4],
+    layers: [Hex; 8],
+    overlays: [Hex; 4],
     ramp: [Hex; 5],
 }
 
@@ -157,11 +161,37 @@ mod tests {
         }
     }
 
+    /// Red says that something is wrong: no line, layer, budget or run has it.
+    #[test]
+    fn red_belongs_to_alarms_alone() {
+        for theme in Theme::ALL {
+            let layers = (0..8).map(Ink::Layer).chain((0..4).map(Ink::Series));
+            let rest = (0..4).map(Ink::Overlay).chain([Ink::Budget, Ink::Weights]);
+            for ink in layers.chain(rest) {
+                let (r, g, b) = theme.rgb(ink);
+                let red = r > 180 && g < 100 && b < 100;
+                assert!(!red, "{} {ink:?}", theme.name());
+            }
+        }
+    }
+
+    /// A run drawn behind has a colour that nothing else has.
+    #[test]
+    fn overlays_have_colours_of_their_own() {
+        for theme in Theme::ALL {
+            for overlay in (0..4).map(Ink::Overlay) {
+                for other in (0..8).map(Ink::Layer).chain((0..4).map(Ink::Series)) {
+                    assert_ne!(theme.rgb(overlay), theme.rgb(other), "{}", theme.name());
+                }
+            }
+        }
+    }
+
     #[test]
     fn ramps_rise_in_lightness_so_that_bitwidths_are_told_apart_without_hue() {
         for theme in Theme::ALL {
             let steps: Vec<f32> = (0..5)
-                .map(|i| lightness(theme.rgb(Ink::Depth(i as f32 / 4.0))))
+                .map(|i| lightness(theme.rgb(Ink::Level(i as f32 / 4.0))))
                 .collect();
             assert!(
                 steps.windows(2).all(|w| w[1] > w[0]),

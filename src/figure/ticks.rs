@@ -14,12 +14,40 @@ pub fn ticks(axis: &Axis, wanted: usize) -> Vec<(f64, String)> {
     }
     match axis.scale {
         Scale::Linear => linear(low, high, wanted),
-        Scale::Log2 => powers(low.log2(), high.log2(), wanted, |e| {
-            (e.exp2(), power_of_two(e))
-        }),
-        Scale::Log10 => powers(low.log10(), high.log10(), wanted, |e| {
-            (10f64.powf(e), number(10f64.powf(e), (-e).max(0.0) as usize))
-        }),
+        Scale::Log2 => {
+            let powers = powers(low.log2(), high.log2(), wanted, |e| (e.exp2(), power(2, e)));
+            or_between(powers, low, high, wanted)
+        }
+        Scale::Log10 => {
+            let powers = powers(low.log10(), high.log10(), wanted, |e| {
+                let v = 10f64.powf(e);
+                let text = if (-3.0..4.0).contains(&e) {
+                    number(v, (-e).max(0.0) as usize)
+                } else {
+                    power(10, e)
+                };
+                (v, text)
+            });
+            or_between(powers, low, high, wanted)
+        }
+    }
+}
+
+/// Powers where there are enough of them to read a scale off, else even numbers between them.
+fn or_between(
+    powers: Vec<(f64, String)>,
+    low: f64,
+    high: f64,
+    wanted: usize,
+) -> Vec<(f64, String)> {
+    if powers.len() >= 2 || low >= high {
+        return powers;
+    }
+    let even = linear(low, high, wanted.clamp(2, 4));
+    if even.len() > powers.len() {
+        even
+    } else {
+        powers
     }
 }
 
@@ -75,6 +103,11 @@ fn powers(
 
 /// `2ⁿ`.
 pub(crate) fn power_of_two(exponent: f64) -> String {
+    power(2, exponent)
+}
+
+/// A base with a whole exponent in superscript.
+pub(crate) fn power(base: u32, exponent: f64) -> String {
     let superscript = |c: char| match c {
         '-' => '⁻',
         '0' => '⁰',
@@ -84,13 +117,15 @@ pub(crate) fn power_of_two(exponent: f64) -> String {
         c => char::from_u32(0x2070 + c as u32 - '0' as u32).unwrap_or(c),
     };
     let digits: String = format!("{exponent:.0}").chars().map(superscript).collect();
-    format!("2{digits}")
+    format!("{base}{digits}")
 }
 
 /// A number as short as it can be read: thousands as k, millions as M.
 pub fn number(v: f64, decimals: usize) -> String {
     let magnitude = v.abs();
-    if magnitude >= 1e6 {
+    if magnitude >= 1e10 {
+        format!("{v:.1e}")
+    } else if magnitude >= 1e6 {
         trimmed(v / 1e6, 2) + "M"
     } else if magnitude >= 1e4 {
         trimmed(v / 1e3, 1) + "k"

@@ -68,6 +68,56 @@ pub enum Role {
     Activation,
 }
 
+impl Role {
+    /// The side of the account that it counts on.
+    pub fn side(self) -> Side {
+        match self {
+            Self::Weight | Self::Bias => Side::Weights,
+            Self::Activation => Side::Activations,
+        }
+    }
+
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Weight => "weight",
+            Self::Bias => "bias",
+            Self::Activation => "activation",
+        }
+    }
+
+    /// One letter for it, in lists.
+    pub fn letter(self) -> &'static str {
+        match self {
+            Self::Weight => "W",
+            Self::Bias => "b",
+            Self::Activation => "A",
+        }
+    }
+}
+
+/// The two sides of a network's memory: what is kept, and what flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// Weights and biases, which (8a) bounds.
+    Weights,
+    /// Activations of one sample, which (8b) and (8c) bound.
+    Activations,
+}
+
+impl Side {
+    /// Both, in the order of figures' panels.
+    pub const BOTH: [Self; 2] = [Self::Weights, Self::Activations];
+
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Weights => "weights",
+            Self::Activations => "activations",
+        }
+    }
+}
+
 /// One stored tensor and the bitwidth it is stored with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Stored {

@@ -5,7 +5,7 @@ mod log;
 mod watch;
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -99,8 +99,15 @@ pub(crate) fn change(
         .map_err(|e| CliError::Failed(format!("{}: {e}", folder.path().display())))
 }
 
-/// Gives a run's folder another name.
+/// `bitscope runs --rename`.
 pub(crate) fn rename(folder: &RunFolder, name: &str) -> Result<u8, CliError> {
+    let target = move_to(folder, name)?;
+    print(&format!("{}\n", printable(&target.display().to_string())))?;
+    Ok(0)
+}
+
+/// Gives a run's folder another name; returns its new place.
+pub(crate) fn move_to(folder: &RunFolder, name: &str) -> Result<PathBuf, CliError> {
     let bad = name.is_empty()
         || name.starts_with('.')
         || name.contains(['/', '\\'])
@@ -119,11 +126,10 @@ pub(crate) fn rename(folder: &RunFolder, name: &str) -> Result<u8, CliError> {
     std::fs::rename(folder.path(), &target)
         .map_err(|e| CliError::Failed(format!("{}: {e}", target.display())))?;
     drop(lock);
-    print(&format!("{}\n", printable(&target.display().to_string())))?;
-    Ok(0)
+    Ok(target)
 }
 
-/// Removes a run with everything in it.
+/// `bitscope runs --delete`: removes a run with everything in it.
 pub(crate) fn delete(folder: &RunFolder, sure: bool) -> Result<u8, CliError> {
     let path = folder.path().display();
     if !sure {
@@ -133,11 +139,19 @@ pub(crate) fn delete(folder: &RunFolder, sure: bool) -> Result<u8, CliError> {
             manifest.step
         )));
     }
-    let lock = RunLock::take(folder.path()).map_err(|e| CliError::Usage(e.to_string()))?;
-    std::fs::remove_dir_all(folder.path()).map_err(|e| CliError::Failed(format!("{path}: {e}")))?;
-    drop(lock);
+    remove(folder)?;
     print(&format!("{path} is gone\n"))?;
     Ok(0)
+}
+
+/// The same without a question; not of a run that another process trains.
+pub(crate) fn remove(folder: &RunFolder) -> Result<(), CliError> {
+    let lock = RunLock::take(folder.path()).map_err(|e| CliError::Usage(e.to_string()))?;
+    let path = folder.path();
+    std::fs::remove_dir_all(path)
+        .map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?;
+    drop(lock);
+    Ok(())
 }
 
 #[cfg(test)]

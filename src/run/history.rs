@@ -28,7 +28,7 @@ pub struct LayerHistory {
 }
 
 impl LayerHistory {
-    fn new(info: LayerInfo) -> Self {
+    pub(crate) fn new(info: LayerInfo) -> Self {
         Self {
             quantizer: info.quantizer.clone(),
             info,
@@ -120,7 +120,7 @@ pub struct Mark {
 }
 
 /// How serious a message is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Severity {
     /// For the record.
     Info,

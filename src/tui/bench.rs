@@ -15,8 +15,8 @@ use crate::quantizer::Parametrization;
 use crate::quantizer::memory::{Role, Usage};
 use crate::run::{Budget, Event, LayerInfo, LayerRecord, RunFolder, StepRecord};
 
-/// Layers of the synthetic run.
-const LAYERS: usize = 40;
+/// Quantizers of the synthetic runs: of ResNet-20, and of MobileNetV2 or ResNet-50.
+const LAYERS: [usize; 2] = [40, 139];
 /// Steps of the synthetic run: points of every series.
 const STEPS: u64 = 1_000_000;
 /// Frames that are timed per page.
@@ -24,7 +24,12 @@ const FRAMES: usize = 200;
 
 /// Milliseconds per frame of every page over a long run, and what its series take in memory.
 pub(crate) fn bench_frames() -> Value {
-    let mut app = synthetic(LAYERS, STEPS);
+    let runs = LAYERS.map(|layers| (format!("{layers} quantizers"), frames(layers)));
+    Value::Object(runs.into_iter().collect())
+}
+
+fn frames(layers: usize) -> Value {
+    let mut app = synthetic(layers, STEPS);
     let mut terminal = Terminal::new(TestBackend::new(200, 60)).expect("a buffer cannot fail");
     let mut pages = Map::new();
     for page in Page::ALL {
@@ -32,10 +37,11 @@ pub(crate) fn bench_frames() -> Value {
         let mut times: Vec<f64> = (0..FRAMES as u64)
             .map(|frame| {
                 // Every frame has something new to show, as in a running run.
-                app.history.push(&step(STEPS + 1 + frame, LAYERS));
+                app.history.push(&step(STEPS + 1 + frame, layers));
                 let started = Instant::now();
+                app.prepare(200);
                 terminal
-                    .draw(|frame| view::draw(&mut app, frame))
+                    .draw(|frame| view::draw(&app, frame))
                     .expect("a buffer cannot fail");
                 started.elapsed().as_secs_f64() * 1e3
             })
@@ -46,15 +52,15 @@ pub(crate) fn bench_frames() -> Value {
             json!({ "median_ms": times[FRAMES / 2], "p99_ms": times[FRAMES * 99 / 100] }),
         );
     }
-    let layers = &app.history.layers;
-    let series: usize = layers.iter().map(|l| l.series().len()).sum();
-    let bytes: usize = layers
+    let histories = &app.history.layers;
+    let series: usize = histories.iter().map(|l| l.series().len()).sum();
+    let bytes: usize = histories
         .iter()
         .flat_map(|l| l.series())
         .map(crate::run::Series::bytes)
         .sum();
     json!({
-        "cells": "200x60", "layers": LAYERS, "points_per_series": STEPS, "pages": pages,
+        "cells": "200x60", "layers": layers, "points_per_series": STEPS, "pages": pages,
         "series": series, "series_mb": bytes as f64 / 1e6,
     })
 }

@@ -113,7 +113,7 @@ fn examine(index: usize, info: &LayerInfo, path: &Path) -> Result<(Figure, Vec<S
     let (_, values) = tensors
         .get(&name)
         .ok_or_else(|| format!("{name} is not in {}", path.display()))?;
-    lines.push(numbers(&grid, what, values));
+    lines.extend(numbers(&grid, what, values));
     let largest = values.iter().fold(0f32, |m, w| m.max(w.abs()));
     let reach = largest.max(grid.q_max) * 1.08;
     let panels = vec![
@@ -123,9 +123,9 @@ fn examine(index: usize, info: &LayerInfo, path: &Path) -> Result<(Figure, Vec<S
     Ok((Figure { panels, columns: 1 }, lines))
 }
 
-/// Shares and errors of all values in one line. The rounding error is of what is inside the range
+/// Shares and errors of all values, in two lines that fit eighty columns. The rounding error is of what is inside the range
 /// of a ReLU too: below zero there is nothing to round.
-fn numbers(grid: &Grid, what: &str, weights: &[f32]) -> String {
+fn numbers(grid: &Grid, what: &str, weights: &[f32]) -> [String; 2] {
     let mut sums = Sums::default();
     let (mut error, mut power) = (0.0, 0.0);
     let mut used = std::collections::BTreeSet::new();
@@ -139,16 +139,20 @@ fn numbers(grid: &Grid, what: &str, weights: &[f32]) -> String {
         power += f64::from(w).powi(2);
     }
     let count = weights.len().max(1) as f64;
-    format!(
-        "{} {what}   clipped {:.2} %   at zero {:.1} %   levels in use {}   \
-         rounding error (rms) {:.2e}   signal to noise {:.1} dB",
-        weights.len(),
-        100.0 * sums.clipped / count,
-        100.0 * sums.zeros / count,
-        used.len(),
-        (error / count).sqrt(),
-        10.0 * (power / error.max(1e-30)).log10()
-    )
+    [
+        format!(
+            "{} {what}   clipped {:.2} %   at zero {:.1} %   levels in use {}",
+            weights.len(),
+            100.0 * sums.clipped / count,
+            100.0 * sums.zeros / count,
+            used.len()
+        ),
+        format!(
+            "rounding error (rms) {:.2e}   signal to noise {:.1} dB",
+            (error / count).sqrt(),
+            10.0 * (power / error.max(1e-30)).log10()
+        ),
+    ]
 }
 
 fn axis(label: &str, range: (f64, f64)) -> Axis {

@@ -64,15 +64,15 @@ pub(crate) fn attach(
     folder: &RunFolder,
     controls: Controls,
 ) -> Result<u8, CliError> {
-    let stop = Arc::new(AtomicBool::new(false));
     let mut workbench = Workbench::looking(loaded, run, folder);
     workbench.app.role = Role::Attached;
     workbench.watch_file(loaded);
     workbench.controls = Some(controls);
     let from = workbench.begin_with_summary(folder);
-    crate::recorded::follow_into(folder, workbench.feed.clone(), stop.clone(), from);
+    let stop = workbench.stop_following.clone();
+    crate::recorded::follow_into(folder, workbench.feed.clone(), stop, from);
     let code = workbench.on_screen();
-    stop.store(true, Ordering::Relaxed);
+    workbench.stop_following.store(true, Ordering::Relaxed);
     let code = code?;
     workbench.keep_layout();
     Ok(code)
@@ -80,12 +80,12 @@ pub(crate) fn attach(
 
 /// Opens the workbench on a run that trains elsewhere, or ended: it looks and changes nothing.
 pub(crate) fn watch(loaded: &Loaded, run: &Run, folder: &RunFolder) -> Result<u8, CliError> {
-    let stop = Arc::new(AtomicBool::new(false));
     let mut workbench = Workbench::looking(loaded, run, folder);
     let from = workbench.begin_with_summary(folder);
-    crate::recorded::follow_into(folder, workbench.feed.clone(), stop.clone(), from);
+    let stop = workbench.stop_following.clone();
+    crate::recorded::follow_into(folder, workbench.feed.clone(), stop, from);
     let code = workbench.on_screen();
-    stop.store(true, Ordering::Relaxed);
+    workbench.stop_following.store(true, Ordering::Relaxed);
     let code = code?;
     workbench.keep_layout();
     Ok(code)
@@ -141,6 +141,8 @@ struct Workbench {
     previews: (mpsc::Sender<PreviewResult>, Receiver<PreviewResult>),
     lifeline: Lifeline,
     watcher: Option<Watcher>,
+    /// Ends the thread that follows another process's log.
+    stop_following: Arc<AtomicBool>,
 }
 
 impl Workbench {
@@ -214,6 +216,7 @@ impl Workbench {
             previews: mpsc::channel(),
             lifeline: Lifeline::default(),
             watcher: None,
+            stop_following: Arc::new(AtomicBool::new(false)),
         }
     }
 
@@ -368,7 +371,8 @@ impl Workbench {
             if Instant::now() >= next_frame {
                 next_frame = Instant::now() + period;
                 if std::mem::take(&mut dirty) {
-                    screen.draw(|frame| view::draw(&mut self.app, frame))?;
+                    self.app.prepare(screen.size()?.width);
+                    screen.draw(|frame| view::draw(&self.app, frame))?;
                 }
             }
         }
@@ -393,7 +397,9 @@ impl Workbench {
     /// Takes in what training, watcher and exports have to say; `true` if the screen changes.
     fn receive(&mut self, screen: &mut Screen) -> io::Result<bool> {
         let (events, lost) = self.feed.take();
-        let mut changed = !events.is_empty();
+        let mut changed = !events.is_empty() | self.app.message_is_over();
+        let newest = |app: &App| app.history.messages.back().cloned();
+        let before = newest(&self.app);
         if lost {
             let log = self.app.folder.log();
             self.app.load_history(&log);
@@ -407,6 +413,9 @@ impl Workbench {
                     self.app.microscope.refresh(&self.app.folder);
                 }
             }
+        }
+        if newest(&self.app) != before {
+            self.app.said = Some(Instant::now());
         }
         changed |= self.app.look_closely();
         changed |= self.app.toy.receive();
@@ -451,12 +460,43 @@ impl Workbench {
             Effect::ExportFigure(saved) => self.export_figure(saved),
             Effect::ExportScreen => self.export_screen(screen)?,
             Effect::ExportNetwork(folder, format) => self.export_network(folder, format),
+            Effect::Open(folder) => self.open(folder),
             Effect::Preview => self.preview(screen)?,
             Effect::Repaint => screen.repaint()?,
             Effect::Mouse(taken) => screen.mouse(taken)?,
             Effect::Suspend => screen.suspend()?,
         }
         Ok(None)
+    }
+
+    /// Shows a recorded run instead of one that ended, or that another process trains.
+    fn open(&mut self, folder: RunFolder) {
+        let text = match crate::files::read_text(&folder.experiment()) {
+            Ok(text) => text,
+            Err(error) => return self.app.warn(format!("not opened: {error}")),
+        };
+        let name = folder.experiment().display().to_string();
+        let loaded = match crate::experiment::load_embedded(&name, &text, &Vec::new()) {
+            Ok(loaded) => loaded,
+            Err(_) => {
+                let text = format!("not opened: {name} is no experiment of this version");
+                return self.app.warn(text);
+            }
+        };
+        self.session = None;
+        #[cfg(unix)]
+        {
+            self.controls = None;
+        }
+        self.stop_following.store(true, Ordering::Relaxed);
+        self.stop_following = Arc::new(AtomicBool::new(false));
+        self.feed = Feed::default();
+        self.app.adopt(&loaded, folder.clone());
+        self.app.role = Role::Watching;
+        let from = self.begin_with_summary(&folder);
+        let stop = self.stop_following.clone();
+        crate::recorded::follow_into(&folder, self.feed.clone(), stop, from);
+        self.app.go_to(app::Page::Overview);
     }
 
     /// Ends the current run with a checkpoint and starts another, from the checkpoint at or before a
@@ -547,7 +587,7 @@ impl Workbench {
     fn export_screen(&mut self, screen: &mut Screen) -> io::Result<()> {
         let mut cells = None;
         screen.draw(|frame| {
-            view::draw(&mut self.app, frame);
+            view::draw(&self.app, frame);
             cells = Some(frame.buffer_mut().clone());
         })?;
         let Some(cells) = cells else { return Ok(()) };

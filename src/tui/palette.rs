@@ -30,6 +30,9 @@ pub(super) const EXPORT: &str = "export network ";
 /// Ends the run, not the workbench.
 const STOP: &str = "stop run";
 
+/// Gives the selected run another name.
+const RENAME: &str = "rename ";
+
 /// Markers by name.
 const MARKERS: [(&str, Marker); 4] = [
     ("braille", Marker::Braille),
@@ -102,6 +105,14 @@ fn all(app: &App) -> Vec<Entry> {
             help: format!("{}: {}", exported(app).label(), format.help()),
         });
     }
+    if app.page == Page::Runs
+        && let Some((folder, _)) = app.selected_run()
+    {
+        all.push(Entry {
+            text: RENAME.into(),
+            help: format!("a new name for {}", folder.label()),
+        });
+    }
     all.push(Entry {
         text: STOP.into(),
         help: "end the run with a checkpoint; it can be resumed".into(),
@@ -125,7 +136,7 @@ fn all(app: &App) -> Vec<Entry> {
 
 /// The run whose network is exported: on the page of runs the selected one.
 fn exported(app: &App) -> &crate::run::RunFolder {
-    let selected = app.runs.get(app.selected).map(|run| &run.0);
+    let selected = app.selected_run().map(|run| &run.0);
     selected
         .filter(|_| app.page == Page::Runs)
         .unwrap_or(&app.folder)
@@ -202,6 +213,10 @@ pub(super) fn execute(app: &mut App, text: &str) -> Vec<Effect> {
                 Vec::new()
             }
         };
+    }
+    if let Some(name) = text.strip_prefix(RENAME) {
+        app.rename_run(name.trim());
+        return Vec::new();
     }
     if text == STOP {
         if app.role == Role::Watching {

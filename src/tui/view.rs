@@ -11,24 +11,26 @@ mod system;
 mod toy;
 mod verdicts;
 
+pub(super) use bars::{STAYS, tab_at};
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect, Size};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::widgets::{Paragraph, Widget};
+use unicode_width::UnicodeWidthStr;
 
 use super::app::{App, Page};
 use crate::figure::terminal::{Colours, Plot};
 use crate::figure::ticks::power_of_two;
 use crate::figure::{Ink, Name, panel_with};
 use crate::quantizer::memory::kilobytes;
-use crate::run::{LayerHistory, LayerRecord, Severity};
+use crate::run::{LayerHistory, LayerRecord, Quantity, Severity};
 
 /// Least size that pages are laid out for.
 const LEAST: (u16, u16) = (60, 16);
 
 /// Paints a frame.
-pub(super) fn draw(app: &mut App, frame: &mut Frame<'_>) {
+pub(super) fn draw(app: &App, frame: &mut Frame<'_>) {
     let area = frame.area();
     if area.width < LEAST.0 || area.height < LEAST.1 {
         let text = format!(
@@ -38,11 +40,13 @@ pub(super) fn draw(app: &mut App, frame: &mut Frame<'_>) {
         frame.render_widget(Paragraph::new(text).wrap(Default::default()), area);
         return;
     }
+    // On a tall screen messages and keys each have a line.
+    let below = if area.height >= TALL { 2 } else { 1 };
     let [top, tabs, body, bottom] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(1),
         Constraint::Min(0),
-        Constraint::Length(1),
+        Constraint::Length(below),
     ])
     .areas(area);
     let buffer = frame.buffer_mut();
@@ -67,7 +71,7 @@ pub(super) fn draw(app: &mut App, frame: &mut Frame<'_>) {
         (_, Page::Log) => log(app, body, buffer),
         (_, Page::Toy) => toy::draw(app, body, buffer),
     }
-    bars::bottom_line(app, bottom, buffer);
+    bars::bottom(app, bottom, buffer);
     overlay::draw(app, body, buffer);
     if let Some(preview) = &app.preview {
         overlay::preview(app, preview, body, buffer);
@@ -78,12 +82,14 @@ pub(super) fn draw(app: &mut App, frame: &mut Frame<'_>) {
 pub(super) fn preview_room(screen: Size) -> Size {
     Size::new(
         screen.width.saturating_sub(2),
-        screen.height.saturating_sub(BARS + 2),
+        (screen.height).saturating_sub(BARS + 2 + u16::from(screen.height >= TALL)),
     )
 }
 
 /// Rows that are no page: status, tabs, keys.
 const BARS: u16 = 3;
+/// Rows from which on messages have a line of their own.
+const TALL: u16 = 30;
 
 fn bold(app: &App) -> Style {
     app.palette.style(Ink::Text).add_modifier(Modifier::BOLD)
@@ -141,11 +147,14 @@ fn layer_reading(app: &App, area: Rect, buffer: &mut Buffer) {
     };
     let step = app.view.cursor.unwrap_or(app.history.step() as f64);
     let [d, q_max] = used(layer, &r);
+    let bits = match r.bitwidth.round() {
+        1.0 => "1 bit".into(),
+        bits => format!("{bits:.0} bits"),
+    };
     let text = format!(
-        "{} {}  step {step:.0}  d {d}  q_max {q_max}  {:.0} bits  {:.2} kB   (j, k choose; Enter opens)",
+        "{} {}  step {step:.0}  {bits}  {:.2} kB  d {d}  q_max {q_max}",
         layer.info.name,
         layer.info.kind.word(),
-        r.bitwidth,
         kilobytes(layer.info.elements, r.bitwidth.into()),
     );
     buffer.set_stringn(area.x, area.y, text, area.width.into(), bold(app));
@@ -191,26 +200,71 @@ fn plot(app: &App, name: Name, index: usize, area: Rect, buffer: &mut Buffer) {
     (&Plot::new(&scene, &app.palette)).render(area, buffer);
 }
 
-fn log(app: &mut App, area: Rect, buffer: &mut Buffer) {
-    let height = usize::from(area.height);
-    let count = app.history.messages.len();
-    // The selection is the distance from the newest line, so that the page follows.
-    let bottom = count.saturating_sub(app.selected.min(count.saturating_sub(height)));
-    let start = bottom.saturating_sub(height);
-    for (row, message) in app
-        .history
-        .messages
-        .iter()
-        .skip(start)
-        .take(bottom - start)
-        .enumerate()
-    {
-        let y = area.y + row as u16;
-        let (x, _) = buffer.set_stringn(area.x, y, format!("{:>8} ", message.step), 9, muted(app));
+/// Messages, the newest last, each in as many lines as it needs, with the time of training at which the
+/// run said it.
+fn log(app: &App, area: Rect, buffer: &mut Buffer) {
+    let [head, list] = Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(area);
+    let what = match app.least {
+        Severity::Info => "every message",
+        Severity::Warning => "warnings and errors",
+        Severity::Error => "errors alone",
+    };
+    let title = format!("{:>8} {:>9}  {what}", "time", "step");
+    buffer.set_stringn(head.x, head.y, title, head.width.into(), bold(app));
+    let width = usize::from(list.width.saturating_sub(LOG_MARGIN)).max(8);
+    // The selection is the distance from the newest message, so that the page follows.
+    let mut bottom = list.y + list.height;
+    for message in app.messages().rev().skip(app.selection()) {
+        let lines = wrapped(&message.text, width);
         let style = severity_style(app, message.severity);
-        let width = usize::from(area.width).saturating_sub(9);
-        buffer.set_stringn(x, y, &message.text, width, style);
+        for (i, line) in lines.iter().enumerate().rev() {
+            if bottom == list.y {
+                return;
+            }
+            bottom -= 1;
+            buffer.set_stringn(list.x + LOG_MARGIN, bottom, line, width, style);
+            if i == 0 {
+                let seconds = app.history[Quantity::Seconds].near(message.step);
+                let time = seconds.map_or(String::new(), |s| clock(s.into()));
+                let place = format!("{time:>8} {:>9}", message.step);
+                buffer.set_stringn(list.x, bottom, place, LOG_MARGIN.into(), muted(app));
+            }
+        }
     }
+}
+
+/// Columns of time and step on the log page.
+const LOG_MARGIN: u16 = 20;
+
+/// Seconds as hours, minutes and seconds.
+fn clock(seconds: f64) -> String {
+    let s = seconds.max(0.0) as u64;
+    format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
+}
+
+/// A text in lines of at most so many columns, broken between words where it can be.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_inclusive([' ', '\n']) {
+        let mut rest = word;
+        let used = |lines: &[String]| lines.last().map_or(0, |l| l.width());
+        if used(&lines) > 0 && used(&lines) + rest.trim_end().width() > width {
+            lines.push(String::new());
+        }
+        while used(&lines) + rest.trim_end().width() > width {
+            let room = width - used(&lines);
+            let cut = rest.char_indices().nth(room).map_or(rest.len(), |c| c.0);
+            if let Some(line) = lines.last_mut() {
+                line.push_str(&rest[..cut]);
+            }
+            rest = &rest[cut..];
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_str(rest.trim_end_matches('\n'));
+        }
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -305,6 +359,19 @@ mod tests {
                 pages(&mut app, 80, 24, styles)
             );
             insta::assert_snapshot!(format!("text-{name}-80x24"), pages(&mut app, 80, 24, text));
+        }
+    }
+
+    #[test]
+    fn long_messages_are_wrapped_whole() {
+        let text = "the run diverged: a value is not finite, first in layer1.0.conv1.weight.of.a.long.name";
+        for width in [8, 20, 40, 200] {
+            let lines = wrapped(text, width);
+            assert!(
+                lines.iter().all(|l| l.trim_end().width() <= width),
+                "{lines:?}"
+            );
+            assert_eq!(lines.concat(), text);
         }
     }
 

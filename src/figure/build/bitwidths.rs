@@ -1,37 +1,42 @@
-//! Inferred bitwidths: bars per layer, and layers x steps.
+//! Inferred bitwidths: bars per layer; layers x steps, of bitwidths and of magnitudes.
 
-use super::super::scene::{Axis, Bar, Heat, HeatRow, Ink, Item, Scale, Scene};
+use super::super::scene::{Axis, Bar, Bars, Heat, HeatRow, Ink, Item, Scale, Scene, Shade};
 use super::Builder;
-use crate::quantizer::memory::Role;
-use crate::run::{LayerHistory, LayerQuantity, Series};
+use super::rows::Row;
+use crate::quantizer::memory::{Role, Side};
+use crate::run::{LayerQuantity, Series};
 
 impl Builder<'_> {
-    /// Bitwidth per layer at the cursor (or now) as bars: panel 0 weights, panel 1 activations.
-    pub(super) fn bars(&self, index: usize) -> Scene {
+    /// Bitwidth per row at the cursor (or now) as bars.
+    pub(super) fn bars(&self, side: Side) -> Scene {
         let at = self.view.cursor.unwrap_or(self.history.step() as f64) as u64;
-        let layers = self.visible_layers();
-        let bars: Vec<Bar> = layers
+        let mut rows = self.rows_of(side);
+        let bits = |row: &Row| {
+            row.mean(self.history, |l| {
+                l[LayerQuantity::Bitwidth].at(at).map(f64::from)
+            })
+        };
+        rows.retain(|row| bits(row).is_some());
+        let (focus, selected) = self.focus(&rows);
+        let bars: Vec<Bar> = rows
             .iter()
-            .filter(|(_, l)| (l.info.role == Role::Activation) == (index == 1))
-            .filter_map(|(_, l)| {
-                let value = f64::from(l[LayerQuantity::Bitwidth].at(at)?);
-                let suffix = if l.info.role == Role::Bias {
-                    ".bias"
-                } else {
-                    ""
+            .filter_map(|row| {
+                let first = &self.history.layers[row.members[0]].info;
+                let suffix = match (first.role, &row.members[..]) {
+                    (Role::Bias, [_]) => ".bias",
+                    _ => "",
                 };
                 Some(Bar {
-                    label: format!("{}{suffix}", l.info.name),
-                    value,
-                    kind: l.info.kind,
+                    label: format!("{}{suffix}", row.label),
+                    value: bits(row)?,
+                    kind: first.kind,
                     marks: Vec::new(),
                 })
             })
             .collect();
-        let highest = bars.iter().map(|b| b.value).fold(4.0, f64::max);
-        let side = if index == 0 { "weights" } else { "activations" };
+        let highest = bars.iter().map(|b| b.value.ceil()).fold(4.0, f64::max);
         Scene {
-            title: format!("bitwidth per layer, {side}, step {at}"),
+            title: format!("bits of {}, step {at}", side.word()),
             x: Axis {
                 label: "layer, input to output".into(),
                 scale: Scale::Linear,
@@ -48,7 +53,12 @@ impl Builder<'_> {
                         .collect(),
                 ),
             },
-            items: vec![Item::Bars(bars)],
+            items: vec![Item::Bars(Bars {
+                bars,
+                focus,
+                selected,
+                others: Vec::new(),
+            })],
             marks: Vec::new(),
             guides: Vec::new(),
             cursor: None,
@@ -57,77 +67,126 @@ impl Builder<'_> {
         }
     }
 
+    /// Bitwidths, rows x steps.
     pub(super) fn heat(&self) -> Scene {
-        let layers = self.visible_layers();
-        let x = self.x_axis();
+        let title = "bitwidth, layers x steps".into();
+        self.heat_of(title, &Side::BOTH, LayerQuantity::Bitwidth, Shade::Bits)
+    }
+
+    /// A quantity of layers as a heat map, rows x steps.
+    pub(super) fn heat_of(
+        &self,
+        title: String,
+        sides: &[Side],
+        quantity: LayerQuantity,
+        shade: Shade,
+    ) -> Scene {
+        let mut rows = super::rows::rows(self.history, self.view);
+        rows.retain(|r| sides.contains(&r.side) && self.recorded(r, quantity));
         let (from, to) = self.x_range();
         let columns = self.view.resolution.clamp(1, 4000);
         let edges: Vec<f64> = (0..=columns)
             .map(|c| self.x(from + (to - from) * c as f64 / columns as f64))
             .collect();
-        let mut values = vec![None; layers.len() * columns];
-        for (row, (_, layer)) in layers.iter().enumerate() {
-            self.heat_row(
-                &layer[LayerQuantity::Bitwidth],
-                &mut values[row * columns..(row + 1) * columns],
-            );
+        let mut values = vec![None; rows.len() * columns];
+        for (row, out) in rows.iter().zip(values.chunks_mut(columns)) {
+            self.heat_cells(row, quantity, shade, out);
         }
-        let mark = |l: &LayerHistory| match l.info.role {
-            Role::Weight => "W",
-            Role::Bias => "b",
-            Role::Activation => "A",
+        let label = |row: &Row| match (sides, &row.members[..]) {
+            ([_], _) => row.label.clone(),
+            (_, [only]) => {
+                let role = self.history.layers[*only].info.role;
+                format!("{} {}", role.letter(), row.label)
+            }
+            _ => match row.side {
+                Side::Weights => format!("W {}", row.label),
+                Side::Activations => format!("A {}", row.label),
+            },
         };
-        let rows = layers
-            .iter()
-            .map(|(_, l)| HeatRow {
-                label: format!("{} {}", mark(l), l.info.name),
-                ink: Ink::Text,
-            })
-            .collect();
-        let selected = layers
-            .iter()
-            .position(|(i, _)| Some(*i) == self.view.selected);
-        let lines_scene = self.scene(
-            "bitwidth, layers x steps".into(),
-            "layer",
-            Scale::Linear,
-            vec![],
-            vec![],
-        );
+        let named = rows.iter().map(|row| HeatRow {
+            label: label(row),
+            ink: Ink::Text,
+        });
+        let (focus, selected) = self.focus(&rows);
+        let heat = Heat {
+            shade: fitted(shade, &values),
+            rows: named.collect(),
+            edges,
+            values,
+            focus,
+            selected,
+        };
+        let frame = self.scene(title, "layer", Scale::Linear, Vec::new(), Vec::new());
         Scene {
             y: Axis {
                 label: "layer".into(),
                 scale: Scale::Linear,
-                range: (0.0, layers.len().max(1) as f64),
+                range: (0.0, rows.len().max(1) as f64),
                 ticks: Some(Vec::new()),
             },
-            x,
-            items: vec![Item::Heat(Heat {
-                rows,
-                edges,
-                values,
-                selected,
-            })],
+            items: vec![Item::Heat(heat)],
             empty: "no quantizers in use yet".into(),
-            ..lines_scene
+            ..frame
         }
     }
 
-    /// The newest bitwidth of each column; columns between two records hold the earlier one.
-    pub(super) fn heat_row(&self, series: &Series, out: &mut [Option<f32>]) {
+    /// The cells of one row: of a layer, or the mean of several by their elements.
+    fn heat_cells(
+        &self,
+        row: &Row,
+        quantity: LayerQuantity,
+        shade: Shade,
+        out: &mut [Option<f32>],
+    ) {
+        let exponent = |v: f32| match shade {
+            Shade::Bits => Some(v),
+            Shade::Exponent { base: 2, .. } => Some(v.log2()).filter(|v| v.is_finite()),
+            Shade::Exponent { .. } => Some(v.log10()).filter(|v| v.is_finite()),
+        };
+        if let [only] = row.members[..] {
+            let series = &self.history.layers[only][quantity];
+            self.heat_row(series, shade == Shade::Bits, out);
+            for cell in out {
+                *cell = cell.and_then(exponent);
+            }
+            return;
+        }
+        let mut sums = vec![(0f32, 0f32); out.len()];
+        let mut cells = vec![None; out.len()];
+        for member in &row.members {
+            let layer = &self.history.layers[*member];
+            cells.fill(None);
+            self.heat_row(&layer[quantity], shade == Shade::Bits, &mut cells);
+            let elements = layer.info.elements.max(1) as f32;
+            for (sum, cell) in sums.iter_mut().zip(&cells) {
+                if let Some(value) = cell.and_then(exponent) {
+                    *sum = (sum.0 + elements * value, sum.1 + elements);
+                }
+            }
+        }
+        for (cell, (sum, weight)) in out.iter_mut().zip(sums) {
+            *cell = (weight > 0.0).then(|| sum / weight);
+        }
+    }
+
+    /// The newest value of each column, or their mean, `whole` or not; columns between two records hold
+    /// the earlier one.
+    pub(super) fn heat_row(&self, series: &Series, whole: bool, out: &mut [Option<f32>]) {
         let (from, to) = self.x_range();
         let columns = out.len() as f64;
         let Some((first, last)) = series.extent() else {
             return;
         };
-        for bucket in series.range(from.max(0.0) as u64, to.max(0.0) as u64, out.len() * 4) {
+        for bucket in series.range(from.max(0.0) as u64, to.max(0.0) as u64, out.len() * 2) {
             let column = |step: u32| (f64::from(step) - from) / (to - from).max(1e-9) * columns;
             let start = column(bucket.first).floor().clamp(0.0, columns) as usize;
             let end = (column(bucket.last).floor() + 1.0).clamp(0.0, columns) as usize;
             let value = if bucket.min == bucket.max {
                 bucket.end
-            } else {
+            } else if whole {
                 bucket.mean.round()
+            } else {
+                bucket.mean
             };
             for cell in &mut out[start.min(end)..end] {
                 *cell = Some(value);
@@ -144,4 +203,24 @@ impl Builder<'_> {
             }
         }
     }
+}
+
+/// A shade that reaches from the lowest to the highest exponent of the cells, in whole ones; a few
+/// outliers do not take the colours from all others.
+fn fitted(shade: Shade, values: &[Option<f32>]) -> Shade {
+    let Shade::Exponent { base, .. } = shade else {
+        return shade;
+    };
+    let mut known: Vec<f32> = values.iter().copied().flatten().collect();
+    let last = known.len().saturating_sub(1);
+    let mut at = |share: f64| -> f32 {
+        if known.is_empty() {
+            return 0.0;
+        }
+        let (_, value, _) =
+            known.select_nth_unstable_by((share * last as f64) as usize, f32::total_cmp);
+        *value
+    };
+    let range = (at(0.02).floor(), at(0.98).ceil());
+    Shade::Exponent { base, range }
 }

@@ -1,90 +1,144 @@
 //! Quantities of every layer over steps.
 
-use super::super::scene::{Ink, Line, Scale, Scene};
+use super::super::scene::{Ink, Line, Scale, Scene, Shade};
 use super::Builder;
 use super::over_steps::Drawn;
-use crate::quantizer::memory::Role;
+use super::rows::{FEW, stages};
+use crate::quantizer::memory::Side;
 use crate::run::{LayerHistory, LayerQuantity};
 
 impl Builder<'_> {
+    /// The layers that the filter lets through, with their places.
     pub(super) fn visible_layers(&self) -> Vec<(usize, &LayerHistory)> {
         let layers = self.history.layers.iter().enumerate();
         layers.filter(|(_, l)| self.view.shows(l)).collect()
     }
 
-    pub(super) fn depth(&self, index: usize) -> Ink {
-        let last = self.history.layers.len().saturating_sub(1).max(1);
-        Ink::Depth(index as f32 / last as f32)
-    }
-
-    /// One line per layer; panel 0 shows weights and biases, panel 1 activations.
+    /// A quantity of one side's layers.
     pub(super) fn layers(
         &self,
         title: &str,
-        index: usize,
+        side: Side,
         scale: Scale,
         quantity: LayerQuantity,
     ) -> Scene {
-        let side = if index == 0 { "weights" } else { "activations" };
-        let lines = self.layer_lines(
-            |l| (l.info.role == Role::Activation) == (index == 1),
-            quantity,
-        );
-        self.scene(format!("{title}, {side}"), title, scale, lines, Vec::new())
+        let full = format!("{title}, {}", side.word());
+        let count = self.rows_of(side).len();
+        self.by_layer(full, title, scale, &[side], quantity, self.as_heat(count))
     }
 
-    pub(super) fn layer_lines(
-        &self,
-        keep: impl Fn(&LayerHistory) -> bool,
-        quantity: LayerQuantity,
-    ) -> Vec<Line> {
-        let mut layers = self.visible_layers();
-        layers.retain(|(_, l)| keep(l));
-        // The selected layer is painted last, over the others.
-        layers.sort_by_key(|(i, _)| Some(*i) == self.view.selected);
-        layers
-            .into_iter()
-            .map(|(i, layer)| {
-                let ink = self.depth(i);
-                let label = layer.info.name.as_str();
-                self.line(&Drawn {
-                    label,
-                    series: &layer[quantity],
-                    ink,
-                    dash: i % 4,
-                    smooth: true,
-                    factor: 1.0,
-                })
-            })
-            .filter(|line| !line.segments.is_empty())
-            .collect()
-    }
-
+    /// Gradients by layer: panel 0 of the weights themselves, then of the first and of the second
+    /// parameter of every quantizer.
     pub(super) fn gradients(&self, index: usize) -> Scene {
-        let first = |l: &LayerHistory| l.info.parametrization.parameter_names();
         let name = |i: usize| {
-            let mut names: Vec<&str> = self.history.layers.iter().map(|l| first(l)[i]).collect();
+            let names = |l: &LayerHistory| l.info.parametrization.parameter_names()[i];
+            let mut names: Vec<&str> = self.history.layers.iter().map(names).collect();
             names.sort_unstable();
             names.dedup();
-            names.join("/")
+            names.join(" or ")
         };
-        let (title, lines) = match index {
+        let (title, sides, quantity) = match index {
             0 => (
-                "gradient norm of W".to_owned(),
-                self.layer_lines(
-                    |l| l.info.role != Role::Activation,
-                    LayerQuantity::GradientNorm,
-                ),
+                "|∂W|, weights".to_owned(),
+                &[Side::Weights][..],
+                LayerQuantity::GradientNorm,
             ),
             1 => (
-                format!("|gradient| of {}", name(0)),
-                self.layer_lines(|_| true, LayerQuantity::FirstGradient),
+                format!("|∂{}|, step size", name(0)),
+                &Side::BOTH[..],
+                LayerQuantity::FirstGradient,
             ),
             _ => (
-                format!("|gradient| of {}", name(1)),
-                self.layer_lines(|_| true, LayerQuantity::SecondGradient),
+                format!("|∂{}|, range", name(1)),
+                &Side::BOTH[..],
+                LayerQuantity::SecondGradient,
             ),
         };
-        self.scene(title, "magnitude", Scale::Log10, lines, Vec::new())
+        // One way for all three panels.
+        let heat = self.as_heat(self.visible_layers().len());
+        self.by_layer(title, "magnitude", Scale::Log10, sides, quantity, heat)
+    }
+
+    /// Lines of few layers, a heat map of many.
+    fn by_layer(
+        &self,
+        title: String,
+        unit: &str,
+        scale: Scale,
+        sides: &[Side],
+        quantity: LayerQuantity,
+        heat: bool,
+    ) -> Scene {
+        let layers = self.visible_layers();
+        let shown = layers
+            .iter()
+            .filter(|(_, l)| sides.contains(&l.info.role.side()) && !l[quantity].is_empty());
+        let shown: Vec<(usize, &LayerHistory)> = shown.copied().collect();
+        if heat {
+            let base = if scale == Scale::Log2 { 2 } else { 10 };
+            let shade = Shade::Exponent {
+                base,
+                range: (0.0, 0.0),
+            };
+            return self.heat_of(title, sides, quantity, shade);
+        }
+        let lines = self.lines_of(shown, quantity);
+        self.scene(title, unit, scale, lines, Vec::new())
+    }
+
+    /// A line per layer. Where there are more than can be told apart, colours and legend are those of
+    /// their stages.
+    fn lines_of(
+        &self,
+        mut layers: Vec<(usize, &LayerHistory)>,
+        quantity: LayerQuantity,
+    ) -> Vec<Line> {
+        let inks = self.layer_inks();
+        let many = layers.len() > FEW;
+        let stages = if many {
+            stages(self.history)
+        } else {
+            Vec::new()
+        };
+        let mut named: Vec<(&str, Ink)> = Vec::new();
+        // The chosen layer is painted last, over the others.
+        layers.sort_by_key(|(i, _)| Some(*i) == self.view.selected);
+        let count = layers.len();
+        let noise = matches!(
+            quantity,
+            LayerQuantity::GradientNorm
+                | LayerQuantity::FirstGradient
+                | LayerQuantity::SecondGradient
+        );
+        let lines = layers.into_iter().map(|(i, layer)| {
+            let label = if !many {
+                layer.info.name.as_str()
+            } else if named.contains(&(stages[i].as_str(), inks[i])) {
+                ""
+            } else {
+                named.push((stages[i].as_str(), inks[i]));
+                stages[i].as_str()
+            };
+            let mut line = self.line(&Drawn {
+                label,
+                series: &layer[quantity],
+                ink: inks[i],
+                dash: i % 4,
+                smooth: true,
+                // Magnitudes of gradients jump from step to step: what moves is seen behind that.
+                least: if noise && count > 1 { 0.9 } else { 0.0 },
+                factor: 1.0,
+            });
+            // Bands of many lines would be one grey wall: only the chosen one keeps its own.
+            if count > 1 && self.view.selected != Some(i) {
+                line.band.clear();
+            }
+            if many {
+                // A stage has no single value at the cursor.
+                line.label = label.to_owned();
+            }
+            line
+        });
+        lines.filter(|line| !line.segments.is_empty()).collect()
     }
 }

@@ -5,6 +5,7 @@ mod layers;
 mod over_steps;
 mod overlay;
 mod plane;
+mod rows;
 mod stacks;
 mod totals;
 
@@ -12,10 +13,11 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::scene::{Figure, Scale, Scene};
-use crate::quantizer::memory::Role;
+use crate::quantizer::memory::{Role, Side};
 use crate::run::{History, LayerHistory, LayerQuantity};
 
 pub use overlay::{Overlaid, panel_with};
+pub use rows::{ByLayer, Fold, Row, rows};
 
 /// The figures that can be drawn of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
@@ -120,6 +122,10 @@ pub struct View {
     pub second: Option<f64>,
     /// Layer drawn in front.
     pub selected: Option<usize>,
+    /// How layers are folded to rows.
+    pub fold: Fold,
+    /// How quantities of layers are drawn.
+    pub by_layer: ByLayer,
 }
 
 impl Default for View {
@@ -135,6 +141,8 @@ impl Default for View {
             cursor: None,
             second: None,
             selected: None,
+            fold: Fold::default(),
+            by_layer: ByLayer::default(),
         }
     }
 }
@@ -144,17 +152,8 @@ impl View {
     pub fn shows(&self, layer: &LayerHistory) -> bool {
         self.filter.is_empty()
             || layer.info.name.contains(&self.filter)
-            || role_word(layer.info.role).starts_with(&self.filter)
+            || layer.info.role.word().starts_with(&self.filter)
             || layer.info.kind.word().starts_with(&self.filter)
-    }
-}
-
-/// The word for a role.
-fn role_word(role: Role) -> &'static str {
-    match role {
-        Role::Weight => "weight",
-        Role::Bias => "bias",
-        Role::Activation => "activation",
     }
 }
 
@@ -190,19 +189,18 @@ fn has_activations(history: &History) -> bool {
 /// ledger (weights, activations) and pull (loss, gradient) two; gradients (weights, first and second parameter) three.
 pub fn panel(name: Name, index: usize, history: &History, view: &View) -> Scene {
     let builder = Builder { history, view };
+    let side = Side::BOTH[index.min(1)];
     match name {
         Name::Loss => builder.loss(),
         Name::Error => builder.error(),
-        Name::Memory => builder.memory(index),
-        Name::Bitwidth => builder.bars(index),
+        Name::Memory => builder.memory(side),
+        Name::Bitwidth => builder.bars(side),
         Name::BitwidthHeat => builder.heat(),
-        Name::StepSize => {
-            builder.layers("step size d", index, Scale::Log2, LayerQuantity::StepSize)
-        }
-        Name::Range => builder.layers("range q_max", index, Scale::Log2, LayerQuantity::Range),
+        Name::StepSize => builder.layers("step size d", side, Scale::Log2, LayerQuantity::StepSize),
+        Name::Range => builder.layers("range q_max", side, Scale::Log2, LayerQuantity::Range),
         Name::Gradients => builder.gradients(index),
-        Name::Plane => builder.plane(index),
-        Name::Ledger => builder.ledger(index),
+        Name::Plane => builder.plane(side),
+        Name::Ledger => builder.ledger(side),
         Name::Pull => builder.pull(index),
         Name::Phases => builder.phases(),
     }

@@ -10,7 +10,10 @@ pub(super) struct Drawn<'a> {
     pub series: &'a Series,
     pub ink: Ink,
     pub dash: usize,
+    /// Whether it follows the view's smoothing.
     pub smooth: bool,
+    /// Weight of the past at least: of what is nothing but noise from step to step.
+    pub least: f64,
     /// Factor on the values (100 for percent).
     pub factor: f64,
 }
@@ -72,7 +75,7 @@ impl Builder<'_> {
         // Two buckets per column resolve what the plot can show.
         let most = (self.view.resolution * 2).max(16);
         let beta = if drawn.smooth {
-            self.view.smoothing
+            self.view.smoothing.max(drawn.least)
         } else {
             0.0
         };

@@ -2,6 +2,7 @@
 
 use super::super::scene::{Bar, Heat, HeatRow, Ink, Item, Line, Scene};
 use super::{Builder, Name, View, panel};
+use crate::quantizer::memory::Side;
 use crate::run::{History, Parent};
 
 /// A run drawn behind another.
@@ -16,9 +17,9 @@ pub struct Overlaid {
 }
 
 impl Overlaid {
-    /// Its colour wherever it appears. The first three are what a plot's own lines take.
+    /// Its colour wherever it appears.
     pub fn ink(&self) -> Ink {
-        Ink::Series(self.colour + 3)
+        Ink::Overlay(self.colour)
     }
 
     /// Its line style wherever it appears.
@@ -58,6 +59,10 @@ pub fn panel_with(
         .iter()
         .map(|other| {
             let mut theirs = panel(name, index, &other.history, &plain);
+            if name == Name::Plane {
+                let (history, view) = (&other.history, &plain);
+                theirs.items = Builder { history, view }.paths(Side::BOTH[index.min(1)]);
+            }
             if over_steps {
                 shift(&mut theirs, fork_distance(history, other, view));
             }
@@ -68,7 +73,8 @@ pub fn panel_with(
     match scene.items.first_mut() {
         Some(Item::Bars(bars)) => {
             for (other, theirs) in &theirs {
-                mark_bars(bars, theirs, other.ink());
+                mark_bars(&mut bars.bars, theirs, other.ink());
+                bars.others.push((other.label.clone(), other.ink()));
             }
         }
         Some(Item::Heat(heat)) => add_rows(heat, &mut scene.x.range, &theirs),
@@ -157,14 +163,9 @@ fn lines(name: Name, theirs: &Scene, other: &Overlaid) -> Vec<Line> {
             .map(|l| l.segments.clone())
             .into_iter()
             .collect(),
-        Name::StepSize | Name::Range | Name::Gradients => {
+        Name::StepSize | Name::Range | Name::Gradients | Name::Plane => {
             drawn.map(|l| l.segments.clone()).collect()
         }
-        // Paths alone: diagonals, arrows and clamps are the plane's own.
-        Name::Plane => drawn
-            .filter(|l| matches!(l.ink, Ink::Depth(_)))
-            .map(|l| l.segments.clone())
-            .collect(),
         Name::Ledger | Name::Phases => vec![vec![heights(theirs)]],
         Name::Bitwidth | Name::BitwidthHeat => Vec::new(),
     };
@@ -207,7 +208,11 @@ fn add_rows(heat: &mut Heat, range: &mut (f64, f64), theirs: &[(&Overlaid, Scene
     let edge = |c: usize| range.0 + (range.1 - range.0) * c as f64 / columns as f64;
     let edges: Vec<f64> = (0..=columns).map(edge).collect();
     let (mut rows, mut values, mut selected) = (Vec::new(), Vec::new(), None);
+    let mut focus = 0;
     for (r, row) in heat.rows.iter().enumerate() {
+        if heat.focus == r {
+            focus = rows.len();
+        }
         if heat.selected == Some(r) {
             selected = Some(rows.len());
         }
@@ -225,9 +230,11 @@ fn add_rows(heat: &mut Heat, range: &mut (f64, f64), theirs: &[(&Overlaid, Scene
         }
     }
     *heat = Heat {
+        shade: heat.shade,
         rows,
         edges,
         values,
+        focus,
         selected,
     };
 }
@@ -238,7 +245,7 @@ fn mark_bars(bars: &mut [Bar], theirs: &Scene, ink: Ink) {
         return;
     };
     for bar in bars {
-        let same = others.iter().find(|other| other.label == bar.label);
+        let same = others.bars.iter().find(|other| other.label == bar.label);
         bar.marks.extend(same.map(|other| (other.value, ink)));
     }
 }
@@ -321,7 +328,7 @@ mod tests {
             for index in 0..panel_count(name, &own) {
                 let scene = panel_with(name, index, &own, &View::default(), &others);
                 let first = scene.items.first();
-                let behind = matches!(first, Some(Item::Line(l)) if l.ink == Ink::Series(5));
+                let behind = matches!(first, Some(Item::Line(l)) if l.ink == Ink::Overlay(2));
                 assert!(behind, "{name:?} {index}: {first:?}");
                 let named = scene.legend().iter().any(|entry| entry.0 == "other");
                 assert!(named, "{name:?} {index}");
@@ -331,8 +338,8 @@ mod tests {
         let Some(Item::Bars(bars)) = bars.items.first() else {
             panic!("no bars");
         };
-        assert_eq!(bars[0].value, 4.0);
-        assert_eq!(bars[0].marks, [(7.0, Ink::Series(5))]);
+        assert_eq!(bars.bars[0].value, 4.0);
+        assert_eq!(bars.bars[0].marks, [(7.0, Ink::Overlay(2))]);
         let twice = [
             others[0].clone(),
             Overlaid {

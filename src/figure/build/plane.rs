@@ -1,8 +1,8 @@
 //! The plane of step size and range over the lines of equal bitwidth.
 
-use super::super::scene::{Axis, Ink, Item, Label, Line, Scale, Scene};
+use super::super::scene::{Axis, Ink, Item, Label, Line, Place, Scale, Scene};
 use super::Builder;
-use crate::quantizer::memory::Role;
+use crate::quantizer::memory::{Role, Side};
 use crate::quantizer::{Family, Parametrization, code_count, dynamic, largest_level};
 use crate::run::{LayerHistory, LayerInfo, LayerQuantity, LayerRecord};
 
@@ -11,9 +11,9 @@ type Segments = Vec<Vec<(f64, f64)>>;
 
 impl Builder<'_> {
     /// Trajectories of (step size, range): panel 0 weights and biases, panel 1 activations.
-    pub(super) fn plane(&self, index: usize) -> Scene {
+    pub(super) fn plane(&self, side: Side) -> Scene {
         let mut layers = self.visible_layers();
-        layers.retain(|(_, l)| (l.info.role == Role::Activation) == (index == 1));
+        layers.retain(|(_, l)| l.info.role.side() == side);
         layers.sort_by_key(|(i, _)| Some(*i) == self.view.selected);
         let uniform = layers
             .first()
@@ -43,20 +43,24 @@ impl Builder<'_> {
             let of = layers
                 .first()
                 .map_or(Parametrization::U3, |(_, l)| l.info.parametrization);
-            items.extend(boundaries(of, index == 0, x, y));
+            items.extend(boundaries(of, side == Side::Weights, x, y));
             if let [(_, layer)] = layers[..] {
                 items.push(Item::Line(clamp_box(layer.info.clamps)));
             }
         }
+        let inks = self.layer_inks();
+        let mut dots = Vec::new();
+        let mut names = Vec::new();
         for (i, segments) in paths {
             let layer = &self.history.layers[i];
             let now = segments.last().and_then(|s| s.last()).copied();
-            let ink = self.depth(i);
+            let ink = inks[i];
             if segments.is_empty() {
                 continue;
             }
             items.push(Item::Line(Line {
-                label: layer.info.name.clone(),
+                // (Its name stands at its dot.)
+                label: String::new(),
                 ink,
                 dash: 0,
                 segments,
@@ -66,19 +70,26 @@ impl Builder<'_> {
             if let Some(arrow) = self.arrow(layer, at, x, y) {
                 items.push(Item::Line(Line {
                     label: String::new(),
-                    ink: Ink::Text,
+                    ink,
                     dash: 0,
                     segments: arrow,
                     band: Vec::new(),
                 }));
             }
-            items.push(Item::Label(Label {
-                at,
-                text: "●".into(),
-                ink,
-            }));
+            let label = |text: &str, place| {
+                Item::Label(Label {
+                    at,
+                    text: text.into(),
+                    ink,
+                    place,
+                })
+            };
+            dots.push(label("●", Place::On));
+            names.push(label(&layer.info.name, Place::Beside));
         }
-        let side = if index == 0 { "weights" } else { "activations" };
+        // The chosen layer's name takes its place first.
+        names.reverse();
+        items.extend(dots.into_iter().chain(names));
         let axis = |label: &str, range| Axis {
             label: label.into(),
             scale: Scale::Log2,
@@ -95,7 +106,7 @@ impl Builder<'_> {
             ""
         };
         Scene {
-            title: format!("plane of {step} and range, {side}"),
+            title: format!("plane of {step} and range, {}", side.word()),
             x: axis(&format!("{step}{used}"), x),
             y: axis("range q_max", y),
             items,
@@ -107,11 +118,30 @@ impl Builder<'_> {
         }
     }
 
+    /// The trajectories alone, without what the plane's own run has around them.
+    pub(super) fn paths(&self, side: Side) -> Vec<Item> {
+        let inks = self.layer_inks();
+        let layers = self.visible_layers().into_iter();
+        let of_side = layers.filter(|(_, l)| l.info.role.side() == side);
+        let path = |(i, layer)| {
+            Item::Line(Line {
+                label: String::new(),
+                ink: inks[i],
+                dash: 0,
+                segments: self.trajectory(layer),
+                band: Vec::new(),
+            })
+        };
+        of_side.map(path).collect()
+    }
+
     /// Where a quantizer has been: up to the cursor, or up to now.
     pub(super) fn trajectory(&self, layer: &LayerHistory) -> Segments {
         let (from, to) = self.x_range();
         let to = self.view.cursor.unwrap_or(to).max(0.0) as u64;
-        let most = (self.view.resolution * 2).max(64);
+        // Where many layers share the plane, none needs so many points.
+        let layers = self.history.layers.len();
+        let most = (self.view.resolution * 2 / (1 + layers / 8)).max(64);
         let steps = layer[LayerQuantity::StepSize].range(from.max(0.0) as u64, to, most);
         let ranges = layer[LayerQuantity::Range].range(from.max(0.0) as u64, to, most);
         let mut segments = Segments::new();
@@ -210,6 +240,7 @@ fn boundaries(of: Parametrization, signed: bool, x: (f64, f64), y: (f64, f64)) -
             at: (place, place * ratio),
             text: format!("{bits}b"),
             ink: Ink::Muted,
+            place: Place::Beside,
         }));
     }
     items
@@ -250,6 +281,7 @@ fn stairs(reach: f64, bits: f64, x: (f64, f64), y: (f64, f64)) -> Vec<Item> {
             at,
             text: format!("{bits}b"),
             ink: Ink::Muted,
+            place: Place::Beside,
         }),
     ]
 }

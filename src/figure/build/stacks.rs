@@ -2,44 +2,39 @@
 
 use super::super::scene::{Area, Axis, Guide, Ink, Item, Scale, Scene};
 use super::super::ticks::number;
-use super::Builder;
-use crate::quantizer::memory::{Resource, Role, kilobytes};
+use super::rows::{FEW, Fold, Row};
+use super::{Builder, View};
+use crate::quantizer::memory::{Resource, Side, kilobytes};
 use crate::run::{LayerQuantity, PHASES};
 
 impl Builder<'_> {
-    /// Steps of the columns that a stack is drawn in.
-    pub(super) fn stack_steps(&self) -> Vec<u64> {
+    /// Columns that a stack is drawn in.
+    fn stack_columns(&self) -> usize {
         let (from, to) = self.x_range();
-        let columns = self.view.resolution.clamp(1, 1000);
-        let last = self.history.step() as f64;
-        let at = |c: usize| from + (to - from) * c as f64 / columns as f64;
-        let mut steps: Vec<u64> = (0..=columns)
-            .map(at)
-            .filter(|s| *s <= last)
-            .map(|s| s as u64)
-            .collect();
-        steps.dedup();
-        steps
+        let steps = (to - from).max(1.0) as usize;
+        self.view.resolution.clamp(1, 1000).min(steps)
     }
 
-    /// A scene of bands on top of one another; `value` is NaN where a series has none yet.
-    pub(super) fn stack(
+    /// A scene of bands on top of one another: label, colour and a height for every column, `None` where
+    /// there is none yet.
+    fn stack(
         &self,
         title: String,
         unit: &str,
-        bands: Vec<(String, Ink)>,
-        value: impl Fn(usize, u64) -> f64,
+        bands: Vec<(String, Ink, Vec<Option<f64>>)>,
         guides: Vec<Guide>,
     ) -> Scene {
-        let steps = self.stack_steps();
-        let mut heights = vec![0.0; steps.len()];
+        let (from, to) = self.x_range();
+        let columns = self.stack_columns();
+        let at = |c: usize| self.x(from + (to - from) * c as f64 / columns as f64);
+        let edges: Vec<f64> = (0..columns).map(at).collect();
+        let mut heights = vec![0.0; columns];
         let mut areas = Vec::with_capacity(bands.len());
-        for (band, (label, ink)) in bands.into_iter().enumerate() {
-            let mut points = Vec::with_capacity(steps.len());
-            for (height, step) in heights.iter_mut().zip(&steps) {
-                let amount = value(band, *step);
-                if amount.is_finite() && amount > 0.0 {
-                    points.push((self.x(*step as f64), *height, *height + amount));
+        for (label, ink, values) in bands {
+            let mut points = Vec::with_capacity(columns);
+            for ((height, x), amount) in heights.iter_mut().zip(&edges).zip(values) {
+                if let Some(amount) = amount.filter(|v| v.is_finite() && *v > 0.0) {
+                    points.push((*x, *height, *height + amount));
                     *height += amount;
                 }
             }
@@ -62,14 +57,25 @@ impl Builder<'_> {
         }
     }
 
-    /// kB per layer, stacked: panel 0 weights and biases, panel 1 activations.
-    pub(super) fn ledger(&self, index: usize) -> Scene {
-        let mut layers = self.visible_layers();
-        layers.retain(|(_, l)| (l.info.role == Role::Activation) == (index == 1));
-        let (side, resource) = if index == 0 {
-            ("weights", Resource::Weights)
-        } else {
-            ("activations, one sample", Resource::ActivationSum)
+    /// kB, stacked: a band for every layer, or for every stage where there are more layers than bands
+    /// that can be seen.
+    pub(super) fn ledger(&self, side: Side) -> Scene {
+        let fold = match self.view.fold {
+            Fold::Layers if self.rows_of(side).len() > FEW => Fold::Stages,
+            fold => fold,
+        };
+        let view = View {
+            fold,
+            ..self.view.clone()
+        };
+        let folded = Builder {
+            history: self.history,
+            view: &view,
+        };
+        let rows = folded.rows_of(side);
+        let (what, resource) = match side {
+            Side::Weights => ("weights", Resource::Weights),
+            Side::Activations => ("activations, one sample", Resource::ActivationSum),
         };
         // With a filter the stack is a part, which the whole's budget says nothing about.
         let budgets = self.history.budgets.iter();
@@ -80,37 +86,49 @@ impl Builder<'_> {
                 label: format!("budget {}", number(b.limit, 1)),
                 ink: Ink::Budget,
             });
-        let bands = layers
-            .iter()
-            .map(|(i, l)| (l.info.name.clone(), self.depth(*i)))
-            .collect();
-        let value = |band: usize, step: u64| {
-            let layer = layers[band].1;
-            layer[LayerQuantity::Bitwidth]
-                .near(step)
-                .map_or(f64::NAN, |bits| kilobytes(layer.info.elements, bits.into()))
+        let inks = self.layer_inks();
+        let ink = |row: &Row| match fold {
+            Fold::Kinds => Ink::Kind(self.history.layers[row.members[0]].info.kind),
+            _ => inks[row.members[0]],
         };
-        self.stack(
-            format!("kB per layer, {side}"),
-            "kB",
-            bands,
-            value,
-            guides.collect(),
-        )
+        let columns = self.stack_columns();
+        let mut cells = vec![None; columns];
+        let bands = rows.iter().map(|row| {
+            let mut sizes: Vec<Option<f64>> = vec![None; columns];
+            for member in &row.members {
+                let layer = &self.history.layers[*member];
+                cells.fill(None);
+                self.heat_row(&layer[LayerQuantity::Bitwidth], true, &mut cells);
+                for (size, bits) in sizes.iter_mut().zip(&cells) {
+                    if let Some(bits) = bits {
+                        let own = kilobytes(layer.info.elements, (*bits).into());
+                        *size = Some(size.unwrap_or(0.0) + own);
+                    }
+                }
+            }
+            (row.label.clone(), ink(row), sizes)
+        });
+        let bands: Vec<_> = bands.collect();
+        let per = match fold {
+            Fold::Layers => "layer",
+            Fold::Stages => "stage",
+            Fold::Kinds => "kind of layer",
+        };
+        let title = format!("kB per {per}, {what}");
+        self.stack(title, "kB", bands, guides.collect())
     }
 
     /// Milliseconds of a step by phase, stacked.
     pub(super) fn phases(&self) -> Scene {
-        let bands = PHASES
-            .iter()
-            .enumerate()
-            .map(|(i, (name, _))| ((*name).to_owned(), Ink::Series(i)))
-            .collect();
-        let value = |band: usize, step: u64| {
-            let seconds = self.history[PHASES[band].1].near(step);
-            seconds.map_or(f64::NAN, |s| f64::from(s) * 1e3)
-        };
-        let scene = self.stack("time of a step".into(), "ms", bands, value, Vec::new());
+        let mut cells = vec![None; self.stack_columns()];
+        let bands = PHASES.iter().enumerate().map(|(i, (name, quantity))| {
+            cells.fill(None);
+            self.heat_row(&self.history[*quantity], false, &mut cells);
+            let milliseconds = cells.iter().map(|s| s.map(|s| f64::from(s) * 1e3));
+            ((*name).to_owned(), Ink::Layer(i), milliseconds.collect())
+        });
+        let bands = bands.collect();
+        let scene = self.stack("time of a step".into(), "ms", bands, Vec::new());
         Scene {
             empty: "no data yet".into(),
             ..scene

@@ -1,10 +1,10 @@
 //! Quantities of the whole run: loss, error, memory, the pull of the penalties.
 
-use super::super::scene::{Guide, Ink, Scale, Scene};
+use super::super::scene::{Guide, Ink, Line, Scale, Scene};
 use super::super::ticks::number;
 use super::Builder;
 use super::over_steps::Drawn;
-use crate::quantizer::memory::Resource;
+use crate::quantizer::memory::{Resource, Side};
 use crate::run::Quantity;
 
 impl Builder<'_> {
@@ -29,6 +29,7 @@ impl Builder<'_> {
                     ink,
                     dash,
                     smooth,
+                    least: 0.0,
                     factor: 1.0,
                 }));
             }
@@ -52,13 +53,14 @@ impl Builder<'_> {
         let mut lines = Vec::new();
         for (i, (label, series, dash)) in series.into_iter().enumerate() {
             if !series.is_empty() {
-                let (ink, smooth) = (Ink::Series(2 * i), i == 0);
+                let (ink, smooth) = (Ink::Series([0, 2, 3][i]), i == 0);
                 lines.push(self.line(&Drawn {
                     label,
                     series,
                     ink,
                     dash,
                     smooth,
+                    least: 0.0,
                     factor: 100.0,
                 }));
             }
@@ -66,16 +68,22 @@ impl Builder<'_> {
         self.scene("error".into(), "%", self.linear_or_log(), lines, Vec::new())
     }
 
-    pub(super) fn memory(&self, index: usize) -> Scene {
+    pub(super) fn memory(&self, side: Side) -> Scene {
         let h = self.history;
-        let (title, resources): (&str, &[(&str, Resource)]) = if index == 0 {
-            ("memory of weights", &[("weights", Resource::Weights)])
-        } else {
-            let both = &[
-                ("sum", Resource::ActivationSum),
-                ("max", Resource::ActivationMax),
-            ];
-            ("memory of activations, one sample", both)
+        let (title, ink, resources): (&str, Ink, &[(&str, Resource)]) = match side {
+            Side::Weights => (
+                "memory of weights",
+                Ink::Weights,
+                &[("weights", Resource::Weights)],
+            ),
+            Side::Activations => (
+                "memory of activations, one sample",
+                Ink::Activations,
+                &[
+                    ("sum", Resource::ActivationSum),
+                    ("max", Resource::ActivationMax),
+                ],
+            ),
         };
         // With a budget on one of them, the other would only squeeze the scale.
         let limits: Vec<Resource> = h.budgets.iter().map(|b| b.resource).collect();
@@ -86,19 +94,15 @@ impl Builder<'_> {
             if any && !limits.contains(resource) {
                 continue;
             }
-            let ink = if index == 0 {
-                Ink::Weights
-            } else {
-                Ink::Activations
-            };
-            lines.push(self.line(&Drawn {
+            lines.push(stairs(self.line(&Drawn {
                 label,
                 series: h.used(*resource),
                 ink,
                 dash: i,
                 smooth: false,
+                least: 0.0,
                 factor: 1.0,
-            }));
+            })));
             for budget in h.budgets.iter().filter(|b| b.resource == *resource) {
                 guides.push(Guide {
                     y: budget.limit,
@@ -120,6 +124,7 @@ impl Builder<'_> {
                 ink,
                 dash,
                 smooth: true,
+                least: 0.0,
                 factor,
             })
         };
@@ -147,4 +152,21 @@ impl Builder<'_> {
         };
         self.scene(title.into(), unit, scale, lines.collect(), Vec::new())
     }
+}
+
+/// A line of what holds from one step to the next: level, then up or down.
+fn stairs(mut line: Line) -> Line {
+    for segment in &mut line.segments {
+        let mut steps = Vec::with_capacity(2 * segment.len());
+        for point in segment.iter() {
+            if let Some((_, level)) = steps.last().copied()
+                && level != point.1
+            {
+                steps.push((point.0, level));
+            }
+            steps.push(*point);
+        }
+        *segment = steps;
+    }
+    line
 }

@@ -31,6 +31,7 @@ pub fn csv(figure: &Figure) -> String {
                     .iter()
                     .for_each(|(x, low, high)| row(&area.label, *x, None, Some((*low, *high)))),
                 Item::Bars(bars) => bars
+                    .bars
                     .iter()
                     .enumerate()
                     .for_each(|(i, bar)| row(&bar.label, i as f64, Some(bar.value), None)),

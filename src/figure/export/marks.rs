@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::super::scene::{Area, Bar, Heat, HeatRow, Ink, Line};
+use super::super::scene::{Area, Bars, Heat, HeatRow, Ink, Item, Line, Place, Shade};
 use super::ExportError;
 use super::dashes::{clipped, dashed, without_corners};
 use super::painter::{Painter, colour, failed};
@@ -69,7 +69,51 @@ impl<DB: DrawingBackend> Painter<'_, DB> {
         Ok(())
     }
 
-    pub(super) fn bars(&self, bars: &[Bar]) -> Result<(), ExportError> {
+    /// The words, each where nothing else was written: those beside a point give way, to its right, its
+    /// left, above, below, or altogether.
+    pub(super) fn words(&self) -> Result<(), ExportError> {
+        let em = self.text as i32;
+        let (left, top, right, bottom) = self.plot;
+        let mut taken: Vec<(i32, i32, i32, i32)> = Vec::new();
+        for item in &self.scene.items {
+            let Item::Label(word) = item else { continue };
+            let (Some(x), Some(y)) = (self.x(word.at.0), self.y(word.at.1)) else {
+                continue;
+            };
+            if !self.inside(x, y) {
+                continue;
+            }
+            if word.place == Place::On {
+                let dot = Circle::new((x, y), self.text / 3.0, self.stroke(word.ink, 1.0).filled());
+                self.area.draw(&dot).map_err(failed)?;
+                taken.push((x - em / 2, y - em / 2, x + em / 2, y + em / 2));
+                continue;
+            }
+            let width = (word.text.chars().count() as f64 * self.text * 0.58) as i32;
+            let (half, gap) = (em * 3 / 5, em * 3 / 5);
+            let boxes = [
+                (x + gap, y - half),
+                (x - gap - width, y - half),
+                (x - width / 2, y - gap - 2 * half),
+                (x - width / 2, y + gap),
+            ];
+            let boxes = boxes.map(|(x, y)| (x, y, x + width, y + 2 * half));
+            let free = boxes.into_iter().find(|b| {
+                let inside = b.0 >= left && b.2 <= right && b.1 >= top && b.3 <= bottom;
+                let apart =
+                    |t: &(i32, i32, i32, i32)| b.2 <= t.0 || b.0 >= t.2 || b.3 <= t.1 || b.1 >= t.3;
+                inside && taken.iter().all(apart)
+            });
+            let Some(place) = free else { continue };
+            taken.push(place);
+            let at = (place.0, place.1 + half);
+            self.label(&word.text, at, HPos::Left, VPos::Center, word.ink)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn bars(&self, bars: &Bars) -> Result<(), ExportError> {
+        let bars = &bars.bars;
         let (left, _, right, bottom) = self.plot;
         let each = f64::from(right - left) / bars.len().max(1) as f64;
         for (i, bar) in bars.iter().enumerate() {
@@ -123,7 +167,7 @@ impl<DB: DrawingBackend> Painter<'_, DB> {
                 let (Some(bits), (Some(x0), Some(x1))) = (value, ends) else {
                     continue;
                 };
-                let fill = colour(Ink::Bits(bits), self.theme).filled();
+                let fill = colour(heat.shade.ink(bits), self.theme).filled();
                 let corners = [(x0.max(left), y0), (x1.min(right), y1)];
                 self.area
                     .draw(&Rectangle::new(corners, fill))
@@ -135,30 +179,27 @@ impl<DB: DrawingBackend> Painter<'_, DB> {
                 self.label(label, at, HPos::Right, VPos::Center, *ink)?;
             }
         }
-        self.bits_scale(heat)
+        self.shade_scale(heat)
     }
 
-    /// The colours of the bitwidths that occur, at the right edge.
-    pub(super) fn bits_scale(&self, heat: &Heat) -> Result<(), ExportError> {
+    /// What the shades mean, at the right edge.
+    pub(super) fn shade_scale(&self, heat: &Heat) -> Result<(), ExportError> {
         let (_, top, right, _) = self.plot;
         let em = self.text as i32;
-        let mut bits: Vec<i32> = heat
-            .values
-            .iter()
-            .flatten()
-            .map(|b| b.round() as i32)
-            .collect();
-        bits.sort_unstable();
-        bits.dedup();
-        for (i, b) in bits.iter().enumerate() {
+        for (i, (value, text)) in heat.shade.scale(&heat.values).into_iter().rev().enumerate() {
             let y = top + i as i32 * (em + em / 3);
             let corners = [(right + em / 2, y), (right + em / 2 + em, y + em)];
-            let fill = colour(Ink::Bits(*b as f32), self.theme).filled();
+            let fill = colour(heat.shade.ink(value), self.theme).filled();
             self.area
                 .draw(&Rectangle::new(corners, fill))
                 .map_err(failed)?;
+            let text = match heat.shade {
+                Shade::Bits if value == 1.0 => format!("{text} bit"),
+                Shade::Bits => format!("{text} bits"),
+                Shade::Exponent { .. } => text,
+            };
             let at = (right + 2 * em, y + em / 2);
-            self.label(&format!("{b} bit"), at, HPos::Left, VPos::Center, Ink::Text)?;
+            self.label(&text, at, HPos::Left, VPos::Center, Ink::Text)?;
         }
         Ok(())
     }

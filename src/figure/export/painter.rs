@@ -85,7 +85,7 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
         for item in &scene.items {
             match item {
                 Item::Bars(bars) => {
-                    let length = longest(&mut bars.iter().map(|b| b.label.chars().count()));
+                    let length = longest(&mut bars.bars.iter().map(|b| b.label.chars().count()));
                     bottom = (length * text * 0.55) as i32 + em * 2;
                 }
                 Item::Heat(heat) => {
@@ -139,19 +139,11 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
             }
         }
         for item in &self.scene.items {
-            match item {
-                Item::Line(line) => self.line(line)?,
-                Item::Label(label) => {
-                    let (x, y) = (self.x(label.at.0), self.y(label.at.1));
-                    if let (Some(x), Some(y)) = (x, y)
-                        && self.inside(x, y)
-                    {
-                        self.label(&label.text, (x, y), HPos::Left, VPos::Center, label.ink)?;
-                    }
-                }
-                _ => {}
+            if let Item::Line(line) = item {
+                self.line(line)?;
             }
         }
+        self.words()?;
         self.guides()?;
         self.marks()?;
         self.legend()

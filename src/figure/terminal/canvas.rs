@@ -20,6 +20,9 @@ pub(super) struct Canvas<'a> {
     cell: CellDots,
     masks: Vec<u8>,
     inks: Vec<Option<(Ink, u16)>>,
+    /// Dots of bands, which show only in cells that no line passes.
+    behind: Vec<u8>,
+    behind_inks: Vec<Option<(Ink, u16)>>,
     pub series: u16,
 }
 
@@ -73,6 +76,8 @@ impl<'a> Canvas<'a> {
             cell: CellDots::new(palette.marker),
             masks: vec![0; cells],
             inks: vec![None; cells],
+            behind: vec![0; cells],
+            behind_inks: vec![None; cells],
             series: 0,
         }
     }
@@ -86,18 +91,38 @@ impl<'a> Canvas<'a> {
         self.inks[at] = Some((ink, self.series));
     }
 
-    /// A vertical line in dots, whole cells at a time.
-    pub(super) fn vertical(&mut self, x: f64, y0: f64, y1: f64, ink: Ink) {
-        if !(x >= 0.0 && x <= self.width as f64) || self.width == 0 || self.height == 0 {
+    /// A column of a band, every other dot of it: it stays behind the lines.
+    pub(super) fn shade(&mut self, x: f64, y0: f64, y1: f64, ink: Ink) {
+        let Some((x, top, bottom)) = self.column(x, y0, y1) else {
             return;
+        };
+        let (down, across) = (self.cell.down, self.cell.across);
+        for y in (top..=bottom).filter(|y| (x + y) % 2 == 0) {
+            let at = (y >> down) * usize::from(self.area.width) + (x >> across);
+            self.behind[at] |= self.cell.bit(x, y);
+            self.behind_inks[at] = Some((ink, self.series));
+        }
+    }
+
+    /// A column of dots inside the area: its place, top and bottom.
+    fn column(&self, x: f64, y0: f64, y1: f64) -> Option<(usize, usize, usize)> {
+        if !(x >= 0.0 && x <= self.width as f64) || self.width == 0 || self.height == 0 {
+            return None;
         }
         let x = (x as usize).min(self.width - 1);
         let (top, bottom) = (y0.min(y1), y0.max(y1));
         if bottom < 0.0 || top > self.height as f64 {
-            return;
+            return None;
         }
         let clamp = |y: f64| (y.max(0.0) as usize).min(self.height - 1);
-        let (top, bottom) = (clamp(top), clamp(bottom));
+        Some((x, clamp(top), clamp(bottom)))
+    }
+
+    /// A vertical line in dots, whole cells at a time.
+    pub(super) fn vertical(&mut self, x: f64, y0: f64, y1: f64, ink: Ink) {
+        let Some((x, top, bottom)) = self.column(x, y0, y1) else {
+            return;
+        };
         let (down, across) = (self.cell.down, self.cell.across);
         for row in top >> down..=bottom >> down {
             let (first, last) = (row << down, (row << down) + (1 << down) - 1);
@@ -151,7 +176,10 @@ impl<'a> Canvas<'a> {
 
     pub(super) fn paint(&self, buffer: &mut Buffer) {
         let width = usize::from(self.area.width);
-        for (i, (mask, ink)) in self.masks.iter().zip(&self.inks).enumerate() {
+        let fronts = self.masks.iter().zip(&self.inks);
+        let backs = self.behind.iter().zip(&self.behind_inks);
+        for (i, (front, back)) in fronts.zip(backs).enumerate() {
+            let (mask, ink) = if *front.0 != 0 { front } else { back };
             let (Some((ink, series)), true) = (ink, *mask != 0) else {
                 continue;
             };

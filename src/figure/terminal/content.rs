@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use ratatui::buffer::{Buffer, Cell};
+use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::{Color, Modifier};
+use ratatui::style::{Color, Modifier, Style};
+use unicode_width::UnicodeWidthStr;
 
-use super::super::scene::{Area, Bar, Heat, HeatRow, Ink, Line};
+use super::super::scene::{Area, Axis, Bars, Heat, HeatRow, Ink, Line, Shade};
 use super::canvas::Canvas;
 use super::palette::{Colours, Marker};
-use super::plot::{Plot, row_of};
+use super::plot::Plot;
 
 impl Plot<'_> {
     pub(super) fn line(&self, line: &Line, canvas: &mut Canvas<'_>) {
@@ -29,7 +30,7 @@ impl Plot<'_> {
         for (x, low, high) in &line.band {
             let ends = (to_dot(canvas, *x, *low), to_dot(canvas, *x, *high));
             if let (Some(a), Some(b)) = ends {
-                canvas.vertical(a.0, a.1, b.1, faded);
+                canvas.shade(a.0, a.1, b.1, faded);
             }
         }
         for segment in &line.segments {
@@ -85,25 +86,29 @@ impl Plot<'_> {
         canvas.series += 1;
     }
 
-    pub(super) fn bars(&self, bars: &[Bar], plot: Rect, area: Rect, buffer: &mut Buffer) {
+    pub(super) fn bars(&self, bars: &Bars, plot: Rect, area: Rect, buffer: &mut Buffer) {
         const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-        let each = (f64::from(plot.width) / bars.len().max(1) as f64).min(9.0);
+        // A column for a bar at least: what does not fit is scrolled to.
+        let shown = Window::around(bars.focus, bars.bars.len(), plot.width.into());
+        let each = (f64::from(plot.width) / shown.count.max(1) as f64).min(9.0);
         let width = (each.floor() as u16)
             .saturating_sub(u16::from(each >= 3.0))
             .max(1);
+        let visible = &bars.bars[shown.range()];
         // (Of a letter or two nothing can be told.)
         let labels = match width {
-            0..3 => vec![String::new(); bars.len()],
-            _ => cut_apart(bars.iter().map(|b| b.label.as_str()), width.into()),
+            0..3 => vec![String::new(); visible.len()],
+            _ => cut_apart(visible.iter().map(|b| b.label.as_str()), width.into()),
         };
-        for (i, bar) in bars.iter().enumerate() {
+        let rows = BarRows::new(&self.scene.y, plot.height);
+        for (i, bar) in visible.iter().enumerate() {
             let x = plot.x + (i as f64 * each) as u16;
             if x + width > plot.x + plot.width {
                 break;
             }
-            let share = self.scene.y.share(bar.value).unwrap_or(0.0).clamp(0.0, 1.0);
-            let eighths = (share * f64::from(plot.height) * 8.0).round() as usize;
+            let eighths = (rows.height(bar.value) * 8.0).round() as usize;
             let style = self.palette.style(Ink::Kind(bar.kind));
+            let selected = bars.selected == Some(shown.first + i);
             for row in 0..plot.height {
                 let fill = eighths.saturating_sub(usize::from(row) * 8).min(8);
                 let y = plot.y + plot.height - 1 - row;
@@ -119,29 +124,33 @@ impl Plot<'_> {
                     }
                 }
             }
-            let top = plot.y + plot.height - (eighths as u16).div_ceil(8).min(plot.height);
-            let value = format!("{:.0}", bar.value);
-            if value.len() <= usize::from(width.max(2)) {
+            // The number stands on the bar: in its top row.
+            let top = (eighths as u16).div_ceil(8).clamp(1, plot.height.max(1));
+            let y = plot.y + plot.height - top;
+            let value = Shade::Bits.text(bar.value as f32);
+            let short = format!("{:.0}", bar.value);
+            let value = [value, short].into_iter().find(|v| v.len() <= width.into());
+            if let Some(value) = value {
                 let middle = x + width.saturating_sub(value.len() as u16) / 2;
-                // A bar up to the top carries its number inside.
-                let (y, style) = if top > plot.y {
-                    (top - 1, style)
-                } else {
-                    (plot.y, style.add_modifier(Modifier::REVERSED))
-                };
-                buffer.set_stringn(middle, y, &value, width.max(2).into(), style);
+                let inside = style.add_modifier(Modifier::REVERSED);
+                buffer.set_stringn(middle, y, &value, width.into(), inside);
             }
             for (height, ink) in &bar.marks {
-                let Some(y) = row_of(&self.scene.y, *height, plot) else {
-                    continue;
-                };
+                let above = rows.height(*height).ceil().max(1.0) as u16;
+                let y = plot.y + plot.height - above.min(plot.height);
                 let (mark, style) = (self.palette.bar_mark(), self.palette.style(*ink));
-                buffer.set_stringn(x + width / 2, y, mark, 1, style);
+                buffer.set_stringn(x + width - 1, y, mark, 1, style);
             }
             let below = plot.y + plot.height;
             if below < area.y + area.height {
                 let muted = self.palette.style(Ink::Muted);
                 buffer.set_stringn(x, below, &labels[i], width.into(), muted);
+                if selected {
+                    let marker = if width < 3 { "▲" } else { "" };
+                    buffer.set_stringn(x, below, marker, 1, self.palette.style(Ink::Text));
+                    let under = Rect::new(x, below, width, 1);
+                    buffer.set_style(under, Style::new().add_modifier(Modifier::REVERSED));
+                }
             }
         }
     }
@@ -149,33 +158,18 @@ impl Plot<'_> {
     pub(super) fn heat(&self, heat: &Heat, plot: Rect, area: Rect, buffer: &mut Buffer) {
         let columns = heat.columns();
         let rows = heat.rows.len();
-        if rows == 0 || columns == 0 {
+        if rows == 0 || columns == 0 || plot.height == 0 {
             return;
         }
-        // More layers than rows: each row shows the selected one of its layers, or the first.
-        let shown = rows.min(plot.height.into());
-        let tall = if rows <= plot.height.into() {
-            usize::from(plot.height) / rows
-        } else {
-            1
-        };
-        let tall = tall.clamp(1, 3);
+        let shown = Window::around(heat.focus, rows, plot.height.into());
+        let tall = (usize::from(plot.height) / shown.count.max(1)).clamp(1, 3);
         let room = usize::from(plot.x - area.x).saturating_sub(1);
         let labels = cut_apart(heat.rows.iter().map(|r| r.label.as_str()), room);
-        for r in 0..shown {
-            let own = r * rows / shown..(r + 1) * rows / shown;
-            let row = heat
-                .selected
-                .filter(|s| own.contains(s))
-                .unwrap_or(own.start);
+        for (r, row) in shown.range().enumerate() {
             let values = heat.row(row);
             for t in 0..tall {
                 let y = plot.y + (r * tall + t) as u16;
-                for c in 0..plot.width {
-                    let column = usize::from(c) * columns / usize::from(plot.width);
-                    let Some(bits) = values[column] else { continue };
-                    self.heat_cell(bits, t == tall / 2, &mut buffer[(plot.x + c, y)], c);
-                }
+                self.heat_row(heat, values, t == tall / 2, plot, y, buffer);
             }
             let y = plot.y + (r * tall + tall / 2) as u16;
             let HeatRow { ink, .. } = &heat.rows[row];
@@ -187,30 +181,155 @@ impl Plot<'_> {
         }
     }
 
-    /// The bitwidth as colour, and as a digit every few cells: readable without colour too.
-    pub(super) fn heat_cell(&self, bits: f32, middle: bool, cell: &mut Cell, column: u16) {
-        let digit = char::from_digit((bits.round() as u32).min(35), 36).unwrap_or('?');
-        match self.palette.colour(Ink::Bits(bits)) {
-            Some(colour) => {
-                let dark = bits < 4.5;
-                let ink = if dark { Color::White } else { Color::Black };
-                cell.set_bg(colour).set_fg(ink);
-                cell.set_char(if middle && column % 8 == 3 {
-                    digit
-                } else {
-                    ' '
-                });
+    /// A row of cells: the value as colour, and in figures every few cells, so that it is read without
+    /// colour too.
+    fn heat_row(
+        &self,
+        heat: &Heat,
+        values: &[Option<f32>],
+        middle: bool,
+        plot: Rect,
+        y: u16,
+        buffer: &mut Buffer,
+    ) {
+        const EVERY: u16 = 8;
+        let value = |c: u16| values[usize::from(c) * heat.columns() / usize::from(plot.width)];
+        let mut text = String::new().into_bytes().into_iter();
+        for c in 0..plot.width {
+            let Some(v) = value(c) else {
+                text = Vec::new().into_iter();
+                continue;
+            };
+            let cell = &mut buffer[(plot.x + c, y)];
+            let Some(colour) = self.palette.colour(heat.shade.ink(v)) else {
+                cell.set_char(heat.shade.digit(v));
+                continue;
+            };
+            if middle && c % EVERY == 3 {
+                text = heat.shade.text(v).into_bytes().into_iter();
             }
-            None => {
-                cell.set_char(digit);
+            let symbol = text.next().map_or(' ', char::from);
+            cell.set_bg(colour).set_fg(on(colour)).set_char(symbol);
+        }
+    }
+
+    /// What the shades of a heat map mean, at the right end of its title.
+    pub(super) fn scale(&self, heat: &Heat, from: u16, area: Rect, buffer: &mut Buffer) {
+        let right = area.x + area.width;
+        let mut entries = heat.shade.scale(&heat.values);
+        let text = |(value, text): &(f32, String)| match self.palette.colours {
+            Colours::None if matches!(heat.shade, Shade::Exponent { .. }) => {
+                format!("{}={text}", heat.shade.digit(*value))
+            }
+            _ => text.clone(),
+        };
+        let needed = |e: &(f32, String)| text(e).width() as u16 + 2;
+        let width = |entries: &[(f32, String)]| entries.iter().map(needed).sum::<u16>();
+        // Every other one goes where not all fit; both ends stay.
+        while entries.len() > 2 && from + 1 + width(&entries) > right {
+            let last = entries.len() - 1;
+            let mut place = 0..;
+            entries.retain(|_| place.next().is_some_and(|i| i % 2 == 0 || i == last));
+            if entries.len() == last + 1 {
+                break;
             }
         }
+        if from + 1 + width(&entries) > right {
+            return;
+        }
+        let mut x = right - width(&entries);
+        for entry in &entries {
+            let width = needed(entry);
+            let text = format!(" {} ", text(entry));
+            let style = match self.palette.colour(heat.shade.ink(entry.0)) {
+                Some(colour) => Style::new().bg(colour).fg(on(colour)),
+                None => Style::new(),
+            };
+            buffer.set_stringn(x, area.y, text, width.into(), style);
+            x += width;
+        }
+    }
+}
+
+/// Black or white, whichever is read on a colour.
+fn on(colour: Color) -> Color {
+    let light = match colour {
+        Color::Rgb(r, g, b) => {
+            u32::from(r) * 2126 + u32::from(g) * 7152 + u32::from(b) * 722 > 1_150_000
+        }
+        Color::Indexed(i @ 16..232) => {
+            let cube = u32::from(i - 16);
+            let (r, g, b) = (cube / 36, cube / 6 % 6, cube % 6);
+            r * 2126 + g * 7152 + b * 722 > 22_000
+        }
+        Color::Indexed(i) => i >= 244,
+        Color::Magenta | Color::Blue | Color::DarkGray | Color::Black => false,
+        _ => true,
+    };
+    if light { Color::Black } else { Color::White }
+}
+
+/// The part of a list that is seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Window {
+    /// The first.
+    pub first: usize,
+    /// How many.
+    pub count: usize,
+    /// Of how many.
+    pub of: usize,
+}
+
+impl Window {
+    /// So many of a list with one of them in the middle, as far as the list goes.
+    pub(crate) fn around(focus: usize, of: usize, room: usize) -> Self {
+        let count = of.min(room);
+        let first = focus.saturating_sub(count / 2).min(of - count);
+        Self { first, count, of }
+    }
+
+    /// Places of what is seen.
+    pub(crate) fn range(self) -> std::ops::Range<usize> {
+        self.first..self.first + self.count
+    }
+
+    /// `1–29 of 139` where not all is seen.
+    pub(crate) fn text(self) -> Option<String> {
+        let (first, last) = (self.first + 1, self.first + self.count);
+        (self.count < self.of).then(|| format!("{first}–{last} of {}", self.of))
+    }
+}
+
+/// Rows of bars: whole rows for every bit where they fit, so that ticks are evenly spaced.
+pub(super) struct BarRows {
+    /// Rows for one bit.
+    each: f64,
+    most: f64,
+}
+
+impl BarRows {
+    pub(super) fn new(axis: &Axis, height: u16) -> Self {
+        let bits = axis.range.1.floor().max(1.0);
+        let height = f64::from(height);
+        let each = (height / bits).floor();
+        Self {
+            each: if each >= 1.0 { each } else { height / bits },
+            most: height,
+        }
+    }
+
+    /// Height of a bar in rows.
+    pub(super) fn height(&self, value: f64) -> f64 {
+        (value * self.each).clamp(0.0, self.most)
     }
 }
 
 /// Names with a part of their middle left out where they are too long: the part without which most of
 /// them are still told apart.
-fn cut_apart<'a>(names: impl Iterator<Item = &'a str> + Clone, width: usize) -> Vec<String> {
+pub(crate) fn cut_apart<'a>(
+    names: impl Iterator<Item = &'a str> + Clone,
+    width: usize,
+) -> Vec<String> {
     let kept = width.saturating_sub(1);
     let half = kept / 2;
     let cut = |front: usize| -> Vec<String> {
@@ -259,6 +378,26 @@ mod tests {
             cut_apart(["a", "classifier"].into_iter(), 8),
             ["a", "cla…fier"]
         );
+    }
+
+    #[test]
+    fn a_window_holds_its_focus_and_says_what_it_shows() {
+        for of in 0..40 {
+            for room in 0..12 {
+                for focus in 0..of {
+                    let window = Window::around(focus, of, room);
+                    let range = window.range();
+                    assert!(range.end <= of && range.len() == of.min(room));
+                    assert!(
+                        room == 0 || range.contains(&focus),
+                        "{focus} of {of} in {room}"
+                    );
+                }
+            }
+        }
+        let text = Window::around(0, 139, 29).text();
+        assert_eq!(text.as_deref(), Some("1–29 of 139"));
+        assert_eq!(Window::around(3, 9, 10).text(), None);
     }
 
     #[test]

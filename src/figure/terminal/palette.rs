@@ -111,14 +111,22 @@ impl Palette {
                 Some(Color::Indexed(nearest([r, g, b])))
             }
             Colours::Sixteen => Some(match ink {
-                Ink::Series(n) => [
-                    Color::Blue,
+                Ink::Series(n) => [Color::Cyan, Color::Yellow, Color::Green, Color::White][n % 4],
+                Ink::Layer(n) => [
+                    Color::Cyan,
                     Color::Yellow,
-                    Color::Red,
                     Color::Green,
                     Color::Magenta,
-                ][n % 5],
-                Ink::Depth(t) => [
+                    Color::Blue,
+                    Color::White,
+                ][n % 6],
+                Ink::Overlay(n) => [
+                    Color::LightMagenta,
+                    Color::LightBlue,
+                    Color::LightGreen,
+                    Color::LightCyan,
+                ][n % 4],
+                Ink::Level(t) => [
                     Color::Magenta,
                     Color::Blue,
                     Color::Cyan,
@@ -140,7 +148,7 @@ impl Palette {
                 Ink::Weights => Color::Cyan,
                 Ink::Activations => Color::Yellow,
                 Ink::Muted => Color::DarkGray,
-                Ink::Budget => Color::Red,
+                Ink::Budget => Color::Magenta,
                 Ink::Bits(b) => match b.round() as i32 {
                     ..=1 => Color::Magenta,
                     2 => Color::Blue,

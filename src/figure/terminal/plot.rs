@@ -6,9 +6,10 @@ use ratatui::style::{Modifier, Style};
 use ratatui::widgets::Widget;
 use unicode_width::UnicodeWidthStr;
 
-use super::super::scene::{Axis, Ink, Item, Scene};
+use super::super::scene::{Axis, Ink, Item, Label, Place, Scene};
 use super::super::ticks::ticks;
 use super::canvas::{Canvas, letter};
+use super::content::{BarRows, Window, cut_in_the_middle};
 use super::palette::{Marker, Palette};
 
 /// A scene as a widget: title and legend on top, ticks at the left and below.
@@ -38,10 +39,11 @@ impl<'a> Plot<'a> {
             2
         };
         let left = left.min(area.width);
+        let right = side_legend(scene, area).min(area.width - left);
         Rect {
             x: area.x + left,
             y: area.y + 1.min(area.height),
-            width: area.width - left,
+            width: area.width - left - right,
             height: area.height.saturating_sub(1 + below),
         }
     }
@@ -56,6 +58,38 @@ impl<'a> Plot<'a> {
                 .value((f64::from(column - plot.x) + 0.5) / f64::from(plot.width.max(1)))
         })
     }
+}
+
+/// Title with its unit, and what of a longer list is seen.
+fn title(scene: &Scene, plot: Rect) -> String {
+    let unit = &scene.y.label;
+    let (items, of, focus) = match scene.items.first() {
+        Some(Item::Heat(heat)) => (plot.height, heat.rows.len(), heat.focus),
+        Some(Item::Bars(bars)) => (plot.width, bars.bars.len(), bars.focus),
+        _ if scene.title.contains(unit.as_str()) => return scene.title.clone(),
+        _ => return format!("{} [{unit}]", scene.title),
+    };
+    match Window::around(focus, of, items.into()).text() {
+        Some(seen) => format!("{}, {seen}", scene.title),
+        None => scene.title.clone(),
+    }
+}
+
+/// Columns of a legend at the right: where the names do not fit beside the title, and there is room.
+fn side_legend(scene: &Scene, area: Rect) -> u16 {
+    let legend = scene.legend();
+    let beside_title: usize = legend.iter().map(|e| e.0.width() + 5).sum();
+    let title = scene.title.width() + scene.y.label.width() + 3;
+    if legend.len() < 2
+        || title + beside_title <= area.width.into()
+        || area.width < 56
+        || area.height < 7
+        || matches!(scene.items.first(), Some(Item::Bars(_) | Item::Heat(_)))
+    {
+        return 0;
+    }
+    let longest = legend.iter().map(|e| e.0.width()).max().unwrap_or(0) as u16;
+    (longest + 4).min(area.width / 3)
 }
 
 fn y_ticks(scene: &Scene, height: u16) -> Vec<(f64, String)> {
@@ -102,19 +136,14 @@ impl Widget for &Plot<'_> {
                 Item::Heat(heat) => self.heat(heat, plot, area, buffer),
             }
         }
-        // Over bands, behind lines.
-        if filled {
-            self.guides(&mut canvas);
-        }
         canvas.paint(buffer);
+        if filled {
+            self.guides_in_front(plot, buffer);
+        }
         self.guide_labels(plot, buffer);
         for item in &scene.items {
             if let Item::Label(label) = item {
-                let column = column_of(&scene.x, label.at.0, plot);
-                if let (Some(x), Some(y)) = (column, row_of(&scene.y, label.at.1, plot)) {
-                    let room = usize::from(plot.right() - x);
-                    buffer.set_stringn(x, y, &label.text, room, self.palette.style(label.ink));
-                }
+                self.word(label, plot, buffer);
             }
         }
         self.marks(plot, buffer);
@@ -125,37 +154,99 @@ impl Widget for &Plot<'_> {
 impl Plot<'_> {
     fn header(&self, area: Rect, buffer: &mut Buffer) {
         let bold = self.palette.style(Ink::Text).add_modifier(Modifier::BOLD);
-        let unit = &self.scene.y.label;
-        let title = if matches!(self.scene.items.first(), Some(Item::Heat(_)))
-            || self.scene.title.contains(unit.as_str())
-        {
-            self.scene.title.clone()
+        let plot = Plot::plot_area(self.scene, area);
+        let title = title(self.scene, plot);
+        let width = usize::from(area.width);
+        let (x, _) = buffer.set_stringn(area.x, area.y, cut_behind(&title, width), width, bold);
+        if let Some(Item::Heat(heat)) = self.scene.items.first() {
+            return self.scale(heat, x, area, buffer);
+        }
+        let legend = self.scene.legend();
+        if side_legend(self.scene, area) > 0 {
+            self.legend_at_side(&legend, plot, area, buffer);
         } else {
-            format!("{} [{unit}]", self.scene.title)
-        };
-        let (mut x, _) = buffer.set_stringn(area.x, area.y, &title, area.width.into(), bold);
-        let right = area.x + area.width;
-        for (i, (label, ink, dash)) in self.scene.legend().into_iter().enumerate() {
+            self.legend_beside_title(&legend, x, area, buffer);
+        }
+    }
+
+    /// A piece of a series's line.
+    fn sample(&self, series: usize, dash: usize) -> String {
+        match (self.palette.marker, dash) {
+            (Marker::Ascii, _) => String::from_iter([letter(series); 2]),
+            (_, 0) => "──".into(),
+            (_, 1) => "╌╌".into(),
+            (_, 2) => "┄┄".into(),
+            _ => "─┄".into(),
+        }
+    }
+
+    /// As many entries as fit, and how many more there are.
+    fn legend_beside_title(
+        &self,
+        legend: &[(&str, Ink, usize)],
+        from: u16,
+        area: Rect,
+        buffer: &mut Buffer,
+    ) {
+        let (mut x, right) = (from, area.x + area.width);
+        for (i, (label, ink, dash)) in legend.iter().enumerate() {
             let needed = label.width() as u16 + 5;
-            if x + needed >= right {
+            let left = legend.len() - i;
+            // Room for the count of those that do not fit.
+            let rest = if left > 1 { 4 } else { 0 };
+            if x + needed + rest > right {
+                let more = format!(" +{left}");
+                let room = usize::from(right.saturating_sub(x));
+                if more.width() <= room {
+                    buffer.set_stringn(x, area.y, more, room, self.palette.style(Ink::Muted));
+                }
                 break;
             }
-            let sample = match (self.palette.marker, dash) {
-                (Marker::Ascii, _) => [letter(i), letter(i)].iter().collect::<String>(),
-                (_, 0) => "──".into(),
-                (_, 1) => "╌╌".into(),
-                (_, 2) => "┄┄".into(),
-                _ => "─┄".into(),
-            };
-            let style = self.palette.style(ink);
+            let style = self.palette.style(*ink);
+            let sample = self.sample(i, *dash);
             let (next, _) = buffer.set_stringn(x + 2, area.y, &sample, 2, style);
             (x, _) = buffer.set_stringn(next + 1, area.y, label, needed.into(), style);
         }
     }
 
+    /// Entries under one another at the right, those of a stack from its top down.
+    fn legend_at_side(
+        &self,
+        legend: &[(&str, Ink, usize)],
+        plot: Rect,
+        area: Rect,
+        buffer: &mut Buffer,
+    ) {
+        let stacked = matches!(self.scene.items.first(), Some(Item::Area(_)));
+        let mut entries: Vec<_> = legend.iter().enumerate().collect();
+        if stacked {
+            entries.reverse();
+        }
+        let rows = usize::from(plot.height);
+        let fit = if entries.len() > rows {
+            rows.saturating_sub(1)
+        } else {
+            rows
+        };
+        let x = plot.x + plot.width + 1;
+        let width = usize::from((area.x + area.width).saturating_sub(x + 3));
+        for (row, (i, (label, ink, dash))) in entries.iter().take(fit).enumerate() {
+            let (y, style) = (plot.y + row as u16, self.palette.style(*ink));
+            buffer.set_stringn(x, y, self.sample(*i, *dash), 2, style);
+            buffer.set_stringn(x + 3, y, cut_in_the_middle(label, width), width, style);
+        }
+        if entries.len() > rows && rows > 0 {
+            let more = format!("+{} more", entries.len() - fit);
+            let y = plot.y + plot.height - 1;
+            buffer.set_stringn(x, y, more, width + 3, self.palette.style(Ink::Muted));
+        }
+    }
+
     fn ticks(&self, area: Rect, plot: Rect, buffer: &mut Buffer) {
         let style = self.palette.style(Ink::Muted);
-        if !matches!(self.scene.items.first(), Some(Item::Heat(_))) {
+        if matches!(self.scene.items.first(), Some(Item::Bars(_))) {
+            self.bar_ticks(plot, style, buffer);
+        } else if !matches!(self.scene.items.first(), Some(Item::Heat(_))) {
             for (v, text) in y_ticks(self.scene, area.height) {
                 let Some(row) = row_of(&self.scene.y, v, plot) else {
                     continue;
@@ -197,6 +288,26 @@ impl Plot<'_> {
         }
     }
 
+    /// Whole bits, at the tops of bars that have them; with few rows every second or fourth.
+    fn bar_ticks(&self, plot: Rect, style: Style, buffer: &mut Buffer) {
+        let rows = BarRows::new(&self.scene.y, plot.height);
+        let most = self.scene.y.range.1.floor() as u32;
+        let each = rows.height(1.0);
+        let stride = if each > 0.0 {
+            (1.0 / each).ceil() as usize
+        } else {
+            1
+        };
+        for bits in (1..=most).step_by(stride.max(1)) {
+            let above = rows.height(bits.into()).round().max(1.0) as u16;
+            let text = bits.to_string();
+            let width = text.width() as u16;
+            let x = plot.x.saturating_sub(1 + width);
+            let y = plot.y + plot.height.saturating_sub(above);
+            buffer.set_stringn(x, y, &text, width.into(), style);
+        }
+    }
+
     fn guides(&self, canvas: &mut Canvas<'_>) {
         for guide in &self.scene.guides {
             let Some(share) = self.scene.y.share(guide.y) else {
@@ -208,6 +319,22 @@ impl Plot<'_> {
             let v = (1.0 - share) * canvas.height as f64;
             let to = (canvas.width as f64, v);
             canvas.line((0.0, v), to, guide.ink, 1, Some(&mut 0));
+        }
+    }
+
+    /// Guides over filled bands, which would swallow their dots.
+    fn guides_in_front(&self, plot: Rect, buffer: &mut Buffer) {
+        let symbol = match self.palette.marker {
+            Marker::Ascii => '-',
+            _ => '╌',
+        };
+        for guide in &self.scene.guides {
+            if let Some(y) = row_of(&self.scene.y, guide.y, plot) {
+                for x in plot.x..plot.x + plot.width {
+                    let style = self.palette.style(guide.ink);
+                    buffer[(x, y)].set_char(symbol).set_style(style);
+                }
+            }
         }
     }
 
@@ -223,6 +350,45 @@ impl Plot<'_> {
                 let style = self.palette.style(guide.ink);
                 buffer.set_stringn(x, above, &guide.label, width.into(), style);
             }
+        }
+    }
+
+    fn word(&self, label: &Label, plot: Rect, buffer: &mut Buffer) {
+        let column = column_of(&self.scene.x, label.at.0, plot);
+        let (Some(x), Some(y)) = (column, row_of(&self.scene.y, label.at.1, plot)) else {
+            return;
+        };
+        let style = self.palette.style(label.ink);
+        if label.place == Place::On {
+            let room = usize::from(plot.right() - x);
+            buffer.set_stringn(x, y, &label.text, room, style);
+            return;
+        }
+        let width = label.text.width() as u16;
+        let before = x.checked_sub(width + 1);
+        let centred = x.saturating_sub(width / 2);
+        let places = [
+            Some((x + 2, y)),
+            before.map(|x| (x, y)),
+            y.checked_sub(1).map(|y| (centred, y)),
+            Some((centred, y + 1)),
+            y.checked_sub(1).map(|y| (x + 1, y)),
+            Some((x + 1, y + 1)),
+        ];
+        let quiet = self.palette.style(Ink::Muted).fg;
+        let free = |(x, y): &(u16, u16)| {
+            let inside =
+                *x >= plot.x && x + width <= plot.right() && (plot.y..plot.bottom()).contains(y);
+            inside
+                && (*x..x + width).all(|x| {
+                    let cell = &buffer[(x, *y)];
+                    // Guide lines give way; what was written before does not.
+                    let line = cell.symbol() == "┊" || !cell.symbol().is_ascii();
+                    cell.symbol() == " " || (line && Some(cell.fg) == quiet)
+                })
+        };
+        if let Some((x, y)) = places.into_iter().flatten().find(free) {
+            buffer.set_stringn(x, y, &label.text, width.into(), style);
         }
     }
 
@@ -276,6 +442,15 @@ impl Plot<'_> {
             }
         }
     }
+}
+
+/// The beginning of a text that is too long, with a mark that it goes on.
+fn cut_behind(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
+    kept + "…"
 }
 
 pub(super) fn row_of(axis: &Axis, v: f64, plot: Rect) -> Option<u16> {

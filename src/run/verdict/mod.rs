@@ -72,6 +72,23 @@ impl Kind {
         }
     }
 
+    /// One word, where there is no room for more.
+    pub fn short(self) -> &'static str {
+        match self {
+            Self::NonFinite => "NaN",
+            Self::Dead => "dead",
+            Self::PenaltyDrowns => "penalty",
+            Self::Exploding => "explodes",
+            Self::Vanishing => "vanishes",
+            Self::AllZero => "zero",
+            Self::Saturated => "clips",
+            Self::Oscillating => "swings",
+            Self::AtClamp => "clamped",
+            Self::RangeUnreached => "unreached",
+            Self::Frozen => "frozen",
+        }
+    }
+
     /// What it means and what usually helps.
     pub fn advice(self) -> &'static str {
         match self {

@@ -65,7 +65,10 @@ impl App {
                 }
             }
             Some(
-                Overlay::ConfirmQuit | Overlay::ConfirmNewRun(_) | Overlay::ConfirmFork { .. },
+                Overlay::ConfirmQuit
+                | Overlay::ConfirmNewRun(_)
+                | Overlay::ConfirmFork { .. }
+                | Overlay::ConfirmDelete { .. },
             ) => self.answer(key.code),
             Some(Overlay::Help) if matches!(action, Action::Down | Action::Up) => {
                 let down = action == Action::Down;
@@ -94,6 +97,10 @@ impl App {
             Some(Overlay::ConfirmFork { loaded, step }) if yes => {
                 let step = step.unwrap_or(u64::MAX);
                 vec![Effect::Fork { loaded, step }]
+            }
+            Some(Overlay::ConfirmDelete { folder, .. }) if yes => {
+                self.delete_run(&folder);
+                Vec::new()
             }
             Some(Overlay::ConfirmNewRun(pending)) if no => {
                 self.refused = Some(pending);
@@ -126,7 +133,7 @@ impl App {
                 text.clear();
                 self.typing = None;
                 if self.page == Page::Runs {
-                    self.runs_filter.clear();
+                    self.runs.filter.clear();
                     self.list_runs();
                 } else {
                     self.view.filter.clear();
@@ -137,7 +144,7 @@ impl App {
         }
         self.selected = 0;
         if self.page == Page::Runs {
-            self.runs_filter.clone_from(text);
+            self.runs.filter.clone_from(text);
             self.list_runs();
         } else {
             self.view.filter.clone_from(text);
@@ -194,9 +201,9 @@ impl App {
             MouseEventKind::ScrollDown => self.zoom(1.25),
             MouseEventKind::Down(MouseButton::Left) => {
                 self.dragged = event.column;
-                let tab = self.tabs.iter().find(|t| t.0.contains(&event.column));
-                if let Some((_, page)) = tab.filter(|_| event.row == 1) {
-                    self.go_to(*page);
+                let tab = super::super::view::tab_at(self.width, event.column);
+                if let Some(page) = tab.filter(|_| event.row == 1) {
+                    self.go_to(page);
                 }
             }
             MouseEventKind::Drag(MouseButton::Left) => {

@@ -1,29 +1,44 @@
 //! What is looked at: selection, zoom, cursors; and how the look is kept.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
+use super::super::view::STAYS;
 use super::page::Paper;
 use super::{App, Effect, Page};
 use crate::figure::terminal::{Colours, Marker, Palette};
-use crate::figure::{Name, Saved, Theme, View, XUnit, panel_count};
+use crate::figure::{ByLayer, Fold, Name, Row, Saved, Theme, View, XUnit, panel_count, rows};
 use crate::quantizer::Parametrization;
-use crate::run::{History, LayerHistory, LayerRecord, Mark, MarkKind, Verdict, VerdictKind};
+use crate::run::{
+    History, LayerHistory, LayerRecord, Mark, MarkKind, Message, Verdict, VerdictKind,
+};
 
 impl App {
+    /// The layers that the filter lets through, as rows: one by one or folded.
+    pub(in crate::tui) fn listed(&self) -> Vec<Row> {
+        rows(&self.history, &self.view)
+    }
+
     /// Rows that the selection moves over on this page.
     pub(in crate::tui) fn rows(&self) -> usize {
         match self.page {
-            Page::Runs => self.runs.len(),
-            Page::Log => self.history.messages.len(),
+            Page::Runs => self.runs.rows(),
+            Page::Log => self.messages().count(),
             Page::Toy => Parametrization::ALL.len(),
             Page::Verdicts => self.verdicts().len(),
-            _ => self
-                .history
-                .layers
-                .iter()
-                .filter(|l| self.view.shows(l))
-                .count(),
+            _ => self.listed().len(),
         }
+    }
+
+    /// The chosen row: the selection, as far as there are rows.
+    pub(in crate::tui) fn selection(&self) -> usize {
+        self.selected.min(self.rows().saturating_sub(1))
+    }
+
+    /// Messages that are severe enough to be asked for.
+    pub(in crate::tui) fn messages(&self) -> impl DoubleEndedIterator<Item = &Message> {
+        let messages = self.history.messages.iter();
+        messages.filter(|m| m.severity >= self.least)
     }
 
     pub(super) fn move_selection(&mut self, by: isize) {
@@ -38,27 +53,36 @@ impl App {
     pub(super) fn open_layer(&mut self) {
         match self.page {
             Page::Verdicts => return self.open_verdict(),
-            Page::Runs | Page::Log | Page::Toy | Page::System | Page::Microscope => return,
+            Page::Log | Page::Toy | Page::System | Page::Microscope | Page::Runs => return,
             _ => {}
         }
         if !self.view.filter.is_empty() {
             self.view.filter.clear();
             return;
         }
-        let name = self.selected_layer().map(|(_, l)| l.info.name.clone());
-        if let Some(name) = name {
-            self.view.filter = name;
-            self.selected = 0;
-            if matches!(self.page, Page::Layers | Page::Bitwidths) {
-                self.page = Page::Ranges;
-            }
+        let rows = self.listed();
+        let Some(row) = rows.get(self.selection()) else {
+            return;
+        };
+        // A stage is its names' beginning; what else begins like it is not meant.
+        let inside = format!("{}.", row.label);
+        let names = row
+            .members
+            .iter()
+            .map(|m| &self.history.layers[*m].info.name);
+        let is_stage = names.clone().count() > 0 && names.clone().all(|n| n.starts_with(&inside));
+        self.view.filter = if is_stage { inside } else { row.label.clone() };
+        self.selected = 0;
+        if self.view.fold == Fold::Layers && matches!(self.page, Page::Layers | Page::Bitwidths) {
+            self.page = Page::Ranges;
         }
+        self.view.fold = Fold::Layers;
     }
 
     /// Goes where the evidence of the selected verdict is seen: that layer, at that step.
     pub(super) fn open_verdict(&mut self) {
         let verdicts = self.verdicts();
-        let Some((verdict, _)) = verdicts.get(self.selected) else {
+        let Some(Finding { verdict, .. }) = verdicts.get(self.selection()) else {
             return;
         };
         let (kind, layer, since) = (verdict.kind, verdict.layer, verdict.since);
@@ -80,9 +104,29 @@ impl App {
         self.view.cursor = Some(since as f64);
     }
 
-    /// Verdicts as the page lists them, with how often each was found.
-    pub(in crate::tui) fn verdicts(&self) -> Vec<(&Verdict, usize)> {
-        self.history.verdicts.grouped()
+    /// Verdicts as the page lists them, with how often each was found and in how many layers: one row
+    /// for each layer's, or for each kind where rows are folded.
+    pub(in crate::tui) fn verdicts(&self) -> Vec<Finding<'_>> {
+        let mut found: Vec<Finding<'_>> = Vec::new();
+        for (verdict, times) in self.history.verdicts.grouped() {
+            let alike = |f: &&mut Finding<'_>| {
+                let stands = |v: &Verdict| v.until.is_none();
+                f.verdict.kind == verdict.kind && stands(f.verdict) == stands(verdict)
+            };
+            let same = found.iter_mut().find(alike);
+            match same.filter(|_| self.view.fold != Fold::Layers) {
+                Some(same) => {
+                    same.times += times;
+                    same.layers += 1;
+                }
+                None => found.push(Finding {
+                    verdict,
+                    times,
+                    layers: 1,
+                }),
+            }
+        }
+        found
     }
 
     pub(super) fn zoom(&mut self, factor: f64) {
@@ -194,6 +238,25 @@ impl App {
         }
     }
 
+    /// Sees to it that a frame has what it shows: painting itself changes nothing.
+    pub(in crate::tui) fn prepare(&mut self, width: u16) {
+        self.width = width;
+        if self.page == Page::Microscope
+            && let Some((index, layer)) = self.selected_layer()
+        {
+            let info = layer.info.clone();
+            self.microscope.look(index, &info);
+        }
+    }
+
+    /// Whether a message has been on the bottom line for long enough: once for each.
+    pub(in crate::tui) fn message_is_over(&mut self) -> bool {
+        let over = |when: Instant| when.elapsed() >= STAYS;
+        let said = self.said.take_if(|when| over(*when)).is_some();
+        let told = self.message.take_if(|m| over(m.0)).is_some();
+        said | told
+    }
+
     /// The run as a plot should see it: with older detail where it was read back from the log.
     pub(in crate::tui) fn history_for(&self, name: Name) -> &History {
         let (from, to) = self.visible_steps();
@@ -213,12 +276,13 @@ impl App {
         }
     }
 
-    /// The chosen one of the layers that the filter lets through, with its place among all.
+    /// The chosen one of the layers that the filter lets through, or the first of the chosen stage, with
+    /// its place among all.
     pub(in crate::tui) fn selected_layer(&self) -> Option<(usize, &LayerHistory)> {
-        let layers = self.history.layers.iter().enumerate();
-        layers
-            .filter(|(_, l)| self.view.shows(l))
-            .nth(self.selected)
+        let rows = self.listed();
+        let chosen = self.selected.min(rows.len().saturating_sub(1));
+        let place = *rows.get(chosen)?.members.first()?;
+        Some((place, &self.history.layers[place]))
     }
 
     /// A quantizer at the cursor, or now.
@@ -251,6 +315,8 @@ impl App {
                     log: self.view.log_y,
                     smoothing: self.view.smoothing,
                     filter: self.view.filter.clone(),
+                    fold: self.view.fold,
+                    by_layer: self.view.by_layer,
                     format: self.paper.format(panels),
                 })
             })
@@ -271,6 +337,8 @@ impl App {
             marker: self.palette.marker,
             paper: self.paper,
             mouse: self.mouse_is_taken,
+            fold: self.view.fold,
+            by_layer: self.view.by_layer,
         }
     }
 
@@ -283,12 +351,24 @@ impl App {
         (self.view.cursor, self.view.second) = (layout.cursor, layout.second);
         self.paper = layout.paper;
         self.mouse_is_taken = layout.mouse;
+        (self.view.fold, self.view.by_layer) = (layout.fold, layout.by_layer);
         self.palette.theme = layout.theme;
         if self.palette.marker != Marker::Ascii {
             self.palette.marker = layout.marker;
         }
         self.go_to(layout.page);
     }
+}
+
+/// A row of the verdicts page.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::tui) struct Finding<'a> {
+    /// The newest of them.
+    pub verdict: &'a Verdict,
+    /// How often it was found.
+    pub times: usize,
+    /// In how many layers.
+    pub layers: usize,
 }
 
 /// How the workbench looked when it was left; in the runs folder.
@@ -309,6 +389,10 @@ pub(in crate::tui) struct Layout {
     /// Whether wheel, drags and clicks come here.
     #[serde(default = "taken")]
     mouse: bool,
+    #[serde(default)]
+    fold: Fold,
+    #[serde(default)]
+    by_layer: ByLayer,
 }
 
 fn taken() -> bool {

@@ -21,9 +21,11 @@ use crate::experiment::{Change, Class, Diagnostics, Loaded, Values};
 use crate::export::Format;
 use crate::figure::terminal::Palette;
 use crate::figure::{Overlaid, Saved, View};
-use crate::run::{Command, History, Manifest, RunFolder, Severity};
+use crate::run::{Command, History, RunFolder, Severity};
 
+pub(super) use look::Finding;
 pub(super) use page::{Order, Page, Paper};
+pub(super) use runs::Runs;
 
 /// What lies over the page.
 #[derive(Debug, Clone)]
@@ -41,6 +43,11 @@ pub(super) enum Overlay {
     },
     /// Changes that need a new run, waiting for a decision.
     ConfirmNewRun(Box<Pending>),
+    /// Remove a recorded run with everything in it?
+    ConfirmDelete {
+        folder: RunFolder,
+        steps: u64,
+    },
 }
 
 /// A valid file whose changes need a new run.
@@ -82,6 +89,8 @@ pub(super) enum Effect {
     ExportScreen,
     /// Write a run's network for other programs.
     ExportNetwork(RunFolder, Format),
+    /// Show a recorded run instead of the current one.
+    Open(RunFolder),
     /// Show the newest exported picture.
     Preview,
     /// Paint every cell anew: pixels lay over them.
@@ -114,11 +123,8 @@ pub(super) struct App {
     pub scroll: usize,
     pub folder: RunFolder,
     pub runs_root: PathBuf,
-    pub runs: Vec<(RunFolder, Manifest)>,
-    /// How deep each of them stands below what it was forked from; 0 where they are not sorted by time.
-    pub depths: Vec<usize>,
-    /// How the selected run differs from the current one, line by line.
-    pub compared: Vec<String>,
+    /// Recorded runs, as their page lists them.
+    pub runs: Runs,
     pub toy: Toy,
     pub microscope: Microscope,
     pub system: System,
@@ -130,16 +136,12 @@ pub(super) struct App {
     at_cursor: Closeup,
     /// An exported picture over the page.
     pub preview: Option<Preview>,
-    /// Columns of the tabs, for the mouse.
-    pub tabs: Vec<(std::ops::Range<u16>, Page)>,
+    /// Width of the screen, which says where tabs are.
+    pub width: u16,
     /// The plot of the page that fills the screen.
     pub expanded: Option<usize>,
     /// Runs drawn behind the current one.
     pub overlays: Vec<Overlaid>,
-    /// How the runs page is sorted.
-    pub order: Order,
-    /// Only runs whose label contains this.
-    pub runs_filter: String,
     pub file: Option<PathBuf>,
     /// What the file asks for now, where it can be read.
     pub diagnostics: Option<Diagnostics>,
@@ -149,6 +151,10 @@ pub(super) struct App {
     /// Newest message of the program itself and when it came: it stays on the bottom line for a
     /// while, whatever the run says.
     pub message: Option<(Instant, Severity, String)>,
+    /// When the run said its newest message, as far as it was seen here.
+    pub said: Option<Instant>,
+    /// Least severity of messages on the log page.
+    pub least: Severity,
     /// Experiments before each applied change, for undo, with what the file said then.
     undo: Vec<(Loaded, Option<String>)>,
     /// What the file said when its last change was applied.
@@ -191,9 +197,7 @@ impl App {
             scroll: 0,
             folder,
             runs_root,
-            runs: Vec::new(),
-            depths: Vec::new(),
-            compared: Vec::new(),
+            runs: Runs::default(),
             toy: Toy::default(),
             microscope: Microscope::default(),
             system: System::default(),
@@ -201,15 +205,15 @@ impl App {
             closeup: Closeup::default(),
             at_cursor: Closeup::default(),
             preview: None,
-            tabs: Vec::new(),
+            width: 80,
             expanded: None,
             overlays: Vec::new(),
-            order: Order::Time,
-            runs_filter: String::new(),
             diagnostics: None,
             unread: None,
             experiment: loaded.experiment.clone(),
             message: None,
+            said: None,
+            least: Severity::Info,
             undo: Vec::new(),
             text: file
                 .as_deref()
@@ -314,16 +318,18 @@ impl App {
             Action::Undo => return self.undo(),
             Action::AskAgain => return self.ask_again(),
             Action::Filter if self.page == Page::Runs => {
-                self.typing = Some(self.runs_filter.clone());
+                self.typing = Some(self.runs.filter.clone());
             }
             Action::Filter => self.typing = Some(self.view.filter.clone()),
             Action::Palette => self.command = Some(palette::Palette::default()),
             Action::Sort => {
-                self.order = self.order.next();
-                self.tell(format!("runs: {}", self.order.name()));
+                self.runs.order = self.runs.order.next();
+                self.tell(format!("runs: {}", self.runs.order.name()));
                 self.list_runs();
             }
-            Action::Overlay => self.toggle_overlay(),
+            Action::Overlay if self.page == Page::Runs => self.toggle_overlay(),
+            Action::Delete if self.page == Page::Runs => self.ask_to_delete(),
+            Action::Overlay | Action::Delete => self.tell("that is for page 0, of runs".into()),
             Action::Expand => {
                 let count = self.page.plots().len();
                 let next = self.expanded.map_or(0, |e| e + 1);
@@ -341,6 +347,7 @@ impl App {
             Action::Up => self.move_selection(-1),
             Action::First => self.move_selection(isize::MIN / 2),
             Action::Last => self.move_selection(isize::MAX / 2),
+            Action::Open if self.page == Page::Runs => return self.open_run(),
             Action::Open => self.open_layer(),
             Action::ZoomIn => self.zoom(0.5),
             Action::ZoomOut => self.zoom(2.0),
@@ -359,6 +366,27 @@ impl App {
             Action::CursorRight => self.move_cursor(1.0),
             Action::CursorOff => (self.view.cursor, self.view.second) = (None, None),
             Action::Logarithmic => self.view.log_y = !self.view.log_y,
+            Action::Fold if self.page == Page::Runs => self.group_runs(),
+            Action::Fold => {
+                let chosen = self.selected_layer().map(|(i, _)| i);
+                self.view.fold = self.view.fold.next();
+                self.selected = chosen
+                    .and_then(|i| self.listed().iter().position(|r| r.members.contains(&i)))
+                    .unwrap_or(0);
+                self.tell(self.view.fold.words().into());
+            }
+            Action::ByLayer => {
+                self.view.by_layer = self.view.by_layer.next();
+                self.tell(self.view.by_layer.words().into());
+            }
+            Action::Severity => {
+                self.least = match self.least {
+                    Severity::Info => Severity::Warning,
+                    Severity::Warning => Severity::Error,
+                    Severity::Error => Severity::Info,
+                };
+                self.selected = 0;
+            }
             Action::Smooth => {
                 self.view.smoothing = match self.view.smoothing {
                     0.0 => 0.9,
@@ -424,7 +452,6 @@ impl App {
         self.page = page;
         self.expanded = None;
         self.selected = 0;
-        self.scroll = 0;
         match page {
             Page::Runs => self.list_runs(),
             Page::Microscope => self.microscope.refresh(&self.folder),

@@ -1,5 +1,6 @@
 //! The pages, how runs are sorted on theirs, and what exports are made for.
 
+use super::super::keymap::Action;
 use crate::figure::{Format, Name};
 
 /// A page.
@@ -53,6 +54,96 @@ impl Page {
             Self::System => "system",
             Self::Log => "log",
             Self::Toy => "toy",
+        }
+    }
+
+    /// A name that fits thirteen of them into eighty columns.
+    pub(in crate::tui) fn short(self) -> &'static str {
+        match self {
+            Self::Overview => "home",
+            Self::Layers => "layer",
+            Self::Bitwidths => "bits",
+            Self::Ranges => "range",
+            Self::Gradients => "grad",
+            Self::Plane => "plane",
+            Self::Memory => "kB",
+            Self::Microscope => "micro",
+            Self::Verdicts => "alarm",
+            Self::Runs => "runs",
+            Self::System => "sys",
+            Self::Log => "log",
+            Self::Toy => "toy",
+        }
+    }
+
+    /// Pages that belong together: the run, its layers, findings and other runs, the program.
+    pub(in crate::tui) fn group(self) -> usize {
+        match self {
+            Self::Overview => 0,
+            Self::Layers
+            | Self::Bitwidths
+            | Self::Ranges
+            | Self::Gradients
+            | Self::Plane
+            | Self::Memory
+            | Self::Microscope => 1,
+            Self::Verdicts | Self::Runs => 2,
+            Self::System | Self::Log | Self::Toy => 3,
+        }
+    }
+
+    /// Whether an action does something on this page.
+    pub(in crate::tui) fn takes(self, action: Action) -> bool {
+        match action {
+            Action::Fold => matches!(
+                self,
+                Self::Overview
+                    | Self::Layers
+                    | Self::Bitwidths
+                    | Self::Ranges
+                    | Self::Gradients
+                    | Self::Memory
+                    | Self::Verdicts
+                    | Self::Runs
+            ),
+            Action::ByLayer => matches!(self, Self::Ranges | Self::Gradients),
+            Action::Severity => self == Self::Log,
+            Action::Sort | Action::Overlay => self == Self::Runs,
+            Action::EarlierCheckpoint | Action::LaterCheckpoint => self == Self::Microscope,
+            Action::Down => !matches!(self, Self::Overview | Self::System | Self::Memory),
+            Action::Open => !matches!(
+                self,
+                Self::Overview | Self::System | Self::Log | Self::Toy | Self::Microscope
+            ),
+            Action::ExportFigure => !self.figures().is_empty(),
+            Action::Logarithmic | Action::Smooth => matches!(
+                self,
+                Self::Overview | Self::Ranges | Self::Gradients | Self::Memory
+            ),
+            Action::Expand => !self.plots().is_empty(),
+            Action::ZoomIn | Action::Fit => self.plots().iter().any(|p| p.0.is_over_steps()),
+            Action::Filter => {
+                !matches!(self, Self::Verdicts | Self::System | Self::Log | Self::Toy)
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether an action is what the page is for: named first in the key bar.
+    pub(in crate::tui) fn is_own(self, action: Action) -> bool {
+        match action {
+            Action::Fold
+            | Action::ByLayer
+            | Action::Severity
+            | Action::Sort
+            | Action::Overlay
+            | Action::EarlierCheckpoint
+            | Action::LaterCheckpoint => true,
+            Action::Down | Action::Open => {
+                !matches!(self, Self::Ranges | Self::Gradients | Self::Plane)
+            }
+            Action::ZoomIn | Action::Fit | Action::Expand => self == Self::Overview,
+            _ => false,
         }
     }
 
@@ -115,9 +206,10 @@ impl Page {
 }
 
 /// How runs are sorted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::tui) enum Order {
     /// The newest first.
+    #[default]
     Time,
     /// The best validation error first.
     Error,

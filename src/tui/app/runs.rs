@@ -1,60 +1,267 @@
-//! Recorded runs: listed, compared, drawn behind the current one.
+//! Recorded runs: listed, grouped, compared, drawn behind the current one, renamed, removed.
 
-use super::{App, Order};
-use crate::experiment::{Experiment, difference, resolve_text};
+use std::collections::BTreeMap;
+
+use super::{App, Effect, Order, Overlay, Role};
+use crate::experiment::{Experiment, Value, difference, resolve_text};
 use crate::figure::Overlaid;
 use crate::run::{History, Manifest, RunFolder, family, list_runs};
+use crate::study::statistics::Sample;
+
+/// What the page of runs lists, and how.
+#[derive(Debug, Default)]
+pub(in crate::tui) struct Runs {
+    /// The runs that the filter lets through, in their order.
+    pub all: Vec<(RunFolder, Manifest)>,
+    /// How deep each of them stands below what it was forked from; 0 where they are not sorted by time.
+    pub depths: Vec<usize>,
+    /// How the selected run differs from the current one, line by line.
+    pub compared: Vec<String>,
+    pub order: Order,
+    /// Only runs whose label contains this.
+    pub filter: String,
+    /// Runs that differ in their seeds alone, as one row each; empty where runs are listed one by one.
+    pub groups: Vec<Group>,
+    /// Whether they are asked for.
+    pub grouped: bool,
+}
+
+/// Runs of one experiment with several seeds.
+#[derive(Debug, Clone)]
+pub(in crate::tui) struct Group {
+    /// Name of the newest.
+    pub label: String,
+    /// Places of its runs.
+    pub members: Vec<usize>,
+    /// Best validation errors.
+    pub best: Option<Sample>,
+    /// Test errors.
+    pub test: Option<Sample>,
+    /// kB of weights at the best steps.
+    pub kilobytes: Option<Sample>,
+}
+
+impl Runs {
+    /// Rows of the page.
+    pub fn rows(&self) -> usize {
+        if self.grouped {
+            self.groups.len()
+        } else {
+            self.all.len()
+        }
+    }
+
+    /// The run of a row: of a group its newest.
+    pub fn at(&self, row: usize) -> Option<&(RunFolder, Manifest)> {
+        let place = match self.grouped {
+            true => *self.groups.get(row)?.members.first()?,
+            false => row,
+        };
+        self.all.get(place)
+    }
+
+    /// Puts runs together that differ in seed alone.
+    fn group(&mut self) {
+        self.groups.clear();
+        if !self.grouped {
+            return;
+        }
+        let mut places: BTreeMap<String, usize> = BTreeMap::new();
+        for (place, (folder, _)) in self.all.iter().enumerate() {
+            // (A run whose experiment cannot be read stands alone.)
+            let key = without_seed(folder).unwrap_or_else(|| folder.label());
+            match places.get(&key) {
+                Some(at) => self.groups[*at].members.push(place),
+                None => {
+                    places.insert(key, self.groups.len());
+                    self.groups.push(Group {
+                        label: self.all[place].1.name.clone(),
+                        members: vec![place],
+                        best: None,
+                        test: None,
+                        kilobytes: None,
+                    });
+                }
+            }
+        }
+        for group in &mut self.groups {
+            let of = |value: fn(&Manifest) -> Option<f64>| {
+                let members = group.members.iter();
+                Sample::of(members.filter_map(|m| value(&self.all[*m].1)))
+            };
+            (group.best, group.test) = (of(|m| m.best_error), of(|m| m.test_error));
+            group.kilobytes = of(|m| m.best_error.and(m.kilobytes()).map(|kb| kb[0]));
+        }
+    }
+}
+
+/// All that an experiment asks for besides its seed, as text.
+fn without_seed(folder: &RunFolder) -> Option<String> {
+    let text = crate::files::read_text(&folder.experiment()).ok()?;
+    let experiment = resolve_text("experiment.toml", &text).ok()?;
+    let values = experiment.values.0.iter();
+    let kept = values.filter(|(key, _)| !matches!(key.as_str(), "seed" | "name"));
+    let line = |(key, value): (&String, &Value)| format!("{key}={value}\n");
+    Some(kept.map(line).collect())
+}
 
 impl App {
     /// Reads the runs folder: filtered and sorted as asked.
     pub(super) fn list_runs(&mut self) {
-        self.runs = list_runs(&self.runs_root);
-        self.runs
-            .retain(|(folder, _)| folder.label().contains(&self.runs_filter));
+        let runs = &mut self.runs;
+        runs.all = list_runs(&self.runs_root);
+        runs.all
+            .retain(|(folder, _)| folder.label().contains(&runs.filter));
         let least = |v: Option<f64>| v.unwrap_or(f64::INFINITY);
         // Runs that came to nothing are last, whatever they are sorted by.
         let kilobytes = |m: &Manifest| match m.best_error {
             Some(_) => least(m.kilobytes().map(|kb| kb[0])),
             None => f64::INFINITY,
         };
-        match self.order {
-            Order::Time => self
-                .runs
+        match runs.order {
+            Order::Time => runs
+                .all
                 .sort_by_key(|run| std::cmp::Reverse(run.1.started_unix)),
-            Order::Error => self
-                .runs
+            Order::Error => runs
+                .all
                 .sort_by(|a, b| least(a.1.best_error).total_cmp(&least(b.1.best_error))),
-            Order::Kilobytes => self
-                .runs
+            Order::Kilobytes => runs
+                .all
                 .sort_by(|a, b| kilobytes(&a.1).total_cmp(&kilobytes(&b.1))),
         }
-        self.depths = vec![0; self.runs.len()];
-        if self.order == Order::Time {
-            let family = family(&self.runs);
-            self.depths = family.iter().map(|(depth, _)| *depth).collect();
-            self.runs = family
-                .iter()
-                .map(|(_, at)| self.runs[*at].clone())
-                .collect();
+        runs.depths = vec![0; runs.all.len()];
+        if runs.order == Order::Time {
+            let family = family(&runs.all);
+            runs.depths = family.iter().map(|(depth, _)| *depth).collect();
+            runs.all = family.iter().map(|(_, at)| runs.all[*at].clone()).collect();
         }
+        runs.group();
         self.compare();
     }
 
-    /// Draws the selected run behind the current one, or no longer.
-    pub(super) fn toggle_overlay(&mut self) {
-        let Some((folder, _)) = self.runs.get(self.selected) else {
-            return;
-        };
-        let label = folder.label();
-        if let Some(at) = self.overlays.iter().position(|o| o.label == label) {
-            self.overlays.remove(at);
-            self.tell(format!("{label} no longer drawn"));
-            return;
+    /// One row for each experiment with its seeds, or one for each run again.
+    pub(super) fn group_runs(&mut self) {
+        self.runs.grouped = !self.runs.grouped;
+        self.runs.group();
+        self.selected = 0;
+        self.compare();
+        self.tell(if self.runs.grouped {
+            "runs of one experiment with several seeds, one row each".into()
+        } else {
+            "a row for every run".into()
+        });
+    }
+
+    /// The run that the selected row is, or stands for.
+    pub(in crate::tui) fn selected_run(&self) -> Option<&(RunFolder, Manifest)> {
+        self.runs.at(self.selection())
+    }
+
+    /// Shows the selected run instead of the current one; of a group, its runs.
+    pub(super) fn open_run(&mut self) -> Vec<Effect> {
+        if self.runs.grouped {
+            let first = self.runs.groups.get(self.selection());
+            let first = first.and_then(|g| g.members.first().copied());
+            self.runs.grouped = false;
+            self.selected = first.unwrap_or(0);
+            self.compare();
+            return Vec::new();
         }
+        let Some((folder, _)) = self.selected_run() else {
+            return Vec::new();
+        };
         if *folder == self.folder {
             self.tell("this is the run on the screen".into());
+        } else if self.role == Role::Training && self.history.end.is_none() {
+            let text = format!(
+                "this process trains; `D` leaves the run to one of its own, or open {} with `bitscope watch`",
+                folder.label()
+            );
+            self.warn(text);
+        } else {
+            return vec![Effect::Open(folder.clone())];
+        }
+        Vec::new()
+    }
+
+    /// Asks whether the selected run is to be removed.
+    pub(super) fn ask_to_delete(&mut self) {
+        if self.runs.grouped {
+            self.warn("a group is not removed at once: `z` lists its runs".into());
             return;
         }
+        let Some((folder, manifest)) = self.selected_run().cloned() else {
+            return;
+        };
+        if folder == self.folder {
+            self.warn("the run on the screen stays".into());
+            return;
+        }
+        self.overlay = Some(Overlay::ConfirmDelete {
+            folder,
+            steps: manifest.step,
+        });
+    }
+
+    /// Removes a run with everything in it.
+    pub(super) fn delete_run(&mut self, folder: &RunFolder) {
+        match crate::recorded::remove(folder) {
+            Ok(()) => self.tell(format!("{} is gone", folder.label())),
+            Err(error) => self.warn(error.to_string()),
+        }
+        self.overlays.retain(|o| o.label != folder.label());
+        self.list_runs();
+    }
+
+    /// Gives the selected run's folder another name.
+    pub(in crate::tui) fn rename_run(&mut self, name: &str) {
+        let Some((folder, _)) = self.selected_run().cloned() else {
+            return;
+        };
+        if folder == self.folder {
+            self.warn("the run on the screen keeps its name".into());
+            return;
+        }
+        match crate::recorded::move_to(&folder, name) {
+            Ok(_) => self.tell(format!("{} is now {name}", folder.label())),
+            Err(error) => self.warn(error.to_string()),
+        }
+        self.overlays.retain(|o| o.label != folder.label());
+        self.list_runs();
+    }
+
+    /// Draws the selected run, or all of a group, behind the current one, or no longer.
+    pub(super) fn toggle_overlay(&mut self) {
+        let chosen: Vec<RunFolder> = match self.runs.groups.get(self.selection()) {
+            Some(group) if self.runs.grouped => {
+                let members = group.members.iter();
+                members.map(|m| self.runs.all[*m].0.clone()).collect()
+            }
+            _ => self
+                .selected_run()
+                .map(|r| r.0.clone())
+                .into_iter()
+                .collect(),
+        };
+        let drawn = |app: &Self, f: &RunFolder| app.overlays.iter().any(|o| o.label == f.label());
+        if !chosen.is_empty() && chosen.iter().all(|f| drawn(self, f)) {
+            for folder in &chosen {
+                self.overlays.retain(|o| o.label != folder.label());
+                self.tell(format!("{} no longer drawn", folder.label()));
+            }
+            return;
+        }
+        for folder in &chosen {
+            if *folder == self.folder {
+                self.tell("this is the run on the screen".into());
+            } else if !drawn(self, folder) {
+                self.draw_behind(folder);
+            }
+        }
+    }
+
+    fn draw_behind(&mut self, folder: &RunFolder) {
+        let label = folder.label();
         match History::from_log(&folder.log(), None) {
             Ok(history) => {
                 // The first colour that none of the others has: theirs stay as they are.
@@ -73,12 +280,18 @@ impl App {
 
     /// Reads how the selected run's experiment differs: once per selection, not per frame.
     pub(super) fn compare(&mut self) {
-        self.compared = self
-            .runs
-            .get(self.selected)
-            .map_or_else(Vec::new, |(folder, manifest)| {
-                comparison(&self.experiment, folder, manifest)
-            });
+        let compared = self.selected_run().map(|(folder, manifest)| {
+            let mut lines = Vec::new();
+            if self.runs.grouped
+                && let Some(group) = self.runs.groups.get(self.selection())
+            {
+                let labels = group.members.iter().map(|m| self.runs.all[*m].0.label());
+                lines.push(format!("runs: {}", labels.collect::<Vec<_>>().join(", ")));
+            }
+            lines.extend(comparison(&self.experiment, folder, manifest));
+            lines
+        });
+        self.runs.compared = compared.unwrap_or_default();
     }
 }
 

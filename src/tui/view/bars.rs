@@ -1,11 +1,12 @@
 //! The lines around a page: status, tabs, messages and keys.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::Modifier;
-use ratatui::text::{Line, Span};
+use ratatui::style::{Modifier, Style};
+use unicode_width::UnicodeWidthStr;
 
 use super::super::app::{App, Page, Role};
 use super::super::keymap::{Action, Binding, KEYMAP};
@@ -26,26 +27,55 @@ fn state(history: &History) -> &'static str {
     }
 }
 
+/// How the run stands, as much as fits, and at the right what is not as usual.
 pub(super) fn status(app: &App, area: Rect, buffer: &mut Buffer) {
     buffer.set_style(area, bar_style(app));
+    let notes = notes(app);
+    let width = usize::from(area.width);
+    let noted = notes.width().min(width);
+    let mut room = width - noted;
+    if noted > 0 {
+        let x = area.x + area.width - noted as u16;
+        let style = bar_style(app).patch(severity_style(app, Severity::Warning));
+        buffer.set_stringn(x, area.y, &notes, noted, style);
+        room = room.saturating_sub(2);
+    }
+    let mut x = area.x;
+    for part in status_parts(app) {
+        let needed = part.width() + if x > area.x { 2 } else { 1 };
+        if usize::from(x - area.x) + needed > room {
+            break;
+        }
+        let gap = if x > area.x { "  " } else { " " };
+        let text = format!("{gap}{part}");
+        (x, _) = buffer.set_stringn(x, area.y, text, needed, bar_style(app));
+    }
+}
+
+/// The run's name and state first: what is left out on a narrow screen comes last.
+fn status_parts(app: &App) -> Vec<String> {
     let h = &app.history;
-    let watching = match app.role {
+    let whose = match app.role {
         Role::Training => "",
         Role::Attached => "attached ",
         Role::Watching => "watching ",
     };
-    let mut text = format!(" bitscope  {}  {watching}{}", app.experiment.name, state(h));
+    let mut parts = vec![
+        "bitscope".to_owned(),
+        app.experiment.name.clone(),
+        format!("{whose}{}", state(h)),
+    ];
     if let Some(r) = &h.newest {
         let left = h.total_steps.saturating_sub(r.step) as f64 * f64::from(r.times.total());
-        text += &format!("  step {}/{}  epoch {:.2}", r.step, h.total_steps, r.epoch);
-        text += &format!(
-            "  {:.0} samples/s  left {}  {}",
-            r.samples_per_s,
-            duration(left),
-            h.device
-        );
+        parts.extend([
+            format!("step {}/{}", r.step, h.total_steps),
+            format!("epoch {:.2}", r.epoch),
+            format!("left {}", duration(left)),
+            format!("{:.0} samples/s", r.samples_per_s),
+            h.device.clone(),
+        ]);
     }
-    buffer.set_stringn(area.x, area.y, text, area.width.into(), bar_style(app));
+    parts
 }
 
 /// The key of a page, as the keymap has it.
@@ -56,58 +86,84 @@ fn page_key(page: Page) -> String {
         .map_or_else(String::new, Binding::key)
 }
 
-pub(super) fn tab_bar(app: &mut App, area: Rect, buffer: &mut Buffer) {
-    let notes = notes(app);
-    let room = area.width.saturating_sub(notes.chars().count() as u16 + 1);
-    // Whole names where they fit, else their first letters, else the keys alone.
-    let fits = |letters: usize| {
-        let width = |p: &Page| p.title().len().min(letters) + 4;
-        Page::ALL.iter().map(width).sum::<usize>() + 8 <= usize::from(room)
+/// A tab: its columns from the left edge, key and name.
+struct Tab {
+    columns: Range<u16>,
+    page: Page,
+    key: String,
+    name: String,
+}
+
+/// Whole names in groups where they fit, else short ones.
+fn tabs(width: u16) -> Vec<Tab> {
+    let lay = |long: bool| -> Vec<Tab> {
+        let mut x = 0;
+        let mut tabs: Vec<Tab> = Vec::new();
+        for page in Page::ALL {
+            let (mut key, mut name) = match long {
+                true => (format!("{} ", page_key(page)), page.title().to_owned()),
+                false => (page_key(page), page.short().to_owned()),
+            };
+            // A key that is the name's own first letter stands in it.
+            if !long && name.starts_with(&key.to_lowercase()) {
+                name.drain(..1);
+            }
+            if long {
+                key.insert(0, ' ');
+                name.push(' ');
+            }
+            let apart = tabs.last().is_some_and(|t| t.page.group() != page.group());
+            let gap = match (long, apart) {
+                (_, true) => 2,
+                (false, false) if x > 0 => 1,
+                _ => 0,
+            };
+            let from = x + if long || apart { gap } else { gap.min(1) };
+            x = from + (key.width() + name.width()) as u16;
+            tabs.push(Tab {
+                columns: from..x,
+                page,
+                key,
+                name,
+            });
+        }
+        tabs
     };
-    let letters = [usize::MAX, 4, 3]
-        .into_iter()
-        .find(|l| fits(*l))
-        .unwrap_or(0);
-    let mut x = area.x;
-    app.tabs.clear();
-    for page in Page::ALL {
-        let current = page == app.page;
-        let title = page.title();
-        let text = match (letters, current) {
-            (0, false) => format!(" {} ", page_key(page)),
-            (_, true) => format!(" {} {title} ", page_key(page)),
-            (letters, false) => format!(
-                " {} {} ",
-                page_key(page),
-                &title[..title.len().min(letters)]
-            ),
-        };
-        let alarmed = page == Page::Verdicts && !app.history.verdicts.standing().is_empty();
-        let style = if current {
+    let long = lay(true);
+    let fits = |tabs: &[Tab]| tabs.last().is_some_and(|t| t.columns.end <= width);
+    if fits(&long) { long } else { lay(false) }
+}
+
+/// The page whose tab is at a column.
+pub(in crate::tui) fn tab_at(width: u16, column: u16) -> Option<Page> {
+    let tabs = tabs(width);
+    let hit = tabs.iter().find(|t| t.columns.contains(&column));
+    hit.map(|t| t.page)
+}
+
+pub(super) fn tab_bar(app: &App, area: Rect, buffer: &mut Buffer) {
+    let alarms = app.history.verdicts.standing().len();
+    for tab in tabs(area.width) {
+        let style = if tab.page == app.page {
             bold(app).add_modifier(Modifier::REVERSED)
-        } else if alarmed {
+        } else if tab.page == Page::Verdicts && alarms > 0 {
             severity_style(app, Severity::Warning)
         } else {
             muted(app)
         };
-        let from = x;
-        (x, _) = buffer.set_stringn(
-            x,
-            area.y,
-            text,
-            (area.x + area.width).saturating_sub(x).into(),
-            style,
-        );
-        app.tabs.push((from..x, page));
-    }
-    let width = notes.chars().count() as u16;
-    if width > 0 && x + width < area.x + area.width {
-        let style = severity_style(app, Severity::Warning);
-        buffer.set_string(area.x + area.width - width, area.y, notes, style);
+        let key = if tab.page == app.page {
+            style
+        } else {
+            bold(app)
+        };
+        let room = |x: u16| usize::from(area.width.saturating_sub(x));
+        let from = tab.columns.start;
+        let (x, _) = buffer.set_stringn(area.x + from, area.y, &tab.key, room(from), key);
+        buffer.set_stringn(x, area.y, &tab.name, room(x - area.x), style);
     }
 }
 
-/// What is not as usual: at the right end of the tabs.
+/// What is not as usual: at the right end of the status line.
 fn notes(app: &App) -> String {
     let mut notes = Vec::new();
     if !app.view.filter.is_empty() {
@@ -121,62 +177,136 @@ fn notes(app: &App) -> String {
         1 => notes.push("1 verdict (9)".into()),
         n => notes.push(format!("{n} verdicts (9)")),
     }
-    notes.join("  ")
+    notes.iter().map(|note| format!(" {note} ")).collect()
 }
 
-pub(super) fn bottom_line(app: &App, area: Rect, buffer: &mut Buffer) {
+/// What was typed, or said, and keys. With two lines each has its own.
+pub(super) fn bottom(app: &App, area: Rect, buffer: &mut Buffer) {
+    let line = Rect { height: 1, ..area };
     if let Some(typing) = &app.typing {
-        let text = format!("filter layers: {typing}▏ (Enter keeps, Esc clears)");
-        buffer.set_stringn(area.x, area.y, text, area.width.into(), bold(app));
+        let what = if app.page == Page::Runs {
+            "runs"
+        } else {
+            "layers"
+        };
+        let text = format!("filter {what}: {typing}▏ (Enter keeps, Esc clears)");
+        buffer.set_stringn(line.x, line.y, text, line.width.into(), bold(app));
         return;
     }
-    if let Some((severity, text)) = newest_message(app) {
-        let style = severity_style(app, severity);
-        let (x, _) = buffer.set_stringn(area.x, area.y, text, area.width.into(), style);
-        if x + 12 < area.x + area.width {
-            key_bar(
-                app,
-                Rect {
-                    x: x + 2,
-                    width: area.x + area.width - x - 2,
-                    ..area
-                },
-                buffer,
-            );
+    if area.height >= 2 {
+        if let Some((severity, text)) = newest_message(app, None) {
+            let style = severity_style(app, severity);
+            let text = shortened(text, line.width.into());
+            buffer.set_stringn(line.x, line.y, text, line.width.into(), style);
         }
+        let below = Rect {
+            y: line.y + 1,
+            ..line
+        };
+        key_bar(app, below, buffer);
         return;
     }
-    key_bar(app, area, buffer);
+    let mut keys = line;
+    if let Some((severity, text)) = newest_message(app, Some(STAYS)) {
+        // The keys that lead on keep their place.
+        let most = usize::from(line.width).saturating_sub(LEAST_KEYS);
+        let text = shortened(text, most);
+        let style = severity_style(app, severity);
+        let (x, _) = buffer.set_stringn(line.x, line.y, text, most, style);
+        keys = Rect {
+            x: x + 2,
+            width: (line.x + line.width).saturating_sub(x + 2),
+            ..line
+        };
+    }
+    key_bar(app, keys, buffer);
 }
 
-/// How long a message of the program itself stays.
-const STAYS: Duration = Duration::from_secs(6);
+/// Columns that are left to the keys beside a message.
+const LEAST_KEYS: usize = 20;
 
-/// What the program said a moment ago, or else the newest thing that the run said.
-fn newest_message(app: &App) -> Option<(Severity, &str)> {
+/// How long a message stays where keys share its line.
+pub(in crate::tui) const STAYS: Duration = Duration::from_secs(6);
+
+/// A text cut to a width, with a mark that it goes on (the log page has all of it).
+fn shortened(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
+    kept + "…"
+}
+
+/// What the program said a moment ago, or else the newest thing that the run said; where it may not
+/// stay for ever, only while it is new.
+fn newest_message(app: &App, stays: Option<Duration>) -> Option<(Severity, &str)> {
     if let Some((when, severity, text)) = &app.message
         && when.elapsed() < STAYS
     {
         return Some((*severity, text));
     }
+    if stays.is_some_and(|stays| app.said.is_none_or(|when| when.elapsed() >= stays)) {
+        return None;
+    }
     let message = app.history.messages.back()?;
     Some((message.severity, message.text.as_str()))
 }
 
-/// Keys at the right edge, as many as fit.
+/// Keys from the left: the page's own first, as many as fit; help and quit always.
 fn key_bar(app: &App, area: Rect, buffer: &mut Buffer) {
-    let mut spans = Vec::new();
-    let mut width = 0;
-    for binding in KEYMAP.iter().filter(|b| !b.bar.is_empty()).rev() {
-        let key = binding.key();
-        let needed = key.chars().count() + binding.bar.len() + 3;
-        if width + needed > usize::from(area.width) {
-            break;
+    let named = KEYMAP.iter().filter(|b| !b.bar.is_empty());
+    let width = |b: &Binding| b.key().width() + b.bar.width() + 3;
+    let (last, rest): (Vec<&Binding>, Vec<&Binding>) =
+        named.partition(|b| matches!(b.action, Action::Help | Action::Quit));
+    let mut rest: Vec<&Binding> = rest
+        .into_iter()
+        .filter(|b| app.page.takes(b.action))
+        .collect();
+    rest.sort_by_key(|b| !app.page.is_own(b.action));
+    let mut left = usize::from(area.width).saturating_sub(
+        last.iter()
+            .map(|b| width(b))
+            .sum::<usize>()
+            .saturating_sub(2),
+    );
+    let mut shown = Vec::new();
+    for binding in rest {
+        let needed = width(binding);
+        if needed <= left {
+            left -= needed;
+            shown.push(binding);
         }
-        width += needed;
-        spans.insert(0, Span::styled(format!("{}  ", binding.bar), muted(app)));
-        spans.insert(0, Span::styled(format!("{key} "), bold(app)));
     }
-    let x = area.x + area.width - width as u16;
-    buffer.set_line(x, area.y, &Line::from(spans), width as u16);
+    let mut x = area.x;
+    let right = area.x + area.width;
+    let mut put = |text: String, style: Style| {
+        let room = usize::from(right.saturating_sub(x));
+        (x, _) = buffer.set_stringn(x, area.y, text, room, style);
+    };
+    for binding in shown.into_iter().chain(last) {
+        put(format!("{} ", binding.key()), bold(app));
+        put(format!("{}  ", binding.bar), muted(app));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every page has a tab that can be read and clicked, at 80 columns too.
+    #[test]
+    fn tabs_fit_and_are_hit_where_they_are_painted() {
+        for width in [80, 120, 200] {
+            let tabs = tabs(width);
+            assert_eq!(tabs.len(), Page::ALL.len());
+            let mut end = 0;
+            for tab in &tabs {
+                assert!(tab.columns.start >= end && tab.columns.end <= width);
+                end = tab.columns.end;
+                for column in tab.columns.clone() {
+                    assert_eq!(tab_at(width, column), Some(tab.page));
+                }
+            }
+        }
+    }
 }

@@ -1,99 +1,177 @@
-//! The table of every quantizer.
+//! The table of every quantizer, or of stages and kinds of them.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::Modifier;
+use ratatui::style::{Modifier, Style};
 use unicode_width::UnicodeWidthStr;
 
 use super::super::app::App;
 use super::{bold, muted, severity_style};
-use crate::figure::Ink;
-use crate::figure::terminal::cut_in_the_middle;
-use crate::figure::ticks::{number, power_of_two};
-use crate::quantizer::memory::{Role, kilobytes};
-use crate::run::{LayerHistory, LayerRecord, Severity, VerdictKind};
+use crate::figure::terminal::{Marker, Window, cut_apart};
+use crate::figure::ticks::power_of_two;
+use crate::figure::{Ink, Row};
+use crate::quantizer::memory::{Side, kilobytes};
+use crate::run::{LayerHistory, LayerQuantity, LayerRecord, Severity, VerdictKind};
+
+/// What a cell is made of: a row's layers with their records.
+struct Cell<'a> {
+    app: &'a App,
+    row: &'a Row,
+    members: &'a [(&'a LayerHistory, LayerRecord)],
+    /// kB of all layers of the row's side.
+    side_kb: f64,
+}
+
+impl Cell<'_> {
+    /// The only layer of the row.
+    fn only(&self) -> Option<&(&LayerHistory, LayerRecord)> {
+        match self.members {
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+
+    /// Mean over the row's layers, by their elements.
+    fn mean(&self, value: impl Fn(&LayerRecord) -> f32) -> f64 {
+        let (mut sum, mut weight) = (0.0, 0.0);
+        for (layer, record) in self.members {
+            let value = f64::from(value(record));
+            if value.is_finite() {
+                let elements = layer.info.elements.max(1) as f64;
+                (sum, weight) = (sum + elements * value, weight + elements);
+            }
+        }
+        sum / weight
+    }
+
+    fn kilobytes(&self) -> f64 {
+        let sizes = self.members.iter().map(|(l, r)| size(l, r));
+        sizes.filter(|kb| kb.is_finite()).sum()
+    }
+}
+
+/// kB of a layer.
+fn size(layer: &LayerHistory, record: &LayerRecord) -> f64 {
+    kilobytes(layer.info.elements, record.bitwidth.into())
+}
 
 /// A column: title, width, least width of the table to show it at, and its text.
 struct Column {
-    title: &'static str,
+    title: fn(&App) -> String,
     width: u16,
     from: u16,
-    text: fn(&LayerHistory, &LayerRecord) -> String,
+    text: fn(&Cell<'_>) -> String,
 }
+
+/// Columns of the sparkline.
+const SPARK: u16 = 6;
 
 const COLUMNS: &[Column] = &[
     Column {
-        title: "bits",
+        title: |_| "bits".into(),
         width: 5,
         from: 0,
-        text: |_, r| real(r.bitwidth, 0),
-    },
-    Column {
-        title: "d",
-        width: 9,
-        from: 0,
-        text: |_, r| real(r.d, 5),
-    },
-    Column {
-        title: "used",
-        width: 6,
-        from: 70,
-        text: |l, r| {
-            let used = l.info.used(r).map(|[d, _]| power_of_two(d.log2()));
-            used.unwrap_or("-".into())
+        text: |c| match c.only() {
+            Some((_, r)) => real(r.bitwidth.into(), 0),
+            None => real(c.mean(|r| r.bitwidth), 1),
         },
     },
     Column {
-        title: "q_max",
-        width: 9,
-        from: 0,
-        text: |_, r| real(r.q_max, 4),
+        title: |_| "trend".into(),
+        width: SPARK + 1,
+        from: 78,
+        text: |c| sparkline(c.app, c.row),
     },
     Column {
-        title: "kB",
+        title: |_| "d".into(),
         width: 8,
         from: 0,
-        text: |l, r| {
-            if r.bitwidth.is_finite() {
-                format!("{:.2}", kilobytes(l.info.elements, r.bitwidth.into()))
+        text: |c| c.only().map_or("-".into(), |(_, r)| real(r.d.into(), 5)),
+    },
+    Column {
+        title: |_| "used".into(),
+        width: 5,
+        from: 70,
+        text: |c| {
+            let used = c.only().and_then(|(l, r)| l.info.used(r));
+            used.map_or("-".into(), |[d, _]| power_of_two(d.log2()))
+        },
+    },
+    Column {
+        title: |_| "q_max".into(),
+        width: 8,
+        from: 0,
+        text: |c| {
+            c.only()
+                .map_or("-".into(), |(_, r)| real(r.q_max.into(), 4))
+        },
+    },
+    Column {
+        title: |_| "kB".into(),
+        width: 8,
+        from: 0,
+        text: |c| real(c.kilobytes(), 2),
+    },
+    Column {
+        title: |_| "of all".into(),
+        width: 7,
+        from: 88,
+        text: |c| {
+            let share = 100.0 * c.kilobytes() / c.side_kb;
+            if share.is_finite() {
+                format!("{share:.1} %")
             } else {
                 "-".into()
             }
         },
     },
     Column {
-        title: "grad 1",
+        title: |app| gradient_name(app, 0),
         width: 9,
-        from: 100,
-        text: |_, r| small(r.gradients[0]),
+        from: 110,
+        text: |c| small(c.mean(|r| r.gradients[0].abs())),
     },
     Column {
-        title: "grad 2",
+        title: |app| gradient_name(app, 1),
         width: 9,
-        from: 100,
-        text: |_, r| small(r.gradients[1]),
+        from: 110,
+        text: |c| small(c.mean(|r| r.gradients[1].abs())),
     },
     Column {
-        title: "|gW|",
+        title: |_| "|∂W|".into(),
         width: 9,
-        from: 90,
-        text: |_, r| small(r.grad_norm),
+        from: 120,
+        text: |c| small(c.mean(|r| r.grad_norm)),
     },
     Column {
-        title: "clip %",
+        title: |_| "clip %".into(),
         width: 7,
         from: 0,
-        text: |_, r| real(r.clipped * 100.0, 2),
+        text: |c| real(c.mean(|r| r.clipped) * 100.0, 2),
     },
     Column {
-        title: "zero %",
+        title: |_| "zero %".into(),
         width: 7,
-        from: 78,
-        text: |_, r| real(r.zeros * 100.0, 1),
+        from: 100,
+        text: |c| real(c.mean(|r| r.zeros) * 100.0, 1),
     },
 ];
 
-fn real(v: f32, digits: usize) -> String {
+/// The name of the gradient of the first or second parameter, as this run's quantizers have them.
+fn gradient_name(app: &App, which: usize) -> String {
+    let layers = app.history.layers.iter();
+    let mut names: Vec<&str> = layers
+        .map(|l| l.info.parametrization.parameter_names()[which])
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    match names[..] {
+        [name] => format!("|∂{name}|"),
+        _ => ["first", "second"][which].into(),
+    }
+}
+
+fn real(v: f64, digits: usize) -> String {
     if v.is_finite() {
         format!("{v:.digits$}")
     } else {
@@ -101,7 +179,7 @@ fn real(v: f32, digits: usize) -> String {
     }
 }
 
-fn small(v: f32) -> String {
+fn small(v: f64) -> String {
     if v.is_finite() {
         format!("{v:.1e}")
     } else {
@@ -109,42 +187,43 @@ fn small(v: f32) -> String {
     }
 }
 
-pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
-    let columns: Vec<&Column> = COLUMNS.iter().filter(|c| area.width >= c.from).collect();
-    let fixed: u16 = columns.iter().map(|c| c.width).sum::<u16>() + 16;
-    let name_width = area.width.saturating_sub(fixed + 3).clamp(10, 28);
-    let layers: Vec<(usize, &LayerHistory)> = app
-        .history
-        .layers
-        .iter()
-        .enumerate()
-        .filter(|(_, l)| app.view.shows(l))
-        .collect();
-    let step = app.view.cursor.map_or(app.history.step(), |c| c as u64);
-    let rows = usize::from(area.height.saturating_sub(1));
-    app.selected = app.selected.min(layers.len().saturating_sub(1));
-    app.scroll = app
-        .scroll
-        .clamp((app.selected + 1).saturating_sub(rows), app.selected);
-    let mut x = area.x + 2 + name_width;
-    let title = match app.view.cursor {
-        Some(step) => format!("layer at step {step:.0}"),
-        None if layers.len() > rows => {
-            let last = (app.scroll + rows).min(layers.len());
-            format!("{}–{last} of {}", app.scroll + 1, layers.len())
-        }
-        None => "layer".into(),
+/// How the bitwidths came to be what they are: between the lowest and the highest that the row had in
+/// what is visible. A row whose bitwidth did not change is a level line.
+fn sparkline(app: &App, row: &Row) -> String {
+    const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let (from, to) = app.visible();
+    let to = to.min(app.view.cursor.unwrap_or(app.history.step() as f64));
+    let at = |i: u16| {
+        let step = from + (to - from) * f64::from(i + 1) / f64::from(SPARK);
+        let step = step.max(0.0) as u64;
+        row.mean(&app.history, |l| {
+            l[LayerQuantity::Bitwidth].near(step).map(f64::from)
+        })
     };
-    buffer.set_stringn(area.x + 2, area.y, title, name_width.into(), bold(app));
-    for column in &columns {
-        let title = format!(
-            "{:>width$}",
-            column.title,
-            width = usize::from(column.width)
-        );
-        (x, _) = buffer.set_stringn(x, area.y, title, column.width.into(), bold(app));
-    }
-    if layers.is_empty() {
+    let values: Vec<Option<f64>> = (0..SPARK).map(at).collect();
+    let known = values.iter().flatten().copied();
+    let (low, high) = known.fold((f64::MAX, f64::MIN), |r, v| (r.0.min(v), r.1.max(v)));
+    let share = |v: f64| {
+        if high > low {
+            (v - low) / (high - low)
+        } else {
+            0.5
+        }
+    };
+    let symbol = |v: Option<f64>| match (v, app.palette.marker) {
+        (None, _) => ' ',
+        (Some(v), Marker::Ascii) => char::from(b"_-^"[(share(v) * 2.99) as usize]),
+        (Some(v), _) => LEVELS[(share(v) * 7.99) as usize],
+    };
+    values.into_iter().map(symbol).collect()
+}
+
+pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
+    let columns: Vec<&Column> = COLUMNS.iter().filter(|c| area.width >= c.from).collect();
+    let fixed: u16 = columns.iter().map(|c| c.width).sum::<u16>();
+    let name_width = area.width.saturating_sub(fixed + ALARMS + 3).clamp(10, 28);
+    let rows = app.listed();
+    if rows.is_empty() {
         let text = if app.history.layers.is_empty() {
             "no quantizers in this experiment"
         } else {
@@ -153,56 +232,179 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
         buffer.set_stringn(area.x + 2, area.y + 1, text, area.width.into(), muted(app));
         return;
     }
-    for (i, (place, layer)) in layers.iter().enumerate().skip(app.scroll).take(rows) {
-        let y = area.y + 1 + (i - app.scroll) as u16;
-        let (mark, ink) = match layer.info.role {
-            Role::Weight => ("W ", Ink::Weights),
-            Role::Bias => ("b ", Ink::Weights),
-            Role::Activation => ("A ", Ink::Activations),
+    // A line for the titles and one for the sums.
+    let room = usize::from(area.height.saturating_sub(2));
+    let selected = app.selection();
+    let window = Window::around(selected, rows.len(), room);
+    head(app, window, &columns, name_width, area, buffer);
+    let records: Vec<Option<LayerRecord>> = (app.history.layers.iter())
+        .map(|l| app.layer_record(l))
+        .collect();
+    let total = |side: Side| -> f64 {
+        let of_side = app.history.layers.iter().zip(&records);
+        let sizes = of_side.filter(|(l, _)| l.info.role.side() == side);
+        sizes.filter_map(|(l, r)| Some(size(l, r.as_ref()?))).sum()
+    };
+    let totals = Side::BOTH.map(total);
+    let names = names(&rows, usize::from(name_width) - 1);
+    for (i, place) in window.range().enumerate() {
+        let row = &rows[place];
+        let members: Vec<(&LayerHistory, LayerRecord)> = (row.members.iter())
+            .filter_map(|m| Some((&app.history.layers[*m], records[*m]?)))
+            .collect();
+        let cell = Cell {
+            app,
+            row,
+            members: &members,
+            side_kb: totals[row.side as usize],
         };
-        let style = app.palette.style(ink);
-        buffer.set_stringn(area.x, y, mark, 2, style);
-        let name = cut_in_the_middle(&layer.info.name, usize::from(name_width) - 1);
-        buffer.set_stringn(area.x + 2, y, name, name_width.into(), style);
-        if let Some(record) = &app.layer_record(layer) {
-            let mut x = area.x + 2 + name_width;
-            for column in &columns {
-                let text = (column.text)(layer, record);
-                let padding = usize::from(column.width).saturating_sub(text.width());
-                let text = format!("{}{text}", " ".repeat(padding));
-                let plain = app.palette.style(Ink::Text);
-                (x, _) = buffer.set_stringn(x, y, text, column.width.into(), plain);
-            }
-            // The detectors' findings, as page 9 lists them: one list of conditions.
-            let found = app.history.verdicts.of_layer(*place, step);
-            if !found.is_empty() {
-                let style = severity_style(app, Severity::Warning);
-                let room = usize::from((area.x + area.width).saturating_sub(x + 1));
-                let found: Vec<&str> = found.into_iter().map(VerdictKind::name).collect();
-                buffer.set_stringn(x + 1, y, format!("! {}", found.join(", ")), room, style);
-            }
-        }
-        if i == app.selected {
-            let row = Rect {
-                x: area.x,
-                y,
-                width: area.width,
-                height: 1,
-            };
-            buffer.set_style(
-                row,
-                ratatui::style::Style::new().add_modifier(Modifier::REVERSED),
-            );
-        }
-    }
-    let total: usize = layers.iter().map(|(_, l)| l.info.elements).sum();
-    let below = area.y + 1 + layers.len() as u16;
-    if below < area.y + area.height {
-        let text = format!(
-            "{} quantizers, {} elements",
-            layers.len(),
-            number(total as f64, 0)
+        let line = Rect {
+            y: area.y + 1 + i as u16,
+            height: 1,
+            ..area
+        };
+        paint_row(
+            app,
+            &cell,
+            &names[place],
+            &columns,
+            name_width,
+            line,
+            buffer,
         );
-        buffer.set_stringn(area.x + 2, below, text, area.width.into(), muted(app));
+        if place == selected {
+            buffer.set_style(line, Style::new().add_modifier(Modifier::REVERSED));
+        }
     }
+    let foot = Rect {
+        y: area.y + 1 + window.count as u16,
+        height: 1,
+        ..area
+    };
+    buffer.set_stringn(
+        foot.x + 2,
+        foot.y,
+        sums(app, totals),
+        foot.width.saturating_sub(2).into(),
+        muted(app),
+    );
+}
+
+/// Names of rows, of stages with how many layers they have, cut so that they stay different.
+fn names(rows: &[Row], width: usize) -> Vec<String> {
+    let counts = rows.iter().map(|row| match row.members.len() {
+        1 => String::new(),
+        n => format!(" ({n})"),
+    });
+    let counts: Vec<String> = counts.collect();
+    let widest = counts.iter().map(|c| c.width()).max().unwrap_or(0);
+    let cut = cut_apart(
+        rows.iter().map(|r| r.label.as_str()),
+        width - widest.min(width),
+    );
+    cut.into_iter()
+        .zip(counts)
+        .map(|(name, count)| name + &count)
+        .collect()
+}
+
+/// Columns kept for alarms.
+const ALARMS: u16 = 12;
+
+fn head(
+    app: &App,
+    window: Window,
+    columns: &[&Column],
+    name_width: u16,
+    area: Rect,
+    buffer: &mut Buffer,
+) {
+    let title = match (window.text(), app.view.cursor) {
+        (Some(seen), _) => seen,
+        (None, Some(step)) => format!("at step {step:.0}"),
+        (None, None) => "layer".into(),
+    };
+    buffer.set_stringn(area.x + 2, area.y, title, name_width.into(), bold(app));
+    let mut x = area.x + 2 + name_width;
+    for column in columns {
+        let width = usize::from(column.width);
+        let title = format!("{:>width$}", (column.title)(app));
+        (x, _) = buffer.set_stringn(x, area.y, title, width, bold(app));
+    }
+    let room = usize::from((area.x + area.width).saturating_sub(x + 1));
+    buffer.set_stringn(x + 1, area.y, "alarms", room, bold(app));
+}
+
+fn paint_row(
+    app: &App,
+    cell: &Cell<'_>,
+    name: &str,
+    columns: &[&Column],
+    name_width: u16,
+    line: Rect,
+    buffer: &mut Buffer,
+) {
+    let ink = match cell.row.side {
+        Side::Weights => Ink::Weights,
+        Side::Activations => Ink::Activations,
+    };
+    let style = app.palette.style(ink);
+    let role = app.history.layers[cell.row.members[0]].info.role;
+    buffer.set_stringn(line.x, line.y, format!("{} ", role.letter()), 2, style);
+    buffer.set_stringn(line.x + 2, line.y, name, name_width.into(), style);
+    if cell.members.is_empty() {
+        return;
+    }
+    let mut x = line.x + 2 + name_width;
+    for column in columns {
+        let text = (column.text)(cell);
+        let padding = usize::from(column.width).saturating_sub(text.width());
+        let text = format!("{}{text}", " ".repeat(padding));
+        let plain = app.palette.style(Ink::Text);
+        (x, _) = buffer.set_stringn(x, line.y, text, column.width.into(), plain);
+    }
+    let room = usize::from((line.x + line.width).saturating_sub(x + 1));
+    let text = alarms(app, cell.row, room);
+    let style = severity_style(app, Severity::Warning);
+    buffer.set_stringn(x + 1, line.y, text, room, style);
+}
+
+/// The detectors' findings, as page 9 lists them: in full where there is room, else in short, else the
+/// most severe and how many more.
+fn alarms(app: &App, row: &Row, room: usize) -> String {
+    let step = app.view.cursor.map_or(app.history.step(), |c| c as u64);
+    let mut found: Vec<VerdictKind> = (row.members.iter())
+        .flat_map(|m| app.history.verdicts.of_layer(*m, step))
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    let Some(first) = found.first() else {
+        return String::new();
+    };
+    let join = |name: fn(VerdictKind) -> &'static str| {
+        let names: Vec<&str> = found.iter().map(|k| name(*k)).collect();
+        names.join(", ")
+    };
+    let most = match found.len() {
+        1 => first.short().to_owned(),
+        n => format!("{} +{}", first.short(), n - 1),
+    };
+    let texts = [join(VerdictKind::name), join(VerdictKind::short), most];
+    let fits = texts.iter().find(|t| t.width() <= room);
+    fits.unwrap_or(&texts[2]).clone()
+}
+
+/// Weights and activations counted apart: they are bounded by budgets of their own.
+fn sums(app: &App, kilobytes: [f64; 2]) -> String {
+    let of = |side: Side| {
+        let layers = app.history.layers.iter();
+        layers.filter(move |l| l.info.role.side() == side)
+    };
+    let count = |side: Side| of(side).count();
+    let largest = of(Side::Activations)
+        .filter_map(|l| Some(size(l, &app.layer_record(l)?)))
+        .fold(0.0, f64::max);
+    let [weights, activations] = kilobytes.map(|kb| real(kb, 2));
+    let (w, a) = (count(Side::Weights), count(Side::Activations));
+    format!("{w} weights {weights} kB   {a} activations: sum {activations} kB, max {largest:.2} kB")
 }

@@ -8,30 +8,28 @@ use super::super::app::App;
 use super::{bold, muted};
 use crate::figure::terminal::Plot;
 
-pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
-    let layers = app.history.layers.iter().enumerate();
-    let listed: Vec<usize> = layers
-        .filter(|(_, l)| app.view.shows(l))
-        .map(|(i, _)| i)
-        .collect();
-    app.selected = app.selected.min(listed.len().saturating_sub(1));
-    let Some(index) = listed.get(app.selected).copied() else {
+pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
+    let Some((index, layer)) = app.selected_layer() else {
         let text = "no quantizer in this experiment matches";
         buffer.set_stringn(area.x + 1, area.y, text, area.width.into(), muted(app));
         return;
     };
-    let info = app.history.layers[index].info.clone();
-    app.microscope.look(index, &info);
-    let [head, body] = Layout::vertical([Constraint::Length(3), Constraint::Min(4)]).areas(area);
+    let listed = app.rows();
+    let info = &app.history.layers[index].info;
+    let [head, body] = Layout::vertical([
+        Constraint::Length(1 + app.microscope.lines.len().clamp(1, 3) as u16),
+        Constraint::Min(4),
+    ])
+    .areas(area);
     let title = format!(
-        "{} ({} of {}; j and k)   {} ([ and ])",
+        "{} {}, {} of {listed}   {}",
         info.name,
-        app.selected + 1,
-        listed.len(),
+        layer.info.role.word(),
+        app.selection() + 1,
         app.microscope.place()
     );
     buffer.set_stringn(head.x + 1, head.y, title, head.width.into(), bold(app));
-    for (i, line) in app.microscope.lines.iter().take(2).enumerate() {
+    for (i, line) in app.microscope.lines.iter().take(3).enumerate() {
         let (y, width) = (head.y + 1 + i as u16, head.width.saturating_sub(1).into());
         buffer.set_stringn(head.x + 1, y, line, width, muted(app));
     }

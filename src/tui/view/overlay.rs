@@ -64,6 +64,20 @@ pub(super) fn draw(app: &App, body: Rect, buffer: &mut Buffer) {
                 Line::raw("y fork    n keep the run"),
             ],
         ),
+        Overlay::ConfirmDelete { folder, steps } => (
+            " remove? ",
+            vec![
+                Line::raw(format!(
+                    "{} and all that it recorded",
+                    folder.path().display()
+                )),
+                Line::raw(format!(
+                    "would be gone for good, {steps} steps of training with it."
+                )),
+                Line::raw(""),
+                Line::raw("y remove    n keep"),
+            ],
+        ),
         Overlay::ConfirmNewRun(pending) => {
             let start = match pending.class {
                 Class::Fresh => "a new run from scratch",

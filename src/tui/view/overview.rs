@@ -2,6 +2,7 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
+use unicode_width::UnicodeWidthStr;
 
 use super::super::app::App;
 use super::{bold, grid, plot, severity_style};
@@ -97,30 +98,24 @@ fn figures(app: &App, area: Rect, buffer: &mut Buffer) {
         let value = h[quantity].at(at);
         value.map_or("-".into(), |v| format!("{v:.digits$}"))
     };
+    let percent = |quantity, digits: usize| {
+        let value = h[quantity].at(at);
+        value.map_or("-".into(), |v| format!("{:.digits$}", v * 100.0))
+    };
+    // Budgets come before all that gives way to them on a narrow screen.
     let mut parts = vec![
         format!("step {at}"),
-        format!("loss {}", value(Quantity::Loss, 4)),
-        format!("ce {}", value(Quantity::CrossEntropy, 4)),
-        format!(
-            "error {} %",
-            h[Quantity::TrainError]
-                .at(at)
-                .map_or("-".into(), |v| format!("{:.1}", v * 100.0))
-        ),
-        format!(
-            "val {} %",
-            h[Quantity::ValidationError]
-                .at(at)
-                .map_or("-".into(), |v| format!("{:.2}", v * 100.0))
-        ),
         memory(h, at),
-        format!(
-            "lr {}",
-            h[Quantity::Lr]
-                .at(at)
-                .map_or("-".into(), |v| number(v.into(), 4))
-        ),
+        format!("loss {}", value(Quantity::Loss, 4)),
+        format!("val {} %", percent(Quantity::ValidationError, 2)),
+        format!("ce {}", value(Quantity::CrossEntropy, 4)),
+        format!("error {} %", percent(Quantity::TrainError, 1)),
     ];
+    let rate = h[Quantity::Lr].at(at);
+    parts.push(format!(
+        "lr {}",
+        rate.map_or("-".into(), |v| number(v.into(), 4))
+    ));
     if let Some((step, error)) = h.best() {
         parts.push(format!("best {:.2} % at {step}", error * 100.0));
     }
@@ -128,15 +123,22 @@ fn figures(app: &App, area: Rect, buffer: &mut Buffer) {
     let mut x = area.x;
     let dead = dead_layers(app);
     if let [first, others @ ..] = &dead[..] {
-        let more = match others.len() {
-            0 => String::new(),
-            n => format!(" and {n} more"),
+        let text = match others.len() {
+            0 => format!("DEAD: {first}  "),
+            _ if area.width < 120 => format!("DEAD: {} layers  ", dead.len()),
+            n => format!("DEAD: {first} and {n} more  "),
         };
-        let text = format!("DEAD: {first}{more}  ");
         let style = severity_style(app, Severity::Error);
         (x, _) = buffer.set_stringn(x, area.y, text, area.width.into(), style);
     }
-    let text = parts.join("  ");
-    let room = usize::from((area.x + area.width).saturating_sub(x));
-    buffer.set_stringn(x, area.y, text, room, bold(app));
+    for (i, part) in parts.iter().enumerate() {
+        let gap = if i == 0 { "" } else { "  " };
+        let room = usize::from((area.x + area.width).saturating_sub(x));
+        let text = format!("{gap}{part}");
+        // A number that is cut off would be another one.
+        if text.width() > room {
+            break;
+        }
+        (x, _) = buffer.set_stringn(x, area.y, text, room, bold(app));
+    }
 }

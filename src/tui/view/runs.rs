@@ -4,86 +4,168 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
 use ratatui::widgets::Widget;
+use unicode_width::UnicodeWidthStr;
 
 use super::super::app::App;
 use super::{bold, muted};
-use crate::figure::terminal::Plot;
-use crate::figure::{Axis, Ink, Item, Label, Line, Overlaid, Scale, Scene};
+use crate::figure::terminal::{Plot, Window, cut_in_the_middle};
+use crate::figure::{Axis, Ink, Item, Label, Line, Overlaid, Place, Scale, Scene};
 use crate::run::Manifest;
+use crate::study::statistics::Sample;
 
-pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
+pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     let [list, below] = Layout::vertical([Constraint::Fill(1), Constraint::Fill(1)]).areas(area);
     let below = if area.width >= 100 {
         let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(below);
-        let runs: Vec<&Manifest> = app.runs.iter().map(|r| &r.1).collect();
-        let scene = trade_off(&comparable(&runs, app.selected));
+        let runs: Vec<&Manifest> = app.runs.all.iter().map(|r| &r.1).collect();
+        let scene = trade_off(&comparable(&runs, app.selected_run().map(|r| &r.1)));
         (&Plot::new(&scene, &app.palette)).render(right, buffer);
         left
     } else {
         below
     };
-    let filter = if app.runs_filter.is_empty() {
-        String::new()
-    } else {
-        format!(", only \"{}\"", app.runs_filter)
+    let rows = usize::from(list.height.saturating_sub(2));
+    let window = Window::around(app.selection(), app.runs.rows(), rows);
+    let filter = match app.runs.filter.as_str() {
+        "" => String::new(),
+        filter => format!(", only \"{filter}\""),
     };
-    let order = format!(
-        "{} runs, {}{filter} (r sorts, / filters, m draws behind)",
-        app.runs.len(),
-        app.order.name()
-    );
+    let seen = window
+        .text()
+        .map_or(String::new(), |seen| format!(", {seen}"));
+    let count = match app.runs.all.len() {
+        1 => "1 run".to_owned(),
+        n => format!("{n} runs"),
+    };
+    let order = format!("{count}, {}{filter}{seen}", app.runs.order.name());
     buffer.set_stringn(list.x, list.y, order, list.width.into(), muted(app));
     let list = Rect {
         y: list.y + 1,
         height: list.height.saturating_sub(1),
         ..list
     };
-    let title = format!(
-        "{:<38} {:<11} {:>8} {:>10} {:>7} {:>9}",
-        "run", "status", "step", "best val %", "test %", "weight kB"
-    );
-    buffer.set_stringn(list.x, list.y, title, list.width.into(), bold(app));
-    let rows = usize::from(list.height.saturating_sub(1));
-    app.selected = app.selected.min(app.runs.len().saturating_sub(1));
-    app.scroll = app
-        .scroll
-        .clamp((app.selected + 1).saturating_sub(rows), app.selected);
-    let percent = |v: Option<f64>| v.map_or("-".to_owned(), |e| format!("{:.2}", e * 100.0));
-    for (i, (folder, m)) in app.runs.iter().enumerate().skip(app.scroll).take(rows) {
-        let y = list.y + 1 + (i - app.scroll) as u16;
+    if app.runs.grouped {
+        groups(app, window, list, buffer);
+    } else {
+        singly(app, window, list, buffer);
+    }
+    compare(app, below, buffer);
+}
+
+fn percent(v: Option<f64>) -> String {
+    v.map_or("-".to_owned(), |e| format!("{:.2}", e * 100.0))
+}
+
+/// Columns behind the name: what they hold, and how wide they are.
+const SINGLE: [(&str, usize); 6] = [
+    ("status", 12),
+    ("step", 8),
+    ("best val %", 11),
+    ("test %", 7),
+    ("W kB", 8),
+    ("A kB", 7),
+];
+
+/// A row for every run. Best is the lowest validation error among steps within the budget; kB of weights
+/// and of the largest activation are of that step.
+fn singly(app: &App, window: Window, list: Rect, buffer: &mut Buffer) {
+    let room = usize::from(list.width);
+    // Those at the right give way on a narrow screen.
+    let mut columns = SINGLE.len();
+    let width = |columns: usize| SINGLE[..columns].iter().map(|c| c.1).sum::<usize>();
+    while columns > 3 && width(columns) + LEAST_NAME > room {
+        columns -= 1;
+    }
+    let name = room.saturating_sub(width(columns)).min(60);
+    let line = |label: &str, cells: [String; 6]| {
+        let mut text = format!("{label:<name$}");
+        for (cell, (_, width)) in cells.iter().zip(SINGLE).take(columns) {
+            text += &format!("{cell:>width$}");
+        }
+        text
+    };
+    let titles = SINGLE.map(|c| c.0.to_owned());
+    buffer.set_stringn(list.x, list.y, line("run", titles), room, bold(app));
+    for (i, place) in window.range().enumerate() {
+        let (folder, m) = &app.runs.all[place];
         let label = folder.label();
-        let branch = match app.depths.get(i) {
+        let branch = match app.runs.depths.get(place) {
             None | Some(0) => String::new(),
             Some(depth) => format!("{}└ ", "  ".repeat(depth - 1)),
         };
         let overlaid = app.overlays.iter().find(|o| o.label == label);
         let own = match overlaid {
-            _ if *folder == app.folder => " *".to_owned(),
-            Some(_) => " ┄".to_owned(),
-            None => String::new(),
+            _ if *folder == app.folder => " *",
+            Some(_) => " ┄",
+            None => "",
         };
-        let text = format!(
-            "{:<38} {:<11} {:>8} {:>10} {:>7} {:>9}",
-            format!("{branch}{label}{own}"),
-            m.status.name(),
-            m.step,
+        let fits = name.saturating_sub(branch.width() + own.width() + 1);
+        let label = format!("{branch}{}{own}", cut_in_the_middle(&label, fits));
+        let kilobytes = |which: usize| {
+            m.kilobytes()
+                .map_or("-".to_owned(), |kb| format!("{:.2}", kb[which]))
+        };
+        let cells = [
+            m.status.name().to_owned(),
+            m.step.to_string(),
             percent(m.best_error),
             percent(m.test_error),
-            m.kilobytes()
-                .map_or("-".to_owned(), |kb| format!("{:.2}", kb[0]))
-        );
+            kilobytes(0),
+            kilobytes(1),
+        ];
         let mut style = app.palette.style(overlaid.map_or(Ink::Text, Overlaid::ink));
-        if i == app.selected {
+        if place == app.selection() {
             style = style.add_modifier(Modifier::REVERSED);
         }
-        buffer.set_stringn(list.x, y, text, list.width.into(), style);
+        let y = list.y + 1 + i as u16;
+        buffer.set_stringn(list.x, y, line(&label, cells), room, style);
     }
-    compare(app, below, buffer);
+}
+
+/// Columns that a run's name has at least.
+const LEAST_NAME: usize = 26;
+
+/// A row for every experiment: means over its seeds with their 95 % confidence intervals.
+fn groups(app: &App, window: Window, list: Rect, buffer: &mut Buffer) {
+    let room = usize::from(list.width);
+    let name = room.saturating_sub(5 + 18 + 18 + 10).clamp(12, 60);
+    let title = format!(
+        "{:<name$}{:>5}{:>18}{:>18}{:>10}",
+        "experiment", "runs", "best val %", "test %", "W kB"
+    );
+    buffer.set_stringn(list.x, list.y, title, room, bold(app));
+    let interval = |sample: &Option<Sample>| {
+        let Some(sample) = sample else {
+            return "-".to_owned();
+        };
+        let mean = 100.0 * sample.mean;
+        match sample.half_width() {
+            Some(half) => format!("{mean:.2} ± {:.2}", 100.0 * half),
+            None => format!("{mean:.2}"),
+        }
+    };
+    for (i, place) in window.range().enumerate() {
+        let group = &app.runs.groups[place];
+        let text = format!(
+            "{:<name$}{:>5}{:>18}{:>18}{:>10}",
+            cut_in_the_middle(&group.label, name - 1),
+            group.members.len(),
+            interval(&group.best),
+            interval(&group.test),
+            (group.kilobytes).map_or("-".into(), |kb| format!("{:.2}", kb.mean)),
+        );
+        let mut style = app.palette.style(Ink::Text);
+        if place == app.selection() {
+            style = style.add_modifier(Modifier::REVERSED);
+        }
+        let y = list.y + 1 + i as u16;
+        buffer.set_stringn(list.x, y, text, room, style);
+    }
 }
 
 /// The selected run's experiment against the current one, key by key.
 fn compare(app: &App, area: Rect, buffer: &mut Buffer) {
-    let Some((folder, _)) = app.runs.get(app.selected) else {
+    let Some((folder, _)) = app.selected_run() else {
         let text = format!("no runs in {} yet", app.runs_root.display());
         buffer.set_stringn(area.x, area.y, text, area.width.into(), muted(app));
         return;
@@ -94,7 +176,7 @@ fn compare(app: &App, area: Rect, buffer: &mut Buffer) {
     );
     buffer.set_stringn(area.x, area.y, title, area.width.into(), bold(app));
     let room = usize::from(area.height.saturating_sub(1));
-    for (i, line) in app.compared.iter().take(room).enumerate() {
+    for (i, line) in app.runs.compared.iter().take(room).enumerate() {
         let y = area.y + 1 + i as u16;
         let width = area.width.saturating_sub(2).into();
         buffer.set_stringn(area.x + 2, y, line, width, Style::new());
@@ -103,8 +185,8 @@ fn compare(app: &App, area: Rect, buffer: &mut Buffer) {
 
 /// The runs on the same data with the same network as the selected one: an error on other pictures is
 /// another number.
-fn comparable<'a>(runs: &[&'a Manifest], selected: usize) -> Vec<&'a Manifest> {
-    let task = runs.get(selected).and_then(|m| m.task.as_ref());
+fn comparable<'a>(runs: &[&'a Manifest], selected: Option<&Manifest>) -> Vec<&'a Manifest> {
+    let task = selected.and_then(|m| m.task.as_ref());
     let same = |m: &&&Manifest| m.task.as_ref() == task;
     runs.iter().filter(same).copied().collect()
 }
@@ -162,6 +244,7 @@ fn trade_off(runs: &[&Manifest]) -> Scene {
             at: *at,
             text: "●".into(),
             ink: Ink::Series(0),
+            place: Place::On,
         })
     }));
     Scene {
@@ -208,7 +291,7 @@ mod tests {
             run(Some(0.05), 1.0, 1.0, "cifar10"),
         ];
         let runs: Vec<&Manifest> = all.iter().collect();
-        let same = comparable(&runs, 0);
+        let same = comparable(&runs, Some(&all[0]));
         assert_eq!(same.len(), 3);
         let scene = trade_off(&same);
         let points: Vec<(f64, f64)> = scene
@@ -224,7 +307,7 @@ mod tests {
             assert!(points.iter().any(close), "{point:?}: {points:?}");
         }
         assert!(points.iter().all(|p| p.0 >= 10.0), "{points:?}");
-        assert_eq!(comparable(&runs, 3).len(), 1);
+        assert_eq!(comparable(&runs, Some(&all[3])).len(), 1);
         assert_eq!(run(None, 0.0, 3.0, "").kilobytes(), Some([3.0, 0.0]));
     }
 }

@@ -9,7 +9,7 @@ use crate::device::Gpu;
 use crate::figure::Name;
 use crate::run::PHASES;
 
-pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
+pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     let lines = lines(app);
     let rows = lines.len() as u16 + 1;
     let [text, below] =

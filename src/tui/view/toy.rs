@@ -14,7 +14,7 @@ const ROW: u16 = 9;
 /// Least width at which all parametrizations stand side by side.
 const WIDE: u16 = 150;
 
-pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
+pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     let [head, body] = Layout::vertical([Constraint::Length(2), Constraint::Min(0)]).areas(area);
     let (done, all) = app.toy.progress();
     let text = "E[(Q(x) - x)^2] / 2 over 10,000 samples of N(0, 1), SGD, three starts each";

@@ -3,15 +3,17 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
+use ratatui::text::Line;
 use ratatui::widgets::{Paragraph, Widget, Wrap};
+use unicode_width::UnicodeWidthStr;
 
-use super::super::app::App;
+use super::super::app::{App, Finding};
 use super::{bold, muted, severity_style};
-use crate::figure::terminal::cut_in_the_middle;
+use crate::figure::terminal::{Window, cut_in_the_middle};
 use crate::run::{Severity, VerdictKind};
 
-pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
-    let [list, below] = Layout::vertical([Constraint::Min(4), Constraint::Length(5)]).areas(area);
+pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
+    let [list, below] = Layout::vertical([Constraint::Min(4), Constraint::Length(6)]).areas(area);
     let title = format!(
         "{:>8} {:>8} {:>5}  {:<20} {:<20} finding",
         "since", "until", "times", "layer", "verdict"
@@ -19,8 +21,7 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
     buffer.set_stringn(list.x, list.y, title, list.width.into(), bold(app));
     let verdicts = app.verdicts();
     let rows = usize::from(list.height.saturating_sub(1));
-    let selected = app.selected.min(verdicts.len().saturating_sub(1));
-    let first = (selected + 1).saturating_sub(rows);
+    let selected = app.selection();
     if verdicts.is_empty() {
         let text = format!(
             "nothing found by {} detectors; their limits are in [verdicts] of the experiment file",
@@ -29,14 +30,28 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
         buffer.set_stringn(list.x + 2, list.y + 2, text, list.width.into(), muted(app));
         return;
     }
-    for (i, (verdict, times)) in verdicts.iter().enumerate().skip(first).take(rows) {
-        let y = list.y + 1 + (i - first) as u16;
+    let window = Window::around(selected, verdicts.len(), rows);
+    if let Some(seen) = window.text() {
+        let x = (list.x + list.width).saturating_sub(seen.width() as u16 + 1);
+        buffer.set_stringn(x, list.y, &seen, seen.width(), muted(app));
+    }
+    for (i, place) in window.range().enumerate() {
+        let Finding {
+            verdict,
+            times,
+            layers,
+        } = verdicts[place];
+        let y = list.y + 1 + i as u16;
         let layer = verdict.layer.and_then(|l| app.history.layers.get(l));
+        let name = match layer {
+            _ if layers > 1 => format!("{layers} layers"),
+            Some(layer) => cut_in_the_middle(&layer.info.name, 20),
+            None => "the run".into(),
+        };
         let text = format!(
-            "{:>8} {:>8} {times:>5}  {:<20} {:<20} {}",
+            "{:>8} {:>8} {times:>5}  {name:<20} {:<20} {}",
             verdict.since,
             verdict.until.map_or("-".into(), |u| u.to_string()),
-            layer.map_or("the run".into(), |l| cut_in_the_middle(&l.info.name, 20)),
             verdict.kind.name(),
             verdict.text
         );
@@ -45,20 +60,18 @@ pub(super) fn draw(app: &mut App, area: Rect, buffer: &mut Buffer) {
         } else {
             severity_style(app, Severity::Warning)
         };
-        if i == selected {
+        if place == selected {
             style = style.add_modifier(Modifier::REVERSED);
         }
         buffer.set_stringn(list.x, y, text, list.width.into(), style);
     }
-    let kind = verdicts[selected].0.kind;
-    buffer.set_stringn(below.x, below.y, kind.name(), below.width.into(), bold(app));
-    let text = Rect {
-        y: below.y + 1,
-        height: below.height.saturating_sub(1),
-        ..below
-    };
-    Paragraph::new(format!("{}. Enter shows the evidence.", kind.advice()))
+    let chosen = verdicts[selected].verdict;
+    let layer = chosen.layer.and_then(|l| app.history.layers.get(l));
+    let of = layer.map_or("the run", |l| l.info.name.as_str());
+    let title = format!("{}, {of}: {}", chosen.kind.name(), chosen.text);
+    let advice = format!("{}. Enter shows the evidence.", chosen.kind.advice());
+    Paragraph::new(vec![Line::styled(title, bold(app)), Line::raw(advice)])
         .style(Style::new())
         .wrap(Wrap { trim: true })
-        .render(text, buffer);
+        .render(below, buffer);
 }

@@ -1,0 +1,3 @@
+//! Many runs: statistics over seeds.
+
+pub mod statistics;
