@@ -333,6 +333,7 @@ impl Printer for Plain {
 pub(crate) fn plot(
     folder: &RunFolder,
     name: Name,
+    view: &figure::View,
     output: &Path,
     theme: Theme,
     format: Format,
@@ -343,7 +344,7 @@ pub(crate) fn plot(
         // A figure of what is left is worth drawing; that something is missing is worth saying.
         let _ = writeln!(std::io::stderr(), "warning: {damage}");
     }
-    let scene = figure::build(name, &history, &figure::View::default());
+    let scene = figure::build(name, &history, view);
     let notes = figure::notes(&history);
     // A named format is that of one panel; pixels are the whole picture's.
     let format = match format.text {

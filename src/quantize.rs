@@ -354,18 +354,24 @@ fn figure(case: &Case) -> Figure {
     Figure {
         panels: vec![
             curve(
-                &format!("{name}: Q(x), {} bit", grid.bits),
+                &format!("Q(x) of {name}, {} bits", grid.bits),
                 "Q(x)",
                 &xs,
                 |x| f64::from(grid.forward(x as f32)),
             ),
-            curve("dQ/dx", "dQ/dx", &xs, |x| through(x, &grid)),
-            curve(&format!("dQ/d{}", names[0]), names[0], &xs, |x| {
-                gradient(x, 0)
-            }),
-            curve(&format!("dQ/d{}", names[1]), names[1], &xs, |x| {
-                gradient(x, 1)
-            }),
+            curve("gradient for x", "∂Q/∂x", &xs, |x| through(x, &grid)),
+            curve(
+                &format!("gradient for {}", names[0]),
+                &format!("∂Q/∂{}", names[0]),
+                &xs,
+                |x| gradient(x, 0),
+            ),
+            curve(
+                &format!("gradient for {}", names[1]),
+                &format!("∂Q/∂{}", names[1]),
+                &xs,
+                |x| gradient(x, 1),
+            ),
         ],
         columns: 2,
     }

@@ -8,7 +8,9 @@ use rand_distr::{Distribution, StandardNormal};
 use serde_json::json;
 
 use crate::cli::{CliError, print};
-use crate::figure::{self, Axis, Figure, Format, Ink, Item, Line, Scale, Scene, Theme};
+use crate::figure::{
+    self, Axis, Figure, Format, Ink, Item, Label, Line, Place, Scale, Scene, Theme,
+};
 use crate::quantizer::{Parametrization, Quantizer, Rules, Sums, largest_level};
 
 /// Samples of N(0, 1).
@@ -31,6 +33,10 @@ pub struct Descent {
     pub errors: Vec<f64>,
     /// Bitwidth after each step.
     pub bits: Vec<f64>,
+    /// Step size (or `q_min`) and range after each step.
+    pub plane: Vec<(f64, f64)>,
+    /// Step size and bits that it started from, as the legend names them.
+    pub start: (f64, f64),
 }
 
 impl Descent {
@@ -79,6 +85,8 @@ fn descend(p: Parametrization, (d, b): (f64, f64), samples: &[f32], steps: usize
         parametrization: p,
         errors: Vec::new(),
         bits: Vec::new(),
+        plane: Vec::new(),
+        start: (d, b),
     };
     for step in 0..steps {
         let grid = quantizer.grid(parameters);
@@ -100,72 +108,110 @@ fn descend(p: Parametrization, (d, b): (f64, f64), samples: &[f32], steps: usize
             .sum::<f64>();
         descent.errors.push(error / SAMPLES as f64 / 2.0);
         descent.bits.push(grid.bits);
+        descent.plane.push(quantizer.raw_step_and_range(parameters));
     }
     descent
 }
 
-/// Error against steps and against bits, a column per parametrization.
+/// What a panel of the toy shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum View {
+    /// Error against steps.
+    Steps,
+    /// Error against bits.
+    Bits,
+    /// Where step size and range went, over the lines of equal bitwidth.
+    Plane,
+}
+
+/// Panels of every parametrization in [`scenes`].
+pub(crate) const VIEWS: usize = 3;
+
+/// A row for every parametrization: error against steps, error against bits, and the plane of step size
+/// and range.
 pub fn scenes(descents: &[Descent]) -> Figure {
     let mut panels = Vec::new();
-    for over_bits in [false, true] {
-        for p in Parametrization::ALL {
+    for p in Parametrization::ALL {
+        for view in [View::Steps, View::Bits, View::Plane] {
             let own = descents.iter().filter(|d| d.parametrization == p);
-            panels.push(scene(p, own, over_bits));
+            panels.push(scene(p, own, view));
         }
     }
     Figure {
         panels,
-        columns: Parametrization::ALL.len(),
+        columns: VIEWS,
     }
 }
 
-fn scene<'a>(
-    p: Parametrization,
-    descents: impl Iterator<Item = &'a Descent>,
-    over_bits: bool,
-) -> Scene {
+fn scene<'a>(p: Parametrization, descents: impl Iterator<Item = &'a Descent>, view: View) -> Scene {
     let mut items = Vec::new();
     let mut last = 1.0f64;
+    let axis = |label: &str, scale, range| Axis {
+        label: label.into(),
+        scale,
+        range,
+        ticks: None,
+    };
+    let uniform = p.family() == crate::quantizer::Family::Uniform;
+    let ground = if uniform {
+        ((-7f64).exp2(), 1.0)
+    } else {
+        ((-16f64).exp2(), 4.0)
+    };
+    let reach = (0.25, 16.0);
+    if view == View::Plane {
+        items.extend(figure::equal_bits(p, true, ground, reach));
+    }
     for (i, descent) in descents.enumerate() {
-        let x = |step: usize| {
-            if over_bits {
-                descent.bits[step]
-            } else {
-                step as f64
-            }
-        };
         last = last.max(descent.errors.len() as f64);
+        let errors = descent.errors.iter().enumerate();
+        let points = match view {
+            View::Steps => errors.map(|(s, e)| (s as f64, *e)).collect(),
+            View::Bits => errors.map(|(s, e)| (descent.bits[s], *e)).collect(),
+            View::Plane => descent.plane.clone(),
+        };
+        let (d, b) = descent.start;
         items.push(Item::Line(Line {
-            label: String::new(),
+            label: format!("from {b} bits, d {d}"),
             ink: Ink::Series(i),
-            dash: 0,
-            segments: vec![
-                descent
-                    .errors
-                    .iter()
-                    .enumerate()
-                    .map(|(s, e)| (x(s), *e))
-                    .collect(),
-            ],
+            dash: i,
+            segments: vec![points],
             band: Vec::new(),
         }));
+        if view == View::Plane
+            && let Some(at) = descent.plane.last()
+        {
+            items.push(Item::Label(Label {
+                at: *at,
+                text: "●".into(),
+                ink: Ink::Series(i),
+                place: Place::On,
+            }));
+        }
     }
-    let range = if over_bits { (1.5, 8.5) } else { (0.0, last) };
-    let label = if over_bits { "bits" } else { "step" };
+    let error = || axis("error", Scale::Log10, (1e-5, 1.0));
+    let step = if uniform { "step size d" } else { "q_min" };
+    let (title, x, y) = match view {
+        View::Steps => (
+            format!("{p}: error over steps"),
+            axis("step", Scale::Linear, (0.0, last)),
+            error(),
+        ),
+        View::Bits => (
+            format!("{p}: error over bits"),
+            axis("bits", Scale::Linear, (1.5, 8.5)),
+            error(),
+        ),
+        View::Plane => (
+            format!("{p}: {step} and range"),
+            axis(step, Scale::Log2, ground),
+            axis("range q_max", Scale::Log2, reach),
+        ),
+    };
     Scene {
-        title: format!("{p}"),
-        x: Axis {
-            label: label.into(),
-            scale: Scale::Linear,
-            range,
-            ticks: None,
-        },
-        y: Axis {
-            label: "error".into(),
-            scale: Scale::Log10,
-            range: (1e-5, 1.0),
-            ticks: None,
-        },
+        title,
+        x,
+        y,
         items,
         marks: Vec::new(),
         guides: Vec::new(),
@@ -187,7 +233,7 @@ pub(crate) fn command(output: &Path, steps: usize, json: bool) -> Result<u8, Cli
         &scenes(&descents),
         output,
         Theme::Light,
-        Format::pixels(2100, 900),
+        Format::pixels(1650, 2700),
         &[],
     )
     .map_err(|e| CliError::Failed(e.to_string()))?;

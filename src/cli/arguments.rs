@@ -230,9 +230,18 @@ pub(super) enum Command {
         run: PathBuf,
         /// Which figure (not with a TOML file)
         figure: Option<crate::figure::Name>,
-        /// PNG, SVG or CSV file to write (beside a TOML file: its name with .png)
+        /// PNG, SVG, PDF or CSV file to write (beside a TOML file: its name with .png)
         #[arg(short, long)]
         output: Option<PathBuf>,
+        /// A row for each of these
+        #[arg(long, value_name = "ROWS", default_value = "layers")]
+        fold: crate::figure::Fold,
+        /// How quantities of layers are drawn
+        #[arg(long, value_name = "HOW", default_value = "auto")]
+        by_layer: crate::figure::ByLayer,
+        /// Only layers whose name contains this, or whose role or kind begins with it
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        only: String,
         /// Colours
         #[arg(long, default_value = "light")]
         theme: crate::figure::Theme,

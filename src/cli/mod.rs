@@ -333,6 +333,9 @@ fn run(command: Command) -> Result<u8, CliError> {
             run,
             figure,
             output,
+            fold,
+            by_layer,
+            only,
             theme,
             size,
             runs,
@@ -347,13 +350,21 @@ fn run(command: Command) -> Result<u8, CliError> {
                 }
                 (false, Some(figure), Some(output)) => {
                     let folder = find_run(&run, &runs)?;
-                    headless::plot(&folder, figure, &output, theme, size)?;
+                    let view = crate::figure::View {
+                        fold,
+                        by_layer,
+                        filter: only,
+                        ..Default::default()
+                    };
+                    headless::plot(&folder, figure, &view, &output, theme, size)?;
                 }
                 (false, None, _) => {
                     return Err(CliError::Usage("expected the name of a figure after the run; `bitscope help plot` lists them".into()));
                 }
                 (false, _, None) => {
-                    return Err(CliError::Usage("expected -o FILE.png, .svg or .csv".into()));
+                    return Err(CliError::Usage(
+                        "expected -o FILE.png, .svg, .pdf or .csv".into(),
+                    ));
                 }
             }
             Ok(0)

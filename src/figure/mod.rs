@@ -17,7 +17,8 @@ mod theme;
 pub mod ticks;
 
 pub use build::{
-    ByLayer, Fold, Name, Overlaid, Row, View, XUnit, build, panel, panel_count, panel_with, rows,
+    ByLayer, Fold, Name, Overlaid, Row, View, XUnit, build, equal_bits, panel, panel_count,
+    panel_with, rows,
 };
 pub use export::{ExportError, Format, Notes, csv, export, paint_svg_text, write_png};
 pub use saved::{Saved, SavedError, notes};

@@ -25,7 +25,7 @@ pub(super) fn write_screen(
     crate::run::write_whole(&beside, vectors.as_bytes()).map_err(|e| text(&e))
 }
 
-/// The four files of an exported figure.
+/// The files of an exported figure: three pictures, the numbers, and what draws it again.
 pub(super) fn write_figure(
     saved: &Saved,
     figure: &Figure,
@@ -35,7 +35,7 @@ pub(super) fn write_figure(
 ) -> Result<(), String> {
     let text = |e: &dyn std::fmt::Display| e.to_string();
     std::fs::create_dir_all(folder).map_err(|e| text(&e))?;
-    for extension in ["png", "svg", "csv"] {
+    for extension in ["png", "svg", "pdf", "csv"] {
         let path = folder.join(format!("{name}.{extension}"));
         saved.export(figure, &path, notes).map_err(|e| text(&e))?;
     }

@@ -151,7 +151,7 @@ pub(super) const KEYMAP: &[Binding] = &[
     bind!(Char('l'), Logarithmic, "plots", "logarithmic or linear values", "log"),
     bind!(Char('s'), Smooth, "plots", "smoothing: off, light, strong; the raw band stays", "smooth"),
     bind!(Char('t'), Unit, "plots", "steps, epochs, seconds or samples", ""),
-    bind!(Char('x'), ExportFigure, "export", "export this page's plots: PNG, SVG, CSV, and TOML that draws them again", "export"),
+    bind!(Char('x'), ExportFigure, "export", "export this page's plots: PNG, SVG, PDF, CSV, and TOML that draws them again", "export"),
     bind!(Char('X'), ExportScreen, "export", "export the screen as PNG and SVG", ""),
     bind!(Char('E'), ExportNetwork, "export", "export the network for other programs: this run's, or on page 0 the selected one's", ""),
     bind!(Char('p'), Preview, "export", "show the newest exported picture here; any key closes it", ""),

@@ -549,7 +549,7 @@ impl Workbench {
                 .and_then(|figure| write_figure(&saved, &figure, &notes, &folder, &name));
             let text = match written {
                 Ok(()) => format!(
-                    "exported {}.png, .svg, .csv, .toml (p shows it)",
+                    "exported {}.png, .svg, .pdf, .csv, .toml (p shows it)",
                     folder.join(name).display()
                 ),
                 Err(error) => format!("not exported: {error}"),

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::mpsc::{self, Receiver};
 
 use crate::figure::Figure;
+use crate::quantizer::Parametrization;
 use crate::toy::{DESCENTS, Descent, descents, scenes};
 
 /// Steps of every descent.
@@ -14,7 +15,7 @@ const STEPS: usize = 3000;
 pub(super) struct Toy {
     coming: Option<Receiver<Descent>>,
     descents: Vec<Descent>,
-    /// A panel per parametrization over steps, then one per parametrization over bits.
+    /// Three views of every parametrization: over steps, over bits, the plane.
     pub figure: Option<Figure>,
 }
 
@@ -56,10 +57,13 @@ impl Toy {
 
     /// Largest spread of the last errors of each parametrization, as far as known.
     pub(super) fn spread(&self, index: usize) -> Option<f64> {
-        let parametrization = crate::quantizer::Parametrization::ALL[index];
-        let own = self.descents.iter();
-        own.filter(|d| d.parametrization == parametrization)
-            .map(Descent::spread)
-            .reduce(f64::max)
+        let own = self.of(Parametrization::ALL[index]);
+        own.map(Descent::spread).reduce(f64::max)
+    }
+
+    /// The descents of a parametrization so far.
+    pub(super) fn of(&self, parametrization: Parametrization) -> impl Iterator<Item = &Descent> {
+        let descents = self.descents.iter();
+        descents.filter(move |d| d.parametrization == parametrization)
     }
 }

@@ -17,6 +17,7 @@ use crate::quantizer::memory::{Role, Side};
 use crate::run::{History, LayerHistory, LayerQuantity};
 
 pub use overlay::{Overlaid, panel_with};
+pub use plane::boundaries as equal_bits;
 pub use rows::{ByLayer, Fold, Row, rows};
 
 /// The figures that can be drawn of a run.

@@ -200,7 +200,7 @@ fn is_inferred(parametrization: Parametrization) -> bool {
 /// quantizer) is rounded to a power of two before the bitwidth follows from it, so the boundary is level
 /// over an octave and rises where `d` rounds to the next. Where the bitwidth is a parameter, the range is
 /// the step size times a number of levels, rounded or not: straight lines.
-fn boundaries(of: Parametrization, signed: bool, x: (f64, f64), y: (f64, f64)) -> Vec<Item> {
+pub fn boundaries(of: Parametrization, signed: bool, x: (f64, f64), y: (f64, f64)) -> Vec<Item> {
     let mut items = Vec::new();
     let uniform = of.family() == Family::Uniform;
     for bits in 1..=8 {

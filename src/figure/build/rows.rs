@@ -15,7 +15,7 @@ pub const FEW: usize = 8;
 const STAGES: usize = 4;
 
 /// How layers are folded to rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fold {
     /// A row for every quantizer.
@@ -48,7 +48,7 @@ impl Fold {
 }
 
 /// How the quantities of layers are drawn over steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum ByLayer {
     /// Lines where there are few layers, else heat maps.

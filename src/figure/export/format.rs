@@ -61,6 +61,14 @@ impl Format {
         }
     }
 
+    /// Points of a PDF for each pixel: those of print, or half a point for what is made for screens.
+    pub(super) fn points_per_pixel(self) -> f32 {
+        match self.text {
+            Some(_) => (POINTS / DPI) as f32,
+            None => 0.5,
+        }
+    }
+
     /// Width and height.
     pub(super) fn size(self) -> (u32, u32) {
         (self.width, self.height)

@@ -228,7 +228,16 @@ impl<DB: DrawingBackend> Painter<'_, DB> {
             for dash in dashed(&[(x, top), (x, bottom)], 2, self.text) {
                 self.path(dash, self.stroke(Ink::Muted, 1.0))?;
             }
-            self.turned(&mark.label, (x + 2, top + 4), HPos::Right, VPos::Top)?;
+        }
+        for event in self.event_labels() {
+            let y = top - event.row * self.legend_line() - self.text as i32 / 4;
+            self.label(
+                event.text,
+                (event.x, y),
+                HPos::Left,
+                VPos::Bottom,
+                Ink::Text,
+            )?;
         }
         Ok(())
     }

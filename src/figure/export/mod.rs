@@ -1,10 +1,11 @@
-//! Painting figures to PNG and SVG with plotters and an embedded typeface; their numbers as CSV.
+//! Painting figures to PNG, SVG and PDF with plotters and an embedded typeface; their numbers as CSV.
 
 mod csv;
 mod dashes;
 mod format;
 mod marks;
 mod painter;
+mod pdf;
 mod png;
 
 use std::io;
@@ -22,8 +23,8 @@ pub use png::{Notes, write_png};
 /// Why a figure could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// Neither `.png` nor `.svg` nor `.csv`.
-    #[error("{0}: expected a file name that ends in .png, .svg or .csv")]
+    /// Neither `.png` nor `.svg`, `.pdf` or `.csv`.
+    #[error("{0}: expected a file name that ends in .png, .svg, .pdf or .csv")]
     Extension(PathBuf),
     /// The file cannot be written.
     #[error("{path}: {source}")]
@@ -38,7 +39,7 @@ pub enum ExportError {
     Paint(String),
 }
 
-/// Writes a figure as PNG or SVG, by the file's extension. A PNG carries `notes` as text chunks.
+/// Writes a figure as PNG, SVG, PDF or CSV, by the file's extension. PNG and PDF carry `notes`.
 ///
 /// # Errors
 /// Where the extension is another, or the file cannot be written.
@@ -63,6 +64,14 @@ pub fn export(
             png::encode_png(&pixels, size, notes).map_err(io)?
         }
         Some("svg") => paint_svg_text(figure, theme, format)?.into_bytes(),
+        Some("pdf") => {
+            let scale = format.points_per_pixel();
+            let mut page = pdf::Page::new(format.size(), scale);
+            let area = (&mut page).into_drawing_area();
+            painter::paint(figure, &area, theme, format)?;
+            drop(area);
+            page.finish(scale, notes).map_err(io)?
+        }
         Some("csv") => csv(figure).into_bytes(),
         _ => return Err(ExportError::Extension(path.to_owned())),
     };

@@ -46,12 +46,14 @@ pub(super) fn paint<DB: DrawingBackend>(
     area.fill(&RGBColor(r, g, b)).map_err(failed)?;
     let columns = figure.columns.max(1);
     let rows = figure.panels.len().div_ceil(columns).max(1);
-    for (panel, scene) in area
-        .split_evenly((rows, columns))
-        .into_iter()
-        .zip(&figure.panels)
-    {
-        Painter::new(&panel, scene, theme, format).paint()?;
+    let places = area.split_evenly((rows, columns));
+    for (i, (place, scene)) in places.into_iter().zip(&figure.panels).enumerate() {
+        let letter = u8::try_from(i)
+            .ok()
+            .filter(|i| *i < 26)
+            .map(|i| char::from(b'a' + i));
+        let letter = letter.filter(|_| figure.panels.len() > 1);
+        Painter::new(&place, scene, theme, format, letter).paint()?;
     }
     area.present().map_err(failed)
 }
@@ -68,10 +70,25 @@ pub(super) struct Painter<'a, DB: DrawingBackend> {
     pub(super) text: f64,
     /// Plot rectangle: left, top, right, bottom.
     pub(super) plot: (i32, i32, i32, i32),
+    /// What the panel is referred to as, where there are several.
+    letter: Option<char>,
+}
+
+/// A word above the plot that says what happened at a step.
+pub(super) struct EventLabel<'a> {
+    pub x: i32,
+    pub row: i32,
+    pub text: &'a str,
 }
 
 impl<'a, DB: DrawingBackend> Painter<'a, DB> {
-    pub(super) fn new(area: &'a Area<DB>, scene: &'a Scene, theme: Theme, format: Format) -> Self {
+    pub(super) fn new(
+        area: &'a Area<DB>,
+        scene: &'a Scene,
+        theme: Theme,
+        format: Format,
+        letter: Option<char>,
+    ) -> Self {
         let (width, height) = area.dim_in_pixel();
         let (width, height) = (width as i32, height as i32);
         let fitting = (f64::from(width.min(height * 2)) / 55.0).clamp(11.0, 34.0);
@@ -106,10 +123,36 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
             theme,
             text,
             plot: (left, 0, width - right, height - bottom.min(height / 2)),
+            letter,
         };
         let lines = painter.legend_places().last().map_or(0, |p| p.1 + 1);
-        painter.plot.1 = em * 2 + lines * painter.legend_line();
+        let events = painter.event_labels().iter().map(|e| e.row + 1).max();
+        painter.plot.1 = em * 2 + (lines + events.unwrap_or(0)) * painter.legend_line();
         painter
+    }
+
+    /// What happened, above the plot: each at its step, in as many rows as they need, at most three.
+    pub(super) fn event_labels(&self) -> Vec<EventLabel<'_>> {
+        const ROWS: usize = 3;
+        let (left, _, right, _) = self.plot;
+        let mut ends = [i32::MIN; ROWS];
+        let marks = self.scene.marks.iter().filter(|m| m.letter != '·');
+        let mut labels = Vec::new();
+        for mark in marks.filter(|m| !m.label.is_empty()) {
+            let Some(x) = self.x(mark.x).filter(|x| (left..=right).contains(x)) else {
+                continue;
+            };
+            let width = (mark.label.chars().count() as f64 * self.text * 0.55) as i32;
+            // What would reach over the right edge ends there.
+            let from = x.min(right - width).max(left);
+            let Some(row) = ends.iter().position(|end| *end < from) else {
+                continue;
+            };
+            ends[row] = from + width + self.text as i32;
+            let (row, text) = (row as i32, mark.label.as_str());
+            labels.push(EventLabel { x: from, row, text });
+        }
+        labels
     }
 
     pub(super) fn paint(&self) -> Result<(), ExportError> {
@@ -220,9 +263,11 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
             .color(&colour(Ink::Text, self.theme))
             .pos(Pos::new(HPos::Left, VPos::Top));
         let at = (self.plot.0, (self.text * 0.4) as i32);
-        self.area
-            .draw(&Text::new(self.scene.title.clone(), at, style))
-            .map_err(failed)
+        let title = match self.letter {
+            Some(letter) => format!("({letter}) {}", self.scene.title),
+            None => self.scene.title.clone(),
+        };
+        self.area.draw(&Text::new(title, at, style)).map_err(failed)
     }
 
     pub(super) fn axes(&self) -> Result<(), ExportError> {
@@ -276,7 +321,7 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
         )
     }
 
-    fn legend_line(&self) -> i32 {
+    pub(super) fn legend_line(&self) -> i32 {
         (self.text * 1.4) as i32
     }
 
