@@ -45,6 +45,7 @@ pub mod quantizer;
 mod recorded;
 mod replay;
 pub mod run;
+mod studies;
 pub mod study;
 pub mod toy;
 mod trace;

@@ -63,3 +63,19 @@ pub(crate) fn spare_other_programs() {
 /// Other engines' threads do not spin for long.
 #[cfg(not(all(feature = "libtorch", target_os = "linux")))]
 pub(crate) fn spare_other_programs() {}
+
+/// Asks a process to end, as a terminal does; it may save what it has.
+#[cfg(unix)]
+pub(crate) fn terminate(child: &mut std::process::Child) -> std::io::Result<()> {
+    use rustix::process::{Pid, Signal, kill_process};
+    match Pid::from_raw(child.id().cast_signed()) {
+        Some(pid) => Ok(kill_process(pid, Signal::TERM)?),
+        None => Ok(()),
+    }
+}
+
+/// The same where there are no signals: at once.
+#[cfg(not(unix))]
+pub(crate) fn terminate(child: &mut std::process::Child) -> std::io::Result<()> {
+    child.kill()
+}

@@ -17,10 +17,17 @@ pub(super) struct Cli {
 impl Cli {
     /// Whether it takes training steps.
     pub fn trains(&self) -> bool {
-        use Command::{Bench, Fork, Replay, Resume, Train};
+        use Command::{Bench, Fork, Replay, Resume, Study, Train};
         matches!(
             self.command,
-            None | Some(Train { .. } | Resume { .. } | Fork { .. } | Replay { .. } | Bench { .. })
+            None | Some(
+                Train { .. }
+                    | Resume { .. }
+                    | Fork { .. }
+                    | Replay { .. }
+                    | Bench { .. }
+                    | Study(_)
+            )
         )
     }
 }
@@ -252,6 +259,10 @@ pub(super) enum Command {
         #[arg(long, value_name = "DIR", default_value = "runs")]
         runs: PathBuf,
     },
+    /// Run a study: many experiments and seeds, or one of its tasks where a scheduler starts it
+    Study(crate::studies::Arguments),
+    /// What came of a study: tables with confidence intervals, and figures
+    Report(crate::studies::ReportArguments),
     /// Fetch data
     Data {
         #[command(subcommand)]

@@ -369,6 +369,8 @@ fn run(command: Command) -> Result<u8, CliError> {
             }
             Ok(0)
         }
+        Command::Study(arguments) => crate::studies::command(&arguments),
+        Command::Report(arguments) => crate::studies::report(&arguments),
         Command::Data {
             data: Data::Cifar10 { dir, url },
         } => headless::fetch_cifar10(&dir, url),

@@ -1,0 +1,251 @@
+//! A report as figures: error against kB, bits per layer, error over steps.
+
+use std::collections::BTreeMap;
+
+use super::outcome::{Line as Runs, Measure, Report};
+use super::statistics::Sample;
+use super::table::compared_by;
+use crate::figure::{Axis, Bar, Bars, Figure, Ink, Item, Label, Line, Place, Scale, Scene};
+use crate::graph::LayerKind;
+use crate::quantizer::memory::Side;
+
+/// Figures by name, those that there is something to show of.
+pub fn figures(report: &Report) -> Vec<(&'static str, Figure)> {
+    let single = |scene| Figure {
+        panels: vec![scene],
+        columns: 1,
+    };
+    let all = [
+        ("error-kb", single(error_against_kilobytes(report))),
+        ("bits", bits(report)),
+        ("curves", single(curves(report))),
+    ];
+    let shown = |f: &Figure| f.panels.iter().any(|p| !p.is_empty());
+    all.into_iter().filter(|(_, f)| shown(f)).collect()
+}
+
+fn axis(label: impl Into<String>, range: (f64, f64)) -> Axis {
+    Axis {
+        label: label.into(),
+        scale: Scale::Linear,
+        range,
+        ticks: None,
+    }
+}
+
+fn scene(title: impl Into<String>, x: Axis, y: Axis, items: Vec<Item>) -> Scene {
+    Scene {
+        title: title.into(),
+        x,
+        y,
+        items,
+        marks: Vec::new(),
+        guides: Vec::new(),
+        cursor: None,
+        second: None,
+        empty: "no finished run yet".into(),
+    }
+}
+
+fn line(label: &str, ink: Ink, dash: usize, points: Vec<(f64, f64)>) -> Line {
+    Line {
+        label: label.into(),
+        ink,
+        dash,
+        segments: vec![points],
+        band: Vec::new(),
+    }
+}
+
+/// The lowest and the highest, with a margin.
+fn around(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let (low, high) = values.fold((f64::MAX, f64::MIN), |r, v| (r.0.min(v), r.1.max(v)));
+    if low > high {
+        return (0.0, 1.0);
+    }
+    let margin = ((high - low) * 0.12).max(0.05 * high.abs()).max(1e-3);
+    ((low - margin).max(0.0), high + margin)
+}
+
+/// Error against kB of weights, with intervals; the cells that no other beats in both; and what was
+/// published.
+fn error_against_kilobytes(report: &Report) -> Scene {
+    let by = compared_by(report);
+    let cells = || report.lines.iter().zip(&report.study.cells).enumerate();
+    let points: Vec<(usize, f64, Sample)> = cells()
+        .filter_map(|(i, (line, _))| {
+            let kilobytes = line.sample(Measure::Weights)?.mean;
+            Some((i, kilobytes, line.sample(by)?))
+        })
+        .collect();
+    let half = |s: &Sample| s.half_width().unwrap_or(0.0);
+    let published = || {
+        cells().filter_map(|(i, (_, cell))| {
+            let paper = cell.paper?;
+            Some((i, paper.weights_kb?, paper.error))
+        })
+    };
+    let mut front: Vec<(f64, f64)> = Vec::new();
+    let mut sorted: Vec<(f64, f64)> = points.iter().map(|(_, kb, s)| (*kb, s.mean)).collect();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    for point in sorted {
+        if front.last().is_none_or(|last| point.1 < last.1) {
+            if let Some(last) = front.last().copied() {
+                front.push((point.0, last.1));
+            }
+            front.push(point);
+        }
+    }
+    let mut items = Vec::new();
+    if !points.is_empty() {
+        items.push(Item::Line(line(
+            "no cell beats these",
+            Ink::Budget,
+            1,
+            front,
+        )));
+    }
+    let mut words = Vec::new();
+    let mut word = |at, text: &str, ink, place| {
+        let text = text.to_owned();
+        words.push(Item::Label(Label {
+            at,
+            text,
+            ink,
+            place,
+        }));
+    };
+    for (i, kilobytes, sample) in &points {
+        let ink = Ink::Layer(*i);
+        let ends = [sample.mean - half(sample), sample.mean + half(sample)];
+        let bar = ends.map(|y| (*kilobytes, y)).to_vec();
+        items.push(Item::Line(line("", ink, 0, bar)));
+        let at = (*kilobytes, sample.mean);
+        word(at, "●", ink, Place::On);
+        word(at, &report.study.cells[*i].label, ink, Place::Beside);
+    }
+    for (_, kilobytes, error) in published() {
+        let at = (kilobytes, error);
+        word(at, "○", Ink::Text, Place::On);
+        word(at, "published", Ink::Text, Place::Beside);
+    }
+    items.append(&mut words);
+    let kilobytes = points.iter().map(|p| p.1).chain(published().map(|p| p.1));
+    let ends = points
+        .iter()
+        .flat_map(|(_, _, s)| [s.mean - half(s), s.mean + half(s)]);
+    let errors = ends.chain(published().map(|p| p.2));
+    scene(
+        format!("{} against memory", by.name().trim_end_matches(" %")),
+        axis("kB of weights", around(kilobytes)),
+        axis(by.name(), around(errors)),
+        items,
+    )
+}
+
+/// Bits per layer: means over seeds as bars, the lowest and the highest as marks; a panel for each cell
+/// whose bits differ between layers or seeds.
+fn bits(report: &Report) -> Figure {
+    let cells = report.lines.iter().zip(&report.study.cells);
+    let panels = cells.filter_map(|(runs, cell)| {
+        let bars = bars_of(runs);
+        let same = |b: &Bar| b.value == bars[0].value && b.marks.is_empty();
+        if bars.is_empty() || bars.iter().all(same) {
+            return None;
+        }
+        let highest = bars.iter().map(|b| b.value.ceil()).fold(4.0, f64::max);
+        let count = bars.len() as f64;
+        let mut x = axis("layer, input to output", (0.0, count));
+        x.ticks = Some(Vec::new());
+        let items = vec![Item::Bars(Bars {
+            bars,
+            focus: 0,
+            selected: None,
+            others: Vec::new(),
+        })];
+        let title = format!("bits of weights: {}", cell.label);
+        Some(scene(title, x, axis("bits", (0.0, highest + 0.5)), items))
+    });
+    Figure {
+        panels: panels.collect(),
+        columns: 1,
+    }
+}
+
+fn bars_of(runs: &Runs) -> Vec<Bar> {
+    let mut order: Vec<&str> = Vec::new();
+    let mut values: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for (name, side, _, bits) in runs.runs.values().flatten().flat_map(|o| &o.bits) {
+        if *side == Side::Weights {
+            if !values.contains_key(name.as_str()) {
+                order.push(name);
+            }
+            values.entry(name).or_default().push(*bits);
+        }
+    }
+    let bar = |name: &&str| {
+        let sample = Sample::of(values[name].iter().copied())?;
+        let (low, high) = sample.range;
+        let ends = if low < high {
+            vec![low, high]
+        } else {
+            Vec::new()
+        };
+        Some(Bar {
+            label: (*name).to_owned(),
+            value: sample.mean,
+            kind: LayerKind::Convolution,
+            marks: ends.into_iter().map(|v| (v, Ink::Text)).collect(),
+        })
+    };
+    order.iter().filter_map(bar).collect()
+}
+
+/// Validation errors over steps: means over seeds, with the lowest and the highest as a band.
+fn curves(report: &Report) -> Scene {
+    let mut items = Vec::new();
+    for (i, (runs, cell)) in report.lines.iter().zip(&report.study.cells).enumerate() {
+        let mut at: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+        let finished = runs.runs.values().flatten();
+        let count = finished.clone().count();
+        for (step, error) in finished.flat_map(|o| &o.curve) {
+            at.entry(*step).or_default().push(100.0 * error);
+        }
+        // Where not all seeds were evaluated, a mean would jump.
+        at.retain(|_, errors| errors.len() == count);
+        let points = at.iter().map(|(step, errors)| {
+            let mean = errors.iter().sum::<f64>() / errors.len() as f64;
+            (*step as f64, mean)
+        });
+        let points: Vec<(f64, f64)> = points.collect();
+        if points.is_empty() {
+            continue;
+        }
+        let band = at.iter().filter(|_| count > 1).map(|(step, errors)| {
+            let low = errors.iter().copied().fold(f64::MAX, f64::min);
+            let high = errors.iter().copied().fold(f64::MIN, f64::max);
+            (*step as f64, low, high)
+        });
+        let band = band.collect();
+        items.push(Item::Line(Line {
+            band,
+            ..line(&cell.label, Ink::Layer(i), i / 8, points)
+        }));
+    }
+    let lines = || {
+        items.iter().filter_map(|i| match i {
+            Item::Line(line) => Some(line),
+            _ => None,
+        })
+    };
+    let points = || lines().flat_map(|l| l.segments.concat());
+    let last = points().map(|p| p.0).fold(1.0, f64::max);
+    let bands = lines().flat_map(|l| l.band.iter().flat_map(|b| [b.1, b.2]));
+    let y = around(points().map(|p| p.1).chain(bands));
+    scene(
+        "validation error over steps",
+        axis("step", (0.0, last)),
+        axis("validation error, %", y),
+        items,
+    )
+}

@@ -1,0 +1,208 @@
+//! A study on disk: its file, a folder for every run, and how far each is.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::{Study, StudyError};
+use crate::run::{Holder, RunFolder, RunLock, Status, write_whole};
+
+/// A study's folder: `study.json`, a copy of its file, and `runs/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StudyFolder(PathBuf);
+
+/// What the folder says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Manifest {
+    /// Version of the program that wrote it.
+    version: String,
+    /// The study's file, absolute.
+    file: PathBuf,
+}
+
+/// How far a task is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum State {
+    /// It can begin.
+    Ready,
+    /// It starts from another one that is not finished.
+    Waiting(usize),
+    /// A process has it.
+    Running(Option<Holder>),
+    /// It was begun and stopped or killed: it can be resumed, or has to begin anew where it has no
+    /// checkpoint yet.
+    Half {
+        /// Steps taken.
+        step: u64,
+    },
+    /// Done.
+    Finished,
+    /// Ended in an error.
+    Failed(String),
+}
+
+impl State {
+    /// One word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ready => "to do",
+            Self::Waiting(_) => "waiting",
+            Self::Running(_) => "running",
+            Self::Half { .. } => "half done",
+            Self::Finished => "finished",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+impl StudyFolder {
+    /// The folder of that path, whether it is there or not.
+    pub fn at(path: &Path) -> Self {
+        Self(std::path::absolute(path).unwrap_or(path.to_owned()))
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where its runs are.
+    pub fn runs(&self) -> PathBuf {
+        self.0.join("runs")
+    }
+
+    /// What a task's process said.
+    pub fn said(&self, study: &Study, task: usize) -> PathBuf {
+        self.0
+            .join("said")
+            .join(format!("{}.txt", study.label(task)))
+    }
+
+    fn copy(&self) -> PathBuf {
+        self.0.join("study.toml")
+    }
+
+    /// Writes down which study it is of.
+    ///
+    /// # Errors
+    /// Where that cannot be written.
+    pub fn keep(&self, study: &Study) -> io::Result<()> {
+        for folder in ["runs", "said"] {
+            std::fs::create_dir_all(self.0.join(folder))?;
+        }
+        let text = crate::files::read_text(&study.file)?;
+        write_whole(&self.copy(), text.as_bytes())?;
+        let manifest = Manifest {
+            version: env!("CARGO_PKG_VERSION").into(),
+            file: std::path::absolute(&study.file)?,
+        };
+        let json = serde_json::to_vec_pretty(&manifest)?;
+        write_whole(&self.0.join("study.json"), &json)
+    }
+
+    /// The study that a folder is of: its file as it is now, or the copy where that is gone.
+    ///
+    /// # Errors
+    /// Where the folder is none of a study's, or its file cannot be understood.
+    pub fn study(&self) -> Result<Study, StudyError> {
+        let path = self.0.join("study.json");
+        let io = |source: io::Error| StudyError::Io {
+            path: path.clone(),
+            source,
+        };
+        let text = crate::files::read_text(&path).map_err(io)?;
+        let manifest: Manifest =
+            serde_json::from_str(&text).map_err(|e| io(io::Error::other(e)))?;
+        if manifest.file.is_file() {
+            return Study::read(&manifest.file);
+        }
+        let copy = crate::files::read_text(&self.copy()).map_err(io)?;
+        Study::parse(&manifest.file, &copy)
+    }
+
+    /// A task's run.
+    pub fn run(&self, study: &Study, task: usize) -> RunFolder {
+        RunFolder::at(&self.runs().join(study.label(task)))
+    }
+
+    /// How far a task is.
+    pub fn state(&self, study: &Study, task: usize) -> State {
+        let run = self.run(study, task);
+        if let Some(holder) = RunLock::holder(run.path()) {
+            return State::Running(holder);
+        }
+        if !run.log().is_file() {
+            let before = study.needs(task);
+            return match before.filter(|b| self.state(study, *b) != State::Finished) {
+                Some(before) => State::Waiting(before),
+                None => State::Ready,
+            };
+        }
+        let Ok(manifest) = run.manifest_or_rebuilt() else {
+            return State::Half { step: 0 };
+        };
+        let diverged = manifest
+            .reason
+            .as_ref()
+            .filter(|r| r.contains("not finite"));
+        match (manifest.status, diverged) {
+            (Status::Finished, _) => State::Finished,
+            (Status::Failed, _) => State::Failed(
+                manifest
+                    .reason
+                    .unwrap_or_else(|| "no reason recorded".into()),
+            ),
+            (_, Some(reason)) => State::Failed(reason.clone()),
+            _ => State::Half {
+                step: manifest.step,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Manifest as RunManifest;
+
+    #[test]
+    fn a_task_is_as_far_as_its_folder_says() {
+        let place = tempfile::tempdir().expect("a folder");
+        let file = place.path().join("s.toml");
+        let text = "[[row]]\nname = \"a\"\n[[row]]\nname = \"b\"\nfrom = \"a\"\n";
+        std::fs::write(&file, text).expect("written");
+        let study = Study::read(&file).expect("a study");
+        let folder = StudyFolder::at(&place.path().join("out"));
+        folder.keep(&study).expect("kept");
+        assert_eq!(folder.state(&study, 0), State::Ready);
+        assert_eq!(folder.state(&study, 1), State::Waiting(0));
+        let run = folder.run(&study, 0);
+        std::fs::create_dir_all(run.path()).expect("made");
+        std::fs::write(run.log(), b"").expect("written");
+        for (status, reason, expected) in [
+            (Status::Stopped, None, State::Half { step: 0 }),
+            (Status::Running, None, State::Half { step: 0 }),
+            (Status::Failed, Some("full"), State::Failed("full".into())),
+            (
+                Status::Stopped,
+                Some("not finite at step 3"),
+                State::Failed("not finite at step 3".into()),
+            ),
+            (Status::Finished, None, State::Finished),
+        ] {
+            let manifest = RunManifest {
+                status,
+                reason: reason.map(str::to_owned),
+                ..RunManifest::begin("r".into(), "flex".into())
+            };
+            run.write_manifest(&manifest).expect("written");
+            assert_eq!(folder.state(&study, 0), expected);
+        }
+        assert_eq!(folder.state(&study, 1), State::Ready);
+        // The folder knows its study, also when the file is gone.
+        assert_eq!(folder.study().expect("known"), study);
+        std::fs::remove_file(&file).expect("removed");
+        assert_eq!(folder.study().expect("from the copy").tasks, study.tasks);
+    }
+}

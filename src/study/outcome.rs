@@ -1,0 +1,231 @@
+//! What came of the runs of a study.
+
+use std::collections::BTreeMap;
+
+use super::folder::{State, StudyFolder};
+use super::plan::Study;
+use super::statistics::{Sample, paired};
+use crate::quantizer::memory::{Resource, Side};
+use crate::run::{History, LayerQuantity, LogError, Quantity, RunFolder, Split};
+
+/// What a finished run came to. Errors are shares of wrong answers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// On the test part, read once, with the weights of the last step.
+    pub test: Option<f64>,
+    /// How often the test part was read.
+    pub test_reads: usize,
+    /// On the validation part, at the last step.
+    pub last: Option<f64>,
+    /// The lowest on the validation part.
+    pub best: Option<f64>,
+    /// The lowest on the validation part among evaluations that met every budget.
+    pub within: Option<f64>,
+    /// Used at the last step: kB of weights, of all activations, of the largest one.
+    pub kilobytes: [Option<f64>; 3],
+    /// Of every quantizer, by name: side, elements and bits at the last step.
+    pub bits: Vec<(String, Side, usize, f64)>,
+    /// Validation errors over steps.
+    pub curve: Vec<(u64, f64)>,
+    /// Seconds of training.
+    pub seconds: f64,
+    /// Steps taken.
+    pub steps: u64,
+}
+
+impl Outcome {
+    /// Reads a run's log.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn read(run: &RunFolder) -> Result<Self, LogError> {
+        let history = History::from_log(&run.log(), None)?;
+        let part = |split| {
+            let all = history.evaluations.iter();
+            all.filter(move |e| e.split == split)
+        };
+        let lowest = |errors: &mut dyn Iterator<Item = f64>| errors.reduce(f64::min);
+        let used = |resource| history.used(resource).newest().map(f64::from);
+        let layers = history.layers.iter().filter_map(|l| {
+            let bits = l[LayerQuantity::Bitwidth].newest()?;
+            let (side, elements) = (l.info.role.side(), l.info.elements);
+            Some((l.info.name.clone(), side, elements, f64::from(bits)))
+        });
+        Ok(Self {
+            test: part(Split::Test).next_back().map(|e| e.error),
+            test_reads: part(Split::Test).count(),
+            last: part(Split::Validation).next_back().map(|e| e.error),
+            best: lowest(&mut part(Split::Validation).map(|e| e.error)),
+            within: lowest(
+                &mut part(Split::Validation)
+                    .filter(|e| e.budget_met)
+                    .map(|e| e.error),
+            ),
+            kilobytes: [
+                used(Resource::Weights),
+                used(Resource::ActivationSum),
+                used(Resource::ActivationMax),
+            ],
+            bits: layers.collect(),
+            curve: part(Split::Validation).map(|e| (e.step, e.error)).collect(),
+            seconds: history[Quantity::Seconds].newest().unwrap_or(0.0).into(),
+            steps: history.step(),
+        })
+    }
+
+    /// Mean bitwidth of a side, by elements.
+    pub fn mean_bits(&self, side: Side) -> Option<f64> {
+        let of_side = self.bits.iter().filter(|b| b.1 == side);
+        let (sum, weight) = of_side.fold((0.0, 0.0), |(sum, weight), (_, _, n, bits)| {
+            (sum + *n as f64 * bits, weight + *n as f64)
+        });
+        (weight > 0.0).then(|| sum / weight)
+    }
+}
+
+/// A number that a report has a column for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// Test error in percent.
+    Test,
+    /// Last validation error in percent.
+    Last,
+    /// Lowest validation error in percent.
+    Best,
+    /// Lowest validation error within the budget in percent.
+    Within,
+    /// kB of weights.
+    Weights,
+    /// kB of all activations.
+    ActivationSum,
+    /// kB of the largest activation.
+    ActivationMax,
+    /// Mean bitwidth of weights.
+    WeightBits,
+    /// Mean bitwidth of activations.
+    ActivationBits,
+}
+
+impl Measure {
+    /// All, in the order of columns.
+    pub const ALL: [Self; 9] = [
+        Self::Test,
+        Self::Last,
+        Self::Best,
+        Self::Within,
+        Self::Weights,
+        Self::ActivationSum,
+        Self::ActivationMax,
+        Self::WeightBits,
+        Self::ActivationBits,
+    ];
+
+    /// As columns and keys name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Test => "test %",
+            Self::Last => "last val %",
+            Self::Best => "best val %",
+            Self::Within => "best val in budget %",
+            Self::Weights => "W kB",
+            Self::ActivationSum => "A sum kB",
+            Self::ActivationMax => "A max kB",
+            Self::WeightBits => "W bits",
+            Self::ActivationBits => "A bits",
+        }
+    }
+
+    /// Of a run.
+    pub fn of(self, outcome: &Outcome) -> Option<f64> {
+        let percent = |v: Option<f64>| v.map(|v| 100.0 * v);
+        match self {
+            Self::Test => percent(outcome.test),
+            Self::Last => percent(outcome.last),
+            Self::Best => percent(outcome.best),
+            Self::Within => percent(outcome.within),
+            Self::Weights => outcome.kilobytes[0],
+            Self::ActivationSum => outcome.kilobytes[1],
+            Self::ActivationMax => outcome.kilobytes[2],
+            Self::WeightBits => outcome.mean_bits(Side::Weights),
+            Self::ActivationBits => outcome.mean_bits(Side::Activations),
+        }
+    }
+}
+
+/// The runs of a cell.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Line {
+    /// Seed by seed: what came of it, or how far it is.
+    pub runs: BTreeMap<i64, Result<Outcome, State>>,
+}
+
+impl Line {
+    /// A measure over the finished runs.
+    pub fn sample(&self, measure: Measure) -> Option<Sample> {
+        let finished = self.runs.values().flatten();
+        Sample::of(finished.filter_map(|o| measure.of(o)))
+    }
+
+    /// What it differs by from another cell, over the seeds that both have finished.
+    pub fn against(&self, other: &Self, measure: Measure) -> Option<Sample> {
+        let pairs = self.runs.iter().filter_map(|(seed, own)| {
+            let own = measure.of(own.as_ref().ok()?)?;
+            let other = other.runs.get(seed)?.as_ref().ok()?;
+            Some((own, measure.of(other)?))
+        });
+        let (own, others): (Vec<f64>, Vec<f64>) = pairs.unzip();
+        paired(&own, &others)
+    }
+}
+
+/// What came of a study so far.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// Of which.
+    pub study: Study,
+    /// A line for each of its cells.
+    pub lines: Vec<Line>,
+}
+
+impl Report {
+    /// Reads every run.
+    ///
+    /// # Errors
+    /// Where a finished run's log cannot be read.
+    pub fn read(study: Study, folder: &StudyFolder) -> Result<Self, LogError> {
+        let mut lines = vec![
+            Line {
+                runs: BTreeMap::new(),
+            };
+            study.cells.len()
+        ];
+        for (at, task) in study.tasks.iter().enumerate() {
+            let outcome = match folder.state(&study, at) {
+                State::Finished => Ok(Outcome::read(&folder.run(&study, at))?),
+                state => Err(state),
+            };
+            lines[task.cell].runs.insert(task.seed, outcome);
+        }
+        Ok(Self { study, lines })
+    }
+
+    /// Runs that are finished, of how many.
+    pub fn progress(&self) -> (usize, usize) {
+        let all = || self.lines.iter().flat_map(|l| l.runs.values());
+        (all().filter(|r| r.is_ok()).count(), all().count())
+    }
+
+    /// What is not finished: the task in words, and how far it is.
+    pub fn unfinished(&self) -> impl Iterator<Item = (String, &State)> {
+        self.lines
+            .iter()
+            .zip(&self.study.cells)
+            .flat_map(|(line, cell)| {
+                let runs = line.runs.iter();
+                runs.filter_map(|(seed, run)| {
+                    let state = run.as_ref().err()?;
+                    Some((format!("{}, seed {seed}", cell.label), state))
+                })
+            })
+    }
+}

@@ -1,0 +1,374 @@
+//! A report as a table: Markdown, CSV, JSON, LaTeX.
+
+use serde_json::{Value, json};
+
+use super::folder::State;
+use super::outcome::{Measure, Report};
+use super::statistics::Sample;
+
+/// What a report is written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Form {
+    /// Markdown
+    #[default]
+    Md,
+    /// Comma-separated values: a line for each cell and measure
+    Csv,
+    /// JSON, with every run
+    Json,
+    /// LaTeX, a tabular with booktabs' rules
+    Tex,
+}
+
+/// Mean and half of the 95 % interval, to the digits that the interval leaves.
+pub fn interval(sample: &Sample) -> String {
+    match sample.half_width() {
+        Some(half) => {
+            let digits = digits(half);
+            format!("{:.digits$} ± {half:.digits$}", sample.mean)
+        }
+        None => format!("{:.2}", sample.mean),
+    }
+}
+
+/// Decimals that show two figures of an uncertainty, two at least and four at most where it is small.
+fn digits(half: f64) -> usize {
+    match half {
+        h if h >= 1.0 || h <= 0.0 => 2,
+        h => ((1.0 - h.log10().floor()) as usize).clamp(2, 4),
+    }
+}
+
+fn signed(sample: &Sample) -> String {
+    match interval(sample) {
+        text if sample.mean >= 0.0 => format!("+{text}"),
+        text => text,
+    }
+}
+
+/// Columns that some cell has a value for.
+fn columns(report: &Report) -> Vec<Measure> {
+    let any = |m: &Measure| report.lines.iter().any(|l| l.sample(*m).is_some());
+    Measure::ALL.into_iter().filter(any).collect()
+}
+
+/// The measure that cells are compared by: the test error, or where there is no test part the last
+/// validation error.
+pub fn compared_by(report: &Report) -> Measure {
+    let tested = report
+        .lines
+        .iter()
+        .any(|l| l.sample(Measure::Test).is_some());
+    if tested { Measure::Test } else { Measure::Last }
+}
+
+impl Report {
+    /// As text in a form.
+    pub fn text(&self, form: Form) -> String {
+        match form {
+            Form::Md => self.markdown(),
+            Form::Csv => self.csv(),
+            Form::Json => format!("{}\n", self.json()),
+            Form::Tex => self.latex(),
+        }
+    }
+
+    /// Titles and cells of the table.
+    pub fn table(&self) -> (Vec<String>, Vec<Vec<String>>) {
+        let columns = columns(self);
+        let by = compared_by(self);
+        let published = self.study.cells.iter().any(|c| c.paper.is_some());
+        let mut titles = vec!["cell".to_owned(), "runs".to_owned()];
+        titles.extend(columns.iter().map(|m| m.name().to_owned()));
+        let reference = self.study.reference;
+        if let Some(reference) = reference {
+            let label = &self.study.cells[reference].label;
+            titles.push(format!("{} against {label}", by.name()));
+        }
+        if published {
+            titles.push("published %".into());
+        }
+        let rows = self.lines.iter().zip(&self.study.cells).enumerate();
+        let rows = rows.map(|(at, (line, cell))| {
+            let finished = line.runs.values().filter(|r| r.is_ok()).count();
+            let mut row = vec![
+                cell.label.clone(),
+                format!("{finished} of {}", line.runs.len()),
+            ];
+            let value = |sample: Option<Sample>| sample.map_or("-".into(), |s| interval(&s));
+            row.extend(columns.iter().map(|m| value(line.sample(*m))));
+            if let Some(reference) = reference {
+                let difference = line.against(&self.lines[reference], by);
+                row.push(match difference {
+                    _ if at == reference => "-".into(),
+                    None => "-".into(),
+                    Some(sample) => signed(&sample),
+                });
+            }
+            if published {
+                row.push(cell.paper.map_or("-".into(), |p| format!("{:.2}", p.error)));
+            }
+            row
+        });
+        (titles, rows.collect())
+    }
+
+    fn markdown(&self) -> String {
+        let (done, all) = self.progress();
+        let mut out = format!("# {}\n\n", self.study.name);
+        if !self.study.about.is_empty() {
+            out += &format!("{}\n\n", self.study.about.trim());
+        }
+        out += &format!("{done} of {all} runs finished.\n\n");
+        let (titles, rows) = self.table();
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        out += &line(&titles);
+        out += &format!("|{}\n", "---|".repeat(titles.len()));
+        for row in rows {
+            out += &line(&row);
+        }
+        out += "\n";
+        for note in self.notes() {
+            out += &format!("- {note}\n");
+        }
+        out
+    }
+
+    /// What has to be known to read the table.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = vec![
+            "Mean ± half of the 95 % confidence interval over seeds (Student's t); without an interval where one run is all there is.".to_owned(),
+            "test: the test part, read once per run, with the weights of the last step. last, best: validation errors; the best of many looks is lower than what to expect. best in budget: of evaluations that met every budget. kB and bits: at the last step, bits as a mean over elements.".to_owned(),
+        ];
+        if let Some(reference) = self.study.reference {
+            notes.push(format!(
+                "Differences from {} are of pairs with the same seed.",
+                self.study.cells[reference].label
+            ));
+        }
+        if self.study.cells.iter().any(|c| c.paper.is_some()) {
+            notes.push("published: the paper's number, of one run, the best of its looks at the test part.".into());
+        }
+        let again = self.lines.iter().flat_map(|l| l.runs.values().flatten());
+        let again = again.filter(|o| o.test_reads > 1).count();
+        if again > 0 {
+            notes.push(format!("{again} runs read the test part more than once."));
+        }
+        for (task, state) in self.unfinished() {
+            let more = match state {
+                State::Failed(reason) => format!(": {reason}"),
+                State::Half { step } => format!(", {step} steps"),
+                _ => String::new(),
+            };
+            notes.push(format!("{task}: {}{more}", state.name()));
+        }
+        notes
+    }
+
+    fn csv(&self) -> String {
+        let mut out =
+            String::from("cell,measure,runs,mean,half_width_95,deviation,low,high,published\n");
+        let number = |v: Option<f64>| v.map_or(String::new(), |v| v.to_string());
+        for (line, cell) in self.lines.iter().zip(&self.study.cells) {
+            let label = format!("\"{}\"", cell.label.replace('"', "\"\""));
+            for measure in columns(self) {
+                let Some(s) = line.sample(measure) else {
+                    continue;
+                };
+                let published = cell.paper.and_then(|p| match measure {
+                    Measure::Test => Some(p.error),
+                    Measure::Weights => p.weights_kb,
+                    Measure::ActivationMax => p.activations_max_kb,
+                    Measure::ActivationSum => p.activations_sum_kb,
+                    _ => None,
+                });
+                out += &format!(
+                    "{label},{},{},{},{},{},{},{},{}\n",
+                    measure.name(),
+                    s.count,
+                    s.mean,
+                    number(s.half_width()),
+                    number(s.deviation),
+                    s.range.0,
+                    s.range.1,
+                    number(published)
+                );
+            }
+        }
+        out
+    }
+
+    /// Everything, run by run too.
+    pub fn json(&self) -> Value {
+        let by = compared_by(self);
+        let sample = |s: Sample| {
+            json!({
+                "runs": s.count, "mean": s.mean, "half_width_95": s.half_width(),
+                "deviation": s.deviation, "low": s.range.0, "high": s.range.1,
+            })
+        };
+        let cells = self
+            .lines
+            .iter()
+            .zip(&self.study.cells)
+            .map(|(line, cell)| {
+                let measures = Measure::ALL
+                    .into_iter()
+                    .filter_map(|m| Some((m.name().to_owned(), sample(line.sample(m)?))));
+                let runs = line.runs.iter().map(|(seed, run)| match run {
+                Ok(o) => {
+                    let values = Measure::ALL.into_iter().filter_map(|m| {
+                        Some((m.name().to_owned(), json!(m.of(o)?)))
+                    });
+                    json!({
+                        "seed": seed, "state": "finished", "steps": o.steps, "seconds": o.seconds,
+                        "test_reads": o.test_reads,
+                        "values": Value::Object(values.collect()),
+                    })
+                }
+                Err(State::Failed(reason)) => {
+                    json!({ "seed": seed, "state": "failed", "reason": reason })
+                }
+                Err(state) => json!({ "seed": seed, "state": state.name() }),
+            });
+                let against = self
+                    .study
+                    .reference
+                    .and_then(|r| line.against(&self.lines[r], by).map(sample));
+                json!({
+                    "cell": cell.label, "set": cell.set,
+                    "published": cell.paper.map(|p| json!({
+                        "error": p.error, "weights_kb": p.weights_kb,
+                        "activations_max_kb": p.activations_max_kb,
+                        "activations_sum_kb": p.activations_sum_kb,
+                    })),
+                    "measures": Value::Object(measures.collect()),
+                    "against_reference": against,
+                    "runs": runs.collect::<Vec<_>>(),
+                })
+            });
+        json!({
+            "study": self.study.name, "about": self.study.about,
+            "reference": self.study.reference.map(|r| &self.study.cells[r].label),
+            "compared_by": by.name(),
+            "cells": cells.collect::<Vec<_>>(),
+        })
+    }
+
+    fn latex(&self) -> String {
+        let (titles, rows) = self.table();
+        let escaped = |text: &String| {
+            let mut out = String::new();
+            for c in text.chars() {
+                match c {
+                    '±' => out += "$\\pm$",
+                    '%' | '&' | '_' | '#' | '$' | '{' | '}' => out.extend(['\\', c]),
+                    '\\' => out += "\\textbackslash{}",
+                    '~' => out += "\\textasciitilde{}",
+                    '^' => out += "\\textasciicircum{}",
+                    c => out.push(c),
+                }
+            }
+            out
+        };
+        let line = |cells: &[String]| {
+            let cells: Vec<String> = cells.iter().map(escaped).collect();
+            format!("{} \\\\\n", cells.join(" & "))
+        };
+        let mut out = format!(
+            "\\begin{{tabular}}{{l{}}}\n\\toprule\n",
+            "r".repeat(titles.len() - 1)
+        );
+        out += &line(&titles);
+        out += "\\midrule\n";
+        for row in &rows {
+            out += &line(row);
+        }
+        out + "\\bottomrule\n\\end{tabular}\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use super::super::outcome::{Line, Outcome};
+    use super::super::plan::Study;
+    use super::*;
+    use crate::quantizer::memory::Side;
+
+    fn outcome(test: f64, kilobytes: f64) -> Outcome {
+        Outcome {
+            test: Some(test),
+            test_reads: 1,
+            last: Some(test + 0.01),
+            best: Some(test - 0.01),
+            within: None,
+            kilobytes: [Some(kilobytes), None, None],
+            bits: vec![
+                ("a".into(), Side::Weights, 3, 2.0),
+                ("b".into(), Side::Weights, 1, 6.0),
+            ],
+            curve: vec![(1, test)],
+            seconds: 2.0,
+            steps: 4,
+        }
+    }
+
+    fn report() -> Report {
+        let text = "name = \"t\"\nseeds = [1, 2, 3]\nreference = \"a_1\"\n\
+                    [[row]]\nname = \"a_1\"\npaper = 7.29\n[[row]]\nname = \"b\"";
+        let study = Study::parse(Path::new("s.toml"), text).expect("a study");
+        let line = |runs: Vec<Result<Outcome, State>>| Line {
+            runs: (1..).zip(runs).collect::<BTreeMap<i64, _>>(),
+        };
+        let lines = vec![
+            line(vec![
+                Ok(outcome(0.10, 5.0)),
+                Ok(outcome(0.12, 5.0)),
+                Ok(outcome(0.11, 5.0)),
+            ]),
+            line(vec![
+                Ok(outcome(0.13, 4.0)),
+                Err(State::Failed("full".into())),
+                Ok(outcome(0.13, 4.0)),
+            ]),
+        ];
+        Report { study, lines }
+    }
+
+    /// By hand: 10, 12, 11 have mean 11, deviation 1, and 4.303 / √3 = 2.484 as half an interval. The
+    /// pairs of seeds 1 and 3 differ by 3 and 2: mean 2.5, half 12.706 · 0.7071 / √2 = 6.353.
+    #[test]
+    fn means_intervals_and_paired_differences_are_right() {
+        let report = report();
+        let (titles, rows) = report.table();
+        let column = |name: &str| titles.iter().position(|t| t == name).expect(name);
+        assert_eq!(rows[0][column("test %")], "11.00 ± 2.48");
+        assert_eq!(rows[1][column("test %")], "13.00 ± 0.00");
+        assert_eq!(rows[1][column("runs")], "2 of 3");
+        assert_eq!(rows[1][column("test % against a_1")], "+2.50 ± 6.35");
+        assert_eq!(rows[0][column("W bits")], "3.00 ± 0.00");
+        assert_eq!(rows[0][column("published %")], "7.29");
+        assert!(
+            !titles.iter().any(|t| t.contains("in budget")),
+            "{titles:?}"
+        );
+    }
+
+    #[test]
+    fn every_form_says_the_same() {
+        let report = report();
+        let markdown = report.text(Form::Md);
+        assert!(markdown.contains("5 of 6 runs finished"), "{markdown}");
+        assert!(markdown.contains("b, seed 2: failed: full"), "{markdown}");
+        let json: Value = serde_json::from_str(&report.text(Form::Json)).expect("JSON");
+        let mean = json["cells"][0]["measures"]["test %"]["mean"].as_f64();
+        assert!(mean.is_some_and(|m| (m - 11.0).abs() < 1e-9));
+        let csv = report.text(Form::Csv);
+        assert!(csv.contains("\"a_1\",test %,3,11"), "{csv}");
+        let tex = report.text(Form::Tex);
+        assert!(tex.contains("a\\_1 &") && tex.contains("$\\pm$"), "{tex}");
+    }
+}
