@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
@@ -121,6 +122,42 @@ impl Place {
         CliError::Usage(format!("{described}:\n{diagnostics}"))
     }
 
+    /// What a task's run, where one was begun, was recorded with and is asked for otherwise now.
+    fn other_settings(&self, task: usize) -> Result<Vec<String>, CliError> {
+        let run = self.folder.run(&self.study, task);
+        if !run.log().is_file() {
+            return Ok(Vec::new());
+        }
+        let recorded = cli::load_recorded(&run, &Vec::new())?;
+        let start = self.start(task);
+        let wanted = self.load(task, start.as_ref().map(RunFolder::path))?;
+        Ok(differences(
+            &recorded.experiment.values,
+            &wanted.experiment.values,
+        ))
+    }
+
+    /// Refuses to go on where runs were recorded with other settings: a report would mix the two.
+    fn refuse_other_settings(&self, task: usize) -> Result<(), CliError> {
+        let other = self.other_settings(task)?;
+        if other.is_empty() {
+            return Ok(());
+        }
+        let path = self.folder.run(&self.study, task);
+        Err(CliError::Usage(format!(
+            "{}: {} was recorded with other settings: {}; hint: `--into` takes another folder, or remove that one",
+            self.study.describe(task),
+            path.path().display(),
+            other.join(", ")
+        )))
+    }
+
+    /// The run that a task starts from.
+    fn start(&self, task: usize) -> Option<RunFolder> {
+        let before = self.study.needs(task)?;
+        Some(self.folder.run(&self.study, before))
+    }
+
     /// Every cell's experiment, before anything runs: a study that fails at its last cell after a night
     /// would be worth little.
     fn check(&self) -> Result<(), CliError> {
@@ -155,6 +192,11 @@ pub(crate) fn command(arguments: &Arguments) -> Result<u8, CliError> {
         return one(&place, task, arguments.retry);
     }
     place.check()?;
+    for task in 0..place.study.tasks.len() {
+        if place.folder.state(&place.study, task) == State::Finished {
+            place.refuse_other_settings(task)?;
+        }
+    }
     all(&place, arguments)
 }
 
@@ -195,6 +237,13 @@ fn one(place: &Place, task: usize, retry: bool) -> Result<u8, CliError> {
     let described = study.describe(task);
     let folder = place.folder.run(study, task);
     let state = place.folder.state(study, task);
+    let has_checkpoint = folder
+        .newest_checkpoint()
+        .or(folder.best_checkpoint())
+        .is_some();
+    if state == State::Finished || (matches!(state, State::Half { .. }) && has_checkpoint) {
+        place.refuse_other_settings(task)?;
+    }
     let begin = match state {
         State::Finished => {
             print(&format!("{described}: finished before\n"))?;
@@ -220,8 +269,7 @@ fn one(place: &Place, task: usize, retry: bool) -> Result<u8, CliError> {
         }
         State::Ready => Begin::New,
         State::Half { .. } => {
-            let checkpoint = folder.newest_checkpoint().or(folder.best_checkpoint());
-            if checkpoint.is_none() {
+            if !has_checkpoint {
                 // Killed before its first checkpoint: nothing was learned that could be lost.
                 clear(&folder)?;
                 Begin::New
@@ -256,14 +304,6 @@ fn one(place: &Place, task: usize, retry: bool) -> Result<u8, CliError> {
     let loaded = match &begin {
         Begin::Resume(folder) => {
             let recorded = cli::load_recorded(folder, &Vec::new())?;
-            let other = differences(&recorded.experiment.values, &wanted.experiment.values);
-            if !other.is_empty() {
-                let path = folder.path().display();
-                return Err(CliError::Usage(format!(
-                    "{described}: {path} was begun with other settings: {}; hint: `--into` takes another folder, or remove that one",
-                    other.join(", ")
-                )));
-            }
             run.experiment = Some(folder.experiment());
             run.set.clear();
             recorded
@@ -540,6 +580,13 @@ fn size(folder: &Path) -> u64 {
 /// `bitscope report`.
 pub(crate) fn report(arguments: &ReportArguments) -> Result<u8, CliError> {
     let place = Place::find(&arguments.study, arguments.into.as_deref())?;
+    for task in 0..place.study.tasks.len() {
+        // What can be shown is shown; that it is of something else has to be said.
+        if let Err(error) = place.refuse_other_settings(task) {
+            let text = printable(&error.to_string());
+            let _ = writeln!(std::io::stderr(), "warning: {text}");
+        }
+    }
     let report =
         Report::read(place.study, &place.folder).map_err(|e| CliError::Failed(e.to_string()))?;
     if let Some(folder) = &arguments.figures {

@@ -15,6 +15,7 @@ mod scene;
 pub mod terminal;
 mod theme;
 pub mod ticks;
+mod window;
 
 pub use build::{
     ByLayer, Fold, Name, Overlaid, Row, View, XUnit, build, equal_bits, panel, panel_count,
@@ -27,3 +28,4 @@ pub use scene::{
     Scene, Shade, VerticalMark,
 };
 pub use theme::Theme;
+pub use window::Window;

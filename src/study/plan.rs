@@ -118,6 +118,9 @@ struct Written {
     axis: Vec<Axis>,
     #[serde(default)]
     row: Vec<Row>,
+    /// By the label of a cell.
+    #[serde(default)]
+    published: BTreeMap<String, Paper>,
 }
 
 fn first_seed() -> Vec<i64> {
@@ -275,7 +278,13 @@ impl Builder<'_> {
                 "one or more, each once",
             ));
         }
-        let cells = self.cells()?;
+        let mut cells = self.cells()?;
+        for (label, paper) in &self.written.published {
+            match cells.iter_mut().find(|c| c.label == *label) {
+                Some(cell) => cell.paper = Some((*paper).into()),
+                None => return Err(self.no_cell("published", label, &cells)),
+            }
+        }
         let reference = match &self.written.reference {
             None => None,
             Some(name) => Some(
@@ -617,6 +626,7 @@ mod tests {
             ("sedes = [1]", "unknown field `sedes`"),
             ("reference = \"x\"", "one of \"base\""),
             ("[set]\nseed = 1", "`seeds`"),
+            ("[published]\nx = 1", "one of \"base\""),
             ("[set]\ninit.run = \"x\"", "`from`"),
             ("[[row]]\nname = \"a\"\nfrom = \"b\"", "another row"),
             (

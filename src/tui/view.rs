@@ -195,7 +195,7 @@ fn grid(app: &App, plots: &[(Name, usize)], area: Rect, buffer: &mut Buffer) {
 }
 
 fn plot(app: &App, name: Name, index: usize, area: Rect, buffer: &mut Buffer) {
-    let view = app.view_for(area.width);
+    let view = app.view_for(area.width, area.height);
     let scene = panel_with(name, index, app.history_for(name), &view, &app.overlays);
     (&Plot::new(&scene, &app.palette)).render(area, buffer);
 }

@@ -1,5 +1,6 @@
 //! Inferred bitwidths: bars per layer; layers x steps, of bitwidths and of magnitudes.
 
+use super::super::Window;
 use super::super::scene::{Axis, Bar, Bars, Heat, HeatRow, Ink, Item, Scale, Scene, Shade};
 use super::Builder;
 use super::rows::Row;
@@ -84,13 +85,19 @@ impl Builder<'_> {
         let mut rows = super::rows::rows(self.history, self.view);
         rows.retain(|r| sides.contains(&r.side) && self.recorded(r, quantity));
         let (from, to) = self.x_range();
-        let columns = self.view.resolution.clamp(1, 4000);
+        let columns = self.cell_columns().min(4000);
         let edges: Vec<f64> = (0..=columns)
             .map(|c| self.x(from + (to - from) * c as f64 / columns as f64))
             .collect();
+        let (focus, selected) = self.focus(&rows);
+        // What is not on the screen is not looked up.
+        let seen = self.view.rows.unwrap_or(rows.len());
+        let seen = Window::around(focus, rows.len(), seen).range();
         let mut values = vec![None; rows.len() * columns];
-        for (row, out) in rows.iter().zip(values.chunks_mut(columns)) {
-            self.heat_cells(row, quantity, shade, out);
+        for (i, out) in values.chunks_mut(columns).enumerate() {
+            if seen.contains(&i) {
+                self.heat_cells(&rows[i], quantity, shade, out);
+            }
         }
         let label = |row: &Row| match (sides, &row.members[..]) {
             ([_], _) => row.label.clone(),
@@ -107,7 +114,6 @@ impl Builder<'_> {
             label: label(row),
             ink: Ink::Text,
         });
-        let (focus, selected) = self.focus(&rows);
         let heat = Heat {
             shade: fitted(shade, &values),
             rows: named.collect(),

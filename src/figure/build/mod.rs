@@ -117,6 +117,8 @@ pub struct View {
     pub filter: String,
     /// Columns that the plot can resolve.
     pub resolution: usize,
+    /// Rows that a heat map can show at once; all where `None`.
+    pub rows: Option<usize>,
     /// Cursor, in steps.
     pub cursor: Option<f64>,
     /// A second cursor, in steps: readings are differences from it.
@@ -139,6 +141,7 @@ impl Default for View {
             smoothing: 0.0,
             filter: String::new(),
             resolution: 1000,
+            rows: None,
             cursor: None,
             second: None,
             selected: None,
@@ -211,4 +214,12 @@ pub fn panel(name: Name, index: usize, history: &History, view: &View) -> Scene 
 struct Builder<'a> {
     history: &'a History,
     view: &'a View,
+}
+
+impl Builder<'_> {
+    /// Columns of cells that are filled whole: on a screen each is two dots wide.
+    fn cell_columns(&self) -> usize {
+        let dots = if self.view.rows.is_some() { 2 } else { 1 };
+        (self.view.resolution / dots).max(1)
+    }
 }

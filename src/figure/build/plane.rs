@@ -141,7 +141,7 @@ impl Builder<'_> {
         let to = self.view.cursor.unwrap_or(to).max(0.0) as u64;
         // Where many layers share the plane, none needs so many points.
         let layers = self.history.layers.len();
-        let most = (self.view.resolution * 2 / (1 + layers / 8)).max(64);
+        let most = (self.view.resolution * 2 / (1 + layers / 4)).max(16);
         let steps = layer[LayerQuantity::StepSize].range(from.max(0.0) as u64, to, most);
         let ranges = layer[LayerQuantity::Range].range(from.max(0.0) as u64, to, most);
         let mut segments = Segments::new();

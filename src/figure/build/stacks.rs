@@ -12,7 +12,7 @@ impl Builder<'_> {
     fn stack_columns(&self) -> usize {
         let (from, to) = self.x_range();
         let steps = (to - from).max(1.0) as usize;
-        self.view.resolution.clamp(1, 1000).min(steps)
+        self.cell_columns().min(1000).min(steps)
     }
 
     /// A scene of bands on top of one another: label, colour and a height for every column, `None` where

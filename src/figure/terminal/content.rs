@@ -7,6 +7,7 @@ use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 use unicode_width::UnicodeWidthStr;
 
+use super::super::Window;
 use super::super::scene::{Area, Axis, Bars, Heat, HeatRow, Ink, Line, Shade};
 use super::canvas::Canvas;
 use super::palette::{Colours, Marker};
@@ -269,37 +270,6 @@ fn on(colour: Color) -> Color {
     if light { Color::Black } else { Color::White }
 }
 
-/// The part of a list that is seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Window {
-    /// The first.
-    pub first: usize,
-    /// How many.
-    pub count: usize,
-    /// Of how many.
-    pub of: usize,
-}
-
-impl Window {
-    /// So many of a list with one of them in the middle, as far as the list goes.
-    pub(crate) fn around(focus: usize, of: usize, room: usize) -> Self {
-        let count = of.min(room);
-        let first = focus.saturating_sub(count / 2).min(of - count);
-        Self { first, count, of }
-    }
-
-    /// Places of what is seen.
-    pub(crate) fn range(self) -> std::ops::Range<usize> {
-        self.first..self.first + self.count
-    }
-
-    /// `1–29 of 139` where not all is seen.
-    pub(crate) fn text(self) -> Option<String> {
-        let (first, last) = (self.first + 1, self.first + self.count);
-        (self.count < self.of).then(|| format!("{first}–{last} of {}", self.of))
-    }
-}
-
 /// Rows of bars: whole rows for every bit where they fit, so that ticks are evenly spaced.
 pub(super) struct BarRows {
     /// Rows for one bit.
@@ -378,26 +348,6 @@ mod tests {
             cut_apart(["a", "classifier"].into_iter(), 8),
             ["a", "cla…fier"]
         );
-    }
-
-    #[test]
-    fn a_window_holds_its_focus_and_says_what_it_shows() {
-        for of in 0..40 {
-            for room in 0..12 {
-                for focus in 0..of {
-                    let window = Window::around(focus, of, room);
-                    let range = window.range();
-                    assert!(range.end <= of && range.len() == of.min(room));
-                    assert!(
-                        room == 0 || range.contains(&focus),
-                        "{focus} of {of} in {room}"
-                    );
-                }
-            }
-        }
-        let text = Window::around(0, 139, 29).text();
-        assert_eq!(text.as_deref(), Some("1–29 of 139"));
-        assert_eq!(Window::around(3, 9, 10).text(), None);
     }
 
     #[test]

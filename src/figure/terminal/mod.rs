@@ -5,6 +5,6 @@ mod content;
 mod palette;
 mod plot;
 
-pub(crate) use content::{Window, cut_apart, cut_in_the_middle};
+pub(crate) use content::{cut_apart, cut_in_the_middle};
 pub use palette::{Colours, Marker, Palette};
 pub use plot::Plot;

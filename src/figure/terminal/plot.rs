@@ -6,10 +6,11 @@ use ratatui::style::{Modifier, Style};
 use ratatui::widgets::Widget;
 use unicode_width::UnicodeWidthStr;
 
+use super::super::Window;
 use super::super::scene::{Axis, Ink, Item, Label, Place, Scene};
 use super::super::ticks::ticks;
 use super::canvas::{Canvas, letter};
-use super::content::{BarRows, Window, cut_in_the_middle};
+use super::content::{BarRows, cut_in_the_middle};
 use super::palette::{Marker, Palette};
 
 /// A scene as a widget: title and legend on top, ticks at the left and below.

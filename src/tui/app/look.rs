@@ -266,9 +266,10 @@ impl App {
             .unwrap_or(&self.history)
     }
 
-    /// The view for a plot with so many columns.
-    pub(in crate::tui) fn view_for(&self, columns: u16) -> View {
+    /// The view for a plot with so many columns and rows.
+    pub(in crate::tui) fn view_for(&self, columns: u16, rows: u16) -> View {
         View {
+            rows: Some(usize::from(rows)),
             x_range: Some(self.visible()),
             resolution: usize::from(columns).max(1) * 2,
             selected: self.selected_layer().map(|(i, _)| i),

@@ -7,7 +7,8 @@ use unicode_width::UnicodeWidthStr;
 
 use super::super::app::App;
 use super::{bold, muted, severity_style};
-use crate::figure::terminal::{Marker, Window, cut_apart};
+use crate::figure::Window;
+use crate::figure::terminal::{Marker, cut_apart};
 use crate::figure::ticks::power_of_two;
 use crate::figure::{Ink, Row};
 use crate::quantizer::memory::{Side, kilobytes};

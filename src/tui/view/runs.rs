@@ -8,7 +8,8 @@ use unicode_width::UnicodeWidthStr;
 
 use super::super::app::App;
 use super::{bold, muted};
-use crate::figure::terminal::{Plot, Window, cut_in_the_middle};
+use crate::figure::Window;
+use crate::figure::terminal::{Plot, cut_in_the_middle};
 use crate::figure::{Axis, Ink, Item, Label, Line, Overlaid, Place, Scale, Scene};
 use crate::run::Manifest;
 use crate::study::statistics::Sample;

@@ -6,7 +6,8 @@ use ratatui::widgets::Widget;
 
 use super::super::app::App;
 use super::{bold, muted};
-use crate::figure::terminal::{Plot, Window};
+use crate::figure::Window;
+use crate::figure::terminal::Plot;
 use crate::quantizer::Parametrization;
 use crate::toy::VIEWS;
 

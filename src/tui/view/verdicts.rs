@@ -9,7 +9,8 @@ use unicode_width::UnicodeWidthStr;
 
 use super::super::app::{App, Finding};
 use super::{bold, muted, severity_style};
-use crate::figure::terminal::{Window, cut_in_the_middle};
+use crate::figure::Window;
+use crate::figure::terminal::cut_in_the_middle;
 use crate::run::{Severity, VerdictKind};
 
 pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {

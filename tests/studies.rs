@@ -1,0 +1,351 @@
+//! Studies as they are used: run, killed, gone on with, run by a scheduler's script, reported.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use common::{program, write};
+use serde_json::Value;
+
+/// Two stages, two values on an axis, two seeds: six runs of a few seconds at most.
+const STUDY: &str = r#"
+name = "small"
+base = "base.toml"
+seeds = [1, 2]
+reference = "float"
+
+[[axis]]
+keys = ["weights.quantizer"]
+values = ["u2", "u3"]
+
+[[row]]
+name = "float"
+axes = false
+paper = 12.5
+
+[[row]]
+name = "learned"
+from = "float"
+"#;
+
+const BASE: &str = r#"
+device = "flex"
+[data]
+samples = 640
+difficulty = 0.3
+[train]
+batch = 32
+epochs = 2
+[log]
+checkpoint_every = 0.25
+"#;
+
+const LABELS: [&str; 6] = [
+    "float-s1",
+    "learned-u2-s1",
+    "learned-u3-s1",
+    "float-s2",
+    "learned-u2-s2",
+    "learned-u3-s2",
+];
+
+fn place() -> (tempfile::TempDir, PathBuf) {
+    let place = tempfile::tempdir().expect("a folder");
+    write(place.path(), "base.toml", BASE);
+    let study = write(place.path(), "small.toml", STUDY);
+    (place, study)
+}
+
+fn bitscope(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(program());
+    command.current_dir(folder).args(arguments);
+    command.env_remove("SLURM_ARRAY_TASK_ID");
+    command.env_remove("HQ_TASK_ID");
+    command.output().expect("started")
+}
+
+fn text(output: &Output) -> String {
+    let all = [&output.stdout[..], &output.stderr].concat();
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+/// The report without what differs between two equal studies: how long they took.
+fn report(folder: &Path, into: &str) -> Value {
+    let output = bitscope(folder, &["report", into, "--format", "json"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let mut report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    for cell in report["cells"].as_array_mut().expect("cells") {
+        for run in cell["runs"].as_array_mut().expect("runs") {
+            run["seconds"].take();
+        }
+    }
+    report
+}
+
+fn log_sizes(folder: &Path) -> Vec<u64> {
+    let log = |label: &&str| folder.join(label).join("events.log");
+    let sizes = LABELS
+        .iter()
+        .map(|l| log(l).metadata().map_or(0, |m| m.len()));
+    sizes.collect()
+}
+
+#[test]
+fn a_study_killed_and_gone_on_with_comes_to_the_same() {
+    let (place, _) = place();
+    let folder = place.path();
+    let whole = bitscope(
+        folder,
+        &["study", "small.toml", "--into", "whole", "--workers", "2"],
+    );
+    assert!(whole.status.success(), "{}", text(&whole));
+    let expected = report(folder, "whole");
+    assert_eq!(expected["cells"].as_array().map(Vec::len), Some(3));
+    assert_eq!(expected["cells"][0]["published"]["error"], 12.5);
+    for cell in expected["cells"].as_array().expect("cells") {
+        assert_eq!(cell["measures"]["test %"]["runs"], 2, "{cell}");
+        for run in cell["runs"].as_array().expect("runs") {
+            assert_eq!(
+                (&run["state"], &run["test_reads"]),
+                (&"finished".into(), &1.into())
+            );
+        }
+    }
+    // Nothing is run twice.
+    let before = log_sizes(&folder.join("whole/runs"));
+    assert!(before.iter().all(|size| *size > 0), "{before:?}");
+    let again = bitscope(folder, &["study", "small.toml", "--into", "whole"]);
+    assert!(again.status.success(), "{}", text(&again));
+    assert!(
+        text(&again).contains("6 tasks: 6 finished"),
+        "{}",
+        text(&again)
+    );
+    assert_eq!(log_sizes(&folder.join("whole/runs")), before);
+
+    // Killed hard, with the runs that it had begun, wherever they were.
+    for after in [400, 900, 1500] {
+        let mut study = Command::new(program());
+        study.args(["study", "small.toml", "--into", "killed"]);
+        let mut child = study.current_dir(folder).spawn().expect("started");
+        std::thread::sleep(Duration::from_millis(after));
+        child.kill().expect("killed");
+        child.wait().expect("gone");
+        kill_runs(&folder.join("killed/runs"));
+    }
+    let rest = bitscope(folder, &["study", "small.toml", "--into", "killed"]);
+    assert!(rest.status.success(), "{}", text(&rest));
+    assert_eq!(report(folder, "killed"), expected);
+}
+
+/// Kills whoever holds a run, and waits until the system has released it.
+fn kill_runs(runs: &Path) {
+    let began = Instant::now();
+    for label in LABELS {
+        let lock = runs.join(label).join("lock");
+        let holder = || -> Option<Value> {
+            let text = std::fs::read_to_string(&lock).ok()?;
+            serde_json::from_str(&text).ok()
+        };
+        if let Some(pid) = holder().and_then(|h| h["pid"].as_u64()) {
+            let alive = || Path::new(&format!("/proc/{pid}/cmdline")).exists();
+            while alive() && began.elapsed() < Duration::from_secs(10) {
+                let _ = Command::new("kill")
+                    .args(["-KILL", &pid.to_string()])
+                    .output();
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_task_says_why_it_cannot_run_and_runs_once() {
+    let (place, _) = place();
+    let folder = place.path();
+    let task = |k: &str| bitscope(folder, &["study", "small.toml", "--task", k]);
+    let early = task("1");
+    assert_eq!(early.status.code(), Some(1));
+    assert!(text(&early).contains("starts from float, seed 1, which is not finished"));
+    let beyond = task("6");
+    assert_eq!(beyond.status.code(), Some(2));
+    assert!(
+        text(&beyond).contains("has tasks 0 to 5"),
+        "{}",
+        text(&beyond)
+    );
+    for k in ["0", "1"] {
+        let done = task(k);
+        assert!(done.status.success(), "{}", text(&done));
+    }
+    let again = task("1");
+    assert!(text(&again).contains("finished before"), "{}", text(&again));
+    // The run is an ordinary one, with where it came from.
+    let run = folder.join("studies/small/runs/learned-u2-s1");
+    let experiment = std::fs::read_to_string(run.join("experiment.toml")).expect("kept");
+    assert!(experiment.contains("float-s1"), "{experiment}");
+    let listed = bitscope(folder, &["runs", "studies/small/runs", "--json"]);
+    let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    assert_eq!(listed.as_array().map(Vec::len), Some(2));
+    // Until all is there, the report says what is missing.
+    let half = bitscope(folder, &["report", "small.toml"]);
+    let half = text(&half);
+    assert!(half.contains("2 of 6 runs finished"), "{half}");
+    assert!(half.contains("learned, u3, seed 2: waiting"), "{half}");
+    let dry = text(&bitscope(folder, &["study", "small.toml", "--dry-run"]));
+    assert!(
+        dry.contains("MB of disk") && dry.contains("took 0:0"),
+        "{dry}"
+    );
+}
+
+/// A `sbatch` and a `hq` that run the tasks of an array one after the other, as the real ones would on
+/// one node.
+const FAKE: &str = r#"#!/bin/sh
+ids=; command=; capture=
+while [ $# -gt 0 ]; do
+    case "$1" in
+    --array=*) ids=$(echo "${1#--array=}" | tr ',' ' ');;
+    --wrap) command="$2"; shift;;
+    --) shift; command="$*"; break;;
+    submit|--*) ;;
+    esac
+    shift
+done
+for range in $ids; do
+    from=${range%-*}; to=${range#*-}
+    while [ "$from" -le "$to" ]; do
+        SLURM_ARRAY_TASK_ID=$from sh -c "$command" >&2 || exit 1
+        from=$((from + 1))
+    done
+done
+echo 7
+"#;
+
+#[cfg(unix)]
+#[test]
+fn job_scripts_run_every_task_in_order() {
+    use std::os::unix::fs::PermissionsExt;
+    let (place, _) = place();
+    let folder = place.path();
+    for name in ["sbatch", "hq"] {
+        let path = write(folder, name, FAKE);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("set");
+    }
+    let search = format!(
+        "{}:{}",
+        folder.display(),
+        std::env::var("PATH").expect("set")
+    );
+    let mut reports = Vec::new();
+    for scheduler in ["slurm", "hyperqueue"] {
+        let plan = [
+            "study",
+            "small.toml",
+            "--into",
+            scheduler,
+            "--plan",
+            scheduler,
+        ];
+        let script = bitscope(folder, &plan);
+        assert!(script.status.success(), "{}", text(&script));
+        let path = folder.join(format!("{scheduler}.sh"));
+        std::fs::write(&path, &script.stdout).expect("written");
+        let mut command = Command::new("bash");
+        command.arg(&path).current_dir(folder).env("PATH", &search);
+        let ran = command.output().expect("bash");
+        assert!(ran.status.success(), "{}", text(&ran));
+        reports.push(report(folder, scheduler));
+    }
+    assert_eq!(reports[0], reports[1]);
+    let finished = reports[0]["cells"][2]["measures"]["test %"]["runs"].clone();
+    assert_eq!(finished, 2);
+}
+
+#[test]
+fn other_settings_under_a_run_that_was_begun_are_refused() {
+    let (place, study) = place();
+    let folder = place.path();
+    // Stopped after some steps: half done.
+    let mut command = Command::new(program());
+    command
+        .args(["study", "small.toml", "--task", "0"])
+        .current_dir(folder);
+    let mut child = command.spawn().expect("started");
+    let checkpoints = folder.join("studies/small/runs/float-s1/checkpoints");
+    let began = Instant::now();
+    let some = || {
+        let names = std::fs::read_dir(&checkpoints)
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut names = names.map(|e| e.file_name().to_string_lossy().into_owned());
+        names.any(|name| name.starts_with("step-") && name.ends_with(".safetensors"))
+    };
+    while !some() && began.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().expect("killed");
+    child.wait().expect("gone");
+    let other = STUDY.replace("[[axis]]", "[set]\ntrain.batch = 16\n[[axis]]");
+    std::fs::write(&study, other).expect("written");
+    let refused = bitscope(folder, &["study", "small.toml", "--task", "0"]);
+    let said = text(&refused);
+    // (Where the machine was quick enough to finish it, there is nothing to refuse.)
+    if !said.contains("finished before") {
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(
+            said.contains("other settings") && said.contains("train.batch"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn figures_are_written_and_files_that_are_wrong_are_named() {
+    let (place, _) = place();
+    let folder = place.path();
+    let ran = bitscope(folder, &["study", "small.toml", "--workers", "2"]);
+    assert!(ran.status.success(), "{}", text(&ran));
+    let drawn = bitscope(folder, &["report", "studies/small", "--figures", "figures"]);
+    assert!(drawn.status.success(), "{}", text(&drawn));
+    for name in ["error-kb.png", "error-kb.pdf", "curves.csv", "bits.png"] {
+        let path = folder.join("figures").join(name);
+        assert!(path.metadata().is_ok_and(|m| m.len() > 200), "{name}");
+    }
+    for form in ["csv", "tex", "md"] {
+        let output = bitscope(folder, &["report", "studies/small", "--format", form]);
+        assert!(text(&output).contains("learned"), "{form}");
+    }
+    write(
+        folder,
+        "bad.toml",
+        "base = \"base.toml\"\n[set]\ntrain.epoch = 3\n",
+    );
+    let bad = bitscope(folder, &["study", "bad.toml"]);
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(text(&bad).contains("train.epoch"), "{}", text(&bad));
+    let none = bitscope(folder, &["report", "nothing.toml"]);
+    assert_eq!(none.status.code(), Some(2), "{}", text(&none));
+}
+
+/// Every study that is shipped can be read, and its experiments are sound.
+#[test]
+fn shipped_studies_are_sound() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/studies");
+    let place = tempfile::tempdir().expect("a folder");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(root).expect("shipped") {
+        let path = entry.expect("an entry").path();
+        if path.ends_with("glyphs.toml") {
+            continue;
+        }
+        let path = path.display().to_string();
+        let output = bitscope(place.path(), &["study", &path, "--dry-run"]);
+        assert!(output.status.success(), "{path}: {}", text(&output));
+        seen += 1;
+    }
+    assert!(seen >= 5, "{seen}");
+}
