@@ -48,7 +48,12 @@ fn signed(sample: &Sample) -> String {
 
 /// Columns that some cell has a value for.
 fn columns(report: &Report) -> Vec<Measure> {
-    let any = |m: &Measure| report.lines.iter().any(|l| l.sample(*m).is_some());
+    let outcomes = || report.lines.iter().flat_map(|l| l.runs.values().flatten());
+    let any = |m: &Measure| match m {
+        // Where every evaluation met every budget, or there is none, it is the best.
+        Measure::Within => outcomes().any(|o| o.within != o.best),
+        m => outcomes().any(|o| m.of(o).is_some()),
+    };
     Measure::ALL.into_iter().filter(any).collect()
 }
 
@@ -304,7 +309,7 @@ mod tests {
             test_reads: 1,
             last: Some(test + 0.01),
             best: Some(test - 0.01),
-            within: None,
+            within: Some(test - 0.01),
             kilobytes: [Some(kilobytes), None, None],
             bits: vec![
                 ("a".into(), Side::Weights, 3, 2.0),

@@ -418,6 +418,7 @@ impl Workbench {
             self.app.said = Some(Instant::now());
         }
         changed |= self.app.look_closely();
+        changed |= self.app.look_at_runs();
         changed |= self.app.toy.receive();
         changed |= self.app.system.sample();
         while let Ok(text) = self.exported.1.try_recv() {

@@ -144,16 +144,23 @@ impl Builder<'_> {
         let most = (self.view.resolution * 2 / (1 + layers / 4)).max(16);
         let steps = layer[LayerQuantity::StepSize].range(from.max(0.0) as u64, to, most);
         let ranges = layer[LayerQuantity::Range].range(from.max(0.0) as u64, to, most);
-        let mut segments = Segments::new();
         // Both are recorded at the same steps, so their buckets match.
-        for (d, q) in steps.zip(ranges).filter(|(d, _)| u64::from(d.first) <= to) {
+        let pairs: Vec<_> = steps
+            .zip(ranges)
+            .filter(|(d, _)| u64::from(d.first) <= to)
+            .collect();
+        let stride = pairs.len().div_ceil(most).max(1);
+        let mut segments = Segments::new();
+        for (i, (d, q)) in pairs.iter().enumerate() {
             if segments.is_empty() || d.breaks() {
                 segments.push(Vec::new());
             }
-            if let Some(segment) = segments.last_mut() {
+            let is_kept = i % stride == 0 || i + 1 == pairs.len();
+            if let Some(segment) = segments.last_mut().filter(|_| is_kept) {
                 segment.push((d.end.into(), q.end.into()));
             }
         }
+        segments.retain(|s| !s.is_empty());
         segments
     }
 

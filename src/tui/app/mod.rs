@@ -329,6 +329,12 @@ impl App {
             }
             Action::Overlay if self.page == Page::Runs => self.toggle_overlay(),
             Action::Delete if self.page == Page::Runs => self.ask_to_delete(),
+            Action::NextStudy => {
+                if self.page != Page::Runs {
+                    self.go_to(Page::Runs);
+                }
+                self.next_study();
+            }
             Action::Overlay | Action::Delete => self.tell("that is for page 0, of runs".into()),
             Action::Expand => {
                 let count = self.page.plots().len();

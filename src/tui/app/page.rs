@@ -108,7 +108,7 @@ impl Page {
             ),
             Action::ByLayer => matches!(self, Self::Ranges | Self::Gradients),
             Action::Severity => self == Self::Log,
-            Action::Sort | Action::Overlay => self == Self::Runs,
+            Action::Sort | Action::Overlay | Action::NextStudy => self == Self::Runs,
             Action::EarlierCheckpoint | Action::LaterCheckpoint => self == Self::Microscope,
             Action::Down => !matches!(self, Self::Overview | Self::System | Self::Memory),
             Action::Open => !matches!(
@@ -137,6 +137,7 @@ impl Page {
             | Action::Severity
             | Action::Sort
             | Action::Overlay
+            | Action::NextStudy
             | Action::EarlierCheckpoint
             | Action::LaterCheckpoint => true,
             Action::Down | Action::Open => {

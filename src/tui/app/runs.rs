@@ -1,8 +1,10 @@
 //! Recorded runs: listed, grouped, compared, drawn behind the current one, renamed, removed.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use super::{App, Effect, Order, Overlay, Role};
+use super::{App, Effect, Order, Overlay, Page, Role};
 use crate::experiment::{Experiment, Value, difference, resolve_text};
 use crate::figure::Overlaid;
 use crate::run::{History, Manifest, RunFolder, family, list_runs};
@@ -24,7 +26,16 @@ pub(in crate::tui) struct Runs {
     pub groups: Vec<Group>,
     /// Whether they are asked for.
     pub grouped: bool,
+    /// The study whose runs are listed, where it is one.
+    pub study: Option<String>,
+    /// What the experiments of runs ask for besides seeds, by label: read once.
+    settings: BTreeMap<String, Option<String>>,
+    /// When they were listed.
+    listed: Option<Instant>,
 }
+
+/// How often the page of runs looks what came of others' runs.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Runs of one experiment with several seeds.
 #[derive(Debug, Clone)]
@@ -69,13 +80,18 @@ impl Runs {
         let mut places: BTreeMap<String, usize> = BTreeMap::new();
         for (place, (folder, _)) in self.all.iter().enumerate() {
             // (A run whose experiment cannot be read stands alone.)
-            let key = without_seed(folder).unwrap_or_else(|| folder.label());
+            let label = folder.label();
+            let read = || without_seed(folder);
+            let settings = self.settings.entry(label.clone()).or_insert_with(read);
+            let key = settings.clone().unwrap_or_else(|| label.clone());
             match places.get(&key) {
                 Some(at) => self.groups[*at].members.push(place),
                 None => {
                     places.insert(key, self.groups.len());
                     self.groups.push(Group {
-                        label: self.all[place].1.name.clone(),
+                        label: cell_of(&label)
+                            .unwrap_or(&self.all[place].1.name)
+                            .to_owned(),
                         members: vec![place],
                         best: None,
                         test: None,
@@ -95,12 +111,18 @@ impl Runs {
     }
 }
 
-/// All that an experiment asks for besides its seed, as text.
+/// The cell of a study that a run's label names: what stands before its seed.
+fn cell_of(label: &str) -> Option<&str> {
+    let (cell, seed) = label.rsplit_once("-s")?;
+    (!seed.is_empty() && seed.chars().all(|c| c.is_ascii_digit())).then_some(cell)
+}
+
+/// All that an experiment asks for besides its seed, and the run of that seed that it starts from.
 fn without_seed(folder: &RunFolder) -> Option<String> {
     let text = crate::files::read_text(&folder.experiment()).ok()?;
     let experiment = resolve_text("experiment.toml", &text).ok()?;
     let values = experiment.values.0.iter();
-    let kept = values.filter(|(key, _)| !matches!(key.as_str(), "seed" | "name"));
+    let kept = values.filter(|(key, _)| !matches!(key.as_str(), "seed" | "name" | "init.run"));
     let line = |(key, value): (&String, &Value)| format!("{key}={value}\n");
     Some(kept.map(line).collect())
 }
@@ -108,8 +130,13 @@ fn without_seed(folder: &RunFolder) -> Option<String> {
 impl App {
     /// Reads the runs folder: filtered and sorted as asked.
     pub(super) fn list_runs(&mut self) {
+        let root = match &self.runs.study {
+            Some(study) => studies(&self.runs_root).join(study).join("runs"),
+            None => self.runs_root.clone(),
+        };
         let runs = &mut self.runs;
-        runs.all = list_runs(&self.runs_root);
+        runs.listed = Some(Instant::now());
+        runs.all = list_runs(&root);
         runs.all
             .retain(|(folder, _)| folder.label().contains(&runs.filter));
         let least = |v: Option<f64>| v.unwrap_or(f64::INFINITY);
@@ -137,6 +164,49 @@ impl App {
         }
         runs.group();
         self.compare();
+    }
+
+    /// Lists again what others may have changed; `true` where it did.
+    pub(in crate::tui) fn look_at_runs(&mut self) -> bool {
+        let old = |when: &Instant| when.elapsed() >= LOOK;
+        if self.page != Page::Runs || !self.runs.listed.as_ref().is_some_and(old) {
+            return false;
+        }
+        let chosen = self.selected_run().map(|r| r.0.clone());
+        let before = self.runs.all.clone();
+        self.list_runs();
+        if let Some(chosen) = chosen {
+            let rows = 0..self.runs.rows();
+            let mut same = rows.filter(|row| self.runs.at(*row).is_some_and(|r| r.0 == chosen));
+            self.selected = same.next().unwrap_or(self.selected);
+        }
+        self.runs.all != before
+    }
+
+    /// Lists the runs of the next study, and behind the last one those of the runs folder again.
+    pub(super) fn next_study(&mut self) {
+        let entries = std::fs::read_dir(studies(&self.runs_root));
+        let folders = entries.into_iter().flatten().flatten().map(|e| e.path());
+        let mut names: Vec<String> = folders
+            .filter(|path| path.join("study.json").is_file())
+            .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+            .collect();
+        names.sort();
+        let at = match &self.runs.study {
+            None => 0,
+            Some(study) => names.partition_point(|name| name <= study),
+        };
+        self.runs.study = names.get(at).cloned();
+        self.runs.grouped = self.runs.study.is_some();
+        self.selected = 0;
+        self.list_runs();
+        self.tell(match &self.runs.study {
+            Some(study) => format!("study {study}: a row for every cell; z lists its runs"),
+            None if names.is_empty() => {
+                format!("no study in {}", studies(&self.runs_root).display())
+            }
+            None => "recorded runs".into(),
+        });
     }
 
     /// One row for each experiment with its seeds, or one for each run again.
@@ -293,6 +363,11 @@ impl App {
         });
         self.runs.compared = compared.unwrap_or_default();
     }
+}
+
+/// Where studies are: beside the runs folder.
+fn studies(runs_root: &Path) -> PathBuf {
+    runs_root.with_file_name("studies")
 }
 
 /// The selected run's experiment against the current one, key by key.

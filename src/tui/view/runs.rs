@@ -11,7 +11,7 @@ use super::{bold, muted};
 use crate::figure::Window;
 use crate::figure::terminal::{Plot, cut_in_the_middle};
 use crate::figure::{Axis, Ink, Item, Label, Line, Overlaid, Place, Scale, Scene};
-use crate::run::Manifest;
+use crate::run::{Manifest, RunFolder, Status};
 use crate::study::statistics::Sample;
 
 pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
@@ -38,7 +38,15 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
         1 => "1 run".to_owned(),
         n => format!("{n} runs"),
     };
-    let order = format!("{count}, {}{filter}{seen}", app.runs.order.name());
+    let of = match &app.runs.study {
+        Some(study) => {
+            let ended = |m: &&(RunFolder, Manifest)| m.1.status == Status::Finished;
+            let finished = app.runs.all.iter().filter(ended).count();
+            format!("study {study}, {finished} finished of ")
+        }
+        None => String::new(),
+    };
+    let order = format!("{of}{count}, {}{filter}{seen}", app.runs.order.name());
     buffer.set_stringn(list.x, list.y, order, list.width.into(), muted(app));
     let list = Rect {
         y: list.y + 1,
@@ -264,7 +272,7 @@ fn trade_off(runs: &[&Manifest]) -> Scene {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::{Best, Status};
+    use crate::run::Best;
 
     fn run(error: Option<f64>, best_kb: f64, now_kb: f64, task: &str) -> Manifest {
         Manifest {
