@@ -5,6 +5,11 @@
 //! multiply-accumulate of the plain sum, so that kernels which save products can exceed the peak.
 //! Words behind `--` choose by label: `-- "weight gradient Avx512 16-16x32"`.
 
+#![allow(
+    unsafe_code,
+    reason = "the peak is measured in loops for an instruction set"
+)]
+
 use std::hint::black_box;
 use std::time::Instant;
 

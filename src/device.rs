@@ -80,7 +80,7 @@ pub fn available() -> Vec<Availability> {
             "CPU, pure Rust, {:?} kernels",
             crate::kernels::Simd::current()
         ),
-        missing: not_compiled(cfg!(feature = "flex"), "flex"),
+        missing: None,
     }];
     all.push(Availability {
         engine: Engine::LibTorchCpu,
@@ -239,7 +239,6 @@ pub fn parse(text: &str) -> Result<Engine, DeviceError> {
 )]
 pub fn burn_device(engine: Engine) -> Device {
     match engine {
-        #[cfg(feature = "flex")]
         Engine::Flex => Device::flex(),
         #[cfg(feature = "libtorch")]
         Engine::LibTorchCpu => Device::libtorch(),

@@ -21,7 +21,7 @@
 //! - [`tui`]: the workbench.
 //! - [`cli`]: the other faces.
 
-#![warn(missing_docs)]
+#![deny(unsafe_code)]
 
 mod bench;
 mod check;

@@ -1,5 +1,7 @@
 //! Reloading where the system has no watcher left to give. A program of its own: the tests of
 //! `reload.rs` need one.
+
+#![allow(unsafe_code, reason = "the system is asked for what no crate wraps")]
 #![cfg(target_os = "linux")]
 
 mod common;

@@ -1,6 +1,6 @@
 //! Convolution in integers: sums of products, without rounding and in any order the same.
 //!
-//! An image is unfolded to columns, [`PIXELS`] outputs at a time, and multiplied while they are in
+//! An image is unfolded to columns, a block of outputs at a time, and multiplied while they are in
 //! cache. Sums are i32 or i64, as the caller asks; they wrap around, so a result that fits is right
 //! whatever lay between.
 

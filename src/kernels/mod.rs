@@ -16,13 +16,17 @@
 //! fast path stands a plain reference that the tests compare against. All `unsafe` of the project
 //! lives in this room.
 
+#![allow(
+    unsafe_code,
+    reason = "vectors, engines' memory and cards are reached by it; the only room that does"
+)]
+
 mod composed;
 pub mod conv;
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(any(feature = "libtorch", feature = "cuda"))]
 pub(crate) mod driver;
-#[cfg(feature = "flex")]
 mod flex;
 pub mod integer;
 #[cfg(feature = "libtorch")]

@@ -7,7 +7,7 @@ mod norm;
 mod pool;
 mod quantizer;
 mod subsample;
-#[cfg(all(test, feature = "flex"))]
+#[cfg(test)]
 mod tests;
 mod values;
 

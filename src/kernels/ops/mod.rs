@@ -219,7 +219,7 @@ pub struct NormGradients<B: Backend> {
 
 /// The same operations as they enter a graph. Called through burn's run-time dispatch.
 #[backend_extension(
-    Flex: cfg(feature = "flex"),
+    Flex,
     LibTorch: cfg(feature = "libtorch"),
     Cube: cfg(feature = "cuda"),
     Autodiff
@@ -309,5 +309,5 @@ macro_rules! kernels_of_engine {
 }
 pub(super) use kernels_of_engine;
 
-#[cfg(all(test, feature = "flex"))]
+#[cfg(test)]
 mod tests;
