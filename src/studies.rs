@@ -363,7 +363,11 @@ fn all(place: &Place, arguments: &Arguments) -> Result<u8, CliError> {
             if may_begin && free && tried.insert(task) {
                 running.push(begin(place, task, threads, arguments.retry)?);
                 let described = study.describe(task);
-                print(&format!("[{task}] {described}: began\n"))?;
+                let verb = match state {
+                    State::Half { .. } => "goes on",
+                    _ => "began",
+                };
+                print(&format!("[{task}] {described}: {verb}\n"))?;
             }
         }
         let elsewhere = states.iter().enumerate().filter(|(task, state)| {
@@ -375,14 +379,23 @@ fn all(place: &Place, arguments: &Arguments) -> Result<u8, CliError> {
                 matches!(state, State::Ready | State::Half { .. }) && !tried.contains(task)
             });
             if left.count() == 0 {
+                for (task, state) in states.iter().enumerate() {
+                    if let State::Failed(reason) = state {
+                        let described = study.describe(task);
+                        print(&format!("[{task}] {described}: failed: {reason}\n"))?;
+                    }
+                }
                 print(&format!("{}\n", summary(&states)))?;
+                if states.iter().any(|s| matches!(s, State::Failed(_))) {
+                    print("hint: --retry runs failed tasks again, from the start\n")?;
+                }
                 let finished = states.iter().all(|s| *s == State::Finished);
                 return Ok(if finished { 0 } else { exit::FAILED });
             }
         }
         if running.is_empty() && elsewhere > 0 && !std::mem::replace(&mut waits, true) {
             print(&format!(
-                "waiting for {elsewhere} runs of other processes\n"
+                "waiting for runs of other processes ({elsewhere})\n"
             ))?;
         }
         if said.elapsed() > SAY {
@@ -495,7 +508,8 @@ fn summary(states: &[State]) -> String {
     ];
     let parts = names.iter().filter(|n| count(n) > 0);
     let parts: Vec<String> = parts.map(|n| format!("{} {n}", count(n))).collect();
-    format!("{} tasks: {}", states.len(), parts.join(", "))
+    let tasks = if states.len() == 1 { "task" } else { "tasks" };
+    format!("{} {tasks}: {}", states.len(), parts.join(", "))
 }
 
 /// What would run, how long it may take by what was measured, and how much disk.
@@ -529,6 +543,7 @@ fn dry_run(place: &Place, workers: usize) -> String {
             (State::Finished, _) => {
                 measured[task].map_or(String::new(), |m| format!("took {}", duration(m.0)))
             }
+            (State::Failed(reason), _) => reason.clone(),
             (_, Some((s, b))) => {
                 (seconds, bytes) = (seconds + s, bytes + b);
                 format!("about {}", duration(s))
@@ -537,6 +552,14 @@ fn dry_run(place: &Place, workers: usize) -> String {
                 unknown += 1;
                 String::new()
             }
+        };
+        let other = place.other_settings(task).unwrap_or_default();
+        let time = match other.is_empty() {
+            true => time,
+            false => format!(
+                "REFUSED: recorded with other settings: {}",
+                other.join(", ")
+            ),
         };
         out += &format!(
             "{task:>4}  {:<10} {:<48} {time}\n",
@@ -580,15 +603,25 @@ fn size(folder: &Path) -> u64 {
 /// `bitscope report`.
 pub(crate) fn report(arguments: &ReportArguments) -> Result<u8, CliError> {
     let place = Place::find(&arguments.study, arguments.into.as_deref())?;
+    // What can be shown is shown; that it is of something else has to be said.
+    let mut warnings = Vec::new();
     for task in 0..place.study.tasks.len() {
-        // What can be shown is shown; that it is of something else has to be said.
-        if let Err(error) = place.refuse_other_settings(task) {
-            let text = printable(&error.to_string());
-            let _ = writeln!(std::io::stderr(), "warning: {text}");
+        match place.other_settings(task) {
+            Ok(other) if other.is_empty() => {}
+            Ok(other) => warnings.push(format!(
+                "{} was recorded with other settings: {}",
+                place.study.describe(task),
+                other.join(", ")
+            )),
+            Err(error) => warnings.push(error.to_string()),
         }
     }
-    let report =
+    for warning in &warnings {
+        let _ = writeln!(std::io::stderr(), "warning: {}", printable(warning));
+    }
+    let mut report =
         Report::read(place.study, &place.folder).map_err(|e| CliError::Failed(e.to_string()))?;
+    report.warnings = warnings;
     if let Some(folder) = &arguments.figures {
         let failed =
             |e: &dyn std::fmt::Display| CliError::Failed(format!("{}: {e}", folder.display()));

@@ -38,12 +38,16 @@ pub fn to_file(path: &Path) {
     }
 }
 
+/// The file, where there is one.
+pub(crate) fn file() -> Option<Arc<std::fs::File>> {
+    FILE.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 struct Writer;
 
 impl std::io::Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let file = FILE.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match file {
+        match file() {
             Some(file) => std::io::Write::write(&mut file.as_ref(), bytes),
             None => Ok(bytes.len()),
         }

@@ -382,6 +382,15 @@ impl History {
                 };
                 if changed && *phase == Phase::Quantized && *step > 0 {
                     self.mark(*step, MarkKind::Quantized, text.into());
+                    // What the network took in float is another quantity than what it takes now.
+                    for memory in [
+                        Quantity::WeightKb,
+                        Quantity::ActivationSumKb,
+                        Quantity::ActivationMaxKb,
+                        Quantity::Gbops,
+                    ] {
+                        self.series[memory].break_line();
+                    }
                 }
                 self.say(*step, Severity::Info, text.into());
             }

@@ -117,12 +117,15 @@ fn error_against_kilobytes(report: &Report) -> Scene {
     };
     for (i, kilobytes, sample) in &points {
         let ink = Ink::Layer(*i);
-        let ends = [sample.mean - half(sample), sample.mean + half(sample)];
-        let bar = ends.map(|y| (*kilobytes, y)).to_vec();
-        items.push(Item::Line(line("", ink, 0, bar)));
         let at = (*kilobytes, sample.mean);
+        let label = &report.study.cells[*i].label;
+        let band = vec![(at.0, at.1 - half(sample), at.1 + half(sample))];
+        items.push(Item::Line(Line {
+            band,
+            ..line(label, ink, 0, vec![at])
+        }));
         word(at, "●", ink, Place::On);
-        word(at, &report.study.cells[*i].label, ink, Place::Beside);
+        word(at, label, ink, Place::Beside);
     }
     for (_, kilobytes, error) in published() {
         let at = (kilobytes, error);
@@ -136,9 +139,12 @@ fn error_against_kilobytes(report: &Report) -> Scene {
         .flat_map(|(_, _, s)| [s.mean - half(s), s.mean + half(s)]);
     let errors = ends.chain(published().map(|p| p.2));
     scene(
-        format!("{} against memory", by.name().trim_end_matches(" %")),
+        format!("{} error against memory", by.name().trim_end_matches(" %")),
         axis("kB of weights", around(kilobytes)),
-        axis(by.name(), around(errors)),
+        axis(
+            format!("{} error, %", by.name().trim_end_matches(" %")),
+            around(errors),
+        ),
         items,
     )
 }
@@ -163,7 +169,10 @@ fn bits(report: &Report) -> Figure {
             selected: None,
             others: Vec::new(),
         })];
-        let title = format!("bits of weights: {}", cell.label);
+        let title = format!(
+            "bits of weights, mean over seeds (strokes: lowest and highest): {}",
+            cell.label
+        );
         Some(scene(title, x, axis("bits", (0.0, highest + 0.5)), items))
     });
     Figure {

@@ -6,7 +6,7 @@ use super::folder::{State, StudyFolder};
 use super::plan::Study;
 use super::statistics::{Sample, paired};
 use crate::quantizer::memory::{Resource, Side};
-use crate::run::{History, LayerQuantity, LogError, Quantity, RunFolder, Split};
+use crate::run::{History, LayerQuantity, LogError, Mark, MarkKind, Quantity, RunFolder, Split};
 
 /// What a finished run came to. Errors are shares of wrong answers.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,9 +40,17 @@ impl Outcome {
     /// Where it cannot be read.
     pub fn read(run: &RunFolder) -> Result<Self, LogError> {
         let history = History::from_log(&run.log(), None)?;
+        // What was measured in float, before the quantizers, is not what a quantized run came to.
+        let quantized = |m: &&Mark| m.kind == MarkKind::Quantized;
+        let start = history
+            .marks
+            .iter()
+            .rev()
+            .find(quantized)
+            .map_or(0, |m| m.step);
         let part = |split| {
             let all = history.evaluations.iter();
-            all.filter(move |e| e.split == split)
+            all.filter(move |e| e.split == split && (start == 0 || e.step > start))
         };
         let lowest = |errors: &mut dyn Iterator<Item = f64>| errors.reduce(f64::min);
         let used = |resource| history.used(resource).newest().map(f64::from);
@@ -67,7 +75,10 @@ impl Outcome {
                 used(Resource::ActivationMax),
             ],
             bits: layers.collect(),
-            curve: part(Split::Validation).map(|e| (e.step, e.error)).collect(),
+            curve: (history.evaluations.iter())
+                .filter(|e| e.split == Split::Validation)
+                .map(|e| (e.step, e.error))
+                .collect(),
             seconds: history[Quantity::Seconds].newest().unwrap_or(0.0).into(),
             steps: history.step(),
         })
@@ -183,6 +194,8 @@ impl Line {
 pub struct Report {
     /// Of which.
     pub study: Study,
+    /// What does not belong into it as it is: runs that were recorded with other settings.
+    pub warnings: Vec<String>,
     /// A line for each of its cells.
     pub lines: Vec<Line>,
 }
@@ -206,7 +219,12 @@ impl Report {
             };
             lines[task.cell].runs.insert(task.seed, outcome);
         }
-        Ok(Self { study, lines })
+        let warnings = Vec::new();
+        Ok(Self {
+            study,
+            warnings,
+            lines,
+        })
     }
 
     /// Runs that are finished, of how many.

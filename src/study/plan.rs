@@ -369,16 +369,26 @@ impl Builder<'_> {
             let Some(name) = &rows[row].from else {
                 continue;
             };
+            // A row, at the same point of the axes where both are crossed; or one cell by its label.
             let found = rows.iter().position(|r| r.name == *name);
-            let from = found.filter(|f| *f != row).and_then(|f| {
-                let at = if rows[f].axes { point } else { 0 };
-                places.iter().position(|p| *p == (f, at))
-            });
+            let from = match found.filter(|f| *f != row) {
+                Some(f) if !rows[f].axes => places.iter().position(|p| *p == (f, 0)),
+                Some(f) if rows[row].axes || points.len() == 1 => {
+                    places.iter().position(|p| *p == (f, point))
+                }
+                _ => cells
+                    .iter()
+                    .position(|c| c.label == *name && c.label != cells[cell].label),
+            };
             cells[cell].from = Some(from.ok_or_else(|| {
-                let names: Vec<String> = rows.iter().map(|r| format!("\"{}\"", r.name)).collect();
+                let others = cells.iter().zip(&places).filter(|(_, p)| p.0 != row);
+                let names: Vec<String> = others.map(|(c, _)| format!("\"{}\"", c.label)).collect();
                 self.wrong(
                     format!("row \"{}\" is from \"{name}\"", rows[row].name),
-                    format!("another row, one of {}", names.join(", ")),
+                    format!(
+                        "another row that is crossed with the axes as it is, or one cell: {}",
+                        names.join(", ")
+                    ),
                 )
             })?);
         }

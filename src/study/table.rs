@@ -88,7 +88,8 @@ impl Report {
         let reference = self.study.reference;
         if let Some(reference) = reference {
             let label = &self.study.cells[reference].label;
-            titles.push(format!("{} against {label}", by.name()));
+            let by = by.name().trim_end_matches(" %");
+            titles.push(format!("{by}, points against {label}"));
         }
         if published {
             titles.push("published %".into());
@@ -141,10 +142,11 @@ impl Report {
 
     /// What has to be known to read the table.
     pub fn notes(&self) -> Vec<String> {
-        let mut notes = vec![
+        let mut notes: Vec<String> = self.warnings.iter().map(|w| format!("**{w}**")).collect();
+        notes.extend([
             "Mean ± half of the 95 % confidence interval over seeds (Student's t); without an interval where one run is all there is.".to_owned(),
             "test: the test part, read once per run, with the weights of the last step. last, best: validation errors; the best of many looks is lower than what to expect. best in budget: of evaluations that met every budget. kB and bits: at the last step, bits as a mean over elements.".to_owned(),
-        ];
+        ]);
         if let Some(reference) = self.study.reference {
             notes.push(format!(
                 "Differences from {} are of pairs with the same seed.",
@@ -187,6 +189,23 @@ impl Report {
                     Measure::ActivationSum => p.activations_sum_kb,
                     _ => None,
                 });
+                let against = self
+                    .study
+                    .reference
+                    .filter(|_| measure == compared_by(self));
+                let against = against.and_then(|r| line.against(&self.lines[r], measure));
+                if let Some(d) = against {
+                    out += &format!(
+                        "{label},{} against reference,{},{},{},{},{},{},\n",
+                        measure.name(),
+                        d.count,
+                        d.mean,
+                        number(d.half_width()),
+                        number(d.deviation),
+                        d.range.0,
+                        d.range.1
+                    );
+                }
                 out += &format!(
                     "{label},{},{},{},{},{},{},{},{}\n",
                     measure.name(),
@@ -253,7 +272,7 @@ impl Report {
                 })
             });
         json!({
-            "study": self.study.name, "about": self.study.about,
+            "study": self.study.name, "about": self.study.about, "warnings": self.warnings,
             "reference": self.study.reference.map(|r| &self.study.cells[r].label),
             "compared_by": by.name(),
             "cells": cells.collect::<Vec<_>>(),
@@ -340,7 +359,11 @@ mod tests {
                 Ok(outcome(0.13, 4.0)),
             ]),
         ];
-        Report { study, lines }
+        Report {
+            study,
+            warnings: Vec::new(),
+            lines,
+        }
     }
 
     /// By hand: 10, 12, 11 have mean 11, deviation 1, and 4.303 / √3 = 2.484 as half an interval. The
@@ -353,7 +376,7 @@ mod tests {
         assert_eq!(rows[0][column("test %")], "11.00 ± 2.48");
         assert_eq!(rows[1][column("test %")], "13.00 ± 0.00");
         assert_eq!(rows[1][column("runs")], "2 of 3");
-        assert_eq!(rows[1][column("test % against a_1")], "+2.50 ± 6.35");
+        assert_eq!(rows[1][column("test, points against a_1")], "+2.50 ± 6.35");
         assert_eq!(rows[0][column("W bits")], "3.00 ± 0.00");
         assert_eq!(rows[0][column("published %")], "7.29");
         assert!(

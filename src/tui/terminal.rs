@@ -124,7 +124,48 @@ impl Drop for Screen {
     }
 }
 
+/// Where standard error led before the screen came up, while it leads elsewhere.
+#[cfg(unix)]
+static STDERR: std::sync::Mutex<Option<std::os::fd::OwnedFd>> = std::sync::Mutex::new(None);
+
+/// What libraries write to standard error while the screen is up goes to the run's trace, or, of a run
+/// that is only looked at, nowhere: on the screen it would be rubbish. Where standard error is no
+/// terminal it stays what it is.
+#[cfg(unix)]
+fn divert_stderr() -> io::Result<()> {
+    use std::io::IsTerminal;
+    let mut kept = STDERR
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    if kept.is_some() || !io::stderr().is_terminal() {
+        return Ok(());
+    }
+    let before = rustix::io::dup(io::stderr())?;
+    match crate::trace::file() {
+        Some(file) => rustix::stdio::dup2_stderr(file.as_ref())?,
+        None => {
+            rustix::stdio::dup2_stderr(std::fs::File::options().write(true).open("/dev/null")?)?
+        }
+    }
+    *kept = Some(before);
+    Ok(())
+}
+
+/// Standard error as it was.
+#[cfg(unix)]
+fn give_stderr_back() {
+    let mut kept = STDERR
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(before) = kept.take() {
+        // On the way out: who would be told?
+        let _ = rustix::stdio::dup2_stderr(before);
+    }
+}
+
 fn take_over() -> io::Result<()> {
+    #[cfg(unix)]
+    divert_stderr()?;
     enable_raw_mode()?;
     ENTERED.store(true, Ordering::SeqCst);
     execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste, Hide)?;
@@ -141,6 +182,8 @@ pub(super) fn restore() {
     // On the way out; a terminal that is gone cannot be restored, and needs not be.
     let _ = leave(&mut stdout());
     let _ = disable_raw_mode();
+    #[cfg(unix)]
+    give_stderr_back();
 }
 
 fn leave(out: &mut impl Write) -> io::Result<()> {

@@ -146,6 +146,11 @@ fn layer_reading(app: &App, area: Rect, buffer: &mut Buffer) {
         return;
     };
     let step = app.view.cursor.unwrap_or(app.history.step() as f64);
+    if !r.bitwidth.is_finite() {
+        let text = format!("{}  step {step:.0}  in float", layer.info.name);
+        buffer.set_stringn(area.x, area.y, text, area.width.into(), bold(app));
+        return;
+    }
     let [d, q_max] = used(layer, &r);
     let bits = match r.bitwidth.round() {
         1.0 => "1 bit".into(),
@@ -373,6 +378,56 @@ mod tests {
             );
             assert_eq!(lines.concat(), text);
         }
+    }
+
+    /// As many quantizers as ResNet-50 has, on a small terminal: what is seen of how many is said, every
+    /// row keeps its name, and both ends are reached.
+    #[test]
+    fn a_network_of_139_quantizers_is_readable() {
+        let mut app = synthetic(139, 400);
+        let mut look = |page, selected| {
+            (app.page, app.selected) = (page, selected);
+            text(&paint(&mut app, 80, 24))
+        };
+        let top = look(Page::Layers, 0);
+        assert!(top.contains("1–19 of 139"), "{top}");
+        let end = look(Page::Layers, 138);
+        assert!(end.contains("121–139 of 139"), "{end}");
+        assert!(look(Page::Bitwidths, 70).contains(" of 139"));
+        let ranges = look(Page::Ranges, 0);
+        assert!(
+            ranges.contains(" of 70") && ranges.contains(" of 69"),
+            "{ranges}"
+        );
+        for page in Page::ALL {
+            let screen = look(page, 0);
+            let tabs = screen.lines().nth(1).unwrap_or_default();
+            for short in [
+                "home", "layer", "bits", "range", "kB", "alarm", "runs", "Toy",
+            ] {
+                assert!(tabs.contains(short), "{tabs}");
+            }
+            let keys = screen.lines().last().unwrap_or_default();
+            assert!(keys.contains("? help  q quit"), "{}: {keys}", page.title());
+        }
+    }
+
+    /// Folded to stages, every quantizer is in one row, and what the rows say adds up.
+    #[test]
+    fn stages_add_up_to_the_network() {
+        let mut app = synthetic(40, 400);
+        app.page = Page::Layers;
+        let singly = app.listed();
+        app.view.fold = crate::figure::Fold::Stages;
+        let folded = app.listed();
+        assert!(folded.len() < singly.len() && !folded.is_empty());
+        let members: usize = folded.iter().map(|r| r.members.len()).sum();
+        assert_eq!(members, singly.len());
+        let screen = text(&paint(&mut app, 120, 40));
+        assert!(
+            screen.contains("s0 (") || screen.contains("s1 ("),
+            "{screen}"
+        );
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Builder<'_> {
             guides: Vec::new(),
             cursor: None,
             second: None,
-            empty: "no quantizers in use yet".into(),
+            empty: self.no_quantizers(),
         }
     }
 
@@ -131,7 +131,7 @@ impl Builder<'_> {
                 ticks: Some(Vec::new()),
             },
             items: vec![Item::Heat(heat)],
-            empty: "no quantizers in use yet".into(),
+            empty: self.no_quantizers(),
             ..frame
         }
     }

@@ -23,7 +23,8 @@ impl Builder<'_> {
         quantity: LayerQuantity,
     ) -> Scene {
         let full = format!("{title}, {}", side.word());
-        let count = self.rows_of(side).len();
+        let layers = self.visible_layers().into_iter();
+        let count = layers.filter(|(_, l)| l.info.role.side() == side).count();
         self.by_layer(full, title, scale, &[side], quantity, self.as_heat(count))
     }
 

@@ -217,6 +217,15 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
+    /// What to say where there is no quantizer to show.
+    fn no_quantizers(&self) -> String {
+        let layers = &self.history.layers;
+        if !layers.is_empty() && !layers.iter().any(|l| self.view.shows(l)) {
+            return format!("no layer matches the filter \"{}\"", self.view.filter);
+        }
+        "no quantizers in use yet".into()
+    }
+
     /// Columns of cells that are filled whole: on a screen each is two dots wide.
     fn cell_columns(&self) -> usize {
         let dots = if self.view.rows.is_some() { 2 } else { 1 };

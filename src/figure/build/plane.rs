@@ -114,7 +114,7 @@ impl Builder<'_> {
             guides: Vec::new(),
             cursor: None,
             second: None,
-            empty: "no quantizers in use yet".into(),
+            empty: self.no_quantizers(),
         }
     }
 

@@ -212,7 +212,8 @@ impl Builder<'_> {
     /// Whether a quantity of so many layers is drawn as a heat map.
     pub(super) fn as_heat(&self, layers: usize) -> bool {
         match self.view.by_layer {
-            ByLayer::Auto => layers > FEW,
+            // Folded layers are rows, which lines are not.
+            ByLayer::Auto => layers > FEW || self.view.fold != Fold::Layers,
             ByLayer::Lines => false,
             ByLayer::Heat => true,
         }

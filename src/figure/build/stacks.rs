@@ -52,7 +52,7 @@ impl Builder<'_> {
                 ..base.y.clone()
             },
             items: areas.into_iter().map(Item::Area).collect(),
-            empty: "no quantizers in use yet".into(),
+            empty: self.no_quantizers(),
             ..base
         }
     }

@@ -127,7 +127,7 @@ impl<DB: DrawingBackend> Painter<'_, DB> {
                 .map_err(failed)?;
             let middle = ((from + to) / 2.0) as i32;
             if each > self.text * 0.9 {
-                let text = format!("{:.0}", bar.value);
+                let text = Shade::Bits.text(bar.value as f32);
                 self.label(
                     &text,
                     (middle, y - 2),

@@ -18,6 +18,7 @@ use super::theme::Theme;
 
 pub use csv::csv;
 pub use format::Format;
+use painter::Letters;
 pub use png::{Notes, write_png};
 
 /// Why a figure could not be written.
@@ -59,7 +60,7 @@ pub fn export(
             let size = format.size();
             let mut pixels = vec![0; size.0 as usize * size.1 as usize * 3];
             let area = BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area();
-            painter::paint(figure, &area, theme, format)?;
+            painter::paint(figure, &area, theme, format, Letters::Raster)?;
             drop(area);
             png::encode_png(&pixels, size, notes).map_err(io)?
         }
@@ -68,7 +69,7 @@ pub fn export(
             let scale = format.points_per_pixel();
             let mut page = pdf::Page::new(format.size(), scale);
             let area = (&mut page).into_drawing_area();
-            painter::paint(figure, &area, theme, format)?;
+            painter::paint(figure, &area, theme, format, Letters::Exact)?;
             drop(area);
             page.finish(scale, notes).map_err(io)?
         }
@@ -89,7 +90,7 @@ pub fn paint_svg_text(
 ) -> Result<String, ExportError> {
     let mut text = String::new();
     let area = SVGBackend::with_string(&mut text, format.size()).into_drawing_area();
-    painter::paint(figure, &area, theme, format)?;
+    painter::paint(figure, &area, theme, format, Letters::Exact)?;
     drop(area);
     Ok(text)
 }

@@ -25,12 +25,8 @@ pub(super) fn failed(error: impl Display) -> ExportError {
     ExportError::Paint(error.to_string())
 }
 
-pub(super) fn paint<DB: DrawingBackend>(
-    figure: &Figure,
-    area: &Area<DB>,
-    theme: Theme,
-    format: Format,
-) -> Result<(), ExportError> {
+/// Makes the embedded typefaces known to plotters, once.
+fn register_typefaces() {
     static FONT: Once = Once::new();
     FONT.call_once(|| {
         for (style, bytes) in [
@@ -42,6 +38,16 @@ pub(super) fn paint<DB: DrawingBackend>(
             }
         }
     });
+}
+
+pub(super) fn paint<DB: DrawingBackend>(
+    figure: &Figure,
+    area: &Area<DB>,
+    theme: Theme,
+    format: Format,
+    letters: Letters,
+) -> Result<(), ExportError> {
+    register_typefaces();
     let (r, g, b) = theme.background();
     area.fill(&RGBColor(r, g, b)).map_err(failed)?;
     let columns = figure.columns.max(1);
@@ -53,7 +59,7 @@ pub(super) fn paint<DB: DrawingBackend>(
             .filter(|i| *i < 26)
             .map(|i| char::from(b'a' + i));
         let letter = letter.filter(|_| figure.panels.len() > 1);
-        Painter::new(&place, scene, theme, format, letter).paint()?;
+        Painter::new(&place, scene, theme, format, letters, letter).paint()?;
     }
     area.present().map_err(failed)
 }
@@ -70,8 +76,37 @@ pub(super) struct Painter<'a, DB: DrawingBackend> {
     pub(super) text: f64,
     /// Plot rectangle: left, top, right, bottom.
     pub(super) plot: (i32, i32, i32, i32),
+    /// Where letters come to stand.
+    letters: Letters,
     /// What the panel is referred to as, where there are several.
     letter: Option<char>,
+}
+
+/// Who puts letters where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Letters {
+    /// They stand where they are asked for.
+    Exact,
+    /// plotters rasterises them: their base line is half a size below the anchor's upper edge, whatever
+    /// the typeface is.
+    Raster,
+}
+
+impl Letters {
+    /// Pixels that a text has to be lowered by for its capitals to be at its anchor.
+    fn lowered(self, size: f64, v: VPos) -> i32 {
+        /// Height of DejaVu's capitals in sizes: 0.729 em, of which 1.164 make a size.
+        const CAPITALS: f64 = 0.626;
+        /// Height of a line as plotters lays it out.
+        const LINE: f64 = 1.0 / 1.24;
+        let share = match (self, v) {
+            (Self::Exact, _) => 0.0,
+            (_, VPos::Top) => CAPITALS - 0.5,
+            (_, VPos::Center) => CAPITALS / 2.0 + LINE / 2.0 - 0.5,
+            (_, VPos::Bottom) => LINE - 0.5,
+        };
+        (share * size).round() as i32
+    }
 }
 
 /// A word above the plot that says what happened at a step.
@@ -87,6 +122,7 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
         scene: &'a Scene,
         theme: Theme,
         format: Format,
+        letters: Letters,
         letter: Option<char>,
     ) -> Self {
         let (width, height) = area.dim_in_pixel();
@@ -123,6 +159,7 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
             theme,
             text,
             plot: (left, 0, width - right, height - bottom.min(height / 2)),
+            letters,
             letter,
         };
         let lines = painter.legend_places().last().map_or(0, |p| p.1 + 1);
@@ -223,6 +260,7 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
         let style = ("sans-serif", self.text)
             .into_font()
             .color(&colour(ink, self.theme));
+        let at = (at.0, at.1 + self.letters.lowered(self.text, v));
         let style = style.pos(Pos::new(h, v));
         self.area
             .draw(&Text::new(text.to_owned(), at, style))
@@ -242,6 +280,8 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
         let style = font
             .color(&colour(Ink::Text, self.theme))
             .pos(Pos::new(h, v));
+        // Turned to the left, what is below lies at the right.
+        let at = (at.0 + self.letters.lowered(self.text * 0.9, v), at.1);
         self.area
             .draw(&Text::new(text.to_owned(), at, style))
             .map_err(failed)
@@ -262,7 +302,8 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
             .into_font()
             .color(&colour(Ink::Text, self.theme))
             .pos(Pos::new(HPos::Left, VPos::Top));
-        let at = (self.plot.0, (self.text * 0.4) as i32);
+        let lowered = self.letters.lowered(self.text * 1.15, VPos::Top);
+        let at = (self.plot.0, (self.text * 0.4) as i32 + lowered);
         let title = match self.letter {
             Some(letter) => format!("({letter}) {}", self.scene.title),
             None => self.scene.title.clone(),
@@ -355,5 +396,39 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
             self.label(label, at, HPos::Left, VPos::Center, Ink::Text)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of a picture that an H takes, drawn at row 50 with an anchor.
+    fn rows(v: VPos) -> (i32, i32) {
+        const SIZE: f64 = 24.0;
+        register_typefaces();
+        let mut pixels = vec![255; 100 * 100 * 3];
+        let area = BitMapBackend::with_buffer(&mut pixels, (100, 100)).into_drawing_area();
+        let style = ("sans-serif", SIZE).into_font().color(&BLACK);
+        let style = style.pos(Pos::new(HPos::Center, v));
+        let at = (50, 50 + Letters::Raster.lowered(SIZE, v));
+        area.draw(&Text::new("H".to_owned(), at, style))
+            .expect("painted");
+        drop(area);
+        let dark = |row: &usize| pixels[row * 300..(row + 1) * 300].iter().any(|p| *p < 128);
+        let rows: Vec<usize> = (0..100).filter(dark).collect();
+        (rows[0] as i32, rows[rows.len() - 1] as i32)
+    }
+
+    #[test]
+    fn letters_stand_where_they_are_asked_for() {
+        let (top, bottom) = rows(VPos::Center);
+        assert!((top + bottom - 100).abs() <= 3, "{top} to {bottom}");
+        assert!((rows(VPos::Top).0 - 50).abs() <= 2, "{:?}", rows(VPos::Top));
+        assert!(
+            (rows(VPos::Bottom).1 - 50).abs() <= 2,
+            "{:?}",
+            rows(VPos::Bottom)
+        );
     }
 }

@@ -404,3 +404,52 @@ impl DrawingBackend for &mut Page {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use plotters::prelude::*;
+
+    use super::*;
+
+    /// A page with a turned text, a line and a bar.
+    fn page(text: &str) -> Vec<u8> {
+        let mut page = Page::new((400, 300), 0.5);
+        {
+            let area = (&mut page).into_drawing_area();
+            let style = ("sans-serif", 20.0).into_font().color(&BLACK);
+            let label = Text::new(text.to_owned(), (20, 20), style);
+            area.draw(&label).expect("painted");
+            let line = PathElement::new(
+                vec![(0, 0), (100, 50)],
+                ShapeStyle::from(&RED.mix(0.5)).stroke_width(2),
+            );
+            area.draw(&line).expect("painted");
+            area.draw(&Rectangle::new([(10, 10), (30, 40)], BLUE.filled()))
+                .expect("painted");
+        }
+        let notes = [("Run", "a run".to_owned()), ("Step", "7".to_owned())];
+        page.finish(0.5, &notes).expect("written")
+    }
+
+    fn has(bytes: &[u8], part: &str) -> bool {
+        bytes.windows(part.len()).any(|w| w == part.as_bytes())
+    }
+
+    #[test]
+    fn text_stays_text_and_the_typeface_is_a_subset() {
+        let pdf = page("2⁻⁴ ∂q_max");
+        assert!(pdf.starts_with(b"%PDF-") && has(&pdf, "%%EOF"));
+        // 400x300 pixels of half a point.
+        assert!(has(&pdf, "/MediaBox [0 0 200 150]"));
+        for part in ["/Identity-H", "/ToUnicode", "/FontFile2", "/Title", "/CA"] {
+            assert!(has(&pdf, part), "{part}");
+        }
+        // What is searched and copied: every letter, by its code point in hexadecimal.
+        for c in "2⁻⁴∂q_max".chars() {
+            let code = format!("<{:04X}>", c as u32);
+            assert!(has(&pdf, &code), "{c} {code}");
+        }
+        assert!(pdf.len() < 40_000, "{}", pdf.len());
+        assert_eq!(pdf, page("2⁻⁴ ∂q_max"), "the same again");
+    }
+}

@@ -207,7 +207,12 @@ impl Plot<'_> {
                 continue;
             };
             if middle && c % EVERY == 3 {
-                text = heat.shade.text(v).into_bytes().into_iter();
+                // A number that is cut off would be another one.
+                let whole = heat.shade.text(v);
+                let fits = usize::from(plot.width - c) >= whole.len();
+                text = if fits { whole } else { String::new() }
+                    .into_bytes()
+                    .into_iter();
             }
             let symbol = text.next().map_or(' ', char::from);
             cell.set_bg(colour).set_fg(on(colour)).set_char(symbol);

@@ -194,9 +194,9 @@ impl Plot<'_> {
             let needed = label.width() as u16 + 5;
             let left = legend.len() - i;
             // Room for the count of those that do not fit.
-            let rest = if left > 1 { 4 } else { 0 };
+            let rest = if left > 1 { 6 } else { 0 };
             if x + needed + rest > right {
-                let more = format!(" +{left}");
+                let more = format!(" (+{left})");
                 let room = usize::from(right.saturating_sub(x));
                 if more.width() <= room {
                     buffer.set_stringn(x, area.y, more, room, self.palette.style(Ink::Muted));

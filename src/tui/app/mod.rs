@@ -303,7 +303,9 @@ impl App {
                 | Action::Fork
         );
         if self.role == Role::Watching && steers {
-            self.warn("this run belongs to another process: it is looked at, not steered".into());
+            self.warn(
+                "this run is only looked at here; `bitscope attach` steers one that trains".into(),
+            );
             return Vec::new();
         }
         match action {
@@ -444,6 +446,9 @@ impl App {
             }
             Action::Detach if self.role == Role::Training => {
                 self.warn("the run has ended".into());
+            }
+            Action::Detach if self.role == Role::Watching => {
+                self.warn("this run is only looked at; `q` quits".into());
             }
             Action::Detach => return vec![Effect::Quit],
             Action::Quit if self.role != Role::Training || self.history.end.is_some() => {

@@ -1,6 +1,6 @@
 //! Recorded runs: listed, grouped, compared, drawn behind the current one, renamed, removed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use super::{App, Effect, Order, Overlay, Page, Role};
 use crate::experiment::{Experiment, Value, difference, resolve_text};
 use crate::figure::Overlaid;
 use crate::run::{History, Manifest, RunFolder, family, list_runs};
+use crate::study::StudyFolder;
 use crate::study::statistics::Sample;
 
 /// What the page of runs lists, and how.
@@ -28,8 +29,10 @@ pub(in crate::tui) struct Runs {
     pub grouped: bool,
     /// The study whose runs are listed, where it is one.
     pub study: Option<String>,
-    /// What the experiments of runs ask for besides seeds, by label: read once.
-    settings: BTreeMap<String, Option<String>>,
+    /// Name of folders and label of the study's cells, in the order of its file.
+    cells: Vec<(String, String)>,
+    /// What the experiments of runs ask for besides seeds, and the seed, by label: read once.
+    settings: BTreeMap<String, Option<(String, String)>>,
     /// When they were listed.
     listed: Option<Instant>,
 }
@@ -44,12 +47,27 @@ pub(in crate::tui) struct Group {
     pub label: String,
     /// Places of its runs.
     pub members: Vec<usize>,
+    /// Seeds among them.
+    pub seeds: usize,
     /// Best validation errors.
     pub best: Option<Sample>,
     /// Test errors.
     pub test: Option<Sample>,
     /// kB of weights at the best steps.
     pub kilobytes: Option<Sample>,
+}
+
+impl Group {
+    fn named(label: String) -> Self {
+        Self {
+            label,
+            members: Vec::new(),
+            seeds: 0,
+            best: None,
+            test: None,
+            kilobytes: None,
+        }
+    }
 }
 
 impl Runs {
@@ -78,32 +96,45 @@ impl Runs {
             return;
         }
         let mut places: BTreeMap<String, usize> = BTreeMap::new();
+        // The cells of a study are its file's, begun or not.
+        for (slug, label) in &self.cells {
+            places.insert(slug.clone(), self.groups.len());
+            self.groups.push(Group::named(label.clone()));
+        }
+        let mut seeds: BTreeMap<usize, String> = BTreeMap::new();
         for (place, (folder, _)) in self.all.iter().enumerate() {
             // (A run whose experiment cannot be read stands alone.)
             let label = folder.label();
-            let read = || without_seed(folder);
+            let read = || settings_and_seed(folder);
             let settings = self.settings.entry(label.clone()).or_insert_with(read);
-            let key = settings.clone().unwrap_or_else(|| label.clone());
+            let seed = settings.as_ref().map_or(label.clone(), |s| s.1.clone());
+            seeds.insert(place, seed);
+            let cell = cell_of(&label).filter(|_| self.study.is_some());
+            let key = match (cell, settings) {
+                (Some(cell), _) => cell.to_owned(),
+                (None, Some(settings)) => settings.0.clone(),
+                (None, None) => label.clone(),
+            };
             match places.get(&key) {
                 Some(at) => self.groups[*at].members.push(place),
                 None => {
                     places.insert(key, self.groups.len());
-                    self.groups.push(Group {
-                        label: cell_of(&label)
-                            .unwrap_or(&self.all[place].1.name)
-                            .to_owned(),
-                        members: vec![place],
-                        best: None,
-                        test: None,
-                        kilobytes: None,
-                    });
+                    let name = cell.unwrap_or(&self.all[place].1.name);
+                    let mut group = Group::named(name.to_owned());
+                    group.members.push(place);
+                    self.groups.push(group);
                 }
             }
         }
         for group in &mut self.groups {
+            // A seed that was run twice is one sample, its newest.
+            let mut seen = BTreeSet::new();
+            let mut distinct = group.members.clone();
+            distinct.sort_by_key(|m| std::cmp::Reverse(self.all[*m].1.started_unix));
+            distinct.retain(|m| seen.insert(seeds[m].clone()));
+            group.seeds = distinct.len();
             let of = |value: fn(&Manifest) -> Option<f64>| {
-                let members = group.members.iter();
-                Sample::of(members.filter_map(|m| value(&self.all[*m].1)))
+                Sample::of(distinct.iter().filter_map(|m| value(&self.all[*m].1)))
             };
             (group.best, group.test) = (of(|m| m.best_error), of(|m| m.test_error));
             group.kilobytes = of(|m| m.best_error.and(m.kilobytes()).map(|kb| kb[0]));
@@ -118,13 +149,17 @@ fn cell_of(label: &str) -> Option<&str> {
 }
 
 /// All that an experiment asks for besides its seed, and the run of that seed that it starts from.
-fn without_seed(folder: &RunFolder) -> Option<String> {
+fn settings_and_seed(folder: &RunFolder) -> Option<(String, String)> {
     let text = crate::files::read_text(&folder.experiment()).ok()?;
     let experiment = resolve_text("experiment.toml", &text).ok()?;
     let values = experiment.values.0.iter();
     let kept = values.filter(|(key, _)| !matches!(key.as_str(), "seed" | "name" | "init.run"));
     let line = |(key, value): (&String, &Value)| format!("{key}={value}\n");
-    Some(kept.map(line).collect())
+    let seed = experiment
+        .values
+        .get("seed")
+        .map_or(String::new(), ToString::to_string);
+    Some((kept.map(line).collect(), seed))
 }
 
 impl App {
@@ -141,10 +176,7 @@ impl App {
             .retain(|(folder, _)| folder.label().contains(&runs.filter));
         let least = |v: Option<f64>| v.unwrap_or(f64::INFINITY);
         // Runs that came to nothing are last, whatever they are sorted by.
-        let kilobytes = |m: &Manifest| match m.best_error {
-            Some(_) => least(m.kilobytes().map(|kb| kb[0])),
-            None => f64::INFINITY,
-        };
+        let kilobytes = |m: &Manifest| least(m.kilobytes().map(|kb| kb[0]));
         match runs.order {
             Order::Time => runs
                 .all
@@ -152,9 +184,11 @@ impl App {
             Order::Error => runs
                 .all
                 .sort_by(|a, b| least(a.1.best_error).total_cmp(&least(b.1.best_error))),
-            Order::Kilobytes => runs
-                .all
-                .sort_by(|a, b| kilobytes(&a.1).total_cmp(&kilobytes(&b.1))),
+            Order::Kilobytes => runs.all.sort_by(|a, b| {
+                let none = |m: &Manifest| m.best_error.is_none();
+                let sizes = || kilobytes(&a.1).total_cmp(&kilobytes(&b.1));
+                none(&a.1).cmp(&none(&b.1)).then_with(sizes)
+            }),
         }
         runs.depths = vec![0; runs.all.len()];
         if runs.order == Order::Time {
@@ -198,6 +232,15 @@ impl App {
         };
         self.runs.study = names.get(at).cloned();
         self.runs.grouped = self.runs.study.is_some();
+        self.runs.cells.clear();
+        if let Some(name) = &self.runs.study {
+            // (A study whose file cannot be read has cells by the names of its folders.)
+            let folder = StudyFolder::at(&studies(&self.runs_root).join(name));
+            if let Ok(study) = folder.study() {
+                let cells = study.cells.into_iter().map(|c| (c.slug, c.label));
+                self.runs.cells = cells.collect();
+            }
+        }
         self.selected = 0;
         self.list_runs();
         self.tell(match &self.runs.study {
@@ -328,6 +371,18 @@ impl App {
                 self.draw_behind(folder);
             }
         }
+        let labels = chosen
+            .iter()
+            .filter(|f| drawn(self, f))
+            .map(RunFolder::label);
+        let labels: Vec<String> = labels.collect();
+        if !labels.is_empty() {
+            let plural = if labels.len() == 1 { "is" } else { "are" };
+            self.tell(format!(
+                "{} {plural} drawn behind this run's plots",
+                labels.join(", ")
+            ));
+        }
     }
 
     fn draw_behind(&mut self, folder: &RunFolder) {
@@ -338,11 +393,10 @@ impl App {
                 let taken = |c: &usize| self.overlays.iter().any(|o| o.colour == *c);
                 let colour = (0..).find(|c| !taken(c)).unwrap_or(0);
                 self.overlays.push(Overlaid {
-                    label: label.clone(),
+                    label,
                     colour,
                     history,
                 });
-                self.tell(format!("{label} is drawn behind this run's plots"));
             }
             Err(error) => self.warn(error.to_string()),
         }

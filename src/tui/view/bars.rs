@@ -70,7 +70,11 @@ fn status_parts(app: &App) -> Vec<String> {
         parts.extend([
             format!("step {}/{}", r.step, h.total_steps),
             format!("epoch {:.2}", r.epoch),
-            format!("left {}", duration(left)),
+        ]);
+        if h.end.is_none() {
+            parts.push(format!("left {}", duration(left)));
+        }
+        parts.extend([
             format!("{:.0} samples/s", r.samples_per_s),
             h.device.clone(),
         ]);
@@ -252,6 +256,14 @@ fn newest_message(app: &App, stays: Option<Duration>) -> Option<(Severity, &str)
     Some((message.severity, message.text.as_str()))
 }
 
+/// Whether an action is for who trains or steers the run.
+fn steers(action: Action) -> bool {
+    matches!(
+        action,
+        Action::Pause | Action::SingleStep | Action::Checkpoint
+    )
+}
+
 /// Keys from the left: the page's own first, as many as fit; help and quit always.
 fn key_bar(app: &App, area: Rect, buffer: &mut Buffer) {
     let named = KEYMAP.iter().filter(|b| !b.bar.is_empty());
@@ -260,7 +272,7 @@ fn key_bar(app: &App, area: Rect, buffer: &mut Buffer) {
         named.partition(|b| matches!(b.action, Action::Help | Action::Quit));
     let mut rest: Vec<&Binding> = rest
         .into_iter()
-        .filter(|b| app.page.takes(b.action))
+        .filter(|b| app.page.takes(b.action) && (app.role != Role::Watching || !steers(b.action)))
         .collect();
     rest.sort_by_key(|b| !app.page.is_own(b.action));
     let mut left = usize::from(area.width).saturating_sub(

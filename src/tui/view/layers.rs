@@ -47,7 +47,8 @@ impl Cell<'_> {
 
     fn kilobytes(&self) -> f64 {
         let sizes = self.members.iter().map(|(l, r)| size(l, r));
-        sizes.filter(|kb| kb.is_finite()).sum()
+        let sizes = sizes.filter(|kb| kb.is_finite());
+        sizes.reduce(|a, b| a + b).unwrap_or(f64::NAN)
     }
 }
 
@@ -115,7 +116,7 @@ const COLUMNS: &[Column] = &[
     },
     Column {
         title: |_| "of all".into(),
-        width: 7,
+        width: 8,
         from: 88,
         text: |c| {
             let share = 100.0 * c.kilobytes() / c.side_kb;
@@ -244,7 +245,9 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     let total = |side: Side| -> f64 {
         let of_side = app.history.layers.iter().zip(&records);
         let sizes = of_side.filter(|(l, _)| l.info.role.side() == side);
-        sizes.filter_map(|(l, r)| Some(size(l, r.as_ref()?))).sum()
+        let sizes = sizes.filter_map(|(l, r)| Some(size(l, r.as_ref()?)));
+        let sizes = sizes.filter(|kb| kb.is_finite());
+        sizes.reduce(|a, b| a + b).unwrap_or(f64::NAN)
     };
     let totals = Side::BOTH.map(total);
     let names = names(&rows, usize::from(name_width) - 1);
@@ -404,8 +407,10 @@ fn sums(app: &App, kilobytes: [f64; 2]) -> String {
     let count = |side: Side| of(side).count();
     let largest = of(Side::Activations)
         .filter_map(|l| Some(size(l, &app.layer_record(l)?)))
-        .fold(0.0, f64::max);
+        .filter(|kb| kb.is_finite())
+        .reduce(f64::max);
+    let largest = real(largest.unwrap_or(f64::NAN), 2);
     let [weights, activations] = kilobytes.map(|kb| real(kb, 2));
     let (w, a) = (count(Side::Weights), count(Side::Activations));
-    format!("{w} weights {weights} kB   {a} activations: sum {activations} kB, max {largest:.2} kB")
+    format!("{w} weights {weights} kB   {a} activations: sum {activations} kB, max {largest} kB")
 }

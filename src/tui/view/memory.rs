@@ -2,6 +2,7 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
+use unicode_width::UnicodeWidthStr;
 
 use super::super::app::{App, Page};
 use super::{bold, grid};
@@ -10,14 +11,22 @@ use crate::run::{History, Quantity, Series};
 
 pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     let [text, plots] = Layout::vertical([Constraint::Length(1), Constraint::Min(4)]).areas(area);
-    let line = account(&app.history, app.view.cursor);
-    buffer.set_stringn(text.x, text.y, line, text.width.into(), bold(app));
+    let mut x = text.x;
+    for part in account(&app.history, app.view.cursor) {
+        // A number that is cut off would be another one.
+        let room = usize::from((text.x + text.width).saturating_sub(x));
+        if part.width() > room {
+            break;
+        }
+        (x, _) = buffer.set_stringn(x, text.y, part, room, bold(app));
+        x += 3;
+    }
     grid(app, Page::Memory.plots(), plots, buffer);
 }
 
 /// Every budget with what is used of it, the penalties, and the best error within budget; at the
 /// cursor where there is one.
-fn account(h: &History, cursor: Option<f64>) -> String {
+fn account(h: &History, cursor: Option<f64>) -> Vec<String> {
     let at = cursor.map_or(h.step(), |c| c.max(0.0) as u64);
     let value = |series: &Series| series.at(at).map(f64::from);
     let mut parts = vec![format!("step {at}")];
@@ -51,5 +60,5 @@ fn account(h: &History, cursor: Option<f64>) -> String {
         )),
         None => parts.push("no evaluation within budget yet".into()),
     }
-    parts.join("   ")
+    parts
 }

@@ -107,10 +107,15 @@ fn figures(app: &App, area: Rect, buffer: &mut Buffer) {
         format!("step {at}"),
         memory(h, at),
         format!("loss {}", value(Quantity::Loss, 4)),
-        format!("val {} %", percent(Quantity::ValidationError, 2)),
         format!("ce {}", value(Quantity::CrossEntropy, 4)),
         format!("error {} %", percent(Quantity::TrainError, 1)),
     ];
+    if h[Quantity::ValidationError].at(at).is_some() {
+        parts.insert(
+            3,
+            format!("val {} %", percent(Quantity::ValidationError, 2)),
+        );
+    }
     let rate = h[Quantity::Lr].at(at);
     parts.push(format!(
         "lr {}",

@@ -140,7 +140,7 @@ fn groups(app: &App, window: Window, list: Rect, buffer: &mut Buffer) {
     let name = room.saturating_sub(5 + 18 + 18 + 10).clamp(12, 60);
     let title = format!(
         "{:<name$}{:>5}{:>18}{:>18}{:>10}",
-        "experiment", "runs", "best val %", "test %", "W kB"
+        "experiment", "seeds", "best val %", "test %", "W kB"
     );
     buffer.set_stringn(list.x, list.y, title, room, bold(app));
     let interval = |sample: &Option<Sample>| {
@@ -158,7 +158,7 @@ fn groups(app: &App, window: Window, list: Rect, buffer: &mut Buffer) {
         let text = format!(
             "{:<name$}{:>5}{:>18}{:>18}{:>10}",
             cut_in_the_middle(&group.label, name - 1),
-            group.members.len(),
+            group.seeds,
             interval(&group.best),
             interval(&group.test),
             (group.kilobytes).map_or("-".into(), |kb| format!("{:.2}", kb.mean)),
