@@ -40,7 +40,7 @@ impl Builder<'_> {
         };
         let (title, sides, quantity) = match index {
             0 => (
-                "|∂W|, weights".to_owned(),
+                "gradient norm of W".to_owned(),
                 &[Side::Weights][..],
                 LayerQuantity::GradientNorm,
             ),

@@ -98,44 +98,65 @@ struct Tab {
     name: String,
 }
 
+/// How wide tabs are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Width {
+    /// Whole names.
+    Long,
+    /// Short names.
+    Short,
+    /// Short names beside their keys; a key that is a name's first letter stands in it.
+    Tight,
+}
+
 /// Whole names in groups where they fit, else short ones.
 fn tabs(width: u16) -> Vec<Tab> {
-    let lay = |long: bool| -> Vec<Tab> {
-        let mut x = 0;
-        let mut tabs: Vec<Tab> = Vec::new();
-        for page in Page::ALL {
-            let (mut key, mut name) = match long {
-                true => (format!("{} ", page_key(page)), page.title().to_owned()),
-                false => (page_key(page), page.short().to_owned()),
-            };
-            // A key that is the name's own first letter stands in it.
-            if !long && name.starts_with(&key.to_lowercase()) {
-                name.drain(..1);
-            }
-            if long {
-                key.insert(0, ' ');
-                name.push(' ');
-            }
-            let apart = tabs.last().is_some_and(|t| t.page.group() != page.group());
-            let gap = match (long, apart) {
-                (_, true) => 2,
-                (false, false) if x > 0 => 1,
-                _ => 0,
-            };
-            let from = x + if long || apart { gap } else { gap.min(1) };
-            x = from + (key.width() + name.width()) as u16;
-            tabs.push(Tab {
-                columns: from..x,
-                page,
-                key,
-                name,
-            });
-        }
-        tabs
-    };
-    let long = lay(true);
+    let [long, short, tight] = [Width::Long, Width::Short, Width::Tight].map(lay);
     let fits = |tabs: &[Tab]| tabs.last().is_some_and(|t| t.columns.end <= width);
-    if fits(&long) { long } else { lay(false) }
+    match (fits(&long), fits(&short)) {
+        (true, _) => long,
+        (_, true) => short,
+        _ => tight,
+    }
+}
+
+fn lay(width: Width) -> Vec<Tab> {
+    let mut x = 0;
+    let mut tabs: Vec<Tab> = Vec::new();
+    for page in Page::ALL {
+        let mut key = page_key(page);
+        let mut name = match width {
+            Width::Long => page.title(),
+            Width::Short | Width::Tight => page.short(),
+        }
+        .to_owned();
+        let apart = tabs.last().is_some_and(|t| t.page.group() != page.group());
+        let gap = match width {
+            Width::Tight if name.starts_with(&key.to_lowercase()) => {
+                name.drain(..1);
+                if apart { 2 } else { 1 }
+            }
+            Width::Tight => match (apart, x) {
+                (true, _) => 2,
+                (false, 0) => 0,
+                (false, _) => 1,
+            },
+            Width::Long | Width::Short => {
+                key = format!(" {key} ");
+                name.push(' ');
+                if apart { 2 } else { 0 }
+            }
+        };
+        let from = x + gap;
+        x = from + (key.width() + name.width()) as u16;
+        tabs.push(Tab {
+            columns: from..x,
+            page,
+            key,
+            name,
+        });
+    }
+    tabs
 }
 
 /// The page whose tab is at a column.

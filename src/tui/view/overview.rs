@@ -107,8 +107,6 @@ fn figures(app: &App, area: Rect, buffer: &mut Buffer) {
         format!("step {at}"),
         memory(h, at),
         format!("loss {}", value(Quantity::Loss, 4)),
-        format!("ce {}", value(Quantity::CrossEntropy, 4)),
-        format!("error {} %", percent(Quantity::TrainError, 1)),
     ];
     if h[Quantity::ValidationError].at(at).is_some() {
         parts.insert(
@@ -117,10 +115,12 @@ fn figures(app: &App, area: Rect, buffer: &mut Buffer) {
         );
     }
     let rate = h[Quantity::Lr].at(at);
-    parts.push(format!(
-        "lr {}",
-        rate.map_or("-".into(), |v| number(v.into(), 4))
-    ));
+    let rate = rate.map_or("-".into(), |v| number(v.into(), 4));
+    parts.extend([
+        format!("lr {rate}"),
+        format!("ce {}", value(Quantity::CrossEntropy, 4)),
+        format!("error {} %", percent(Quantity::TrainError, 1)),
+    ]);
     if let Some((step, error)) = h.best() {
         parts.push(format!("best {:.2} % at {step}", error * 100.0));
     }
