@@ -2,7 +2,7 @@
 
 use super::super::scene::{Axis, Guide, Ink, Item, Line, Scale, Scene, VerticalMark};
 use super::{Builder, XUnit};
-use crate::run::{Bucket, MarkKind, Quantity, Series};
+use crate::run::{Bucket, Mark, MarkKind, Quantity, Series};
 
 /// A series to be drawn.
 pub(super) struct Drawn<'a> {
@@ -82,7 +82,13 @@ impl Builder<'_> {
         let mut segments: Vec<Vec<(f64, f64)>> = vec![Vec::new()];
         let mut band = Vec::new();
         let (mut average, mut weight) = (0.0, 0.0);
+        // Where the view begins with the quantizers, a bucket that reaches back into the float phase is
+        // of neither.
+        let begins = |m: &Mark| m.kind == MarkKind::Quantized && m.step + 1 == from_step;
+        let begins = self.history.marks.iter().any(begins);
+        let straddles = move |b: &Bucket| begins && u64::from(b.first) < from_step;
         let buckets = drawn.series.range(from_step, to_step, most).copied();
+        let buckets = buckets.filter(move |b| !straddles(b));
         // Half a column of the terminal: finer detail would be painted over itself.
         let width = (to - from) / self.view.resolution.max(1) as f64;
         for bucket in columns(buckets, from, width) {
