@@ -382,27 +382,15 @@ fn curve(title: &str, label: &str, xs: &[f64], f: impl Fn(f64) -> f64) -> Scene 
     let low = points.iter().map(|p| p.1).fold(0.0, f64::min);
     let high = points.iter().map(|p| p.1).fold(f64::MIN_POSITIVE, f64::max);
     let margin = (high - low) * 0.08;
-    let axis = |label: &str, range| Axis {
-        label: label.to_owned(),
-        scale: Scale::Linear,
-        range,
-        ticks: None,
-    };
-    Scene {
-        title: title.into(),
-        x: axis("x", (xs[0], xs[xs.len() - 1])),
-        y: axis(label, (low - margin, high + margin)),
-        items: vec![Item::Line(Line {
-            label: String::new(),
-            ink: Ink::Series(0),
-            dash: 0,
-            segments: vec![points],
-            band: Vec::new(),
-        })],
-        marks: Vec::new(),
-        guides: Vec::new(),
-        cursor: None,
-        second: None,
-        empty: String::new(),
-    }
+    let axis = |label: &str, range| Axis::new(label, Scale::Linear, range);
+    let x = axis("x", (xs[0], xs[xs.len() - 1]));
+    let y = axis(label, (low - margin, high + margin));
+    let items = vec![Item::Line(Line {
+        label: String::new(),
+        ink: Ink::Series(0),
+        dash: 0,
+        segments: vec![points],
+        band: Vec::new(),
+    })];
+    Scene::new(title, x, y, items, "")
 }

@@ -103,6 +103,15 @@ impl Place {
         tasks.map(|t| self.folder.state(&self.study, t)).collect()
     }
 
+    /// How far the tasks are now; what is finished stays so, and is not read again.
+    fn look_again(&self, states: &mut [State]) {
+        for (task, state) in states.iter_mut().enumerate() {
+            if *state != State::Finished {
+                *state = self.folder.state(&self.study, task);
+            }
+        }
+    }
+
     /// The experiment of a task, checked; `start` is the run that it starts from.
     fn load(&self, task: usize, start: Option<&Path>) -> Result<Loaded, CliError> {
         let of = self.study.tasks[task];
@@ -264,23 +273,18 @@ fn one(place: &Place, task: usize, retry: bool) -> Result<u8, CliError> {
             return Err(CliError::Failed(text));
         }
         State::Failed(_) => {
-            clear(&folder)?;
+            crate::recorded::remove(&folder)?;
             Begin::New
         }
         State::Ready => Begin::New,
+        State::Half { .. } if has_checkpoint => Begin::Resume(folder.clone()),
         State::Half { .. } => {
-            if !has_checkpoint {
-                // Killed before its first checkpoint: nothing was learned that could be lost.
-                clear(&folder)?;
-                Begin::New
-            } else {
-                Begin::Resume(folder.clone())
-            }
+            // Killed before its first checkpoint: nothing was learned that could be lost.
+            crate::recorded::remove(&folder)?;
+            Begin::New
         }
     };
-    let start = study
-        .needs(task)
-        .map(|before| place.folder.run(study, before));
+    let start = place.start(task);
     let wanted = place.load(task, start.as_ref().map(RunFolder::path))?;
     let of = study.tasks[task];
     let cell = &study.cells[of.cell];
@@ -317,11 +321,6 @@ fn one(place: &Place, task: usize, retry: bool) -> Result<u8, CliError> {
     headless::train(&loaded, &run, output, begin)
 }
 
-/// Removes what a run that came to nothing left.
-fn clear(folder: &RunFolder) -> Result<(), CliError> {
-    crate::recorded::remove(folder)
-}
-
 /// A task in a process of its own.
 struct Worker {
     task: usize,
@@ -337,6 +336,7 @@ fn all(place: &Place, arguments: &Arguments) -> Result<u8, CliError> {
     let workers = usize::from(arguments.workers);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = (cores / workers).max(1);
+    let mut states = place.states();
     let mut tried: BTreeSet<usize> = BTreeSet::new();
     let mut running: Vec<Worker> = Vec::new();
     let mut said = Instant::now();
@@ -352,7 +352,7 @@ fn all(place: &Place, arguments: &Arguments) -> Result<u8, CliError> {
             return Ok(exit::INTERRUPTED);
         }
         reap(place, &mut running)?;
-        let states = place.states();
+        place.look_again(&mut states);
         for (task, state) in states.iter().enumerate() {
             let may_begin = match state {
                 State::Ready | State::Half { .. } => true,

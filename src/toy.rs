@@ -146,12 +146,7 @@ pub fn scenes(descents: &[Descent]) -> Figure {
 fn scene<'a>(p: Parametrization, descents: impl Iterator<Item = &'a Descent>, view: View) -> Scene {
     let mut items = Vec::new();
     let mut last = 1.0f64;
-    let axis = |label: &str, scale, range| Axis {
-        label: label.into(),
-        scale,
-        range,
-        ticks: None,
-    };
+    let axis = |label: &str, scale, range| Axis::new(label, scale, range);
     let uniform = p.family() == crate::quantizer::Family::Uniform;
     let ground = if uniform {
         ((-7f64).exp2(), 1.0)
@@ -208,17 +203,7 @@ fn scene<'a>(p: Parametrization, descents: impl Iterator<Item = &'a Descent>, vi
             axis("range q_max", Scale::Log2, reach),
         ),
     };
-    Scene {
-        title,
-        x,
-        y,
-        items,
-        marks: Vec::new(),
-        guides: Vec::new(),
-        cursor: None,
-        second: None,
-        empty: "no steps".into(),
-    }
+    Scene::new(title, x, y, items, "no steps")
 }
 
 /// `bitscope toy`.

@@ -10,6 +10,7 @@
 
 mod build;
 mod export;
+mod front;
 mod saved;
 mod scene;
 pub mod terminal;
@@ -18,10 +19,11 @@ pub mod ticks;
 mod window;
 
 pub use build::{
-    ByLayer, Fold, Name, Overlaid, Row, View, XUnit, build, equal_bits, panel, panel_count,
-    panel_with, rows,
+    ByLayer, Fold, Name, Overlaid, Row, View, XUnit, build, equal_bits, mean_by_elements, panel,
+    panel_count, panel_with, rows,
 };
 pub use export::{ExportError, Format, Notes, csv, export, paint_svg_text, write_png};
+pub use front::{around, pareto_front};
 pub use saved::{Saved, SavedError, notes};
 pub use scene::{
     Area, Axis, Bar, Bars, Figure, Guide, Heat, HeatRow, Ink, Item, Label, Line, Place, Scale,

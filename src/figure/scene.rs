@@ -76,6 +76,16 @@ pub struct Axis {
 }
 
 impl Axis {
+    /// With computed ticks.
+    pub fn new(label: impl Into<String>, scale: Scale, range: (f64, f64)) -> Self {
+        Self {
+            label: label.into(),
+            scale,
+            range,
+            ticks: None,
+        }
+    }
+
     /// Share of the axis at which a value stands; may lie outside 0 to 1.
     pub fn share(&self, v: f64) -> Option<f64> {
         self.mapping()?.share(v)
@@ -400,6 +410,27 @@ pub struct Scene {
 }
 
 impl Scene {
+    /// Without marks, guides and cursors; `empty` is what to say where there is nothing to show.
+    pub fn new(
+        title: impl Into<String>,
+        x: Axis,
+        y: Axis,
+        items: Vec<Item>,
+        empty: impl Into<String>,
+    ) -> Self {
+        Self {
+            title: title.into(),
+            x,
+            y,
+            items,
+            marks: Vec::new(),
+            guides: Vec::new(),
+            cursor: None,
+            second: None,
+            empty: empty.into(),
+        }
+    }
+
     /// Whether there is anything to show.
     pub fn is_empty(&self) -> bool {
         self.items.iter().all(|item| match item {

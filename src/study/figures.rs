@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use super::outcome::{Line as Runs, Measure, Report};
 use super::statistics::Sample;
 use super::table::compared_by;
-use crate::figure::{Axis, Bar, Bars, Figure, Ink, Item, Label, Line, Place, Scale, Scene};
+use crate::figure::{
+    Axis, Bar, Bars, Figure, Ink, Item, Label, Line, Place, Scale, Scene, around, pareto_front,
+};
 use crate::graph::LayerKind;
 use crate::quantizer::memory::Side;
 
@@ -25,26 +27,11 @@ pub fn figures(report: &Report) -> Vec<(&'static str, Figure)> {
 }
 
 fn axis(label: impl Into<String>, range: (f64, f64)) -> Axis {
-    Axis {
-        label: label.into(),
-        scale: Scale::Linear,
-        range,
-        ticks: None,
-    }
+    Axis::new(label, Scale::Linear, range)
 }
 
 fn scene(title: impl Into<String>, x: Axis, y: Axis, items: Vec<Item>) -> Scene {
-    Scene {
-        title: title.into(),
-        x,
-        y,
-        items,
-        marks: Vec::new(),
-        guides: Vec::new(),
-        cursor: None,
-        second: None,
-        empty: "no finished run yet".into(),
-    }
+    Scene::new(title, x, y, items, "no finished run yet")
 }
 
 fn line(label: &str, ink: Ink, dash: usize, points: Vec<(f64, f64)>) -> Line {
@@ -57,15 +44,8 @@ fn line(label: &str, ink: Ink, dash: usize, points: Vec<(f64, f64)>) -> Line {
     }
 }
 
-/// The lowest and the highest, with a margin.
-fn around(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (low, high) = values.fold((f64::MAX, f64::MIN), |r, v| (r.0.min(v), r.1.max(v)));
-    if low > high {
-        return (0.0, 1.0);
-    }
-    let margin = ((high - low) * 0.12).max(0.05 * high.abs()).max(1e-3);
-    ((low - margin).max(0.0), high + margin)
-}
+/// Margin of axes around what they show, as a share of it.
+const MARGIN: f64 = 0.12;
 
 /// Error against kB of weights, with intervals; the cells that no other beats in both; and what was
 /// published.
@@ -85,17 +65,7 @@ fn error_against_kilobytes(report: &Report) -> Scene {
             Some((i, paper.weights_kb?, paper.error))
         })
     };
-    let mut front: Vec<(f64, f64)> = Vec::new();
-    let mut sorted: Vec<(f64, f64)> = points.iter().map(|(_, kb, s)| (*kb, s.mean)).collect();
-    sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
-    for point in sorted {
-        if front.last().is_none_or(|last| point.1 < last.1) {
-            if let Some(last) = front.last().copied() {
-                front.push((point.0, last.1));
-            }
-            front.push(point);
-        }
-    }
+    let front = pareto_front(points.iter().map(|(_, kb, s)| (*kb, s.mean)));
     let mut items = Vec::new();
     if !points.is_empty() {
         items.push(Item::Line(line(
@@ -140,10 +110,10 @@ fn error_against_kilobytes(report: &Report) -> Scene {
     let errors = ends.chain(published().map(|p| p.2));
     scene(
         format!("{} error against memory", by.name().trim_end_matches(" %")),
-        axis("kB of weights", around(kilobytes)),
+        axis("kB of weights", around(kilobytes, MARGIN)),
         axis(
             format!("{} error, %", by.name().trim_end_matches(" %")),
-            around(errors),
+            around(errors, MARGIN),
         ),
         items,
     )
@@ -250,7 +220,7 @@ fn curves(report: &Report) -> Scene {
     let points = || lines().flat_map(|l| l.segments.concat());
     let last = points().map(|p| p.0).fold(1.0, f64::max);
     let bands = lines().flat_map(|l| l.band.iter().flat_map(|b| [b.1, b.2]));
-    let y = around(points().map(|p| p.1).chain(bands));
+    let y = around(points().map(|p| p.1).chain(bands), MARGIN);
     scene(
         "validation error over steps",
         axis("step", (0.0, last)),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::folder::{State, StudyFolder};
 use super::plan::Study;
 use super::statistics::{Sample, paired};
+use crate::figure::mean_by_elements;
 use crate::quantizer::memory::{Resource, Side};
 use crate::run::{History, LayerQuantity, LogError, Mark, MarkKind, Quantity, RunFolder, Split};
 
@@ -87,10 +88,7 @@ impl Outcome {
     /// Mean bitwidth of a side, by elements.
     pub fn mean_bits(&self, side: Side) -> Option<f64> {
         let of_side = self.bits.iter().filter(|b| b.1 == side);
-        let (sum, weight) = of_side.fold((0.0, 0.0), |(sum, weight), (_, _, n, bits)| {
-            (sum + *n as f64 * bits, weight + *n as f64)
-        });
-        (weight > 0.0).then(|| sum / weight)
+        mean_by_elements(of_side.map(|(_, _, elements, bits)| (*elements, *bits)))
     }
 }
 

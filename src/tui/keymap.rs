@@ -60,6 +60,21 @@ pub(super) enum Action {
     Back,
 }
 
+impl Action {
+    /// Whether it is for who trains the run or steers it.
+    pub(super) fn steers(self) -> bool {
+        matches!(
+            self,
+            Self::Pause
+                | Self::SingleStep
+                | Self::Checkpoint
+                | Self::Undo
+                | Self::AskAgain
+                | Self::Fork
+        )
+    }
+}
+
 /// One binding.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Binding {

@@ -156,26 +156,11 @@ fn numbers(grid: &Grid, what: &str, weights: &[f32]) -> [String; 2] {
 }
 
 fn axis(label: &str, range: (f64, f64)) -> Axis {
-    Axis {
-        label: label.into(),
-        scale: Scale::Linear,
-        range,
-        ticks: None,
-    }
+    Axis::new(label, Scale::Linear, range)
 }
 
 fn scene(title: impl Into<String>, x: Axis, y: Axis, items: Vec<Item>) -> Scene {
-    Scene {
-        title: title.into(),
-        x,
-        y,
-        items,
-        marks: Vec::new(),
-        guides: Vec::new(),
-        cursor: None,
-        second: None,
-        empty: "nothing here".into(),
-    }
+    Scene::new(title, x, y, items, "nothing here")
 }
 
 /// The levels as marks; only the ends where they are too many to tell apart.

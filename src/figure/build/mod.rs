@@ -18,7 +18,7 @@ use crate::run::{History, LayerHistory, LayerQuantity};
 
 pub use overlay::{Overlaid, panel_with};
 pub use plane::boundaries as equal_bits;
-pub use rows::{ByLayer, Fold, Row, rows};
+pub use rows::{ByLayer, Fold, Row, mean_by_elements, rows};
 
 /// The figures that can be drawn of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]

@@ -98,17 +98,21 @@ impl Row {
         history: &History,
         value: impl Fn(&LayerHistory) -> Option<f64>,
     ) -> Option<f64> {
-        let (mut sum, mut weight) = (0.0, 0.0);
-        for member in &self.members {
+        mean_by_elements(self.members.iter().filter_map(|member| {
             let layer = &history.layers[*member];
-            if let Some(value) = value(layer).filter(|v| v.is_finite()) {
-                let elements = layer.info.elements.max(1) as f64;
-                sum += elements * value;
-                weight += elements;
-            }
-        }
-        (weight > 0.0).then(|| sum / weight)
+            Some((layer.info.elements, value(layer)?))
+        }))
     }
+}
+
+/// Mean of finite values, each with the number of elements that it is of; `None` of none.
+pub fn mean_by_elements(values: impl Iterator<Item = (usize, f64)>) -> Option<f64> {
+    let finite = values.filter(|(_, value)| value.is_finite());
+    let (sum, weight) = finite.fold((0.0, 0.0), |(sum, weight), (elements, value)| {
+        let elements = elements.max(1) as f64;
+        (sum + elements * value, weight + elements)
+    });
+    (weight > 0.0).then(|| sum / weight)
 }
 
 /// The layers that a view shows, as rows in the order of the network.

@@ -129,6 +129,24 @@ impl Page {
         }
     }
 
+    /// Colour and width of the shape that comes next: between its outline and its painting nothing may
+    /// be set.
+    fn pen<S: BackendStyle>(&mut self, style: &S, fill: bool) {
+        self.colour(style.color());
+        if !fill {
+            self.content.set_line_width(style.stroke_width() as f32);
+        }
+    }
+
+    /// Fills the shape that was laid out, or draws along it.
+    fn paint(&mut self, fill: bool) {
+        if fill {
+            self.content.fill_nonzero();
+        } else {
+            self.content.stroke();
+        }
+    }
+
     /// The file.
     pub(super) fn finish(self, scale: f32, notes: &Notes) -> io::Result<Vec<u8>> {
         let mut pdf = Pdf::new();
@@ -293,10 +311,9 @@ impl DrawingBackend for &mut Page {
         if points.len() < 2 || style.color().alpha == 0.0 {
             return Ok(());
         }
-        self.colour(style.color());
-        self.content.set_line_width(style.stroke_width() as f32);
+        self.pen(style, false);
         self.outline(&points);
-        self.content.stroke();
+        self.paint(false);
         Ok(())
     }
 
@@ -307,17 +324,15 @@ impl DrawingBackend for &mut Page {
         style: &S,
         fill: bool,
     ) -> Painted {
-        self.colour(style.color());
+        self.pen(style, fill);
         let (w, h) = ((right - left) as f32, (bottom - top) as f32);
         if fill {
             // Both corners are pixels of it, so that neighbours leave no gap.
             self.content.rect(left as f32, top as f32, w + 1.0, h + 1.0);
-            self.content.fill_nonzero();
         } else {
             self.content.rect(left as f32 + 0.5, top as f32 + 0.5, w, h);
-            self.content.set_line_width(style.stroke_width() as f32);
-            self.content.stroke();
         }
+        self.paint(fill);
         Ok(())
     }
 
@@ -330,7 +345,7 @@ impl DrawingBackend for &mut Page {
     ) -> Painted {
         /// Handles of four cubic curves that together are nearly a circle.
         const HANDLE: f32 = 0.552_284_8;
-        self.colour(style.color());
+        self.pen(style, fill);
         let (x, y, r) = (x as f32 + 0.5, y as f32 + 0.5, radius as f32);
         let k = HANDLE * r;
         self.content
@@ -340,12 +355,7 @@ impl DrawingBackend for &mut Page {
             .cubic_to(x - r, y - k, x - k, y - r, x, y - r)
             .cubic_to(x + k, y - r, x + r, y - k, x + r, y)
             .close_path();
-        if fill {
-            self.content.fill_nonzero();
-        } else {
-            self.content.set_line_width(style.stroke_width() as f32);
-            self.content.stroke();
-        }
+        self.paint(fill);
         Ok(())
     }
 

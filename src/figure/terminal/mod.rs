@@ -8,3 +8,4 @@ mod plot;
 pub(crate) use content::{cut_apart, cut_in_the_middle};
 pub use palette::{Colours, Marker, Palette};
 pub use plot::Plot;
+pub(crate) use plot::shortened;

@@ -158,7 +158,7 @@ impl Plot<'_> {
         let plot = Plot::plot_area(self.scene, area);
         let title = title(self.scene, plot);
         let width = usize::from(area.width);
-        let (x, _) = buffer.set_stringn(area.x, area.y, cut_behind(&title, width), width, bold);
+        let (x, _) = buffer.set_stringn(area.x, area.y, shortened(&title, width), width, bold);
         if let Some(Item::Heat(heat)) = self.scene.items.first() {
             return self.scale(heat, x, area, buffer);
         }
@@ -446,7 +446,7 @@ impl Plot<'_> {
 }
 
 /// The beginning of a text that is too long, with a mark that it goes on.
-fn cut_behind(text: &str, width: usize) -> String {
+pub(crate) fn shortened(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }

@@ -70,7 +70,7 @@ impl App {
             .members
             .iter()
             .map(|m| &self.history.layers[*m].info.name);
-        let is_stage = names.clone().count() > 0 && names.clone().all(|n| n.starts_with(&inside));
+        let is_stage = names.clone().all(|n| n.starts_with(&inside));
         self.view.filter = if is_stage { inside } else { row.label.clone() };
         self.selected = 0;
         if self.view.fold == Fold::Layers && matches!(self.page, Page::Layers | Page::Bitwidths) {

@@ -293,16 +293,7 @@ impl App {
     }
 
     pub(super) fn perform(&mut self, action: Action) -> Vec<Effect> {
-        let steers = matches!(
-            action,
-            Action::Pause
-                | Action::SingleStep
-                | Action::Checkpoint
-                | Action::Undo
-                | Action::AskAgain
-                | Action::Fork
-        );
-        if self.role == Role::Watching && steers {
+        if self.role == Role::Watching && action.steers() {
             self.warn(
                 "this run is only looked at here; `bitscope attach` steers one that trains".into(),
             );

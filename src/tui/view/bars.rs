@@ -11,6 +11,7 @@ use unicode_width::UnicodeWidthStr;
 use super::super::app::{App, Page, Role};
 use super::super::keymap::{Action, Binding, KEYMAP};
 use super::{bar_style, bold, muted, severity_style};
+use crate::figure::terminal::shortened;
 use crate::headless::duration;
 use crate::run::{Event, History, Phase, Severity};
 
@@ -253,15 +254,6 @@ const LEAST_KEYS: usize = 20;
 /// How long a message stays where keys share its line.
 pub(in crate::tui) const STAYS: Duration = Duration::from_secs(6);
 
-/// A text cut to a width, with a mark that it goes on (the log page has all of it).
-fn shortened(text: &str, width: usize) -> String {
-    if text.width() <= width {
-        return text.to_owned();
-    }
-    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
-    kept + "…"
-}
-
 /// What the program said a moment ago, or else the newest thing that the run said; where it may not
 /// stay for ever, only while it is new.
 fn newest_message(app: &App, stays: Option<Duration>) -> Option<(Severity, &str)> {
@@ -277,14 +269,6 @@ fn newest_message(app: &App, stays: Option<Duration>) -> Option<(Severity, &str)
     Some((message.severity, message.text.as_str()))
 }
 
-/// Whether an action is for who trains or steers the run.
-fn steers(action: Action) -> bool {
-    matches!(
-        action,
-        Action::Pause | Action::SingleStep | Action::Checkpoint
-    )
-}
-
 /// Keys from the left: the page's own first, as many as fit; help and quit always.
 fn key_bar(app: &App, area: Rect, buffer: &mut Buffer) {
     let named = KEYMAP.iter().filter(|b| !b.bar.is_empty());
@@ -293,7 +277,7 @@ fn key_bar(app: &App, area: Rect, buffer: &mut Buffer) {
         named.partition(|b| matches!(b.action, Action::Help | Action::Quit));
     let mut rest: Vec<&Binding> = rest
         .into_iter()
-        .filter(|b| app.page.takes(b.action) && (app.role != Role::Watching || !steers(b.action)))
+        .filter(|b| app.page.takes(b.action) && (app.role != Role::Watching || !b.action.steers()))
         .collect();
     rest.sort_by_key(|b| !app.page.is_own(b.action));
     let mut left = usize::from(area.width).saturating_sub(

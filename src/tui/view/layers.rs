@@ -10,7 +10,7 @@ use super::{bold, muted, severity_style};
 use crate::figure::Window;
 use crate::figure::terminal::{Marker, cut_apart};
 use crate::figure::ticks::power_of_two;
-use crate::figure::{Ink, Row};
+use crate::figure::{Ink, Row, mean_by_elements};
 use crate::quantizer::memory::{Side, kilobytes};
 use crate::run::{LayerHistory, LayerQuantity, LayerRecord, Severity, VerdictKind};
 
@@ -34,15 +34,9 @@ impl Cell<'_> {
 
     /// Mean over the row's layers, by their elements.
     fn mean(&self, value: impl Fn(&LayerRecord) -> f32) -> f64 {
-        let (mut sum, mut weight) = (0.0, 0.0);
-        for (layer, record) in self.members {
-            let value = f64::from(value(record));
-            if value.is_finite() {
-                let elements = layer.info.elements.max(1) as f64;
-                (sum, weight) = (sum + elements * value, weight + elements);
-            }
-        }
-        sum / weight
+        let members = self.members.iter();
+        let values = members.map(|(l, r)| (l.info.elements, f64::from(value(r))));
+        mean_by_elements(values).unwrap_or(f64::NAN)
     }
 
     fn kilobytes(&self) -> f64 {

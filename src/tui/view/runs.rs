@@ -10,7 +10,9 @@ use super::super::app::App;
 use super::{bold, muted};
 use crate::figure::Window;
 use crate::figure::terminal::{Plot, cut_in_the_middle};
-use crate::figure::{Axis, Ink, Item, Label, Line, Overlaid, Place, Scale, Scene};
+use crate::figure::{
+    Axis, Ink, Item, Label, Line, Overlaid, Place, Scale, Scene, around, pareto_front,
+};
 use crate::run::{Manifest, RunFolder, Status};
 use crate::study::statistics::Sample;
 
@@ -205,38 +207,13 @@ fn trade_off(runs: &[&Manifest]) -> Scene {
     let points = runs
         .iter()
         .filter_map(|m| Some((m.kilobytes()?[0], 100.0 * m.best_error?)));
-    let mut points: Vec<(f64, f64)> = points.collect();
-    points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
-    let mut front: Vec<(f64, f64)> = Vec::new();
-    for point in &points {
-        if front.last().is_none_or(|last| point.1 < last.1) {
-            // Down to the better error at the same size: a staircase, not a promise in between.
-            if let Some(last) = front.last().copied() {
-                front.push((point.0, last.1));
-            }
-            front.push(*point);
-        }
-    }
-    let range = |of: fn(&(f64, f64)) -> f64| {
-        let (low, high) = points
-            .iter()
-            .map(of)
-            .fold((f64::MAX, f64::MIN), |r, v| (r.0.min(v), r.1.max(v)));
-        if low > high {
-            return (0.0, 1.0);
-        }
-        let margin = ((high - low) * 0.1).max(0.05 * high.abs()).max(1e-3);
-        ((low - margin).max(0.0), high + margin)
-    };
-    let axis = |label: &str, range| Axis {
-        label: label.into(),
-        scale: Scale::Linear,
-        range,
-        ticks: None,
+    let points: Vec<(f64, f64)> = points.collect();
+    let axis = |label: &str, of: fn(&(f64, f64)) -> f64| {
+        Axis::new(label, Scale::Linear, around(points.iter().map(of), 0.1))
     };
     let (x, y) = (
-        axis("kB of weights", range(|p| p.0)),
-        axis("validation error, %", range(|p| p.1)),
+        axis("kB of weights", |p| p.0),
+        axis("validation error, %", |p| p.1),
     );
     let mut items = Vec::new();
     if !points.is_empty() {
@@ -244,7 +221,7 @@ fn trade_off(runs: &[&Manifest]) -> Scene {
             label: "Pareto front".into(),
             ink: Ink::Budget,
             dash: 1,
-            segments: vec![front],
+            segments: vec![pareto_front(points.iter().copied())],
             band: Vec::new(),
         }));
     }
@@ -256,17 +233,8 @@ fn trade_off(runs: &[&Manifest]) -> Scene {
             place: Place::On,
         })
     }));
-    Scene {
-        title: "error against memory".into(),
-        x,
-        y,
-        items,
-        marks: Vec::new(),
-        guides: Vec::new(),
-        cursor: None,
-        second: None,
-        empty: "no run with a validation error within its budget yet".into(),
-    }
+    let empty = "no run with a validation error within its budget yet";
+    Scene::new("error against memory", x, y, items, empty)
 }
 
 #[cfg(test)]
