@@ -6,6 +6,53 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     #[cfg(feature = "libtorch")]
     libtorch::build();
+    #[cfg(feature = "mpi")]
+    mpi::build();
+}
+
+#[cfg(feature = "mpi")]
+mod mpi {
+    use std::process::Command;
+
+    /// Compiles what is called of MPI with the compiler that MPI brings, and links what that links.
+    pub fn build() {
+        const SOURCE: &str = "src/kernels/ranks/mpi.c";
+        println!("cargo:rerun-if-changed={SOURCE}");
+        println!("cargo:rerun-if-env-changed=MPICC");
+        let compiler = std::env::var("MPICC").unwrap_or_else(|_| "mpicc".into());
+        let Some(flags) = link_flags(&compiler) else {
+            eprintln!(
+                "MPI: `{compiler}` cannot be run, or does not say what it links.\n\
+                 Install Open MPI (Debian: libopenmpi-dev; from the Python index: openmpi) or MPICH, \
+                 and have its mpicc in the path, or in the variable MPICC."
+            );
+            std::process::exit(1);
+        };
+        cc::Build::new()
+            .compiler(&compiler)
+            .file(SOURCE)
+            .compile("bitscope_mpi");
+        for flag in flags {
+            if let Some(folder) = flag.strip_prefix("-L") {
+                println!("cargo:rustc-link-search=native={folder}");
+            } else if let Some(library) = flag.strip_prefix("-l") {
+                println!("cargo:rustc-link-lib={library}");
+            } else if flag.starts_with("-Wl,") {
+                println!("cargo:rustc-link-arg={flag}");
+            }
+        }
+    }
+
+    /// As Open MPI says it, or MPICH.
+    fn link_flags(compiler: &str) -> Option<Vec<String>> {
+        ["--showme:link", "-link_info"].iter().find_map(|how| {
+            let output = Command::new(compiler).arg(how).output().ok()?;
+            let text = String::from_utf8(output.stdout).ok()?;
+            let flags: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+            let links = flags.iter().any(|flag| flag.starts_with("-l"));
+            (output.status.success() && links).then_some(flags)
+        })
+    }
 }
 
 #[cfg(feature = "libtorch")]

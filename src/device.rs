@@ -24,6 +24,19 @@ impl Engine {
     pub fn is_card(self) -> bool {
         matches!(self, Self::LibTorchCuda(_) | Self::Cuda(_))
     }
+
+    /// The engine of a rank of its machine, from 0, where this is the first one's: each takes a card of
+    /// its own, from the named one on.
+    ///
+    /// # Errors
+    /// Where there are fewer cards.
+    pub fn of_rank(self, rank: usize) -> Result<Self, DeviceError> {
+        match self {
+            Self::Flex | Self::LibTorchCpu => Ok(self),
+            Self::LibTorchCuda(first) => parse(&Self::LibTorchCuda(first + rank).to_string()),
+            Self::Cuda(first) => parse(&Self::Cuda(first + rank).to_string()),
+        }
+    }
 }
 
 impl fmt::Display for Engine {

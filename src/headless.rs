@@ -1,6 +1,7 @@
 //! Training and the other subcommands without a screen: plain lines or JSON lines.
 
 use std::io::{IsTerminal, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -10,9 +11,10 @@ use crate::cli::{Begin, CliError, Output, Run, exit, print};
 use crate::dataset::{Archive, cifar10, idx};
 use crate::experiment::Loaded;
 use crate::figure::{self, Format, Name, Theme};
+use crate::kernels::ranks::{self, Group};
 use crate::recorded::printable;
 use crate::run::{Event, History, LayerInfo, RunFolder, Status, StepRecord};
-use crate::training::Session;
+use crate::training::{self, Session};
 
 /// Events that wait for standard output at most; then training waits: no line is lost.
 const WAITING: usize = 1024;
@@ -28,6 +30,7 @@ pub(crate) fn train(
     run: &Run,
     output: Output,
     begin: Begin,
+    group: &Group,
 ) -> Result<u8, CliError> {
     let interrupted = interrupt_flag()?;
     let setup = run.setup(loaded, begin)?;
@@ -36,7 +39,7 @@ pub(crate) fn train(
     let log = folder.log();
     let (sender, events) = mpsc::sync_channel::<Arc<Event>>(WAITING);
     let deaf = Arc::new(AtomicBool::new(false));
-    let mut session = Session::start(setup, {
+    let mut session = Session::leading(setup, group.clone(), {
         let deaf = deaf.clone();
         move |event| deliver(&sender, event, &deaf)
     });
@@ -60,9 +63,11 @@ pub(crate) fn train(
             if told.elapsed() > LAST_LINES && !session.is_prepared() {
                 // Still reading its data: there is nothing to save.
                 session.abandon();
+                group.abandon();
                 return Ok(exit::INTERRUPTED);
             }
             if told.elapsed() > LAST_CHECKPOINT {
+                group.abandon();
                 return Ok(exit::INTERRUPTED);
             }
         }
@@ -88,6 +93,39 @@ pub(crate) fn train(
         Ok(outcome) => outcome,
         Err(_) => Err(CliError::Failed("the thread that prints ended".into())),
     }
+}
+
+/// Trains with the ranks that `mpirun` or `srun` started with this one: the first does as `lead` says, the
+/// others follow it.
+pub(crate) fn together(lead: impl FnOnce(&Group) -> Result<u8, CliError>) -> Result<u8, CliError> {
+    let group = ranks::launched().map_err(CliError::Usage)?;
+    if group.is_alone() {
+        return lead(&group);
+    }
+    crate::kernels::parallel::share_cores(group.on_machine()[1]);
+    if group.leads() {
+        let outcome = lead(&group);
+        group.dismiss();
+        return outcome;
+    }
+    // The launcher's signals are heard where it waits for others.
+    let _interrupted = interrupt_flag()?;
+    let rank = group.rank();
+    let followed = catch_unwind(AssertUnwindSafe(|| training::follow(&group)));
+    let reason = match followed {
+        Ok(Ok(())) => {
+            group.finish();
+            return Ok(0);
+        }
+        // The launcher, or the rank that was lost, says why.
+        _ if group.is_over() => return Ok(exit::INTERRUPTED),
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => training::reason(panic.as_ref()),
+    };
+    // Before all are ended: whoever ends them does not know why.
+    let _ = writeln!(std::io::stderr(), "error: rank {rank}: {reason}");
+    group.abort();
+    Ok(exit::FAILED)
 }
 
 /// A reader of standard output that went away (`| head`) stops the run it was reading, quietly; the

@@ -15,6 +15,7 @@ use crate::cli::{self, Begin, CliError, Output, Run, Screen, exit, print};
 use crate::experiment::{Diagnostics, Loaded, load_embedded};
 use crate::figure::{self, Format, Theme};
 use crate::headless::{self, duration};
+use crate::kernels::ranks::{Group, LAUNCHERS};
 use crate::recorded::printable;
 use crate::run::{History, Quantity, RunFolder};
 use crate::study::{
@@ -318,7 +319,7 @@ fn one(place: &Place, task: usize, retry: bool) -> Result<u8, CliError> {
             wanted
         }
     };
-    headless::train(&loaded, &run, output, begin)
+    headless::train(&loaded, &run, output, begin, &Group::default())
 }
 
 /// A task in a process of its own.
@@ -428,6 +429,10 @@ fn begin(place: &Place, task: usize, threads: usize, retry: bool) -> Result<Work
         .stderr(errors)
         .env("RAYON_NUM_THREADS", threads.to_string())
         .env("OMP_NUM_THREADS", threads.to_string());
+    // A launcher's ranks are this process's, if anyone's: a task trains alone.
+    for name in LAUNCHERS {
+        command.env_remove(name);
+    }
     if retry {
         command.arg("--retry");
     }

@@ -17,6 +17,8 @@ pub(crate) use error::{CliError, exit, print};
 use crate::check::{self, Check};
 use crate::experiment::{self, Diagnostic, Diagnostics, Loaded, Overrides};
 use crate::graph::{Architecture, GraphError};
+use crate::headless::together;
+use crate::kernels::ranks::Group;
 use crate::predict::{self, Source};
 use crate::run::{LockError, Parent, RunFolder, RunLock, list_runs};
 use crate::training::{
@@ -92,7 +94,7 @@ pub fn main() -> ExitCode {
         crate::process::spare_other_programs();
     }
     let outcome = match cli.command {
-        None => open(&cli.open),
+        None => together(|group| open(&cli.open, group)),
         Some(command) => run(command),
     };
     match outcome {
@@ -182,16 +184,13 @@ fn in_reach(
     Err(Diagnostics(diagnostics.collect()))
 }
 
-fn open(run: &Run) -> Result<u8, CliError> {
+fn open(run: &Run, group: &Group) -> Result<u8, CliError> {
     let loaded = load(run.experiment.as_deref(), &run.set)?;
-    if !is_interactive() {
-        let output = Output {
-            json: false,
-            plain: true,
-        };
-        return headless::train(&loaded, run, output, Begin::New);
-    }
-    crate::tui::run(loaded, run, Begin::New)
+    let output = Output {
+        json: false,
+        plain: false,
+    };
+    begin(loaded, output, run, Begin::New, group)
 }
 
 fn run(command: Command) -> Result<u8, CliError> {
@@ -200,13 +199,16 @@ fn run(command: Command) -> Result<u8, CliError> {
             run,
             output,
             detach,
-        } => {
+        } => together(|group| {
             let loaded = load(run.experiment.as_deref(), &run.set)?;
-            if detach {
-                return crate::detached::train(&loaded, &run);
+            match (detach, group.size()) {
+                (false, _) => headless::train(&loaded, &run, output, Begin::New, group),
+                (true, 1) => crate::detached::train(&loaded, &run),
+                (true, ranks) => Err(CliError::Usage(format!(
+                    "--detach: {ranks} ranks train as long as their launcher runs; hint: leave it out"
+                ))),
             }
-            headless::train(&loaded, &run, output, Begin::New)
-        }
+        }),
         Command::Resume {
             run,
             output,
@@ -221,7 +223,7 @@ fn run(command: Command) -> Result<u8, CliError> {
                 paused,
                 ..of_recorded(&folder, set, steps, runs, screen)
             };
-            resume(&folder, output, &run)
+            together(|group| resume(&folder, output, &run, group))
         }
         Command::Fork {
             run,
@@ -234,7 +236,7 @@ fn run(command: Command) -> Result<u8, CliError> {
         } => {
             let folder = find_run(&run, &runs)?;
             let run = of_recorded(&folder, set, steps, runs, screen);
-            fork(&folder, step, output, &run)
+            together(|group| fork(&folder, step, output, &run, group))
         }
         Command::Check {
             experiment,
@@ -494,7 +496,7 @@ fn of_recorded(
     }
 }
 
-fn resume(folder: &RunFolder, output: Output, run: &Run) -> Result<u8, CliError> {
+fn resume(folder: &RunFolder, output: Output, run: &Run, group: &Group) -> Result<u8, CliError> {
     if let Some(holder) = RunLock::holder(folder.path()) {
         let folder = folder.path().to_owned();
         return Err(CliError::Usage(
@@ -512,7 +514,7 @@ fn resume(folder: &RunFolder, output: Output, run: &Run) -> Result<u8, CliError>
     }
     let loaded = load_recorded(folder, &run.set)?;
     resumable(folder, &loaded.experiment).map_err(|e| CliError::Usage(e.to_string()))?;
-    begin(loaded, output, run, Begin::Resume(folder.clone()))
+    begin(loaded, output, run, Begin::Resume(folder.clone()), group)
 }
 
 /// The experiment of a run: its file, or what the log says where that is gone or damaged.
@@ -531,7 +533,13 @@ pub(crate) fn load_recorded(folder: &RunFolder, set: &Overrides) -> Result<Loade
     load_any(Some(&file), set)
 }
 
-fn fork(folder: &RunFolder, step: Option<u64>, output: Output, run: &Run) -> Result<u8, CliError> {
+fn fork(
+    folder: &RunFolder,
+    step: Option<u64>,
+    output: Output,
+    run: &Run,
+    group: &Group,
+) -> Result<u8, CliError> {
     let (found, damaged) = checkpoint_at(folder, step);
     for problem in &damaged {
         // Standard error may be closed; the fork does not depend on it.
@@ -561,7 +569,7 @@ fn fork(folder: &RunFolder, step: Option<u64>, output: Output, run: &Run) -> Res
         ..run.clone()
     };
     let begin_at = Begin::Fork { checkpoint, parent };
-    begin(loaded, output, &run, begin_at)
+    begin(loaded, output, &run, begin_at, group)
 }
 
 /// The newest sound checkpoint at or before a step, of all without one; and what is wrong with those that
@@ -654,9 +662,15 @@ fn is_interactive() -> bool {
 }
 
 /// With the workbench where there is a terminal and nobody asked for less.
-fn begin(loaded: Loaded, output: Output, run: &Run, begin: Begin) -> Result<u8, CliError> {
-    if output.json || output.plain || !is_interactive() {
-        headless::train(&loaded, run, output, begin)
+fn begin(
+    loaded: Loaded,
+    output: Output,
+    run: &Run,
+    begin: Begin,
+    group: &Group,
+) -> Result<u8, CliError> {
+    if output.json || output.plain || !is_interactive() || !group.is_alone() {
+        headless::train(&loaded, run, output, begin, group)
     } else {
         crate::tui::run(loaded, run, begin)
     }

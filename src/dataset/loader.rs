@@ -3,6 +3,7 @@
 //! Batch `k` of a run depends on the seed and `k` alone, not on threads or on where the run was
 //! resumed: worker `i` of `n` prepares the batches `i, i + n, ...` and the consumer takes turns.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -51,6 +52,26 @@ impl LoaderSettings {
             threads: experiment.loader_threads,
             in_order: splits.prescribed_batch.is_some(),
         }
+    }
+}
+
+/// Which part of the work is this process's, where several train one network: part `index` of `of`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// From 0.
+    pub index: usize,
+    /// How many there are.
+    pub of: usize,
+}
+
+impl Share {
+    /// All of it.
+    pub const ALL: Self = Self { index: 0, of: 1 };
+
+    /// The part of `count` things in a row.
+    pub fn range(self, count: usize) -> Range<usize> {
+        let at = |index: usize| count * index / self.of;
+        at(self.index)..at(self.index + 1)
     }
 }
 
@@ -155,9 +176,20 @@ pub struct Loader {
 impl Loader {
     /// Starts the workers at batch `first` (counted from the start of the run).
     pub fn start(data: Arc<dyn Samples>, settings: LoaderSettings, first: u64) -> Self {
+        Self::shared(data, settings, Share::ALL, first)
+    }
+
+    /// The same for one of several processes: of every batch, the pictures of this share, as the whole
+    /// batch has them.
+    pub fn shared(
+        data: Arc<dyn Samples>,
+        settings: LoaderSettings,
+        share: Share,
+        first: u64,
+    ) -> Self {
         let per_epoch = batches_per_epoch(data.len(), settings.batch);
         let order = Order::default();
-        let values = settings.batch * data.shape().iter().product::<usize>();
+        let values = settings.batch.div_ceil(share.of) * data.shape().iter().product::<usize>();
         let ahead = ahead(settings.threads.max(1), values);
         let make = move |k: u64| {
             let order = order.of(data.len(), settings, k / per_epoch);
@@ -167,6 +199,7 @@ impl Loader {
             let wanted = Wanted {
                 augment: settings.augment,
                 rng: Some(&mut rng),
+                share,
             };
             Some(assemble(&*data, &order[start..end], wanted))
         };
@@ -231,17 +264,24 @@ struct Wanted<'a> {
     augment: Augment,
     /// `None` for the pictures as they are.
     rng: Option<&'a mut Pcg64Mcg>,
+    /// The pictures that are prepared.
+    share: Share,
 }
 
 fn assemble(data: &dyn Samples, indices: &[usize], wanted: Wanted<'_>) -> Made {
     let shape = data.shape();
+    let Wanted {
+        augment,
+        mut rng,
+        share,
+    } = wanted;
+    let own_places = share.range(indices.len());
     let mut batch = Batch {
-        images: Vec::with_capacity(indices.len() * shape.iter().product::<usize>()),
-        labels: Vec::with_capacity(indices.len()),
+        images: Vec::with_capacity(own_places.len() * shape.iter().product::<usize>()),
+        labels: Vec::with_capacity(own_places.len()),
         shape,
     };
-    let Wanted { augment, mut rng } = wanted;
-    for index in indices {
+    for (place, index) in indices.iter().enumerate() {
         let mut change = Change::default();
         let mut own = None;
         if let Some(rng) = rng.as_deref_mut() {
@@ -252,6 +292,10 @@ fn assemble(data: &dyn Samples, indices: &[usize], wanted: Wanted<'_>) -> Made {
                 let reach = augment.crop as i32;
                 change.shift = [0; 2].map(|_| rng.random_range(-reach..=reach) as isize);
             }
+        }
+        if !own_places.contains(&place) {
+            // What is random of it is drawn all the same.
+            continue;
         }
         let is_training = rng.is_some();
         // In training, one that is left out gives its place to the next one that is not.
@@ -340,9 +384,19 @@ pub fn evaluation_batches(
     batch: usize,
     threads: usize,
 ) -> impl Iterator<Item = Batch> {
+    shared_batches(data, batch, threads, Share::ALL)
+}
+
+/// Of these batches every `share.of`-th, from the one of this index on.
+pub fn shared_batches(
+    data: Arc<dyn Samples>,
+    batch: usize,
+    threads: usize,
+    share: Share,
+) -> impl Iterator<Item = Batch> {
     let (count, batch) = (data.len(), batch.max(1));
     plain(data, batch, threads, move |k| {
-        let start = k as usize * batch;
+        let start = (k as usize * share.of + share.index) * batch;
         (start..(start + batch).min(count)).collect()
     })
 }
@@ -387,6 +441,7 @@ fn plain(
         let wanted = Wanted {
             augment: none,
             rng: None,
+            share: Share::ALL,
         };
         (!indices.is_empty()).then(|| assemble(&*data, &indices, wanted))
     };
@@ -400,6 +455,10 @@ mod tests {
     use super::*;
 
     fn stream(threads: usize, first: u64, count: usize) -> Vec<Batch> {
+        shared(threads, Share::ALL, first, count)
+    }
+
+    fn shared(threads: usize, share: Share, first: u64, count: usize) -> Vec<Batch> {
         let data = Arc::new(super::super::generate_glyphs(100, 0.5, 1));
         let augment = Augment {
             crop: 4,
@@ -412,8 +471,32 @@ mod tests {
             threads,
             in_order: false,
         };
-        let mut loader = Loader::start(data, settings, first);
+        let mut loader = Loader::shared(data, settings, share, first);
         (0..count).map(|_| loader.next_batch()).collect()
+    }
+
+    #[test]
+    fn shares_of_a_batch_make_up_the_batch() {
+        let whole = stream(2, 0, 8);
+        let parts = [0, 1, 2].map(|index| shared(1, Share { index, of: 3 }, 0, 8));
+        for (k, whole) in whole.iter().enumerate() {
+            let images = parts.iter().flat_map(|part| part[k].images.clone());
+            assert_eq!(images.collect::<Vec<f32>>(), whole.images);
+            let labels = parts.iter().flat_map(|part| part[k].labels.clone());
+            assert_eq!(labels.collect::<Vec<u16>>(), whole.labels);
+            assert!(parts.iter().all(|part| part[k].labels.len() >= 5));
+        }
+    }
+
+    #[test]
+    fn evaluations_are_shared_out_by_batches() {
+        let data: Arc<dyn Samples> = Arc::new(super::super::generate_glyphs(100, 0.5, 1));
+        let whole: Vec<Batch> = evaluation_batches(data.clone(), 16, 1).collect();
+        let of = |index| shared_batches(data.clone(), 16, 1, Share { index, of: 2 });
+        let (even, odd): (Vec<Batch>, Vec<Batch>) = (of(0).collect(), of(1).collect());
+        assert_eq!([even.len(), odd.len()], [4, 3]);
+        assert!(even.iter().eq(whole.iter().step_by(2)));
+        assert!(odd.iter().eq(whole.iter().skip(1).step_by(2)));
     }
 
     #[test]

@@ -25,7 +25,8 @@ use std::sync::Arc;
 
 pub use glyphs::generate as generate_glyphs;
 pub use loader::{
-    Batch, Loader, LoaderSettings, batches_per_epoch, evaluation_batches, sampled_batches,
+    Batch, Loader, LoaderSettings, Share, batches_per_epoch, evaluation_batches, sampled_batches,
+    shared_batches,
 };
 
 pub use fetch::Archive;

@@ -110,6 +110,8 @@ pub const KEYS: &[Key] = &[
     key!("train.label_smoothing", Number(0.0, 0.9), D::Number(0.0), Live, "Share of each target that is spread evenly over all classes. Losses that are shown are without it."),
     key!("train.batch", Whole(1, 65536), D::Whole(128), Epoch, "Samples per step."),
 
+    key!("train.sync_norm", Flag, D::Flag(true), Live, "Of a run on several ranks: batch norms take mean and variance of the whole batch, so that it trains as on one; else each rank takes those of its own share, and running statistics are the mean over all."),
+
     key!("weights.quantizer", Choice(QUANTIZERS), D::Text("none"), Fork, "Parametrization for weights and biases: u1 (b, d), u2 (b, q_max), u3 (d, q_max), p1 (b, q_min), p2 (b, q_max), p3 (q_min, q_max)."),
     key!("weights.learn", Choice(&["both", "range", "none"]), D::Text("both"), Fork, "`both` learns the bitwidth; `range` keeps it fixed and learns the range; `none` keeps both fixed."),
     key!("weights.bits", Number(1.0, 16.0), D::Number(4.0), Fork, "Bitwidth that initialisation aims at."),

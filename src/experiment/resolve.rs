@@ -121,6 +121,7 @@ impl Resolver<'_> {
             epochs: self.number("train.epochs"),
             float_epochs: self.number("train.float_epochs"),
             label_smoothing: self.number("train.label_smoothing"),
+            sync_norm: self.flag("train.sync_norm"),
             batch: self.whole("train.batch") as usize,
             weights,
             activations,

@@ -271,6 +271,9 @@ impl Engine for LibTorch {
         if on_cpu(&inputs.x) {
             return slices::norm_activation_forward(inputs, statistics);
         }
+        if inputs.across.is_some() {
+            return composed::norm_activation_forward(inputs, statistics);
+        }
         let x = &inputs.x.tensor;
         match by_card(x, |card| card.norm_activation(inputs, statistics.as_ref())) {
             Some([y, statistics]) => (y, statistics),
@@ -285,6 +288,9 @@ impl Engine for LibTorch {
     ) -> NormGradients<Self> {
         if on_cpu(&inputs.x) {
             return slices::norm_activation_backward(inputs, &statistics, &g);
+        }
+        if inputs.across.is_some() {
+            return composed::norm_activation_backward(inputs, statistics, g);
         }
         let x = &inputs.x.tensor;
         by_card(x, |card| {

@@ -8,6 +8,7 @@
 //! - [`convolution`]: 2-d convolution and both gradients.
 //! - [`max_pool`]: the largest value of each window.
 //! - [`subsample()`]: the shortcut that takes every other pixel.
+//! - [`ranks`]: processes that train one network together, and sums over them.
 //! - [`integer`]: convolution in integers, for the replay of a quantized network.
 //! - [`Simd`]: which instruction set the CPU kernels use, chosen at run time.
 //!
@@ -39,6 +40,7 @@ pub mod ops;
 pub mod parallel;
 pub mod pool;
 pub mod quantize;
+pub mod ranks;
 mod simd;
 mod slices;
 pub mod subsample;
@@ -50,7 +52,7 @@ use burn::tensor::Tensor;
 
 pub use conv::Geometry;
 pub use memory::keep_blocks;
-pub use norm::{Activation, Moments};
+pub use norm::{Across, Activation, Moments};
 #[cfg(feature = "libtorch")]
 pub(crate) use nvidia::status as card_status;
 use ops::{Kernels, NormSpec};
@@ -89,6 +91,8 @@ pub struct NormInputs {
     pub epsilon: f32,
     /// How the batch's own statistics are summed.
     pub moments: Moments,
+    /// Ranks that they are taken over; this batch alone where `None`.
+    pub across: Option<Across>,
 }
 
 /// `activation(gamma * (x - mean) / sqrt(var + eps) + beta + residual)` for `x` of shape
@@ -104,6 +108,7 @@ pub fn norm_activation(
         epsilon: inputs.epsilon,
         activation,
         moments: inputs.moments,
+        across: inputs.across,
         has_residual: inputs.residual.is_some(),
         has_statistics: inputs.statistics.is_some(),
     };

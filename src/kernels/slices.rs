@@ -6,7 +6,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 
 use super::conv::{self, Extents, Geometry};
-use super::norm::{self, Activation, Extent, Inputs, Moments};
+use super::norm::{self, Across, Activation, Extent, Inputs, Moments};
 use super::ops::{InputGradient, NormGradients, NormTensors};
 use super::parallel::Cpu;
 use super::pool::{self, MaxPool};
@@ -249,7 +249,7 @@ pub(super) fn norm_activation_backward<B: Slices>(
 }
 
 /// The fused norm's inputs while their elements are lent out.
-struct NormHeld<B: Slices> {
+struct NormHeld<'a, B: Slices> {
     x: B::Held,
     residual: Option<B::Held>,
     gamma: B::Held,
@@ -257,11 +257,12 @@ struct NormHeld<B: Slices> {
     epsilon: f32,
     activation: Activation,
     moments: Moments,
+    across: Option<&'a Across>,
     extent: Extent,
 }
 
-impl<B: Slices> NormHeld<B> {
-    fn new(inputs: &NormTensors<B>) -> Self {
+impl<'a, B: Slices> NormHeld<'a, B> {
+    fn new(inputs: &'a NormTensors<B>) -> Self {
         let [images, channels, height, width] = inputs.x.shape().dims();
         Self {
             x: B::hold(&inputs.x),
@@ -271,6 +272,7 @@ impl<B: Slices> NormHeld<B> {
             epsilon: inputs.epsilon,
             activation: inputs.activation,
             moments: inputs.moments,
+            across: inputs.across.as_ref(),
             extent: Extent {
                 images,
                 channels,
@@ -288,6 +290,7 @@ impl<B: Slices> NormHeld<B> {
             epsilon: self.epsilon,
             activation: self.activation,
             moments: self.moments,
+            across: self.across,
             extent: self.extent,
         }
     }

@@ -303,9 +303,13 @@ impl Forward<'_> {
             (Activation::Quantize(_), Some(slot)) => self.sums(slot),
             _ => gamma.clone().detach(),
         };
+        let across = match self.mode {
+            Mode::Train => self.network.across.clone(),
+            Mode::Evaluate | Mode::Measure | Mode::Estimate { .. } => None,
+        };
         let count = {
             let [n, _, h, w] = x.dims();
-            (n * h * w) as f32
+            (across.as_ref().map_or(n, |a| a.images) * h * w) as f32
         };
         let residual = fused.residual.map(|node| self.value(node));
         let (residual, late) = match self.watch {
@@ -323,6 +327,7 @@ impl Forward<'_> {
             },
             epsilon,
             moments: self.network.moments,
+            across,
         };
         let (mut y, statistics) = kernels::norm_activation(x, inputs, activation);
         if let Watch::Norms(watch) = &mut self.watch {

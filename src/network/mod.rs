@@ -26,7 +26,7 @@ use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::graph::{Account, Built, Graph, Kind, Placement, Plan, Quantization, Values, place};
-use crate::kernels::Moments;
+use crate::kernels::{Across, Moments};
 use crate::quantizer::Rules;
 use crate::quantizer::memory::{Multiplication, Stored, Usage};
 use parameter::leaf;
@@ -51,6 +51,8 @@ pub struct Network {
     rules: Rules,
     /// Nodes whose sums are taken in f64; of none where empty.
     exact: Vec<bool>,
+    /// Ranks whose batches count as one for a batch norm that trains.
+    pub(crate) across: Option<Across>,
 }
 
 impl Network {
@@ -83,6 +85,7 @@ impl Network {
             device: device.clone(),
             rules: quantization.rules,
             exact: Vec::new(),
+            across: None,
         }
     }
 

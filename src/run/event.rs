@@ -341,6 +341,19 @@ pub enum Event {
         /// What.
         message: String,
     },
+    /// Of a run on several ranks, once an epoch: all of them have the same parameters.
+    Ranks {
+        /// Steps taken.
+        step: u64,
+        /// How many there are.
+        ranks: usize,
+        /// CRC-32 of parameters, running statistics and quantizers.
+        fingerprint: u32,
+        /// Bytes that rank 0 sent per step since the last such event.
+        bytes_per_step: f64,
+        /// Seconds per step in which rank 0 sent, added up and waited for others.
+        seconds_per_step: f64,
+    },
 }
 
 impl Event {
@@ -360,6 +373,7 @@ impl Event {
             | Self::Reinitialised { step, .. }
             | Self::TopFive { step, .. }
             | Self::Note { step, .. }
+            | Self::Ranks { step, .. }
             | Self::Quantizers { step, .. }
             | Self::Finished { step, .. }
             | Self::Stopped { step }

@@ -479,6 +479,21 @@ impl History {
             Event::Note { step, message } => {
                 self.say(*step, Severity::Info, message.clone());
             }
+            Event::Ranks {
+                step,
+                ranks,
+                fingerprint,
+                bytes_per_step,
+                seconds_per_step,
+            } => {
+                let message = format!(
+                    "{ranks} ranks have the same parameters ({fingerprint:08x}); each step sends {:.2} MB \
+                     from rank 0 and takes {:.1} ms to exchange",
+                    bytes_per_step / 1e6,
+                    seconds_per_step * 1e3
+                );
+                self.say(*step, Severity::Info, message);
+            }
             Event::Warning { step, message } => {
                 self.say(*step, Severity::Warning, message.clone());
             }

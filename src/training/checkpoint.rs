@@ -15,7 +15,6 @@ use crate::network::Network;
 use crate::network::weights::{Tensors, WeightsError, parse, to_bytes};
 use crate::quantizer::Quantizer;
 use crate::quantizer::memory::Role;
-use crate::run::write_whole;
 
 /// Everything besides tensors that a run needs to go on bit for bit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,18 +94,17 @@ const CURRENT: &str = "2";
 const MOMENTS: [&str; 2] = ["optimizer.first/", "optimizer.second/"];
 const ACTIVATIONS: &str = "activations/";
 
-/// Writes a checkpoint, whole or not at all. `activations` are what went into each activation
-/// quantizer, by its name.
+/// A checkpoint as its file holds it. `activations` are what went into each activation quantizer, by
+/// its name.
 ///
 /// # Errors
-/// Where the disk does not take it, or a value is not finite: such a run could not go on.
-pub(super) fn write(
-    path: &Path,
+/// Where a value is not finite: such a run could not go on.
+pub(super) fn bytes(
     network: &Network,
     optimizer: &Optimizer,
     state: &State,
     activations: Tensors,
-) -> Result<(), SaveError> {
+) -> Result<Vec<u8>, SaveError> {
     let mut tensors = network.weights();
     for (parameter, moments) in network.parameters.iter().zip(&optimizer.tensors) {
         for (prefix, moment) in MOMENTS.iter().zip(moments) {
@@ -134,7 +132,7 @@ pub(super) fn write(
         (VERSION.to_owned(), CURRENT.to_owned()),
         (STATE.to_owned(), text),
     ]);
-    Ok(write_whole(path, &to_bytes(&tensors, metadata)?)?)
+    Ok(to_bytes(&tensors, metadata)?)
 }
 
 /// Over everything that a checkpoint holds.
@@ -177,9 +175,23 @@ impl Checkpoint {
             path: path.to_owned(),
             reason,
         };
-        let bytes = crate::files::read(path).map_err(|e| bad(e.to_string()))?;
-        let metadata = parse_metadata(&bytes).map_err(bad)?;
-        let all = parse(path, &bytes)?;
+        Self::parse(
+            path,
+            &crate::files::read(path).map_err(|e| bad(e.to_string()))?,
+        )
+    }
+
+    /// The same of a file's bytes; `path` is what errors call it.
+    ///
+    /// # Errors
+    /// Where they are no checkpoint.
+    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, CheckpointError> {
+        let bad = |reason: String| CheckpointError::State {
+            path: path.to_owned(),
+            reason,
+        };
+        let metadata = parse_metadata(bytes).map_err(bad)?;
+        let all = parse(path, bytes)?;
         let state = metadata.state(&all).map_err(bad)?;
         let (moments, rest): (Tensors, Tensors) = all
             .into_iter()

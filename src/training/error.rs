@@ -7,6 +7,7 @@ use crate::dataset::DataError;
 use crate::device::DeviceError;
 use crate::graph::GraphError;
 use crate::integers::ExportError;
+use crate::kernels::ranks::Lost;
 use crate::network::weights::WeightsError;
 use crate::run::{LockError, LogError, RunFolder};
 
@@ -51,6 +52,12 @@ pub enum TrainError {
     /// A network that is to be evaluated in integers, and that they do not give in full.
     #[error("`evaluate.integers`: {0}")]
     Integers(#[from] ExportError),
+    /// Ranks that cannot train together.
+    #[error("{0}")]
+    Ranks(String),
+    /// A rank that has ended.
+    #[error(transparent)]
+    Lost(#[from] Lost),
     /// Settings that a run cannot change while it goes on.
     #[error("{changes}: that needs a new run; hint: `bitscope {command}`")]
     NeedsNewRun {

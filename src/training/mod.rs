@@ -22,6 +22,6 @@ pub use error::TrainError;
 pub use optimizer::{Optimizer, QuantizerState};
 pub use preflight::{Outline, out_of_reach, preflight};
 pub use schedule::learning_rate;
-pub(crate) use session::NOT_SAVED;
+pub(crate) use session::{NOT_SAVED, reason};
 pub use session::{Origin, Session, Setup, resumable};
-pub use trainer::{ASKED, Trainer, network_of};
+pub use trainer::{ASKED, Compared, Trainer, follow, network_of};

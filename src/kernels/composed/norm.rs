@@ -2,11 +2,11 @@
 
 use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
-use burn_backend::{FloatDType, Slice, TensorMetadata};
+use burn_backend::{FloatDType, Slice, TensorData, TensorMetadata};
 
 use super::quantizer::{quantized, quantizer_gradient};
 use super::values::Values;
-use crate::kernels::norm::Activation;
+use crate::kernels::norm::{Across, Activation};
 use crate::kernels::ops::{NormGradients, NormTensors};
 use crate::quantizer::Sums;
 
@@ -17,8 +17,11 @@ pub(in crate::kernels) fn norm_activation_forward<B: Backend>(
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let shape = inputs.x.shape();
     let [images, channels, height, width] = shape.dims();
-    let count = (images * height * width) as f32;
     let statistics = statistics.unwrap_or_else(|| {
+        if let Some(across) = &inputs.across {
+            return common_statistics(inputs, across);
+        }
+        let count = (images * height * width) as f32;
         let x = Values::<B>(inputs.x.clone()).reshaped([images, channels, height * width]);
         let mean = x.clone().channel_sums().scaled(1.0 / count);
         let deviation = x.minus(&mean);
@@ -35,6 +38,56 @@ pub(in crate::kernels) fn norm_activation_forward<B: Backend>(
         Activation::Quantize(grid) => quantized(z, grid),
     };
     (B::float_reshape(y.0, shape), statistics)
+}
+
+/// Mean and biased variance over the images of all ranks, `[2, c]`: the channels' numbers pass through
+/// the host.
+fn common_statistics<B: Backend>(inputs: &NormTensors<B>, across: &Across) -> FloatTensor<B> {
+    let [images, channels, height, width] = inputs.x.shape().dims();
+    let x = Values::<B>(inputs.x.clone()).reshaped([images, channels, height * width]);
+    let own = (images * height * width) as f64;
+    let mean = x.clone().channel_sums().scaled(1.0 / own as f32);
+    let deviation = x.minus(&mean);
+    // The mean is rounded: what is left of it is in the deviations.
+    let sums = [
+        mean,
+        deviation.clone().channel_sums(),
+        deviation.clone().times(&deviation).channel_sums(),
+    ];
+    let device = inputs.x.device();
+    let values = sums.map(|v| v.reshaped([channels]).on_host());
+    let each = (0..channels).flat_map(|c| {
+        let [mean, sum, squares] = [0, 1, 2].map(|i| f64::from(values[i][c]));
+        [
+            sum + own * mean,
+            squares + 2.0 * mean * sum + own * mean * mean,
+        ]
+    });
+    let mut sums: Vec<f64> = each.collect();
+    across.group.sum(&mut sums);
+    let count = (across.images * height * width) as f64;
+    let mean = |c: usize| sums[2 * c] / count;
+    let variance = |c: usize| (sums[2 * c + 1] / count - mean(c) * mean(c)).max(0.0);
+    let means = (0..channels).map(|c| mean(c) as f32);
+    let all = means.chain((0..channels).map(|c| variance(c) as f32));
+    B::float_from_data(
+        TensorData::new(all.collect::<Vec<f32>>(), [2, channels]),
+        &device,
+    )
+}
+
+/// The sums of the backward pass over all ranks, `[1, c, 1]` each.
+fn common_sums<B: Backend>(own: [&Values<B>; 2], across: &Across) -> [Values<B>; 2] {
+    let device = own[0].0.device();
+    let values = own.map(|v| v.clone().on_host());
+    let channels = values[0].len();
+    let mut sums: Vec<f64> = values.concat().into_iter().map(f64::from).collect();
+    across.group.sum(&mut sums);
+    [0, channels].map(|start| {
+        let own = sums[start..start + channels].iter().map(|v| *v as f32);
+        let data = TensorData::new(own.collect::<Vec<f32>>(), [1, channels, 1]);
+        Values(B::float_from_data(data, &device))
+    })
 }
 
 /// What both passes compute first.
@@ -112,9 +165,13 @@ pub(in crate::kernels) fn norm_activation_backward<B: Backend>(
     });
     let sum = gz.clone().channel_sums();
     let product = gz.clone().times(&parts.normalised).channel_sums();
-    let mean = 1.0 / (images * pixels) as f32;
-    let away = parts.normalised.times(&product.clone().scaled(mean));
-    let gx = gz.clone().minus(&sum.clone().scaled(mean)).minus(&away);
+    let ([all_sum, all_product], all_images) = match &inputs.across {
+        Some(across) => (common_sums([&sum, &product], across), across.images),
+        None => ([sum.clone(), product.clone()], images),
+    };
+    let mean = 1.0 / (all_images * pixels) as f32;
+    let away = parts.normalised.times(&all_product.scaled(mean));
+    let gx = gz.clone().minus(&all_sum.scaled(mean)).minus(&away);
     let gx = gx.times(&parts.gamma).over(&parts.deviation);
     NormGradients {
         x: B::float_reshape(gx.0, shape.clone()),

@@ -102,6 +102,7 @@ proptest! {
                 quantize(Parametrization::P3),
             ][kind],
             moments: Moments::Exact,
+            across: None,
         };
         let (y, statistics) = norm_activation_forward::<Flex>(&inputs, None);
         let (kernel_y, kernel_statistics) = Flex::norm_activation_forward(&inputs, None);

@@ -2,7 +2,9 @@
 
 use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
-use burn_backend::{BoolDType, FloatDType, Scalar, TensorMetadata, get_or_init_device_settings};
+use burn_backend::{
+    BoolDType, FloatDType, Scalar, TensorMetadata, get_or_init_device_settings, try_read_sync,
+};
 
 /// A tensor.
 pub(super) struct Values<B: Backend>(pub FloatTensor<B>);
@@ -121,6 +123,15 @@ impl<B: Backend> Values<B> {
 
     pub fn reshaped<const D: usize>(self, shape: [usize; D]) -> Self {
         Self(B::float_reshape(self.0, shape.into()))
+    }
+
+    /// The numbers, read from the device.
+    pub fn on_host(self) -> Vec<f32> {
+        let data = try_read_sync(B::float_into_data(self.0));
+        let data = data
+            .expect("these engines answer at once")
+            .expect("the device computes");
+        data.try_to_vec().expect("the kernels compute in f32")
     }
 
     /// Sums `[n, c, p]` to `[1, c, 1]`.

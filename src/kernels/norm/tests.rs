@@ -35,6 +35,7 @@ impl Case {
             epsilon: 1e-5,
             activation: self.activation,
             moments: self.moments,
+            across: None,
             extent: self.extent,
         }
     }
@@ -265,11 +266,108 @@ fn what_is_not_a_number_stays_so_through_every_activation() {
                 epsilon: 1e-5,
                 activation,
                 moments: Moments::Exact,
+                across: None,
                 extent,
             };
             let statistics = statistics(cpu, &inputs);
             let (y, ()) = written(38, |y| forward(cpu, &inputs, &statistics, y));
             assert!(y.iter().all(|y| y.is_nan()), "{simd:?} {activation:?}");
+        }
+    }
+}
+
+/// The images of a rank's share of a case.
+fn share(case: &Case, images: std::ops::Range<usize>) -> Case {
+    let e = case.extent;
+    let row = e.channels * e.pixels;
+    let of = |values: &[f32]| values[images.start * row..images.end * row].to_vec();
+    Case {
+        extent: Extent {
+            images: images.len(),
+            ..e
+        },
+        activation: case.activation,
+        moments: case.moments,
+        x: of(&case.x),
+        residual: case.residual.as_deref().map(of),
+        gamma: case.gamma.clone(),
+        beta: case.beta.clone(),
+        g: of(&case.g),
+    }
+}
+
+#[test]
+fn ranks_normalise_as_one_batch_does() {
+    let extent = Extent {
+        images: 7,
+        channels: 3,
+        pixels: 45,
+    };
+    let n = extent.images * extent.channels * extent.pixels;
+    let cpu = Cpu::current(Pool::Rayon);
+    for residual in [None, Some(wave(n, 1.0))] {
+        let case = Case {
+            extent,
+            activation: Activation::Quantize(grid(Parametrization::U3)),
+            moments: Moments::Exact,
+            // Far from zero, and each image elsewhere.
+            x: wave(n, 0.0)
+                .iter()
+                .enumerate()
+                .map(|(i, v)| v + 50.0 + (i / 135) as f32)
+                .collect(),
+            residual,
+            gamma: vec![0.9, 1.1, 0.4],
+            beta: vec![0.1, 0.0, 0.3],
+            g: wave(n, 2.0),
+        };
+        let alone = super::statistics(cpu, &case.inputs());
+        let (_, gx, gr, gradients) = case.run(cpu);
+        for size in [2, 3] {
+            let parts: Vec<_> = std::thread::scope(|scope| {
+                let ranks = crate::kernels::ranks::threads(size)
+                    .into_iter()
+                    .map(|group| {
+                        let of = crate::dataset::Share {
+                            index: group.rank(),
+                            of: size,
+                        };
+                        let own = share(&case, of.range(extent.images));
+                        scope.spawn(move || {
+                            let across = Across { group, images: 7 };
+                            let inputs = Inputs {
+                                across: Some(&across),
+                                ..own.inputs()
+                            };
+                            let statistics = super::statistics(cpu, &inputs);
+                            let count = own.x.len();
+                            let residual = own.residual.as_ref().map_or(0, Vec::len);
+                            let (gx, (gr, gradients)) = written(count, |gx| {
+                                written(residual, |gr| {
+                                    backward(cpu, &inputs, &statistics, &own.g, gx, gr)
+                                })
+                            });
+                            (statistics, gx, gr, gradients)
+                        })
+                    });
+                let ranks: Vec<_> = ranks.collect();
+                ranks.into_iter().map(|r| r.join().expect("done")).collect()
+            });
+            let exact = |values: &[f32]| values.iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
+            assert!(parts.iter().all(|p| close(&p.0, &exact(&alone))));
+            let joined = |of: fn(&(Vec<f32>, Vec<f32>, Vec<f32>, Gradients)) -> &Vec<f32>| {
+                parts
+                    .iter()
+                    .flat_map(|p| of(p).clone())
+                    .collect::<Vec<f32>>()
+            };
+            assert!(close(&joined(|p| &p.1), &exact(&gx)));
+            assert!(close(&joined(|p| &p.2), &exact(&gr)));
+            let gamma = (0..3).map(|c| parts.iter().map(|p| p.3.gamma[c]).sum());
+            assert!(close(
+                &gamma.collect::<Vec<f32>>(),
+                &exact(&gradients.gamma)
+            ));
         }
     }
 }

@@ -108,6 +108,7 @@ impl Card {
                 epsilon: 1e-5,
                 activation,
                 moments: Moments::Exact,
+                across: None,
             };
             let [own, statistics] = self.norm_activation(&inputs, None)?;
             let (_, expected) = composed::norm_activation_forward(&inputs, None);

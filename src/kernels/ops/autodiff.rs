@@ -49,10 +49,11 @@ impl<B: Engine, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         let (beta, beta_node) = beta.into_parts();
         let (_, sums_node) = sums.into_parts();
         let (residual, residual_node) = residual.into_parts();
+        let is_given = spec.has_statistics;
         let inputs = NormTensors::new(x, residual, gamma, beta, spec);
-        let given = spec.has_statistics.then(|| statistics.into_primitive());
+        let given = is_given.then(|| statistics.into_primitive());
         let (output, statistics) = B::norm_activation_forward(&inputs, given);
-        if spec.has_statistics {
+        if is_given {
             // Evaluation: nothing is recorded, so no graph grows behind it.
             return (Self::from_inner(output), Self::from_inner(statistics));
         }

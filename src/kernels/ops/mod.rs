@@ -17,7 +17,7 @@ use burn::backend::{Backend, backend_extension};
 use super::Input;
 use super::composed;
 use super::conv::Geometry;
-use super::norm::{Activation, Moments};
+use super::norm::{Across, Activation, Moments};
 use super::pool::MaxPool;
 use super::subsample::Subsampling;
 use crate::quantizer::Grid;
@@ -165,6 +165,8 @@ pub struct NormTensors<B: Backend> {
     pub activation: Activation,
     /// How the batch's statistics are summed.
     pub moments: Moments,
+    /// Ranks that they are taken over.
+    pub across: Option<Across>,
 }
 
 impl<B: Backend> NormTensors<B> {
@@ -184,12 +186,13 @@ impl<B: Backend> NormTensors<B> {
             epsilon: spec.epsilon,
             activation: spec.activation,
             moments: spec.moments,
+            across: spec.across,
         }
     }
 }
 
 /// The plain settings of [`Kernels::norm_activation`].
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NormSpec {
     /// Added to the variance.
     pub epsilon: f32,
@@ -197,6 +200,8 @@ pub struct NormSpec {
     pub activation: Activation,
     /// How the batch's statistics are summed.
     pub moments: Moments,
+    /// Ranks that they are taken over.
+    pub across: Option<Across>,
     /// Whether the residual argument counts.
     pub has_residual: bool,
     /// Whether the statistics argument counts (evaluation).

@@ -27,6 +27,7 @@ fn block(input: Input, input_is_leaf: bool) -> [Vec<f32>; 2] {
         statistics: None,
         epsilon: 1e-5,
         moments: Moments::Exact,
+        across: None,
     };
     let (y, _) = norm_activation(
         convolution(x, weight.clone(), geometry, input),

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::error::TrainError;
 use crate::dataset::DataError;
 use crate::experiment::Experiment;
+use crate::kernels::ranks::{Group, Lost};
 #[cfg(unix)]
 use crate::run::control::ControlServer;
 use crate::run::{Command, Event, LogWriter, Parent, RunFolder, RunLock, Status};
@@ -75,6 +76,11 @@ impl Session {
     /// Starts the thread. `emit` is called on it for every event, the last of which
     /// [is last](Event::is_last): also after a panic, an error or out of memory.
     pub fn start(setup: Setup, emit: impl Fn(Arc<Event>) + Send + 'static) -> Self {
+        Self::leading(setup, Group::default(), emit)
+    }
+
+    /// The same on rank 0 of several, which the others [follow](super::follow).
+    pub fn leading(setup: Setup, group: Group, emit: impl Fn(Arc<Event>) + Send + 'static) -> Self {
         let (commands, receiver) = mpsc::channel();
         let (prepared, folder) = (Arc::new(AtomicBool::new(false)), setup.folder.clone());
         let emit = {
@@ -89,7 +95,7 @@ impl Session {
             .spawn({
                 let commands = commands.clone();
                 let emit: Emit = Box::new(emit);
-                move || run(setup, commands, receiver, emit)
+                move || run(setup, group, commands, receiver, emit)
             })
             .expect("the system can start a thread");
         Self {
@@ -172,7 +178,13 @@ impl Drop for Session {
     }
 }
 
-fn run(setup: Setup, steering: Sender<Command>, commands: Receiver<Command>, emit: Emit) {
+fn run(
+    setup: Setup,
+    group: Group,
+    steering: Sender<Command>,
+    commands: Receiver<Command>,
+    emit: Emit,
+) {
     let folder = setup.folder.clone();
     let owned = RunLock::take(folder.path())
         .map_err(TrainError::from)
@@ -212,16 +224,14 @@ fn run(setup: Setup, steering: Sender<Command>, commands: Receiver<Command>, emi
     drop(steering);
     let mut recorder = Recorder::new(Some(log), emit);
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        Run::prepare(&setup, found, &mut recorder).map(|mut run| run.go(&commands, &mut recorder))
+        let mut run = Run::prepare(&setup, group, found, &mut recorder)?;
+        run.go(&commands, &mut recorder)
     }));
     let failed = match outcome {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(error.to_string()),
         // What the loader could not read unwinds as what it is.
-        Err(panic) => Some(match panic.downcast_ref::<DataError>() {
-            Some(error) => error.to_string(),
-            None => format!("panic: {}", panic_message(panic.as_ref())),
-        }),
+        Err(panic) => Some(reason(panic.as_ref())),
     };
     if let Some(message) = failed {
         if let Ok(mut manifest) = folder.manifest() {
@@ -234,6 +244,15 @@ fn run(setup: Setup, steering: Sender<Command>, commands: Receiver<Command>, emi
         let step = recorder.step();
         recorder.emit(Event::Failed { step, message });
     }
+}
+
+/// What a panic says: of data that could not be read and of a lost rank, which unwind as what they are,
+/// and of anything else.
+pub(crate) fn reason(panic: &(dyn Any + Send)) -> String {
+    let data = panic.downcast_ref::<DataError>().map(ToString::to_string);
+    let lost = || panic.downcast_ref::<Lost>().map(ToString::to_string);
+    data.or_else(lost)
+        .unwrap_or_else(|| format!("panic: {}", panic_message(panic)))
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {

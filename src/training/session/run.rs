@@ -9,6 +9,7 @@ use super::recorder::Recorder;
 use super::resume::{restore, resumable};
 use super::{Origin, Setup};
 use crate::experiment::{Change, Class, Experiment, difference, merged};
+use crate::kernels::ranks::{Group, Lost};
 use crate::quantizer::Rules;
 use crate::run::{
     Best, Command, Event, Manifest, Phase, RunFolder, Split, Status, TensorBoard, write_whole,
@@ -48,6 +49,16 @@ pub(super) struct Run<'a> {
     not_in_integers: Option<String>,
     /// Step that the newest checkpoint holds.
     saved_at: Option<u64>,
+    /// Where the run was when its ranks were last compared.
+    compared: Told,
+}
+
+/// What had been sent at some step.
+struct Told {
+    step: u64,
+    epoch: f64,
+    bytes: u64,
+    waited: Duration,
 }
 
 impl<'a> Run<'a> {
@@ -55,6 +66,7 @@ impl<'a> Run<'a> {
     /// files.
     pub(super) fn prepare(
         setup: &'a Setup,
+        group: Group,
         mut found: Vec<String>,
         recorder: &mut Recorder,
     ) -> Result<Self, TrainError> {
@@ -125,7 +137,7 @@ impl<'a> Run<'a> {
         if setup.origin == Origin::New {
             found.extend(splits.notes.iter().cloned());
         }
-        let trainer = match &setup.origin {
+        let mut trainer = match &setup.origin {
             Origin::New => Trainer::new(experiment.clone(), splits, device)?,
             Origin::Resume => {
                 let mut trainer = Trainer::blank(experiment.clone(), splits, device)?;
@@ -142,6 +154,7 @@ impl<'a> Run<'a> {
         if setup.origin == Origin::New {
             found.extend(trainer.notes().iter().cloned());
         }
+        trainer.lead(group)?;
         if experiment.log.tensorboard {
             let began = manifest.started_unix as f64;
             match TensorBoard::create(&folder.tensorboard(), began) {
@@ -211,12 +224,34 @@ impl<'a> Run<'a> {
             told_at: Instant::now(),
             not_in_integers: None,
             saved_at: None,
+            compared: Told {
+                step,
+                epoch: trainer.epochs(),
+                bytes: 0,
+                waited: Duration::ZERO,
+            },
             trainer,
         })
     }
 
     /// Step after step, until the run is over or told to stop.
-    pub(super) fn go(&mut self, commands: &Receiver<Command>, out: &mut Recorder) {
+    ///
+    /// # Errors
+    /// Where another rank has ended: the state of the last step is saved.
+    pub(super) fn go(
+        &mut self,
+        commands: &Receiver<Command>,
+        out: &mut Recorder,
+    ) -> Result<(), TrainError> {
+        let group = self.trainer.group().clone();
+        group.guarded(|| self.train(commands, out)).map_err(|lost| {
+            self.trainer.undo_step();
+            self.checkpoint(out);
+            TrainError::Lost(lost)
+        })
+    }
+
+    fn train(&mut self, commands: &Receiver<Command>, out: &mut Recorder) {
         let began = self.trainer.steps();
         if self.paused {
             out.emit(Event::Paused { step: began });
@@ -319,6 +354,7 @@ impl<'a> Run<'a> {
 
     /// Evaluations and checkpoints at their cadence.
     fn periodic(&mut self, commands: &Receiver<Command>, out: &mut Recorder) {
+        self.compare_if_due(out);
         self.evaluate_if_due(commands, out);
         if self.told_at.elapsed() > TOLD_EVERY {
             self.write_manifest(Status::Running, out);
@@ -330,6 +366,42 @@ impl<'a> Run<'a> {
             self.checkpoint(out);
             self.write_manifest(Status::Running, out);
         }
+    }
+
+    /// Once an epoch, whether all ranks still have the same parameters. If not, what they train is no
+    /// network, and the run ends.
+    fn compare_if_due(&mut self, out: &mut Recorder) {
+        let ranks = self.trainer.group().size();
+        let epoch = self.trainer.epochs();
+        if ranks == 1 || !is_due(self.compared.epoch, 1.0, epoch) {
+            return;
+        }
+        let (bytes, waited) = self.trainer.group().traffic();
+        let compared = self.trainer.compare();
+        if !compared.others.is_empty() {
+            let message = format!(
+                "ranks {:?} no longer have the parameters of rank 0; hint: machines of different kinds need \
+                 BITSCOPE_SIMD set to an instruction set that all have",
+                compared.others
+            );
+            std::panic::resume_unwind(Box::new(Lost(message)));
+        }
+        let step = self.trainer.steps();
+        let steps = (step - self.compared.step).max(1) as f64;
+        out.emit(Event::Ranks {
+            step,
+            ranks,
+            fingerprint: compared.fingerprint,
+            bytes_per_step: (bytes - self.compared.bytes) as f64 / steps,
+            seconds_per_step: (waited - self.compared.waited).as_secs_f64() / steps,
+        });
+        let (bytes, waited) = self.trainer.group().traffic();
+        self.compared = Told {
+            step,
+            epoch,
+            bytes,
+            waited,
+        };
     }
 
     fn evaluate_if_due(&mut self, commands: &Receiver<Command>, out: &mut Recorder) {

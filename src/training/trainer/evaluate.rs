@@ -2,13 +2,18 @@
 
 use burn::tensor::{Tensor, TensorData};
 
+use super::ranks::Order;
 use super::{EVALUATION_BATCH, Trainer, images};
 use std::sync::Arc;
 
-use crate::dataset::{Normalisation, Samples, evaluation_batches, sampled_batches};
+use crate::dataset::{
+    Batch, Normalisation, Samples, evaluation_batches, sampled_batches, shared_batches,
+};
 use crate::integers::{ExportError, Program, Replay};
+use crate::kernels::ranks::Group;
 use crate::network::weights::Tensors;
 use crate::network::{Mode, read_tensor};
+use crate::run::Split;
 
 /// Pictures whose activations a checkpoint samples, and values of each quantizer at most.
 const SAMPLED_PICTURES: usize = 8;
@@ -23,6 +28,47 @@ pub struct Evaluated {
     pub loss: f64,
     /// Share of answers whose class is not among the five largest, where there are more than 20.
     pub top_five: Option<f64>,
+}
+
+/// What an evaluation adds up.
+#[derive(Debug, Clone, Copy, Default)]
+struct Totals {
+    loss: f64,
+    wrong: f64,
+    beyond_five: f64,
+    count: f64,
+    /// Ranks that were told to stop.
+    stopped: f64,
+}
+
+impl Totals {
+    fn add(&mut self, other: Self) {
+        self.loss += other.loss;
+        self.wrong += other.wrong;
+        self.beyond_five += other.beyond_five;
+        self.count += other.count;
+        self.stopped += other.stopped;
+    }
+
+    /// The sums over all ranks.
+    fn of_all(self, group: &Group) -> Self {
+        let mut values = [
+            self.loss,
+            self.wrong,
+            self.beyond_five,
+            self.count,
+            self.stopped,
+        ];
+        group.sum(&mut values);
+        let [loss, wrong, beyond_five, count, stopped] = values;
+        Self {
+            loss,
+            wrong,
+            beyond_five,
+            count,
+            stopped,
+        }
+    }
 }
 
 /// Classes from which on an answer among the first five counts for something.
@@ -48,6 +94,7 @@ impl Trainer {
     /// Evaluates on validation (or `None` without one). `go_on` is asked between batches.
     pub fn validate(&mut self, go_on: impl FnMut() -> bool) -> Option<Evaluated> {
         let data = self.splits.validation.clone()?;
+        self.tell(|quantizers| Order::Evaluate(Split::Validation, quantizers));
         let evaluated = self.evaluate(data, go_on)?;
         self.evaluated = self.epoch;
         Some(evaluated)
@@ -56,6 +103,7 @@ impl Trainer {
     /// Evaluates on the test part: once, at the end.
     pub fn test(&mut self, go_on: impl FnMut() -> bool) -> Option<Evaluated> {
         let data = self.splits.test.clone()?;
+        self.tell(|quantizers| Order::Evaluate(Split::Test, quantizers));
         self.evaluate(data, go_on)
     }
 
@@ -64,41 +112,79 @@ impl Trainer {
         data: Arc<dyn Samples>,
         mut go_on: impl FnMut() -> bool,
     ) -> Option<Evaluated> {
-        self.estimate_norms();
-        let (mut loss, mut error, mut beyond_five, mut count) = (0.0, 0.0, 0.0, 0.0);
+        if self.group.leads() {
+            self.estimate_norms();
+        }
+        self.share_running();
+        let mut totals = Totals::default();
         let (classes, threads) = (data.classes(), self.experiment.loader_threads);
         let values: usize = data.shape().iter().product();
         let batch = (EVALUATION_VALUES / values.max(1)).clamp(1, EVALUATION_BATCH);
         let program = self.program(data.normalisation());
-        for batch in evaluation_batches(data, batch, threads) {
+        let rounds = data.len().div_ceil(batch).div_ceil(self.group.size());
+        let mut batches = shared_batches(data, batch, threads, self.share());
+        for _ in 0..rounds {
+            let mut round = Totals::default();
+            let batch = batches.next();
             if !go_on() {
+                if self.group.is_alone() {
+                    return None;
+                }
+                round.stopped = 1.0;
+            }
+            if let Some(batch) = batch.filter(|_| round.stopped == 0.0) {
+                round = self.evaluate_batch(&batch, classes, program.as_ref());
+            }
+            totals.add(round.of_all(&self.group));
+            if totals.stopped > 0.0 {
                 return None;
             }
-            let logits = match &program {
-                Some(program) => {
-                    let codes = program.input_codes(&batch.images);
-                    Replay::logits_of(program, batch.labels.len(), codes)
-                }
-                None => {
-                    let images = images(&batch, &self.device);
-                    read_tensor(self.network.forward(images, Mode::Evaluate))
-                }
-            };
-            let n = batch.labels.len() as f64;
-            let (l, e) = score(&logits, &batch.labels, classes);
-            loss += l * n;
-            error += e * n;
-            if classes > MANY_CLASSES {
-                beyond_five += beyond_largest_five(&logits, &batch.labels, classes) as f64;
-            }
-            count += n;
         }
+        let Totals {
+            loss,
+            wrong,
+            beyond_five,
+            count,
+            ..
+        } = totals;
         // Nothing could be decoded: no figure.
         (count > 0.0).then(|| Evaluated {
-            error: error / count,
+            error: wrong / count,
             loss: loss / count,
             top_five: (classes > MANY_CLASSES).then_some(beyond_five / count),
         })
+    }
+
+    fn evaluate_batch(
+        &mut self,
+        batch: &Batch,
+        classes: usize,
+        program: Option<&Program>,
+    ) -> Totals {
+        let logits = match program {
+            Some(program) => {
+                let codes = program.input_codes(&batch.images);
+                Replay::logits_of(program, batch.labels.len(), codes)
+            }
+            None => {
+                let images = images(batch, &self.device);
+                read_tensor(self.network.forward(images, Mode::Evaluate))
+            }
+        };
+        let n = batch.labels.len() as f64;
+        let (loss, error) = score(&logits, &batch.labels, classes);
+        let beyond_five = if classes > MANY_CLASSES {
+            beyond_largest_five(&logits, &batch.labels, classes) as f64
+        } else {
+            0.0
+        };
+        Totals {
+            loss: loss * n,
+            wrong: error * n,
+            beyond_five,
+            count: n,
+            stopped: 0.0,
+        }
     }
 
     /// The network in integers, where it is to be evaluated so and can be.

@@ -2,6 +2,7 @@
 
 mod evaluate;
 mod fork;
+mod ranks;
 mod revive;
 mod step;
 
@@ -16,6 +17,7 @@ use crate::dataset::{Batch, Loader, LoaderSettings, Splits, evaluation_batches};
 use crate::experiment::{Experiment, Start};
 use crate::graph::Initial;
 use crate::integers::{ExportError, Program};
+use crate::kernels::ranks::Group;
 use crate::network::{Mode, Network, Slot, Snapshot};
 use crate::quantizer::memory::Role;
 use crate::quantizer::{InitialBits, Rules, initial_parameters};
@@ -27,6 +29,7 @@ use crate::training::checkpoint::{
 };
 use crate::training::optimizer::Optimizer;
 
+pub use ranks::{Compared, follow};
 pub use revive::{ASKED, Reinitialised};
 
 /// Samples per forward pass of an evaluation.
@@ -61,6 +64,10 @@ pub struct Trainer {
     notes: Vec<String>,
     /// Why the last evaluation was not in integers although that was asked for.
     not_in_integers: Option<ExportError>,
+    /// The ranks that train together.
+    group: Group,
+    /// What a step in progress has to give back should a rank be lost.
+    before: Option<ranks::Before>,
 }
 
 impl Trainer {
@@ -158,6 +165,8 @@ impl Trainer {
             waits: false,
             notes,
             not_in_integers: None,
+            group: Group::default(),
+            before: None,
         };
         if trainer.experiment.float_epochs > 0.0 {
             trainer.network.quantized = false;
@@ -283,6 +292,7 @@ impl Trainer {
 
     /// Takes over settings that need no new run. Those of class epoch wait for the next epoch.
     pub fn apply(&mut self, experiment: Arc<Experiment>) {
+        self.tell(|_| ranks::Order::Apply(experiment.values.to_toml()));
         self.experiment = experiment;
     }
 
@@ -378,7 +388,7 @@ impl Trainer {
         self.loader_settings = wanted;
         let per_epoch = crate::dataset::batches_per_epoch(self.splits.train.len(), wanted.batch);
         self.next_batch = epoch * per_epoch;
-        self.loader = Loader::start(self.splits.train.clone(), wanted, self.next_batch);
+        self.restart_loader();
     }
 
     /// Writes a checkpoint.
@@ -386,7 +396,15 @@ impl Trainer {
     /// # Errors
     /// Where the disk does not take it, or a value is not finite.
     pub fn save(&mut self, path: &Path) -> Result<(), SaveError> {
-        let state = State {
+        let activations = self.activations();
+        let state = self.state();
+        let bytes = checkpoint::bytes(&self.network, &self.optimizer, &state, activations)?;
+        Ok(crate::run::write_whole(path, &bytes)?)
+    }
+
+    /// Everything besides tensors that a checkpoint holds.
+    fn state(&self) -> State {
+        State {
             step: self.step,
             epoch: self.epoch,
             seconds: self.seconds,
@@ -399,9 +417,7 @@ impl Trainer {
             best_error: self.best_error,
             loader: self.loader_settings,
             evaluated: self.evaluated,
-        };
-        let activations = self.activations();
-        checkpoint::write(path, &self.network, &self.optimizer, &state, activations)
+        }
     }
 
     /// Continues from a checkpoint, bit for bit on the same device.
@@ -409,7 +425,10 @@ impl Trainer {
     /// # Errors
     /// Where the file is damaged or of another network.
     pub fn restore(&mut self, path: &Path) -> Result<(), CheckpointError> {
-        let checkpoint = Checkpoint::open(path)?;
+        self.restore_from(path, Checkpoint::open(path)?)
+    }
+
+    fn restore_from(&mut self, path: &Path, checkpoint: Checkpoint) -> Result<(), CheckpointError> {
         let state = checkpoint.restore(path, &mut self.network, &mut self.optimizer)?;
         self.step = state.step;
         self.epoch = state.epoch;
@@ -420,12 +439,14 @@ impl Trainer {
         self.evaluated = state.evaluated;
         // As they were: a change of the batch in mid-epoch waits for the next one here too.
         self.loader_settings = state.loader;
-        self.loader = Loader::start(
-            self.splits.train.clone(),
-            self.loader_settings,
-            self.next_batch,
-        );
+        self.restart_loader();
         Ok(())
+    }
+
+    /// Has the loader prepare this rank's share of the batches from the next one on.
+    fn restart_loader(&mut self) {
+        let data = self.splits.train.clone();
+        self.loader = Loader::shared(data, self.loader_settings, self.share(), self.next_batch);
     }
 }
 

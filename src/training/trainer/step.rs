@@ -8,6 +8,7 @@ use burn::tensor::{Tensor, TensorData};
 use super::Trainer;
 use super::evaluate::score;
 use super::images;
+use super::ranks::Order;
 use crate::dataset::sampled_batches;
 use crate::experiment::BudgetMethod;
 use crate::network::{Mode, Network, read_tensor};
@@ -25,17 +26,29 @@ const MEASURED_PICTURES: [usize; 2] = [32, 256];
 const MEASURED_MACS: f64 = 256.0 * 41e6;
 
 impl Trainer {
-    /// One training step. `probe` records every layer.
+    /// One training step, with all ranks. `probe` records every layer.
     pub fn step(&mut self, probe: bool) -> StepRecord {
+        self.tell(Order::Step);
+        self.take_step(probe)
+    }
+
+    /// This rank's part of a step.
+    pub(super) fn take_step(&mut self, probe: bool) -> StepRecord {
         let started = Instant::now();
         let lr = learning_rate(&self.experiment, self.epoch);
         self.refresh_loader();
+        self.prepare_together();
         let batch = self.loader.next_batch();
         self.next_batch += 1;
         let autodiff = self.network.device().clone();
-        let count = batch.labels.len();
+        let own = batch.labels.len();
+        let count = if self.group.is_alone() {
+            own
+        } else {
+            self.pictures_of_all()
+        };
         let [c, h, w] = batch.shape;
-        let shape = [count, c, h, w];
+        let shape = [own, c, h, w];
         let labels = batch.labels;
         let classes = self.splits.train.classes();
         let images = Tensor::<4>::from_data(TensorData::new(batch.images, shape), &autodiff);
@@ -50,7 +63,7 @@ impl Trainer {
         let forward_done = self.now();
 
         let mut gradients = loss.backward();
-        let weight_gradients: Vec<Option<Tensor<1>>> = self
+        let mut weight_gradients: Vec<Option<Tensor<1>>> = self
             .network
             .parameters
             .iter()
@@ -64,8 +77,21 @@ impl Trainer {
             .collect();
         let backward_done = self.now();
 
-        let read = self.read(logits.inner(), &slot_sums, &weight_gradients, probe);
-        let (cross_entropy, train_error) = score(&read.logits, &labels, classes);
+        let logits = logits.inner();
+        let (read, [cross_entropy, train_error]) = if self.group.is_alone() {
+            let read = self.read(logits, &slot_sums, probe.then_some(&*weight_gradients));
+            let score = score(&read.logits, &labels, classes);
+            (read, score.into())
+        } else {
+            let mut read = self.read(logits, &slot_sums, None);
+            let own_score = score(&read.logits, &labels, classes).into();
+            let score = self.exchange(&mut read, &mut weight_gradients, own_score, own);
+            if probe {
+                let none = Tensor::empty([0, classes], &self.device);
+                read.norms = self.read(none, &[], Some(&weight_gradients)).norms;
+            }
+            (read, score)
+        };
         let telemetry_done = self.now();
 
         let experiment = self.experiment.clone();
@@ -82,7 +108,8 @@ impl Trainer {
         if finite {
             self.optimizer
                 .update(&mut self.network, &experiment, lr, weight_gradients);
-            if self.network.quantized {
+            // (The others are sent what becomes of the quantizers.)
+            if self.network.quantized && self.group.leads() {
                 seen = self.move_quantizers(lr, &slot_gradients, &limits);
                 self.revive(&read.sums, count);
             }
@@ -92,6 +119,7 @@ impl Trainer {
         }
         self.step += 1;
         self.epoch += 1.0 / self.loader.per_epoch() as f64;
+        self.before = None;
         let layers = probe.then(|| self.records(&read, &seen, count));
         let usage = self.network.usage();
         let end = self.now();
@@ -208,26 +236,25 @@ impl Trainer {
         (gradients, pulls.map(f64::sqrt))
     }
 
-    /// Everything that a step reads from the device, in one transfer.
+    /// Everything that a step reads from the device, in one transfer; norms where there are gradients to
+    /// probe.
     fn read(
         &self,
         logits: Tensor<2>,
         slot_sums: &[Option<Tensor<1>>],
-        weight_gradients: &[Option<Tensor<1>>],
-        probe: bool,
+        probed: Option<&[Option<Tensor<1>>]>,
     ) -> Read {
         let count = logits.dims().iter().product();
         let mut parts: Vec<Tensor<1>> = vec![logits.reshape([count])];
         parts.extend(slot_sums.iter().flatten().cloned());
         let square = |t: Tensor<1>| (t.clone() * t).sum();
-        let weights: Vec<usize> = if probe {
-            self.network
-                .slots
-                .iter()
-                .filter_map(|s| s.parameter)
-                .collect()
-        } else {
-            Vec::new()
+        let weight_gradients = probed.unwrap_or_default();
+        let weights: Vec<usize> = match probed {
+            Some(_) => {
+                let slots = self.network.slots.iter();
+                slots.filter_map(|s| s.parameter).collect()
+            }
+            None => Vec::new(),
         };
         for parameter in &weights {
             let value = self.network.parameters[*parameter].value.clone().inner();
@@ -334,9 +361,9 @@ fn norm(of: Tensor<1>) -> f64 {
 }
 
 /// What a step reads from the device.
-struct Read {
+pub(super) struct Read {
     logits: Vec<f32>,
-    sums: Vec<Option<Sums>>,
+    pub sums: Vec<Option<Sums>>,
     /// Norms of gradient and value, by parameter; NaN where not probed.
     norms: Vec<[f64; 2]>,
 }

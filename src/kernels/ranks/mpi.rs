@@ -1,0 +1,225 @@
+//! Ranks that `mpirun` or `srun` started, connected by MPI.
+//!
+//! Large sums are taken in parts: rank k gets the k-th part of every rank, adds them up in order, and
+//! gives the result to all, so each rank sends about twice what it has, however many there are. Small ones
+//! go to all as they are.
+
+#![allow(
+    unsafe_code,
+    reason = "a C library; buffers are alive until the operation on them is done, or for ever"
+)]
+
+use std::ffi::{c_int, c_void};
+use std::ops::AddAssign;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytemuck::Pod;
+
+use super::{Lost, Ranks};
+
+unsafe extern "C" {
+    fn bitscope_mpi_start(out: *mut c_int) -> c_int;
+    fn bitscope_mpi_gather(own: *const c_void, bytes: c_int, all: *mut c_void) -> c_int;
+    fn bitscope_mpi_exchange(own: *const c_void, bytes: c_int, all: *mut c_void) -> c_int;
+    fn bitscope_mpi_broadcast(values: *mut c_void, bytes: c_int) -> c_int;
+    fn bitscope_mpi_is_done(done: *mut c_int) -> c_int;
+    fn bitscope_mpi_abort(code: c_int);
+    fn bitscope_mpi_finish() -> c_int;
+}
+
+/// Values per rank up to which a sum goes to all ranks as it is.
+const SMALL: usize = 4096;
+/// Values of one message at most: MPI counts bytes in an `int`.
+const PIECE: usize = 1 << 24;
+/// How long a rank looks again and again before it sleeps between two looks: others may want the core.
+const BUSY: Duration = Duration::from_micros(200);
+const ASLEEP: Duration = Duration::from_micros(50);
+/// How long what is in progress may still take once the process is told to end. A launcher that lost a
+/// rank tells all others so, and kills them a second later.
+const GRACE: Duration = Duration::from_millis(300);
+
+/// The processes of this job.
+pub(super) struct Mpi {
+    rank: usize,
+    size: usize,
+    machine: [usize; 2],
+    /// Set by a signal that asks the process to end.
+    told: Arc<AtomicBool>,
+}
+
+impl Mpi {
+    /// Connects to the others.
+    pub(super) fn start() -> Result<Self, String> {
+        let mut out = [0; 5];
+        // SAFETY: it writes five numbers; nothing of MPI was called before ([`super::launched`] is once).
+        checked(unsafe { bitscope_mpi_start(out.as_mut_ptr()) })?;
+        let [rank, size, own, here, threads] = out.map(|n| n as usize);
+        if threads == 0 {
+            return Err(
+                "this MPI lets the first thread alone call it; one with MPI_THREAD_SERIALIZED is needed"
+                    .into(),
+            );
+        }
+        // MPI_Init may have changed what signals do; from here on they are ours.
+        let told = Arc::new(AtomicBool::new(false));
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, told.clone())
+                .map_err(|e| format!("signals: {e}"))?;
+        }
+        Ok(Self {
+            rank,
+            size,
+            machine: [own, here],
+            told,
+        })
+    }
+
+    /// Waits for what was begun. `kept` are the buffers of it: MPI still writes to them where this gives
+    /// up, so then they are never freed.
+    fn wait<K>(&self, begun: c_int, kept: K) -> Result<K, Lost> {
+        let kept = std::mem::ManuallyDrop::new(kept);
+        let lost = |reason: String| Lost(format!("rank {}: {reason}", self.rank));
+        checked(begun).map_err(lost)?;
+        let started = Instant::now();
+        let mut told: Option<Instant> = None;
+        loop {
+            let mut done = 0;
+            // SAFETY: an operation is in progress, and its buffers are alive.
+            checked(unsafe { bitscope_mpi_is_done(&raw mut done) }).map_err(lost)?;
+            if done != 0 {
+                return Ok(std::mem::ManuallyDrop::into_inner(kept));
+            }
+            if self.told.load(Ordering::Relaxed) {
+                let since = told.get_or_insert_with(Instant::now);
+                if since.elapsed() > GRACE {
+                    return Err(lost("told to end while it waited for other ranks".into()));
+                }
+            }
+            if started.elapsed() < BUSY {
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(ASLEEP);
+            }
+        }
+    }
+
+    /// Everybody's values, one rank after the other.
+    fn gather<T: Pod>(&self, own: Vec<T>) -> Result<Vec<T>, Lost> {
+        let mut all = vec![T::zeroed(); own.len() * self.size];
+        let bytes = size_of_val(own.as_slice()) as c_int;
+        // SAFETY: `own` has so many bytes, `all` as many for every rank, and both live on in `wait`
+        // (their elements do not move with them).
+        let begun =
+            unsafe { bitscope_mpi_gather(own.as_ptr().cast(), bytes, all.as_mut_ptr().cast()) };
+        Ok(self.wait(begun, (own, all))?.1)
+    }
+
+    /// One piece of a sum. Returns the bytes sent.
+    fn add<T: Pod + AddAssign>(&self, values: &mut [T]) -> Result<u64, Lost> {
+        let bytes = |values: usize| (values * size_of::<T>() * (self.size - 1)) as u64;
+        if values.len() <= SMALL {
+            let all = self.gather(values.to_vec())?;
+            if !values.is_empty() {
+                add_up(values, &all);
+            }
+            return Ok(bytes(values.len()));
+        }
+        let part = values.len().div_ceil(self.size);
+        let mut own = values.to_vec();
+        own.resize(part * self.size, T::zeroed());
+        let mut parts = vec![T::zeroed(); own.len()];
+        let length = (part * size_of::<T>()) as c_int;
+        // SAFETY: both have a part of so many bytes for every rank, and live on in `wait`.
+        let begun = unsafe {
+            bitscope_mpi_exchange(own.as_ptr().cast(), length, parts.as_mut_ptr().cast())
+        };
+        let (_, parts) = self.wait(begun, (own, parts))?;
+        let mut sum = vec![T::zeroed(); part];
+        add_up(&mut sum, &parts);
+        let all = self.gather(sum)?;
+        values.copy_from_slice(&all[..values.len()]);
+        Ok(2 * bytes(part))
+    }
+
+    fn add_in_pieces<T: Pod + AddAssign>(&self, values: &mut [T]) -> Result<u64, Lost> {
+        if values.is_empty() {
+            return self.add(values);
+        }
+        values
+            .chunks_mut(PIECE)
+            .try_fold(0, |sent, piece| Ok(sent + self.add(piece)?))
+    }
+
+    fn send(&self, mut values: Vec<u8>) -> Result<Vec<u8>, Lost> {
+        let bytes = values.len() as c_int;
+        // SAFETY: so many bytes, which live on in `wait`.
+        let begun = unsafe { bitscope_mpi_broadcast(values.as_mut_ptr().cast(), bytes) };
+        self.wait(begun, values)
+    }
+}
+
+/// Adds up parts of the length of `sum` that lie one after the other, in that order.
+fn add_up<T: Copy + AddAssign>(sum: &mut [T], parts: &[T]) {
+    let (first, rest) = parts.split_at(sum.len());
+    sum.copy_from_slice(first);
+    for part in rest.chunks_exact(sum.len()) {
+        for (sum, value) in sum.iter_mut().zip(part) {
+            *sum += *value;
+        }
+    }
+}
+
+fn checked(error: c_int) -> Result<(), String> {
+    match error {
+        0 => Ok(()),
+        code => Err(format!("MPI's error {code}")),
+    }
+}
+
+impl Ranks for Mpi {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn on_machine(&self) -> [usize; 2] {
+        self.machine
+    }
+
+    fn sum(&self, values: &mut [f64]) -> Result<u64, Lost> {
+        self.add_in_pieces(values)
+    }
+
+    fn sum_gradients(&self, values: &mut [f32]) -> Result<u64, Lost> {
+        self.add_in_pieces(values)
+    }
+
+    fn broadcast(&self, bytes: &mut Vec<u8>) -> Result<u64, Lost> {
+        let length = self.send((bytes.len() as u64).to_le_bytes().to_vec())?;
+        let length = length.try_into().map_or(0, u64::from_le_bytes) as usize;
+        let mut whole = std::mem::take(bytes);
+        whole.resize(length, 0);
+        for piece in whole.chunks_mut(PIECE) {
+            let sent = self.send(piece.to_vec())?;
+            piece.copy_from_slice(&sent);
+        }
+        *bytes = whole;
+        Ok(if self.rank == 0 { length as u64 } else { 0 })
+    }
+
+    fn abort(&self) {
+        // SAFETY: it may be called at any time; it ends the process.
+        unsafe { bitscope_mpi_abort(1) };
+    }
+
+    fn finish(&self) {
+        // SAFETY: nothing is in progress, and nothing is called afterwards. (An error has no remedy.)
+        let _ = unsafe { bitscope_mpi_finish() };
+    }
+}

@@ -1,0 +1,386 @@
+//! One run on several ranks.
+//!
+//! Rank 0 decides, records and saves. Before each thing that all do together it sends the others an
+//! [`Order`], with the quantizers as they are now: it alone moves them, keeps them within budgets and
+//! brings dead ones back. Every rank computes the gradients of its share of the batch, and updates its
+//! own copy of the weights with the sum over all, so that they stay equal; [`Trainer::compare`] says
+//! whether they did.
+
+use std::sync::Arc;
+
+use burn::tensor::{Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use super::step::Read;
+use super::{Trainer, checkpoint};
+use crate::dataset::{Share, Splits};
+use crate::experiment::{Experiment, resolve_text};
+use crate::graph::Architecture;
+use crate::kernels::Across;
+use crate::kernels::ranks::Group;
+use crate::network::{Network, read_tensor};
+use crate::quantizer::Sums;
+use crate::quantizer::memory::Role;
+use crate::run::Split;
+use crate::training::TrainError;
+use crate::training::checkpoint::Checkpoint;
+
+/// What rank 0 tells the others to do with it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Order {
+    /// Begin: with the experiment as TOML, the file of its network where that is another one than the
+    /// experiment says, and the state as a checkpoint.
+    Begin {
+        experiment: String,
+        model: Option<std::path::PathBuf>,
+        state: Vec<u8>,
+    },
+    /// Take a step.
+    Step(Quantizers),
+    /// Evaluate.
+    Evaluate(Split, Quantizers),
+    /// Say whether the parameters are the same.
+    Compare(Quantizers),
+    /// Take over other settings.
+    Apply(String),
+}
+
+/// The quantizers of rank 0.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Quantizers {
+    in_use: bool,
+    parameters: Vec<[f64; 2]>,
+}
+
+/// What a step that was cut short has to give back.
+pub(super) struct Before {
+    running: Vec<Tensor<2>>,
+    next_batch: u64,
+}
+
+/// What ranks agree on after a comparison.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compared {
+    /// CRC-32 of rank 0's parameters, running statistics and quantizers.
+    pub fingerprint: u32,
+    /// Ranks whose own differ.
+    pub others: Vec<usize>,
+}
+
+impl Trainer {
+    /// Trains with other ranks from here on: rank 0, before its first step. The others
+    /// [follow](follow).
+    ///
+    /// # Errors
+    /// Where a batch has fewer pictures than there are ranks.
+    pub fn lead(&mut self, group: Group) -> Result<(), TrainError> {
+        if group.is_alone() {
+            return Ok(());
+        }
+        self.check_shares(&group)?;
+        let activations = crate::network::weights::Tensors::new();
+        let state = checkpoint::bytes(&self.network, &self.optimizer, &self.state(), activations)
+            .map_err(|error| TrainError::Ranks(error.to_string()))?;
+        let model = match &self.experiment.model {
+            Architecture::File { path, .. } => Some(path.clone()),
+            Architecture::BuiltIn(_) | Architecture::Written(_) => None,
+        };
+        self.join(group);
+        self.tell(|_| Order::Begin {
+            experiment: self.experiment.values.to_toml(),
+            model,
+            state,
+        });
+        Ok(())
+    }
+
+    fn check_shares(&self, group: &Group) -> Result<(), TrainError> {
+        let (pictures, ranks) = (self.pictures_of_all(), group.size());
+        if pictures < ranks {
+            return Err(TrainError::Ranks(format!(
+                "a batch has {pictures} pictures, which {ranks} ranks cannot share; hint: fewer ranks, or a \
+                 larger `train.batch`"
+            )));
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, group: Group) {
+        self.group = group;
+        self.restart_loader();
+    }
+
+    /// The ranks that train together.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// This rank's part of the pictures.
+    pub(super) fn share(&self) -> Share {
+        Share {
+            index: self.group.rank(),
+            of: self.group.size(),
+        }
+    }
+
+    /// Pictures of a batch, those of all ranks.
+    pub(super) fn pictures_of_all(&self) -> usize {
+        self.loader_settings.batch.min(self.splits.train.len())
+    }
+
+    /// Sends an order, where this rank is the first of several.
+    pub(super) fn tell(&self, order: impl FnOnce(Quantizers) -> Order) {
+        if self.group.is_alone() || !self.group.leads() {
+            return;
+        }
+        let quantizers = Quantizers {
+            in_use: self.network.quantized,
+            parameters: self.network.slots.iter().map(|s| s.parameters).collect(),
+        };
+        let order = postcard::to_stdvec(&order(quantizers));
+        self.group.broadcast(order.expect("an order is plain data"));
+    }
+
+    /// Does what rank 0 says until there is nothing more.
+    fn obey(&mut self) -> Result<(), TrainError> {
+        while let Some(order) = heard(&self.group)? {
+            match order {
+                Order::Begin { .. } => return Err(TrainError::Ranks("begun twice".into())),
+                Order::Step(quantizers) => {
+                    self.take(quantizers);
+                    self.take_step(false);
+                }
+                Order::Evaluate(split, quantizers) => {
+                    self.take(quantizers);
+                    match split {
+                        Split::Validation => self.validate(|| true),
+                        Split::Test => self.test(|| true),
+                    };
+                }
+                Order::Compare(quantizers) => {
+                    self.take(quantizers);
+                    self.compare();
+                }
+                Order::Apply(text) => self.apply(settings(&text)?),
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, quantizers: Quantizers) {
+        self.network.quantized = quantizers.in_use;
+        for (slot, parameters) in self.network.slots.iter_mut().zip(quantizers.parameters) {
+            slot.parameters = parameters;
+        }
+    }
+
+    /// Gets ready to take a step together: batch norms know of the others, and what a step that is cut
+    /// short has changed can be given back.
+    pub(super) fn prepare_together(&mut self) {
+        if self.group.is_alone() {
+            return;
+        }
+        self.before = Some(Before {
+            running: self
+                .network
+                .running
+                .iter()
+                .map(|r| r.statistics.clone())
+                .collect(),
+            next_batch: self.next_batch,
+        });
+        self.network.across = self.experiment.sync_norm.then(|| Across {
+            group: self.group.clone(),
+            images: self.pictures_of_all(),
+        });
+    }
+
+    /// Brings what was computed from this rank's share to what the whole batch gives: sums of the
+    /// quantizers, gradients of the weights, and mean cross entropy and error, which it returns.
+    pub(super) fn exchange(
+        &mut self,
+        read: &mut Read,
+        gradients: &mut [Option<Tensor<1>>],
+        [cross_entropy, error]: [f64; 2],
+        count: usize,
+    ) -> [f64; 2] {
+        let n = count as f64;
+        let mut values = vec![cross_entropy * n, error * n];
+        let sums = read.sums.iter().flatten();
+        values.extend(sums.flat_map(|s| s.to_array()));
+        let running = if self.experiment.sync_norm {
+            Vec::new()
+        } else {
+            self.running_values()
+        };
+        values.extend(running.iter().map(|v| f64::from(*v)));
+        self.group.sum(&mut values);
+        let mut rest = values.into_iter();
+        let mut take = || rest.next().expect("one number for each that was sent");
+        let all = self.pictures_of_all() as f64;
+        let score = [take() / all, take() / all];
+        for (slot, sums) in self.network.slots.iter().zip(&mut read.sums) {
+            let Some(own) = sums else { continue };
+            let common = Sums::from_array([(); Sums::LEN].map(|()| take()));
+            *own = match slot.role {
+                Role::Activation => common,
+                // Every rank counts the same weights.
+                Role::Weight | Role::Bias => Sums {
+                    clipped: own.clipped,
+                    zeros: own.zeros,
+                    ..common
+                },
+            };
+        }
+        if !running.is_empty() {
+            let size = self.group.size() as f64;
+            let means = rest.map(|sum| (sum / size) as f32).collect();
+            self.set_running(means);
+        }
+        self.sum_gradients(gradients);
+        score
+    }
+
+    fn sum_gradients(&self, gradients: &mut [Option<Tensor<1>>]) {
+        let own: Vec<Tensor<1>> = gradients.iter().flatten().cloned().collect();
+        if own.is_empty() {
+            return;
+        }
+        let lengths: Vec<usize> = own.iter().map(|g| g.dims()[0]).collect();
+        let mut values = read_tensor(Tensor::cat(own, 0));
+        self.group.sum_gradients(&mut values);
+        let length = values.len();
+        let common = Tensor::<1>::from_data(TensorData::new(values, [length]), &self.device);
+        let mut start = 0;
+        for (gradient, length) in gradients.iter_mut().flatten().zip(lengths) {
+            *gradient = common.clone().slice([start..start + length]);
+            start += length;
+        }
+    }
+
+    fn running_values(&self) -> Vec<f32> {
+        let running = self.network.running.iter();
+        let values = running.flat_map(|r| read_tensor(r.statistics.clone()));
+        values.collect()
+    }
+
+    fn set_running(&mut self, values: Vec<f32>) {
+        let mut start = 0;
+        for running in &mut self.network.running {
+            let shape = running.statistics.dims();
+            let end = start + shape[0] * shape[1];
+            let own = TensorData::new(values[start..end].to_vec(), shape);
+            running.statistics = Tensor::from_data(own, &self.device);
+            start = end;
+        }
+    }
+
+    /// Gives every rank the running statistics of rank 0.
+    pub(super) fn share_running(&mut self) {
+        if self.group.is_alone() {
+            return;
+        }
+        let own = self.running_values();
+        let bytes = bytemuck::cast_slice(&own).to_vec();
+        let bytes = self.group.broadcast(bytes);
+        if !self.group.leads() {
+            self.set_running(bytemuck::pod_collect_to_vec(&bytes));
+        }
+    }
+
+    /// Whether all ranks have the same parameters, running statistics and quantizers.
+    pub fn compare(&mut self) -> Compared {
+        self.tell(Order::Compare);
+        let own = fingerprint(&self.network);
+        let first = self.group.broadcast(own.to_le_bytes().to_vec());
+        let first = first.try_into().map_or(own, u32::from_le_bytes);
+        let mut differs = vec![0.0; self.group.size()];
+        differs[self.group.rank()] = f64::from(u8::from(own != first));
+        self.group.sum(&mut differs);
+        let others = differs.iter().enumerate().filter(|(_, d)| **d > 0.0);
+        Compared {
+            fingerprint: first,
+            others: others.map(|(rank, _)| rank).collect(),
+        }
+    }
+
+    /// Gives back what a step has changed that a lost rank cut short: the state is that of the last
+    /// step.
+    pub fn undo_step(&mut self) {
+        if let Some(before) = self.before.take() {
+            for (running, statistics) in self.network.running.iter_mut().zip(before.running) {
+                running.statistics = statistics;
+            }
+            self.next_batch = before.next_batch;
+        }
+    }
+}
+
+/// CRC-32 of all that ranks have in common.
+fn fingerprint(network: &Network) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    let parameters = network.parameters.iter().map(|p| p.to_vec());
+    let running = network
+        .running
+        .iter()
+        .map(|r| read_tensor(r.statistics.clone()));
+    for values in parameters.chain(running) {
+        hasher.update(bytemuck::cast_slice(&values));
+    }
+    for slot in &network.slots {
+        hasher.update(bytemuck::cast_slice(&slot.parameters));
+    }
+    hasher.finalize()
+}
+
+/// The next order of rank 0; `None` where there is nothing more to do.
+fn heard(group: &Group) -> Result<Option<Order>, TrainError> {
+    let bytes = group.broadcast(Vec::new());
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let order = postcard::from_bytes(&bytes);
+    let order = order.map_err(|_| {
+        TrainError::Ranks("it is another version of the program than rank 0".into())
+    })?;
+    Ok(Some(order))
+}
+
+fn settings(text: &str) -> Result<Arc<Experiment>, TrainError> {
+    let experiment = resolve_text("the experiment of rank 0", text);
+    Ok(Arc::new(
+        experiment.map_err(|e| TrainError::Ranks(e.to_string()))?,
+    ))
+}
+
+/// Trains with the others as rank 0 says, on any rank but that, until there is nothing more to do.
+///
+/// # Errors
+/// Where the data is not to be read here, or the device is not there.
+pub fn follow(group: &Group) -> Result<(), TrainError> {
+    let Some(order) = heard(group)? else {
+        return Ok(());
+    };
+    let Order::Begin {
+        experiment,
+        model,
+        state,
+    } = order
+    else {
+        return Err(TrainError::Ranks("nothing was begun".into()));
+    };
+    let mut experiment = settings(&experiment)?;
+    if let (Some(own), Architecture::File { path, .. }) =
+        (model, &mut Arc::make_mut(&mut experiment).model)
+    {
+        *path = own;
+    }
+    let engine = crate::device::parse(&experiment.device)?.of_rank(group.on_machine()[0])?;
+    let splits: Splits = crate::dataset::open(&experiment)?;
+    let device = crate::device::burn_device(engine);
+    let mut trainer = Trainer::blank(experiment, splits, device)?;
+    let place = std::path::Path::new("the state of rank 0");
+    trainer.restore_from(place, Checkpoint::parse(place, &state)?)?;
+    trainer.join(group.clone());
+    trainer.obey()
+}
