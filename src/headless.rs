@@ -117,8 +117,11 @@ pub(crate) fn together(lead: impl FnOnce(&Group) -> Result<u8, CliError>) -> Res
             group.finish();
             return Ok(0);
         }
-        // The launcher, or the rank that was lost, says why.
-        _ if group.is_over() => return Ok(exit::INTERRUPTED),
+        _ if group.is_over() => {
+            // The launcher and rank 0 say why: of the rank that was lost, not of this one.
+            std::thread::sleep(LAST_LINES);
+            return Ok(exit::INTERRUPTED);
+        }
         Ok(Err(error)) => error.to_string(),
         Err(panic) => training::reason(panic.as_ref()),
     };

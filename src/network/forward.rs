@@ -304,8 +304,8 @@ impl Forward<'_> {
             _ => gamma.clone().detach(),
         };
         let across = match self.mode {
-            Mode::Train => self.network.across.clone(),
-            Mode::Evaluate | Mode::Measure | Mode::Estimate { .. } => None,
+            Mode::Train | Mode::Measure => self.network.across.clone(),
+            Mode::Evaluate | Mode::Estimate { .. } => None,
         };
         let count = {
             let [n, _, h, w] = x.dims();

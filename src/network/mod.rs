@@ -51,7 +51,8 @@ pub struct Network {
     rules: Rules,
     /// Nodes whose sums are taken in f64; of none where empty.
     exact: Vec<bool>,
-    /// Ranks whose batches count as one for a batch norm that trains.
+    /// Ranks whose batches count as one for batch norms that take the batch's own statistics, while a
+    /// pass is theirs together.
     pub(crate) across: Option<Across>,
 }
 

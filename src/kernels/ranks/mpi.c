@@ -5,6 +5,7 @@
 #include <mpi.h>
 
 static MPI_Request request = MPI_REQUEST_NULL;
+static MPI_Comm machine = MPI_COMM_NULL;
 
 /* out: rank, ranks, rank on this machine, ranks on it, whether threads other than the first may call. */
 int bitscope_mpi_start(int *out)
@@ -13,15 +14,19 @@ int bitscope_mpi_start(int *out)
     int error = MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided);
     if (error)
         return error;
-    MPI_Comm machine;
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     if ((error = MPI_Comm_rank(MPI_COMM_WORLD, &out[0])) || (error = MPI_Comm_size(MPI_COMM_WORLD, &out[1])) ||
         (error = MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, out[0], MPI_INFO_NULL, &machine)) ||
-        (error = MPI_Comm_rank(machine, &out[2])) || (error = MPI_Comm_size(machine, &out[3])) ||
-        (error = MPI_Comm_free(&machine)))
+        (error = MPI_Comm_rank(machine, &out[2])) || (error = MPI_Comm_size(machine, &out[3])))
         return error;
     out[4] = provided >= MPI_THREAD_SERIALIZED;
     return 0;
+}
+
+/* Every rank's pair of numbers to all ranks of its machine, one after the other. */
+int bitscope_mpi_neighbours(const int *own, int *all)
+{
+    return MPI_Allgather(own, 2, MPI_INT, all, 2, MPI_INT, machine);
 }
 
 /* Every rank's `bytes` bytes to all, one after the other. */

@@ -21,6 +21,7 @@ use super::{Lost, Ranks};
 
 unsafe extern "C" {
     fn bitscope_mpi_start(out: *mut c_int) -> c_int;
+    fn bitscope_mpi_neighbours(own: *const c_int, all: *mut c_int) -> c_int;
     fn bitscope_mpi_gather(own: *const c_void, bytes: c_int, all: *mut c_void) -> c_int;
     fn bitscope_mpi_exchange(own: *const c_void, bytes: c_int, all: *mut c_void) -> c_int;
     fn bitscope_mpi_broadcast(values: *mut c_void, bytes: c_int) -> c_int;
@@ -37,14 +38,19 @@ const PIECE: usize = 1 << 24;
 const BUSY: Duration = Duration::from_micros(200);
 const ASLEEP: Duration = Duration::from_micros(50);
 /// How long what is in progress may still take once the process is told to end. A launcher that lost a
-/// rank tells all others so, and kills them a second later.
-const GRACE: Duration = Duration::from_millis(300);
+/// rank tells all others so, and kills them a moment later (Open MPI 5 a fifth of a second).
+const GRACE: Duration = Duration::from_millis(10);
+
+/// Time between two looks whether the other processes of this machine are alive.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// The processes of this job.
 pub(super) struct Mpi {
     rank: usize,
     size: usize,
     machine: [usize; 2],
+    /// Ranks on this machine with their processes, where these can be seen from here.
+    neighbours: Vec<(usize, u32)>,
     /// Set by a signal that asks the process to end.
     told: Arc<AtomicBool>,
 }
@@ -73,8 +79,19 @@ impl Mpi {
             rank,
             size,
             machine: [own, here],
+            neighbours: neighbours(rank, here)?,
             told,
         })
+    }
+
+    /// A rank of this machine whose process has ended: its launcher takes a quarter of a second to say so,
+    /// and then leaves no time to save anything.
+    fn dead_neighbour(&self) -> Option<usize> {
+        let dead = self
+            .neighbours
+            .iter()
+            .find(|(_, process)| !is_alive(*process));
+        dead.map(|(rank, _)| *rank)
     }
 
     /// Waits for what was begun. `kept` are the buffers of it: MPI still writes to them where this gives
@@ -85,6 +102,7 @@ impl Mpi {
         checked(begun).map_err(lost)?;
         let started = Instant::now();
         let mut told: Option<Instant> = None;
+        let mut looked = started;
         loop {
             let mut done = 0;
             // SAFETY: an operation is in progress, and its buffers are alive.
@@ -96,6 +114,12 @@ impl Mpi {
                 let since = told.get_or_insert_with(Instant::now);
                 if since.elapsed() > GRACE {
                     return Err(lost("told to end while it waited for other ranks".into()));
+                }
+            }
+            if looked.elapsed() > LOOK {
+                looked = Instant::now();
+                if let Some(dead) = self.dead_neighbour() {
+                    return Err(Lost(format!("rank {dead} has ended")));
                 }
             }
             if started.elapsed() < BUSY {
@@ -159,6 +183,31 @@ impl Mpi {
         let begun = unsafe { bitscope_mpi_broadcast(values.as_mut_ptr().cast(), bytes) };
         self.wait(begun, values)
     }
+}
+
+/// The other ranks of this machine and their processes; none where one cannot be seen from here (another
+/// container, another system).
+fn neighbours(rank: usize, here: usize) -> Result<Vec<(usize, u32)>, String> {
+    let own = [rank as c_int, std::process::id() as c_int];
+    let mut all = vec![0; 2 * here];
+    // SAFETY: two numbers go in, two of each rank of this machine come out.
+    checked(unsafe { bitscope_mpi_neighbours(own.as_ptr(), all.as_mut_ptr()) })?;
+    let pairs = all
+        .chunks_exact(2)
+        .map(|pair| (pair[0] as usize, pair[1] as u32));
+    let others: Vec<(usize, u32)> = pairs.filter(|(other, _)| *other != rank).collect();
+    let visible = others.iter().all(|(_, process)| is_alive(*process));
+    Ok(if visible { others } else { Vec::new() })
+}
+
+/// Whether a process computes, as Linux tells it: one that has ended may still be listed.
+fn is_alive(process: u32) -> bool {
+    let state = std::fs::read_to_string(format!("/proc/{process}/stat"));
+    let state = state.ok().and_then(|text| {
+        let (_, rest) = text.rsplit_once(')')?;
+        rest.trim_start().chars().next()
+    });
+    state.is_some_and(|state| !"ZX".contains(state))
 }
 
 /// Adds up parts of the length of `sum` that lie one after the other, in that order.

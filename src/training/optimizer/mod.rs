@@ -16,6 +16,7 @@ use crate::network::Network;
 const ADAM_EPSILON: f64 = 1e-8;
 
 /// Optimizer state: of tensors on the device, of quantizers on the host.
+#[derive(Clone)]
 pub struct Optimizer {
     /// First and (Adam) second moment of every parameter.
     pub(super) tensors: Vec<[Option<Tensor<1>>; 2]>,

@@ -245,10 +245,20 @@ impl<'a> Run<'a> {
     ) -> Result<(), TrainError> {
         let group = self.trainer.group().clone();
         group.guarded(|| self.train(commands, out)).map_err(|lost| {
-            self.trainer.undo_step();
-            self.checkpoint(out);
+            self.rescue(out);
             TrainError::Lost(lost)
         })
+    }
+
+    /// Saves the state of the last step, at once: the launcher ends this process too in a moment.
+    fn rescue(&mut self, out: &mut Recorder) {
+        self.trainer.undo_step();
+        let step = self.trainer.steps();
+        if self.is_finite && self.saved_at != Some(step) {
+            let path = self.setup.folder.checkpoint(step);
+            let saved = self.trainer.save_at_once(&path);
+            self.tell_saved(&path, saved, false, out);
+        }
     }
 
     fn train(&mut self, commands: &Receiver<Command>, out: &mut Recorder) {

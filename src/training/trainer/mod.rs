@@ -18,6 +18,7 @@ use crate::experiment::{Experiment, Start};
 use crate::graph::Initial;
 use crate::integers::{ExportError, Program};
 use crate::kernels::ranks::Group;
+use crate::network::weights::Tensors;
 use crate::network::{Mode, Network, Slot, Snapshot};
 use crate::quantizer::memory::Role;
 use crate::quantizer::{InitialBits, Rules, initial_parameters};
@@ -68,6 +69,8 @@ pub struct Trainer {
     group: Group,
     /// What a step in progress has to give back should a rank be lost.
     before: Option<ranks::Before>,
+    /// What the cost of a bit is measured on, once it has been.
+    measured: Option<step::Measured>,
 }
 
 impl Trainer {
@@ -167,6 +170,7 @@ impl Trainer {
             not_in_integers: None,
             group: Group::default(),
             before: None,
+            measured: None,
         };
         if trainer.experiment.float_epochs > 0.0 {
             trainer.network.quantized = false;
@@ -397,6 +401,18 @@ impl Trainer {
     /// Where the disk does not take it, or a value is not finite.
     pub fn save(&mut self, path: &Path) -> Result<(), SaveError> {
         let activations = self.activations();
+        self.write(path, activations)
+    }
+
+    /// The same in a hurry: without a sample of activations, which only the microscope would show.
+    ///
+    /// # Errors
+    /// As [`Self::save`].
+    pub fn save_at_once(&mut self, path: &Path) -> Result<(), SaveError> {
+        self.write(path, Tensors::new())
+    }
+
+    fn write(&mut self, path: &Path, activations: Tensors) -> Result<(), SaveError> {
         let state = self.state();
         let bytes = checkpoint::bytes(&self.network, &self.optimizer, &state, activations)?;
         Ok(crate::run::write_whole(path, &bytes)?)

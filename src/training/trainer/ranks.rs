@@ -23,7 +23,9 @@ use crate::quantizer::Sums;
 use crate::quantizer::memory::Role;
 use crate::run::Split;
 use crate::training::TrainError;
+use crate::training::budget::Constraints;
 use crate::training::checkpoint::Checkpoint;
+use crate::training::optimizer::Optimizer;
 
 /// What rank 0 tells the others to do with it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,6 +41,8 @@ pub(super) enum Order {
     Step(Quantizers),
     /// Evaluate.
     Evaluate(Split, Quantizers),
+    /// Take part in measuring the loss with the quantizers like this.
+    Measure(Quantizers),
     /// Say whether the parameters are the same.
     Compare(Quantizers),
     /// Take over other settings.
@@ -52,9 +56,13 @@ pub(super) struct Quantizers {
     parameters: Vec<[f64; 2]>,
 }
 
-/// What a step that was cut short has to give back.
+/// What a step that was cut short has to give back: all that it may have changed.
 pub(super) struct Before {
+    parameters: Vec<Tensor<1>>,
     running: Vec<Tensor<2>>,
+    quantizers: Vec<[f64; 2]>,
+    optimizer: Optimizer,
+    constraints: Constraints,
     next_batch: u64,
 }
 
@@ -117,10 +125,7 @@ impl Trainer {
 
     /// This rank's part of the pictures.
     pub(super) fn share(&self) -> Share {
-        Share {
-            index: self.group.rank(),
-            of: self.group.size(),
-        }
+        share_of(&self.group)
     }
 
     /// Pictures of a batch, those of all ranks.
@@ -130,15 +135,7 @@ impl Trainer {
 
     /// Sends an order, where this rank is the first of several.
     pub(super) fn tell(&self, order: impl FnOnce(Quantizers) -> Order) {
-        if self.group.is_alone() || !self.group.leads() {
-            return;
-        }
-        let quantizers = Quantizers {
-            in_use: self.network.quantized,
-            parameters: self.network.slots.iter().map(|s| s.parameters).collect(),
-        };
-        let order = postcard::to_stdvec(&order(quantizers));
-        self.group.broadcast(order.expect("an order is plain data"));
+        tell(&self.group, &self.network, order);
     }
 
     /// Does what rank 0 says until there is nothing more.
@@ -157,6 +154,10 @@ impl Trainer {
                         Split::Test => self.test(|| true),
                     };
                 }
+                Order::Measure(quantizers) => {
+                    self.take(quantizers);
+                    self.measure();
+                }
                 Order::Compare(quantizers) => {
                     self.take(quantizers);
                     self.compare();
@@ -174,24 +175,20 @@ impl Trainer {
         }
     }
 
-    /// Gets ready to take a step together: batch norms know of the others, and what a step that is cut
-    /// short has changed can be given back.
-    pub(super) fn prepare_together(&mut self) {
-        if self.group.is_alone() {
+    /// Keeps what a step that is cut short has to give back, on the rank that saves.
+    pub(super) fn remember(&mut self) {
+        if self.group.is_alone() || !self.group.leads() {
             return;
         }
+        let network = &self.network;
+        let running = network.running.iter().map(|r| r.statistics.clone());
         self.before = Some(Before {
-            running: self
-                .network
-                .running
-                .iter()
-                .map(|r| r.statistics.clone())
-                .collect(),
+            parameters: network.parameters.iter().map(|p| p.value.clone()).collect(),
+            running: running.collect(),
+            quantizers: network.slots.iter().map(|s| s.parameters).collect(),
+            optimizer: self.optimizer.clone(),
+            constraints: self.constraints.clone(),
             next_batch: self.next_batch,
-        });
-        self.network.across = self.experiment.sync_norm.then(|| Across {
-            group: self.group.clone(),
-            images: self.pictures_of_all(),
         });
     }
 
@@ -307,13 +304,52 @@ impl Trainer {
     /// Gives back what a step has changed that a lost rank cut short: the state is that of the last
     /// step.
     pub fn undo_step(&mut self) {
-        if let Some(before) = self.before.take() {
-            for (running, statistics) in self.network.running.iter_mut().zip(before.running) {
-                running.statistics = statistics;
-            }
-            self.next_batch = before.next_batch;
+        let Some(before) = self.before.take() else {
+            return;
+        };
+        let network = &mut self.network;
+        for (parameter, value) in network.parameters.iter_mut().zip(before.parameters) {
+            parameter.value = value;
         }
+        for (running, statistics) in network.running.iter_mut().zip(before.running) {
+            running.statistics = statistics;
+        }
+        for (slot, parameters) in network.slots.iter_mut().zip(before.quantizers) {
+            slot.parameters = parameters;
+        }
+        self.optimizer = before.optimizer;
+        self.constraints = before.constraints;
+        self.next_batch = before.next_batch;
     }
+}
+
+/// Sends an order with the quantizers of this network, where this rank is the first of several.
+pub(super) fn tell(group: &Group, network: &Network, order: impl FnOnce(Quantizers) -> Order) {
+    if group.is_alone() || !group.leads() {
+        return;
+    }
+    let quantizers = Quantizers {
+        in_use: network.quantized,
+        parameters: network.slots.iter().map(|s| s.parameters).collect(),
+    };
+    let order = postcard::to_stdvec(&order(quantizers));
+    group.broadcast(order.expect("an order is plain data"));
+}
+
+/// This rank's part of what is shared out.
+pub(super) fn share_of(group: &Group) -> Share {
+    Share {
+        index: group.rank(),
+        of: group.size(),
+    }
+}
+
+/// The ranks whose `images` pictures batch norms take as one batch, where they do.
+pub(super) fn across(group: &Group, sync: bool, images: usize) -> Option<Across> {
+    (sync && !group.is_alone()).then(|| Across {
+        group: group.clone(),
+        images,
+    })
 }
 
 /// CRC-32 of all that ranks have in common.

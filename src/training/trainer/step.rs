@@ -1,16 +1,18 @@
 //! One training step, and what it reads from the device.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::Trainer;
 use super::evaluate::score;
 use super::images;
-use super::ranks::Order;
-use crate::dataset::sampled_batches;
+use super::ranks::{self, Order, across, share_of};
+use crate::dataset::{Samples, sampled_batches};
 use crate::experiment::BudgetMethod;
+use crate::kernels::ranks::Group;
 use crate::network::{Mode, Network, read_tensor};
 use crate::quantizer::memory::{Resource, Role};
 use crate::quantizer::{Rules, Sums};
@@ -37,7 +39,7 @@ impl Trainer {
         let started = Instant::now();
         let lr = learning_rate(&self.experiment, self.epoch);
         self.refresh_loader();
-        self.prepare_together();
+        self.remember();
         let batch = self.loader.next_batch();
         self.next_batch += 1;
         let autodiff = self.network.device().clone();
@@ -58,7 +60,9 @@ impl Trainer {
         );
         let data_done = self.now();
 
+        self.network.across = across(&self.group, self.experiment.sync_norm, count);
         let logits = self.network.forward(images.clone(), Mode::Train);
+        self.network.across = None;
         let loss = (log_softmax(logits.clone(), 1) * targets).sum() / -(count as f32);
         let forward_done = self.now();
 
@@ -192,25 +196,31 @@ impl Trainer {
         if limits.is_empty() {
             return;
         }
+        let group = self.group.clone();
+        let sync = self.experiment.sync_norm;
+        // Prepared when a budget is first exceeded.
+        let mut measured = self.measured.take();
         let (data, device) = (self.splits.train.clone(), self.device.clone());
-        let macs: u64 = self.network.multiplications().iter().map(|m| m.macs).sum();
-        let [least, most] = MEASURED_PICTURES;
-        let count = ((MEASURED_MACS / macs.max(1) as f64) as usize).clamp(least, most);
-        // Prepared when a budget is exceeded, which is seldom.
-        let mut measured = None;
         let loss = |network: &mut Network| {
-            let (images, labels) = measured.get_or_insert_with(|| {
-                let batch = sampled_batches(data.clone(), count, count, 1).next();
-                let batch = batch.expect("a run has training data");
-                (images(&batch, &device), batch.labels)
-            });
-            let logits = read_tensor(network.forward(images.clone(), Mode::Measure));
-            score(&logits, labels, data.classes()).0
+            let measured = measured
+                .get_or_insert_with(|| Measured::new(network, data.clone(), &group, &device));
+            ranks::tell(&group, network, Order::Measure);
+            measured.loss(network, &group, sync)
         };
         let costs = &mut self.constraints.costs;
         for slot in costs.project(limits, &mut self.network, loss) {
             self.optimizer.quantizers[slot].stop();
         }
+        self.measured = measured;
+    }
+
+    /// Takes part in a measurement of rank 0.
+    pub(super) fn measure(&mut self) {
+        let (group, data) = (self.group.clone(), self.splits.train.clone());
+        let measured = self
+            .measured
+            .get_or_insert_with(|| Measured::new(&self.network, data, &group, &self.device));
+        measured.loss(&mut self.network, &group, self.experiment.sync_norm);
     }
 
     /// Gradients of every quantizer's parameters; and the norms of the data's and the penalties'
@@ -351,6 +361,52 @@ impl Trainer {
                 }
             })
             .collect()
+    }
+}
+
+/// Pictures that the cost of a bit is measured on: this rank's share of them.
+pub(super) struct Measured {
+    images: Tensor<4>,
+    labels: Vec<u16>,
+    classes: usize,
+    /// Those of all ranks.
+    count: usize,
+}
+
+impl Measured {
+    fn new(network: &Network, data: Arc<dyn Samples>, group: &Group, device: &Device) -> Self {
+        let macs: u64 = network.multiplications().iter().map(|m| m.macs).sum();
+        let [least, most] = MEASURED_PICTURES;
+        let count = ((MEASURED_MACS / macs.max(1) as f64) as usize).clamp(least, most);
+        let count = count.max(2 * group.size());
+        let classes = data.classes();
+        let batch = sampled_batches(data, count, count, 1).next();
+        let mut batch = batch.expect("a run has training data");
+        let count = batch.labels.len();
+        let own = share_of(group).range(count);
+        let values: usize = batch.shape.iter().product();
+        batch.images = batch.images[own.start * values..own.end * values].to_vec();
+        batch.labels = batch.labels[own].to_vec();
+        Self {
+            images: images(&batch, device),
+            labels: batch.labels,
+            classes,
+            count,
+        }
+    }
+
+    /// Mean cross entropy of the network as it is.
+    fn loss(&self, network: &mut Network, group: &Group, sync: bool) -> f64 {
+        network.across = across(group, sync, self.count);
+        let logits = network.forward(self.images.clone(), Mode::Measure);
+        network.across = None;
+        let own = score(&read_tensor(logits), &self.labels, self.classes).0;
+        if group.is_alone() {
+            return own;
+        }
+        let mut sum = [own * self.labels.len() as f64];
+        group.sum(&mut sum);
+        sum[0] / self.count as f64
     }
 }
 
