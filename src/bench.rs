@@ -8,10 +8,10 @@ use clap::Args;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-use crate::cli::{CliError, print};
 use crate::dataset::{Dataset, Loader, LoaderSettings, Normalisation, Splits};
 use crate::device::Engine;
 use crate::experiment::{Experiment, load_embedded};
+use crate::face::{CliError, print};
 use crate::run::{Event, LogWriter, RunFolder, StepRecord, Times};
 use crate::training::Trainer;
 
@@ -39,7 +39,7 @@ pub(crate) struct Bench {
     /// Steps that are timed
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
-    /// Steps before them
+    /// Warm-up steps
     #[arg(long, default_value_t = 3)]
     warmup: u32,
     /// Time the frames of every page instead: 40 layers, a million steps, 200x60 cells
@@ -48,7 +48,7 @@ pub(crate) struct Bench {
     /// Time how a run of a million steps opens instead
     #[arg(long, conflicts_with = "frames")]
     open: bool,
-    /// Compare steps that are recorded in full with steps that are not, in turns, instead
+    /// Compare steps that are recorded in full with steps that are not, alternating, instead
     #[arg(long, conflicts_with_all = ["frames", "open"])]
     recording: bool,
     /// Time how fast the loader prepares the batches of an experiment instead
@@ -99,7 +99,7 @@ fn flat(prefix: &str, value: &Value) -> Vec<(String, String)> {
 }
 
 /// Whole training steps as a run takes them: loader with crop and flip, forward, backward,
-/// telemetry of every layer, update. On a card the phases' shares are of further steps, in which
+/// telemetry of every layer, update. On a GPU the phases' shares come from further steps, in which
 /// each phase is waited for.
 fn steps(bench: &Bench) -> Result<Value, CliError> {
     let (mut trainer, engine) = warm(bench)?;

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::cli::{CliError, outlined, print};
 use crate::experiment::{Experiment, Overrides};
+use crate::face::{CliError, outlined, print};
 use crate::quantizer::memory::{FLOAT_BITS, Role, kilobytes};
 use crate::training::Outline;
 
@@ -53,7 +53,7 @@ pub(crate) fn data(path: &Path, set: &Overrides) -> Result<u8, CliError> {
     };
     let [train, test] = report.pictures;
     let mut out = format!(
-        "{train} training and {test} test pictures, {} classes, {} entries passed over\n",
+        "{train} training and {test} test pictures, {} classes, {} entries skipped\n",
         report.classes.len(),
         report.skipped
     );
@@ -128,7 +128,10 @@ fn as_json(experiment: &Experiment, outline: &Outline) -> Value {
 }
 
 fn as_text(experiment: &Experiment, outline: &Outline) -> String {
-    let mut out = format!("{}: valid\n", crate::recorded::printable(&experiment.name));
+    let mut out = format!(
+        "{}: valid\n",
+        crate::experiment::printable(&experiment.name)
+    );
     for warning in warnings(outline) {
         out += &format!("warning: {warning}\n");
     }
@@ -154,7 +157,7 @@ fn as_text(experiment: &Experiment, outline: &Outline) -> String {
     let (now, float, least) = (outline.initial(), outline.float(), outline.least());
     out += &format!(
         "\n{:<24} {:>12} {:>12} {:>12}\n",
-        "", "initial", "least", "32 bit"
+        "", "initial", "minimum", "32 bits"
     );
     for (what, now, least, float) in [
         ("weights, kB", now.weights, least.weights, float.weights),
@@ -178,7 +181,7 @@ fn as_text(experiment: &Experiment, outline: &Outline) -> String {
     let float_peak = outline.account.peak(|_| FLOAT_BITS);
     out += &format!(
         "{:<24} {peak:>12.2} {:>12} {float_peak:>12.2}\n",
-        "alive at once, kB", ""
+        "peak of live values, kB", ""
     );
     for (resource, limit, lambda) in &experiment.budgets.limits {
         let unit = resource.unit();

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::cli::{CliError, Run, Screen, print};
 use crate::experiment::Loaded;
+use crate::face::{CliError, Run, Screen, print};
 #[cfg(unix)]
 use crate::run::control::{Controls, Request};
 use crate::run::{RunFolder, RunLock};
@@ -50,7 +50,7 @@ pub(crate) fn start(folder: &RunFolder, arguments: &[&OsStr]) -> Result<u32, Cli
         }
         if started.elapsed() > PATIENCE {
             return Err(CliError::Failed(format!(
-                "process {} has not taken the run within {} s; {} may say why",
+                "process {} did not take over the run within {} s; {} may say why",
                 child.id(),
                 PATIENCE.as_secs(),
                 said.display()
@@ -64,15 +64,15 @@ pub(crate) fn start(folder: &RunFolder, arguments: &[&OsStr]) -> Result<u32, Cli
 pub(crate) fn announce(folder: &RunFolder, pid: u32) -> Result<(), CliError> {
     let path = folder.path().display();
     print(&format!(
-        "process {pid} trains on in {path}\n\
-         bitscope attach {path}   looks and steers; bitscope watch looks\n"
+        "process {pid} goes on training in {path}\n\
+         bitscope attach {path}   watches and steers; bitscope watch only watches\n"
     ))
 }
 
 /// What `attach --send` asks for.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub(crate) enum Sent {
-    /// Stop after the current step until told otherwise
+    /// Pause after the current step until resumed
     Pause,
     /// Go on
     Resume,
@@ -163,6 +163,6 @@ pub(crate) fn attach(
     _: Screen,
 ) -> Result<u8, CliError> {
     Err(CliError::Usage(
-        "runs are attached to through a Unix socket; hint: `watch` looks".into(),
+        "`attach` needs Unix sockets; hint: `watch` works without".into(),
     ))
 }

@@ -20,16 +20,16 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// Whether it computes on a graphics card.
+    /// Whether it computes on a GPU.
     pub fn is_card(self) -> bool {
         matches!(self, Self::LibTorchCuda(_) | Self::Cuda(_))
     }
 
-    /// The engine of a rank of its machine, from 0, where this is the first one's: each takes a card of
+    /// The engine of a rank of its machine, from 0, where this is the first one's: each takes a GPU of
     /// its own, from the named one on.
     ///
     /// # Errors
-    /// Where there are fewer cards.
+    /// Where there are fewer GPUs.
     pub fn of_rank(self, rank: usize) -> Result<Self, DeviceError> {
         match self {
             Self::Flex | Self::LibTorchCpu => Ok(self),
@@ -123,7 +123,7 @@ pub fn available() -> Vec<Availability> {
     all
 }
 
-/// Names of the cards, or why there are none.
+/// Names of the GPUs, or why there are none.
 #[cfg(any(feature = "libtorch", feature = "cuda"))]
 fn cards() -> Result<&'static [String], &'static str> {
     crate::kernels::driver::cards()
@@ -147,7 +147,7 @@ fn libtorch_cuda_devices() -> usize {
 fn missing_libtorch_cuda() -> Option<String> {
     not_compiled(cfg!(feature = "libtorch"), "libtorch").or_else(|| {
         (libtorch_cuda_devices() == 0).then(|| {
-            "LibTorch finds no CUDA device (no card, no driver, or a CPU-only LibTorch)".into()
+            "LibTorch finds no CUDA device (no GPU, no driver, or a CPU-only LibTorch)".into()
         })
     })
 }
@@ -168,7 +168,7 @@ fn missing_toolkit(told: Option<&OsStr>) -> Option<String> {
     match told {
         Some(root) => (!is_in(Path::new(root))).then(|| {
             let root = Path::new(root).display();
-            format!("CUDA_PATH is {root}, where no {FUNCTIONS} is")
+            format!("CUDA_PATH is {root}, which has no {FUNCTIONS}")
         }),
         None => (!TOOLKITS.iter().any(|root| is_in(Path::new(root)))).then(|| {
             format!(
@@ -205,7 +205,7 @@ pub fn parse(text: &str) -> Result<Engine, DeviceError> {
             Engine::Flex => 0,
         };
         let usable = all.iter().filter(|a| a.missing.is_none());
-        // Of several cards the first: the last of equals is taken.
+        // Of several GPUs the first: reversed, the last of equals is taken.
         return usable
             .rev()
             .max_by_key(|a| order(a.engine))
@@ -232,7 +232,9 @@ pub fn parse(text: &str) -> Result<Engine, DeviceError> {
         .or_else(|| all.iter().find(same_kind))
         .map(|a| a.missing.clone())
     {
-        Some(None) if listed.is_none() => Err(error("is not there: fewer devices answer".into())),
+        Some(None) if listed.is_none() => {
+            Err(error("does not exist: there are fewer devices".into()))
+        }
         Some(None) => Ok(engine),
         Some(Some(missing)) => Err(error(format!("cannot be used: {missing}"))),
         None => Err(error("is not supported by this build".into())),
@@ -284,7 +286,7 @@ pub fn operations(engine: Engine) -> String {
     }
 }
 
-/// A graphics card.
+/// A GPU.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Gpu {
     /// As its driver names it.
@@ -297,7 +299,7 @@ pub(crate) struct Gpu {
     pub temperature: Option<u32>,
 }
 
-/// The graphics cards that NVIDIA's management library tells of; none without its driver, or in a
+/// The GPUs that NVIDIA's management library reports; none without its driver, or in a
 /// build whose engines use none.
 #[cfg(any(feature = "libtorch", feature = "cuda"))]
 pub(crate) fn gpus() -> Vec<Gpu> {
@@ -316,7 +318,7 @@ pub(crate) fn gpus() -> Vec<Gpu> {
         let memory = device.memory_info().ok();
         Some(Gpu {
             name: device.name().ok()?,
-            // A part of a card does not tell how busy it is.
+            // A part of a GPU (MIG) does not report how busy it is.
             busy: device.utilization_rates().ok().map(|rates| rates.gpu),
             memory: memory.map(|m| (megabytes(m.used), megabytes(m.total))),
             temperature: device.temperature(TemperatureSensor::Gpu).ok(),

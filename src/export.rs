@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::{CliError, print};
 use crate::dataset::{Normalisation, Pixels};
 use crate::experiment::{DataSource, Experiment};
+use crate::face::{CliError, print};
 use crate::integers::onnx::{self, Dialect, Input, NormForm, Rounding};
 use crate::integers::{self, ExportError, Program, weights};
 use crate::network::{Mode, Snapshot, read_tensor};
@@ -24,7 +24,7 @@ pub(crate) enum Format {
     Onnx,
     /// ONNX with QONNX's `Quant` nodes
     Qonnx,
-    /// One C99 file and its header, integers alone
+    /// One C99 file and its header, integers only
     C,
     /// Float and fake-quantized weights with step sizes, ranges and bits, by name
     Safetensors,
@@ -57,7 +57,7 @@ impl Format {
             Self::Integers => "packed codes and thresholds, which `predict` takes",
             Self::Onnx => "ONNX in standard operations",
             Self::Qonnx => "ONNX with `Quant` nodes",
-            Self::C => "one C99 file and its header, integers alone",
+            Self::C => "one C99 file and its header, integers only",
             Self::Safetensors => "weights, float and quantized, with d, q_max and bits",
         }
     }
@@ -135,7 +135,7 @@ pub(crate) fn command(
 
 /// Writes the best checkpoint's network into the run's folder, under `exports`.
 pub(crate) fn beside_run(folder: &RunFolder, format: Format) -> Result<String, CliError> {
-    let experiment = crate::cli::load_recorded(folder, &Vec::new())?.experiment;
+    let experiment = crate::face::load_recorded(folder, &Vec::new())?.experiment;
     let exports = folder.path().join("exports");
     std::fs::create_dir_all(&exports)
         .map_err(|e| CliError::Failed(format!("{}: {e}", exports.display())))?;
@@ -162,20 +162,20 @@ pub(crate) fn write(
 ) -> Result<String, CliError> {
     if form.rounding.is_some() && format != Format::Qonnx {
         return Err(CliError::Usage(format!(
-            "--rounding: `{}` rounds as training does; hint: `--format qonnx` knows another way",
+            "--rounding: `{}` rounds as training does; hint: `--format qonnx` has another way",
             format.name()
         )));
     }
     let is_onnx = matches!(format, Format::Onnx | Format::Qonnx);
     if form.input.is_some() && !is_onnx {
         return Err(CliError::Usage(format!(
-            "--input: `{}` leaves no choice; hint: it is for `onnx` and `qonnx`",
+            "--input has no effect on `{}`; hint: it is for `onnx` and `qonnx`",
             format.name()
         )));
     }
     if form.norm.is_some() && !is_onnx {
         return Err(CliError::Usage(format!(
-            "--norm: `{}` leaves no choice; hint: it is for `onnx` and `qonnx`",
+            "--norm has no effect on `{}`; hint: it is for `onnx` and `qonnx`",
             format.name()
         )));
     }
@@ -194,7 +194,7 @@ pub(crate) fn write(
     };
     if wants_bytes && !has_bytes {
         return Err(CliError::Usage(format!(
-            "the data's pictures are numbers, and `{}` would take bytes; hint: `--format onnx` takes numbers \
+            "the data's pictures are floats, but `{}` would take bytes; hint: `--format onnx` takes numbers \
              (`--input numbers`)",
             format.name()
         )));
@@ -291,7 +291,7 @@ fn writable(path: &Path) -> Result<(), CliError> {
         Ok(at) if at.is_dir() => return Err(wrong("that is a folder; expected a file")),
         Ok(at) if at.is_symlink() => {
             return Err(wrong(
-                "that is a link, which a new file would replace; expected a file",
+                "that is a symbolic link, which the file would replace; expected a regular file",
             ));
         }
         Ok(_) => return Err(wrong("that is no regular file; expected a file")),

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use crate::cli::{Begin, CliError, Output, Run, exit, print};
 use crate::dataset::{Archive, cifar10, idx};
 use crate::experiment::Loaded;
+use crate::experiment::printable;
+use crate::face::{
+    Begin, CliError, LAST_LINES, Output, Run, duration, exit, interrupt_flag, print,
+};
 use crate::figure::{self, Format, Name, Theme};
 use crate::kernels::ranks::{self, Group};
-use crate::recorded::printable;
 use crate::run::{Event, History, LayerInfo, RunFolder, Status, StepRecord};
 use crate::training::{self, Session};
 
@@ -21,8 +23,6 @@ const WAITING: usize = 1024;
 /// How long a run has for its last checkpoint once it was told to stop, whatever the reader of
 /// standard output does.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(60);
-/// How long a reader has for the lines that are left when the run is over.
-const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// Trains without a screen.
 pub(crate) fn train(
@@ -85,7 +85,7 @@ pub(crate) fn train(
     }
     match printing.join() {
         Ok(Ok(code)) if !log.is_file() && code == 0 => Err(CliError::Failed(format!(
-            "{} is gone: it was removed while the run trained, and nothing of the run is kept",
+            "{} is gone: it was removed during training, and nothing of the run is left",
             log.display()
         ))),
         Ok(Ok(code)) if told.is_some() && code == 0 => Ok(exit::INTERRUPTED),
@@ -197,37 +197,6 @@ fn print_all(
     Ok(code)
 }
 
-/// Ends the program a moment after a termination signal, for commands that have nothing to save and may
-/// wait in a write to someone who does not read.
-pub(crate) fn end_when_told(interrupted: Arc<AtomicBool>) {
-    let work = move || {
-        while !interrupted.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        std::thread::sleep(LAST_LINES);
-        std::process::exit(exit::INTERRUPTED.into());
-    };
-    let thread = std::thread::Builder::new().name("lifeline".into());
-    if let Err(error) = thread.spawn(work) {
-        tracing::warn!("no lifeline: {error}");
-    }
-}
-
-/// Set by SIGINT, SIGTERM and SIGHUP; one that whoever started the program had ignored stays so, as
-/// `nohup` wants it.
-pub(crate) fn interrupt_flag() -> Result<Arc<AtomicBool>, CliError> {
-    let flag = Arc::new(AtomicBool::new(false));
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        if crate::process::ignores(signal) {
-            continue;
-        }
-        signal_hook::flag::register(signal, flag.clone())
-            .map_err(|e| CliError::Failed(format!("signals: {e}")))?;
-    }
-    Ok(flag)
-}
-
 /// The printer that was asked for.
 pub(crate) fn printer(folder: RunFolder, output: Output) -> Box<dyn Printer> {
     if output.json {
@@ -305,17 +274,6 @@ impl Plain {
         } else {
             Ok(())
         }
-    }
-}
-
-/// Seconds as h:mm:ss or m:ss.
-pub(crate) fn duration(seconds: f64) -> String {
-    let s = seconds.max(0.0) as u64;
-    let (h, m, s) = (s / 3600, s / 60 % 60, s % 60);
-    if h > 0 {
-        format!("{h}:{m:02}:{s:02}")
-    } else {
-        format!("{m}:{s:02}")
     }
 }
 

@@ -31,6 +31,7 @@ mod detached;
 pub mod device;
 pub mod experiment;
 mod export;
+mod face;
 pub mod figure;
 mod files;
 pub mod graph;

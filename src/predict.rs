@@ -9,9 +9,9 @@ use rand::SeedableRng;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-use crate::cli::{CliError, print};
 use crate::dataset::Normalisation;
 use crate::experiment::{Experiment, Normalise};
+use crate::face::{CliError, print};
 use crate::graph::{Architecture, Quantization};
 use crate::integers::{Program, Replay};
 use crate::network::weights::{Tensors, floats, to_bytes};
@@ -26,16 +26,16 @@ pub(crate) struct Predict {
     /// Safetensors file with `images`: f32 [N, C, H, W] as they are, or u8, normalised as in training
     #[arg(long, value_name = "FILE")]
     pub images: PathBuf,
-    /// Where `logits`, f32 [N, classes], go
+    /// File to write `logits`, f32 [N, classes], to
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Of a run: its quantized network (what it does where it has one)
+    /// For a run: its quantized network (the default if it has one)
     #[arg(long, conflicts_with = "float")]
     pub quantized: bool,
-    /// Of a run: the network without its quantizers
+    /// For a run: the network without its quantizers
     #[arg(long)]
     pub float: bool,
-    /// Of a run: the checkpoint at this step instead of the best one
+    /// For a run: the checkpoint at this step instead of the best one
     #[arg(long, value_name = "N")]
     pub step: Option<u64>,
     /// Engine and device
@@ -139,7 +139,7 @@ fn in_integers(program: &Program, predict: &Predict) -> Result<u8, CliError> {
     ];
     if let Some((option, _)) = given.into_iter().find(|(_, given)| *given) {
         return Err(wrong(&format!(
-            "{option}: a network in integers is what it is; expected a run, which it says something of"
+            "{option}: has no meaning for a network in integers; expected a run"
         )));
     }
     let path = &predict.images;
@@ -200,7 +200,7 @@ fn network(
         Source::Run(folder, experiment) => {
             let device = device(&experiment.device)?;
             let path = match predict.step {
-                Some(step) => crate::cli::checkpoint_at(folder, Some(step))
+                Some(step) => crate::face::checkpoint_at(folder, Some(step))
                     .0
                     .map(|(_, path)| path),
                 None => folder

@@ -1,6 +1,6 @@
 //! What this process takes from the machine, as the system counts it, and what it leaves to others.
 
-/// Seconds of processor time of all threads, where the system tells (Linux).
+/// Seconds of CPU time of all threads, where the system reports it (Linux).
 pub(crate) fn processor_seconds() -> Option<f64> {
     // Hundredths of a second, whatever the kernel's own tick.
     const TICKS: f64 = 100.0;
@@ -32,10 +32,10 @@ pub(crate) fn resident() -> Option<(f64, f64)> {
     Some((of("VmRSS:")?, of("VmHWM:")?))
 }
 
-/// Starts the program over, once, so that LibTorch's threads wait busily for moments only.
+/// Restarts the program, once, so that LibTorch's threads spin only briefly.
 ///
-/// After every operation they spin for milliseconds before they sleep. Where other programs want the
-/// processor too, the threads that still have work then wait for those that spin: a step takes
+/// After every operation they spin for milliseconds before they sleep. If other programs want the
+/// CPU too, the threads that still have work then wait for those that spin: a step takes
 /// more than twenty times as long. How long they spin is read from the environment when their library is
 /// loaded, which is before `main`. Whoever sets one of the variables is left alone.
 #[cfg(all(feature = "libtorch", target_os = "linux"))]
@@ -57,7 +57,7 @@ pub(crate) fn spare_other_programs() {
         .args(arguments)
         .env(SPINS.0, SPINS.1)
         .exec();
-    tracing::warn!("LibTorch's threads will wait busily: {error}");
+    tracing::warn!("LibTorch's threads will spin: {error}");
 }
 
 /// Other engines' threads do not spin for long.

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::cli::{CliError, print};
+use crate::experiment::printable;
+use crate::face::{CliError, print};
 use crate::figure::{self, Axis, Figure, Format, Ink, Item, Line, Scale, Scene, Theme};
 use crate::quantizer::{Bounds, Grid, Learn, Parametrization, Quantizer, Rules, Sums};
-use crate::recorded::printable;
 
 /// One case, read.
 #[derive(Debug, Clone)]

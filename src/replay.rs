@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::cli::{CliError, print};
 use crate::experiment::{Experiment, resolve_text};
+use crate::face::{CliError, print};
 use crate::run::{Event, LogReader, Parent, RunFolder, Split};
 use crate::training::{Origin, TrainError, Trainer};
 

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::cli::{self, Begin, CliError, Output, Run, Screen, exit, print};
+use crate::experiment::printable;
 use crate::experiment::{Diagnostics, Loaded, load_embedded};
+use crate::face::{self, Begin, CliError, Output, Run, Screen, duration, exit, print};
 use crate::figure::{self, Format, Theme};
-use crate::headless::{self, duration};
+use crate::headless;
 use crate::kernels::ranks::{Group, LAUNCHERS};
-use crate::recorded::printable;
 use crate::run::{History, Quantity, RunFolder};
 use crate::study::{
     Form, Report, Scheduler, State, Study, StudyFolder, differences, figures, script, seeded,
@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     /// Cores of each task in a job script
     #[arg(long, value_name = "N", default_value_t = 4, requires = "plan")]
     cores: usize,
-    /// Say what would run, how long it may take and how much disk, and run nothing
+    /// Say what would run, how long it may take and how much disk it needs; run nothing
     #[arg(long)]
     dry_run: bool,
     /// Run failed tasks again, from the start
@@ -68,7 +68,7 @@ pub(crate) struct ReportArguments {
     /// What to write it as
     #[arg(long, value_enum, default_value = "md")]
     format: Form,
-    /// Write its figures into this folder too, as PNG, PDF and CSV
+    /// Also write its figures into this folder, as PNG, PDF and CSV
     #[arg(long, value_name = "DIR")]
     figures: Option<PathBuf>,
     /// Colours of the figures
@@ -120,10 +120,10 @@ impl Place {
         let set = seeded(cell, of.seed, start);
         let loaded = match &cell.experiment {
             Some(path) => crate::experiment::load(path, &set),
-            None => load_embedded(cli::DEMO.0, cli::DEMO.1, &set),
+            None => load_embedded(face::DEMO.0, face::DEMO.1, &set),
         };
         let loaded = loaded.map_err(|e| self.of_cell(task, e))?;
-        cli::reachable(&loaded).map_err(|e| self.of_cell(task, e))?;
+        face::reachable(&loaded).map_err(|e| self.of_cell(task, e))?;
         Ok(loaded)
     }
 
@@ -138,7 +138,7 @@ impl Place {
         if !run.log().is_file() {
             return Ok(Vec::new());
         }
-        let recorded = cli::load_recorded(&run, &Vec::new())?;
+        let recorded = face::load_recorded(&run, &Vec::new())?;
         let start = self.start(task);
         let wanted = self.load(task, start.as_ref().map(RunFolder::path))?;
         Ok(differences(
@@ -308,7 +308,7 @@ fn one(place: &Place, task: usize, retry: bool) -> Result<u8, CliError> {
     };
     let loaded = match &begin {
         Begin::Resume(folder) => {
-            let recorded = cli::load_recorded(folder, &Vec::new())?;
+            let recorded = face::load_recorded(folder, &Vec::new())?;
             run.experiment = Some(folder.experiment());
             run.set.clear();
             recorded
@@ -331,7 +331,7 @@ struct Worker {
 
 /// Runs all that is left, so many at a time.
 fn all(place: &Place, arguments: &Arguments) -> Result<u8, CliError> {
-    let interrupted = headless::interrupt_flag()?;
+    let interrupted = face::interrupt_flag()?;
     write_down(place)?;
     let study = &place.study;
     let workers = usize::from(arguments.workers);

@@ -7,7 +7,7 @@ use rand::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use serde_json::json;
 
-use crate::cli::{CliError, print};
+use crate::face::{CliError, print};
 use crate::figure::{
     self, Axis, Figure, Format, Ink, Item, Label, Line, Place, Scale, Scene, Theme,
 };

@@ -9,9 +9,9 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
-use crate::cli::{CliError, exit, print};
 use crate::dataset::{Batch, Normalisation, Pixels, Samples, Splits, evaluation_batches};
 use crate::experiment::{DataSource, Experiment};
+use crate::face::{CliError, exit, print};
 use crate::integers::{Comparison, FirstDifference, Program, signed_bits};
 use crate::network::Network;
 use crate::run::RunFolder;
@@ -23,7 +23,7 @@ pub(crate) struct Verify {
     pub run: PathBuf,
     #[command(flatten)]
     pub checkpoint: Checkpoint,
-    /// Pictures at most (default: the whole test part)
+    /// Maximum number of pictures (default: the whole test part)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub pictures: Option<u64>,
     /// Override a key of the experiment, such as data.path where the data moved; repeatable
@@ -109,7 +109,7 @@ impl Deployed {
                 .or_else(|| folder.newest_checkpoint()),
             Which::Newest => folder.newest_checkpoint(),
             Which::Step(step) => {
-                let (found, _) = crate::cli::checkpoint_at(folder, Some(step));
+                let (found, _) = crate::face::checkpoint_at(folder, Some(step));
                 found.map(|(_, path)| path)
             }
         };
@@ -142,7 +142,7 @@ impl Deployed {
         let network = network.map_err(|e| CliError::Failed(e.to_string()))?;
         if !network.quantized {
             let what = if network.slots.is_empty() {
-                "its experiment quantizes nothing; hint: fork it with `weights.quantizer` and \
+                "its experiment has no quantizers; hint: fork it with `weights.quantizer` and \
                  `activations.quantizer`"
             } else {
                 "the run is in its float phase there; expected a checkpoint with quantizers in use"
@@ -306,7 +306,7 @@ impl Saved {
                     Some((Pixels::Bytes(bytes), _)) => self.images.extend(bytes.iter()),
                     _ => {
                         return Err(CliError::Usage(
-                            "--save: the data's pictures are no bytes, which the exported network takes; \
+                            "--save: the data's pictures are not bytes, which the exported network takes; \
                              expected pictures, or u8 tensors"
                                 .into(),
                         ));

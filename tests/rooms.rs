@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Rooms, ground floor first. What is not in the list is a face: it may use all, and no room uses it.
-const ROOMS: [&str; 13] = [
+const ROOMS: [&str; 16] = [
     "files",
     "quantizer",
     "graph",
@@ -19,6 +19,9 @@ const ROOMS: [&str; 13] = [
     "integers",
     "training",
     "study",
+    "process",
+    "trace",
+    "face",
 ];
 
 /// Rooms that compute with plain numbers.

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+
+use crate::face::{Output, Run, Screen};
 
 /// An interactive terminal workbench for learned mixed-precision quantization.
 #[derive(Debug, Parser)]
@@ -32,42 +34,6 @@ impl Cli {
     }
 }
 
-#[derive(Debug, Args, Clone)]
-pub(crate) struct Run {
-    /// Experiment file (default: the embedded demo)
-    pub experiment: Option<PathBuf>,
-    /// Override a key of the experiment file; repeatable
-    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
-    pub set: Vec<String>,
-    /// Stop after this many steps
-    #[arg(long, value_name = "N")]
-    pub steps: Option<u64>,
-    /// Where runs are recorded
-    #[arg(long, value_name = "DIR", default_value = "runs")]
-    pub runs: PathBuf,
-    /// Wait for a command before the first step
-    #[arg(skip)]
-    pub paused: bool,
-    /// Record in this folder, which is there and empty: for a run that is detached
-    #[arg(long, value_name = "DIR", hide = true)]
-    pub into: Option<PathBuf>,
-    #[command(flatten)]
-    pub screen: Screen,
-}
-
-#[derive(Debug, Args, Clone, Copy)]
-pub(crate) struct Screen {
-    /// Frames per second at most (10 suits slow connections)
-    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u8).range(1..=120))]
-    pub fps: u8,
-    /// Colours of the terminal (default: what TERM, COLORTERM and NO_COLOR say)
-    #[arg(long, value_enum, value_name = "COLOURS")]
-    pub color: Option<crate::figure::terminal::Colours>,
-    /// Characters that lines are drawn with
-    #[arg(long, value_enum)]
-    pub marker: Option<crate::figure::terminal::Marker>,
-}
-
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Train without a screen
@@ -76,15 +42,15 @@ pub(super) enum Command {
         run: Run,
         #[command(flatten)]
         output: Output,
-        /// Without a terminal: in a process of its own; `attach` and `watch` come back to it
+        /// Train in a process of its own, without a terminal; `attach` and `watch` return to it
         #[arg(long, conflicts_with_all = ["json", "plain", "into"])]
         detach: bool,
     },
-    /// Look at a run that trains elsewhere and steer it: one holds its controls at a time
+    /// Watch and steer a run that trains elsewhere; only one process at a time holds its controls
     Attach {
         /// Run folder, or its name under the runs folder
         run: PathBuf,
-        /// Without the workbench: ask for one thing and go
+        /// Send one command, without the workbench
         #[arg(long, value_name = "COMMAND")]
         send: Option<crate::detached::Sent>,
         /// Where runs are recorded
@@ -93,7 +59,7 @@ pub(super) enum Command {
         #[command(flatten)]
         screen: Screen,
     },
-    /// Start a new run from a checkpoint of another: it keeps what was learned
+    /// Start a new run from another run's checkpoint; it keeps what was learned
     Fork {
         /// Run folder, or its name under the runs folder
         run: PathBuf,
@@ -147,13 +113,13 @@ pub(super) enum Command {
         /// One JSON object: layers, totals, least
         #[arg(long)]
         json: bool,
-        /// Data that is not there is an error
+        /// Treat missing data as an error
         #[arg(long)]
         data: bool,
     },
-    /// Logits of pictures, by a run's network, an ONNX file, or an experiment before training
+    /// Compute logits of pictures with a run's network, an ONNX file, or an experiment before training
     Predict {
-        /// Run folder (or its name), NET.onnx, EXPERIMENT.toml, or a file of `export --format integers`
+        /// Run folder (or its name), NET.onnx, EXPERIMENT.toml, or a file from `export --format integers`
         source: PathBuf,
         #[command(flatten)]
         predict: crate::predict::Predict,
@@ -165,9 +131,9 @@ pub(super) enum Command {
     Export(crate::export::Export),
     /// Replay a run's network in integers beside the fake-quantized one, and compare every value bit for bit
     Verify(crate::verify::Verify),
-    /// List engines and devices, with what is missing where one cannot be used
+    /// List engines and devices, and what is missing for those that cannot be used
     Devices,
-    /// Look at a run that trains elsewhere, as it goes; any number may
+    /// Watch a run that trains elsewhere; any number of processes may
     Watch {
         /// Run folder, or its name under the runs folder
         run: PathBuf,
@@ -180,7 +146,7 @@ pub(super) enum Command {
         #[command(flatten)]
         screen: Screen,
     },
-    /// List recorded runs, forks below their parents; or change what one is called
+    /// List recorded runs, forks below their parents; or rename, annotate or delete one
     Runs {
         /// Where runs are recorded
         #[arg(default_value = "runs")]
@@ -197,11 +163,11 @@ pub(super) enum Command {
         /// Delete a run with everything in it
         #[arg(long, value_name = "RUN", conflicts_with = "json")]
         delete: Option<PathBuf>,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long, requires = "delete")]
         yes: bool,
     },
-    /// Run a recorded run again, with its changes at the same steps, and say whether it went the same
+    /// Run a recorded run again, with its changes at the same steps, and say whether the results are equal
     Replay {
         /// Run folder, or its name under the runs folder
         run: PathBuf,
@@ -231,19 +197,19 @@ pub(super) enum Command {
         #[arg(long, value_name = "DIR", default_value = "runs")]
         runs: PathBuf,
     },
-    /// Draw a figure of a run, or a saved figure again
+    /// Draw a figure of a run, or redraw a saved one
     Plot {
         /// Run folder, its name under the runs folder, or a figure's TOML file
         run: PathBuf,
         /// Which figure (not with a TOML file)
         figure: Option<crate::figure::Name>,
-        /// PNG, SVG, PDF or CSV file to write (beside a TOML file: its name with .png)
+        /// PNG, SVG, PDF or CSV file to write (default for a TOML file: its name with .png)
         #[arg(short, long)]
         output: Option<PathBuf>,
-        /// A row for each of these
+        /// What a row stands for
         #[arg(long, value_name = "ROWS", default_value = "layers")]
         fold: crate::figure::Fold,
-        /// How quantities of layers are drawn
+        /// How per-layer quantities are drawn
         #[arg(long, value_name = "HOW", default_value = "auto")]
         by_layer: crate::figure::ByLayer,
         /// Only layers whose name contains this, or whose role or kind begins with it
@@ -252,18 +218,18 @@ pub(super) enum Command {
         /// Colours
         #[arg(long, default_value = "light")]
         theme: crate::figure::Theme,
-        /// WIDTHxHEIGHT in pixels; or `column` or `page` of a paper: 84 or 174 mm at 300 dpi, 8 point text
+        /// WIDTHxHEIGHT in pixels; or `column` or `page` for print: 84 or 174 mm wide at 300 dpi, 8-point text
         #[arg(long, default_value = "1200x800")]
         size: crate::figure::Format,
         /// Where runs are recorded
         #[arg(long, value_name = "DIR", default_value = "runs")]
         runs: PathBuf,
     },
-    /// Run a study: many experiments and seeds, or one of its tasks where a scheduler starts it
+    /// Run a study: many experiments and seeds, or one of its tasks when a scheduler starts it
     Study(crate::studies::Arguments),
-    /// What came of a study: tables with confidence intervals, and figures
+    /// Report the results of a study: tables with confidence intervals, and figures
     Report(crate::studies::ReportArguments),
-    /// Fetch data
+    /// Fetch or check data
     Data {
         #[command(subcommand)]
         data: Data,
@@ -279,7 +245,7 @@ pub(super) enum Command {
         #[arg(long, value_name = "FILE.png")]
         plot: Option<PathBuf>,
     },
-    /// The toy of the paper's section 2: how the parametrizations converge
+    /// The toy example of the paper's section 2: how the parametrizations converge
     Toy {
         /// PNG or SVG file to write
         #[arg(short, long)]
@@ -299,7 +265,7 @@ pub(super) enum Command {
     New {
         /// Name of the experiment; the file is NAME.toml
         name: PathBuf,
-        /// Experiment file to begin from, with all that it extends (default: the embedded demo)
+        /// Experiment file to start from, with all files it extends (default: the embedded demo)
         #[arg(long, value_name = "EXPERIMENT")]
         from: Option<PathBuf>,
         /// Override a key; repeatable
@@ -329,7 +295,7 @@ pub(super) enum Data {
     FashionMnist {
         /// Folder to fetch into
         dir: PathBuf,
-        /// Another address of the folder with the four files
+        /// Another URL for the folder with the four files
         #[arg(long)]
         url: Option<String>,
     },
@@ -337,18 +303,8 @@ pub(super) enum Data {
     Cifar10 {
         /// Folder to unpack into
         dir: PathBuf,
-        /// Another address of cifar-10-binary.tar.gz
+        /// Another URL for cifar-10-binary.tar.gz
         #[arg(long)]
         url: Option<String>,
     },
-}
-
-#[derive(Debug, Args, Clone, Copy)]
-pub(crate) struct Output {
-    /// One JSON object per event and line
-    #[arg(long, conflicts_with = "plain")]
-    pub json: bool,
-    /// Readable lines
-    #[arg(long)]
-    pub plain: bool,
 }

@@ -1,7 +1,6 @@
 //! The command line: what each subcommand does.
 
 mod arguments;
-mod error;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -10,74 +9,21 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use arguments::{Cli, Command, Data};
-pub(crate) use arguments::{Output, Run, Screen};
-use error::report;
-pub(crate) use error::{CliError, exit, print};
 
 use crate::check::{self, Check};
-use crate::experiment::{self, Diagnostic, Diagnostics, Loaded, Overrides};
-use crate::graph::{Architecture, GraphError};
+use crate::experiment::printable;
+use crate::experiment::{self, Loaded, Overrides};
+use crate::face::{
+    Begin, CliError, Output, Run, Screen, checkpoint_at, exit, find_run, load, load_recorded,
+    parse, print, report,
+};
+use crate::graph::Architecture;
 use crate::headless::together;
 use crate::kernels::ranks::Group;
 use crate::predict::{self, Source};
 use crate::run::{LockError, Parent, RunFolder, RunLock, list_runs};
-use crate::training::{
-    Checkpoint, Origin, Outline, Setup, TrainError, out_of_reach, preflight, resumable,
-};
+use crate::training::{TrainError, resumable};
 use crate::{device, headless, recorded};
-
-/// Name and text of the embedded default experiment.
-pub(crate) const DEMO: (&str, &str) = ("demo.toml", include_str!("../../experiments/demo.toml"));
-
-/// How a run begins.
-#[derive(Debug)]
-pub(crate) enum Begin {
-    /// In a folder of its own.
-    New,
-    /// Where it was.
-    Resume(RunFolder),
-    /// In a folder of its own, from a checkpoint of another.
-    Fork {
-        /// The checkpoint.
-        checkpoint: PathBuf,
-        /// Whose it is.
-        parent: Parent,
-    },
-}
-
-impl Run {
-    /// What a run needs to start: in a new folder, or the resumed run's own. Traces go there from
-    /// here on.
-    pub(crate) fn setup(&self, loaded: &Loaded, begin: Begin) -> Result<Setup, CliError> {
-        let (folder, origin) = match begin {
-            Begin::Resume(folder) => (folder, Origin::Resume),
-            Begin::New => (self.new_folder(loaded)?, Origin::New),
-            Begin::Fork { checkpoint, parent } => (
-                self.new_folder(loaded)?,
-                Origin::Fork { checkpoint, parent },
-            ),
-        };
-        crate::trace::to_file(&folder.trace());
-        let source = self.experiment.as_ref();
-        Ok(Setup {
-            experiment: loaded.experiment.clone(),
-            folder,
-            origin,
-            source: source.map(|p| std::path::absolute(p).unwrap_or(p.clone())),
-            set: experiment::absolute(&self.set),
-            max_steps: self.steps,
-            paused: self.paused,
-        })
-    }
-
-    pub(crate) fn new_folder(&self, loaded: &Loaded) -> Result<RunFolder, CliError> {
-        if let Some(folder) = &self.into {
-            return Ok(RunFolder::at(folder));
-        }
-        RunFolder::create(&self.runs, &loaded.experiment.name)
-            .map_err(|e| CliError::Failed(format!("{}: {e}", self.runs.display())))
-    }
-}
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -106,84 +52,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Loads an experiment and checks what a file alone cannot show: network, budgets and device.
-pub(crate) fn load(path: Option<&Path>, set: &Overrides) -> Result<Loaded, CliError> {
-    outlined(path, set).map(|(loaded, _)| loaded)
-}
-
-/// The same, with the network's outline.
-pub(crate) fn outlined(
-    path: Option<&Path>,
-    set: &Overrides,
-) -> Result<(Loaded, Outline), CliError> {
-    let loaded = parse(path, set)?;
-    let outline = Outline::of(&loaded.experiment);
-    if let Ok(outline) = &outline {
-        in_reach(&loaded, out_of_reach(&loaded.experiment, outline))?;
-    }
-    known_device(&loaded)?;
-    let outline = outline.map_err(|error| unbuildable(&loaded, &error))?;
-    Ok((loaded, outline))
-}
-
-/// The same without building the network: a recorded run has a copy of its file.
-fn load_any(path: Option<&Path>, set: &Overrides) -> Result<Loaded, CliError> {
-    let loaded = parse(path, set)?;
-    reachable(&loaded)?;
-    known_device(&loaded)?;
-    Ok(loaded)
-}
-
-fn parse(path: Option<&Path>, set: &Overrides) -> Result<Loaded, Diagnostics> {
-    match path {
-        Some(path) => experiment::load(path, set),
-        None => experiment::load_embedded(DEMO.0, DEMO.1, set),
-    }
-}
-
-fn known_device(loaded: &Loaded) -> Result<(), CliError> {
-    let parsed = device::parse(&loaded.experiment.device);
-    parsed.map(drop).map_err(|e| CliError::Usage(e.to_string()))
-}
-
-/// What is wrong with the network, as a diagnostic at the key that asks for it.
-fn unbuildable(loaded: &Loaded, error: &GraphError) -> Diagnostics {
-    let key = match (&loaded.experiment.model, error) {
-        (_, GraphError::Classes { .. }) => "model.file",
-        (Architecture::BuiltIn(_), _) => "model.name",
-        (Architecture::File { .. }, _) => "model.file",
-        (Architecture::Written(_), _) => "model.layers",
-    };
-    let (message, expected) = error.parts();
-    Diagnostics(vec![Diagnostic {
-        place: loaded.place(key),
-        message,
-        expected,
-    }])
-}
-
-/// Budgets out of reach as diagnostics at the keys that set them.
-pub(crate) fn reachable(loaded: &Loaded) -> Result<(), Diagnostics> {
-    in_reach(loaded, preflight(&loaded.experiment))
-}
-
-fn in_reach(
-    loaded: &Loaded,
-    problems: Vec<(&'static str, String, String)>,
-) -> Result<(), Diagnostics> {
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let diagnostics = problems
-        .into_iter()
-        .map(|(key, message, expected)| Diagnostic {
-            place: loaded.place(key),
-            message,
-            expected,
-        });
-    Err(Diagnostics(diagnostics.collect()))
-}
-
 fn open(run: &Run, group: &Group) -> Result<u8, CliError> {
     let loaded = load(run.experiment.as_deref(), &run.set)?;
     let output = Output {
@@ -205,7 +73,7 @@ fn run(command: Command) -> Result<u8, CliError> {
                 (false, _) => headless::train(&loaded, &run, output, Begin::New, group),
                 (true, 1) => crate::detached::train(&loaded, &run),
                 (true, ranks) => Err(CliError::Usage(format!(
-                    "--detach: {ranks} ranks train as long as their launcher runs; hint: leave it out"
+                    "--detach: {ranks} ranks train only while their launcher runs; hint: leave it out"
                 ))),
             }
         }),
@@ -284,7 +152,7 @@ fn run(command: Command) -> Result<u8, CliError> {
             let folder = find_run(&run, &runs)?;
             if send.is_none() && !is_interactive() {
                 return Err(CliError::Usage(
-                    "`attach` needs a terminal; hint: `--send` asks for one thing, `watch` looks"
+                    "`attach` needs a terminal; hint: `--send` sends one command, `watch` only looks"
                         .into(),
                 ));
             }
@@ -435,7 +303,7 @@ fn new(name: &Path, from: Option<&Path>, set: &Overrides) -> Result<u8, CliError
         Ok(mut file) => file.write_all(text.as_bytes()).map_err(failed)?,
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
             return Err(CliError::Usage(format!(
-                "{}: there is a file of that name, which stays as it is",
+                "{}: a file of that name exists; it was not changed",
                 path.display()
             )));
         }
@@ -462,19 +330,6 @@ fn manual() -> Result<String, CliError> {
         man.render_options_section(&mut pages)?;
     }
     Ok(String::from_utf8_lossy(&pages).into_owned())
-}
-
-fn find_run(run: &Path, runs: &Path) -> Result<RunFolder, CliError> {
-    // A bare name is that of a recorded run, also where a folder of the same name lies here: `./NAME`
-    // means that one.
-    let is_name = run.components().count() == 1 && run.file_name() == Some(run.as_os_str());
-    let recorded = runs.join(run);
-    let path = if (is_name && recorded.is_dir()) || !run.is_dir() {
-        recorded
-    } else {
-        run.to_owned()
-    };
-    RunFolder::open(&path).map_err(|e| CliError::Usage(e.to_string()))
 }
 
 /// What a recorded run goes on with.
@@ -517,22 +372,6 @@ fn resume(folder: &RunFolder, output: Output, run: &Run, group: &Group) -> Resul
     begin(loaded, output, run, Begin::Resume(folder.clone()), group)
 }
 
-/// The experiment of a run: its file, or what the log says where that is gone or damaged.
-pub(crate) fn load_recorded(folder: &RunFolder, set: &Overrides) -> Result<Loaded, CliError> {
-    let file = folder.experiment();
-    let whole = crate::files::read_text(&file).is_ok_and(|text| !text.trim().is_empty())
-        && experiment::load(&file, &Vec::new()).is_ok();
-    if whole {
-        return load_any(Some(&file), set);
-    }
-    let Some(text) = folder.experiment_in_log() else {
-        return load_any(Some(&file), set);
-    };
-    crate::run::write_whole(&file, text.as_bytes())
-        .map_err(|e| CliError::Failed(format!("{}: {e}", file.display())))?;
-    load_any(Some(&file), set)
-}
-
 fn fork(
     folder: &RunFolder,
     step: Option<u64>,
@@ -543,11 +382,7 @@ fn fork(
     let (found, damaged) = checkpoint_at(folder, step);
     for problem in &damaged {
         // Standard error may be closed; the fork does not depend on it.
-        let _ = writeln!(
-            std::io::stderr(),
-            "warning: {}",
-            recorded::printable(problem)
-        );
+        let _ = writeln!(std::io::stderr(), "warning: {}", printable(problem));
     }
     let (at, checkpoint) = found.ok_or_else(|| {
         let path = folder.path().display();
@@ -570,25 +405,6 @@ fn fork(
     };
     let begin_at = Begin::Fork { checkpoint, parent };
     begin(loaded, output, &run, begin_at, group)
-}
-
-/// The newest sound checkpoint at or before a step, of all without one; and what is wrong with those that
-/// were passed over, a sentence each.
-pub(crate) fn checkpoint_at(
-    folder: &RunFolder,
-    step: Option<u64>,
-) -> (Option<(u64, PathBuf)>, Vec<String>) {
-    let mut damaged = Vec::new();
-    for (at, path) in folder.checkpoints_by_step().into_iter().rev() {
-        if step.is_some_and(|step| at > step) {
-            continue;
-        }
-        match Checkpoint::open(&path) {
-            Ok(_) => return (Some((at, path)), damaged),
-            Err(error) => damaged.push(format!("{error}; the checkpoint before it serves")),
-        }
-    }
-    (None, damaged)
 }
 
 fn watch(folder: &RunFolder, output: Output, runs: &Path, screen: Screen) -> Result<u8, CliError> {
@@ -648,7 +464,7 @@ fn model_file(path: &Path, set: &Overrides) -> Result<Architecture, CliError> {
     for setting in set {
         if !["model.input", "model.output"].contains(&experiment::key_of(setting)) {
             return Err(CliError::Usage(format!(
-                "--set {setting}: of a network's file only `model.input` and `model.output` can be set"
+                "--set {setting}: for an ONNX file only `model.input` and `model.output` can be set"
             )));
         }
         settings.push(setting.clone());

@@ -314,7 +314,7 @@ impl<'a> Reading<'a> {
         }
         if self.report.skipped > 0 {
             self.report.notes.push(format!(
-                "{} files and folders that are no pictures of a class were passed over",
+                "{} files and folders that are not pictures of a class were skipped",
                 self.report.skipped
             ));
         }
@@ -371,7 +371,7 @@ impl<'a> Reading<'a> {
         }
         if !absent.is_empty() {
             report.notes.push(format!(
-                "{}: classes that are not there: {}",
+                "{}: missing classes: {}",
                 part.display(),
                 absent.join(", ")
             ));
@@ -539,7 +539,7 @@ impl<'a> Reading<'a> {
                     "{} pictures that cannot be decoded:\n{shown}{more}\n",
                     unreadable.len()
                 ),
-                "pictures that are whole; `data.unreadable = \"skip\"` leaves them out",
+                "intact pictures; `data.unreadable = \"skip\"` leaves them out",
             ));
         }
         self.report.unreadable.extend(unreadable);
@@ -641,7 +641,7 @@ impl Samples for Stream {
             (Err(reason), None) => Err(DataError::folder(
                 Path::new(&stored.to_string()),
                 reason,
-                "a picture that is whole; `data.unreadable = \"skip\"` leaves others out",
+                "an intact picture; `data.unreadable = \"skip\"` leaves others out",
             )),
         }
     }

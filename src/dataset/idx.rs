@@ -151,7 +151,7 @@ fn read_file(path: PathBuf) -> Result<Numbers, DataError> {
         return Err(wrong(
             4 + 4 * rank,
             found,
-            "as many as the sizes say: the file may be cut",
+            "as many as the sizes say: the file may be truncated",
         ));
     }
     let values = values.to_vec();

@@ -182,7 +182,7 @@ pub enum DataError {
         expected: String,
     },
     /// Nothing is where the data should be.
-    #[error("{0} does not exist; hint: data that moved is found with `--set data.path=PATH`")]
+    #[error("{0} does not exist; hint: if the data moved, use `--set data.path=PATH`")]
     Missing(PathBuf),
     /// Means and deviations of other channels than the pictures have.
     #[error(

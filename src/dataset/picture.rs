@@ -47,7 +47,9 @@ pub(super) fn decode(stored: &Stored) -> Decoded {
         };
     };
     if format == ImageFormat::Jpeg && !is_whole_jpeg(&bytes) {
-        return Decoded::Unreadable("the JPEG is cut: no end of image behind its last scan".into());
+        return Decoded::Unreadable(
+            "the JPEG is truncated: no end-of-image marker after its last scan".into(),
+        );
     }
     let decoded = (|| {
         let mut decoder = reader.into_decoder()?;

@@ -127,7 +127,7 @@ fn members_of(path: &Path, found: &mut Members) -> Result<(), DataError> {
             .filter(|c| !c.is_control())
             .take(100)
             .collect();
-        DataError::content(path, 0, found, "a whole tar file, not compressed")
+        DataError::content(path, 0, found, "an intact, uncompressed tar file")
     };
     let entries = archive.entries_with_seek().map_err(no_tar)?;
     let mut classes = BTreeMap::new();
@@ -174,7 +174,7 @@ fn members_of(path: &Path, found: &mut Members) -> Result<(), DataError> {
     // (Nothing but the end of an archive is an archive too.)
     if !has_its_end(&mut file, end).map_err(DataError::io(path))? {
         found.notes.push(format!(
-            "{}: the blocks that end an archive are missing: it may have been cut",
+            "{}: the end-of-archive blocks are missing: it may have been cut",
             path.display()
         ));
     }
@@ -277,7 +277,8 @@ fn list<'a>(path: &Path, wishes: &'a Wishes) -> Result<Listed<'a>, DataError> {
             };
             let label = names.iter().position(|n| *n == text);
             let label = label.ok_or_else(|| {
-                let found = format!("{stored}: the class {text}, which the training part has not");
+                let found =
+                    format!("{stored}: the class {text}, which the training part does not have");
                 DataError::folder(path, found, "the training part's classes")
             })?;
             Ok((stored, label as u16))

@@ -29,7 +29,7 @@ pub enum EditError {
         source: toml_edit::TomlError,
     },
     /// The value is not TOML.
-    #[error("`{value}` is no value of `{key}`; expected {expected}")]
+    #[error("`{value}` is not a value of `{key}`; expected {expected}")]
     Value {
         /// Which key.
         key: String,

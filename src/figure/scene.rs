@@ -194,10 +194,14 @@ pub enum Shade {
 }
 
 impl Shade {
+    /// The exponent of zero. (A cell without a value is one that was not recorded, or is not finite.)
+    pub const ZERO: f32 = f32::NEG_INFINITY;
+
     /// The colour of a cell.
     pub fn ink(self, value: f32) -> Ink {
         match self {
             Self::Bits => Ink::Bits(value),
+            Self::Exponent { .. } if value == Self::ZERO => Ink::Muted,
             Self::Exponent { .. } => Ink::Level(self.share(value)),
         }
     }
@@ -217,6 +221,7 @@ impl Shade {
     pub fn digit(self, value: f32) -> char {
         let digit = match self {
             Self::Bits => (value.round() as u32).min(35),
+            Self::Exponent { .. } if value == Self::ZERO => return '-',
             Self::Exponent { .. } => (self.share(value) * 9.99) as u32,
         };
         char::from_digit(digit, 36).unwrap_or('?')
@@ -226,6 +231,7 @@ impl Shade {
     pub fn text(self, value: f32) -> String {
         match self {
             Self::Bits if (value - value.round()).abs() > 0.05 => format!("{value:.1}"),
+            Self::Exponent { .. } if value == Self::ZERO => "0".into(),
             // Within a few decades a whole exponent says too little.
             Self::Exponent { base: 10, range } if range.1 - range.0 <= 4.0 => {
                 format!("{:.1}", value + 0.0)
@@ -252,10 +258,11 @@ impl Shade {
                         range.0
                     }
                 };
-                let values = (0..=steps as u32).map(|i| at(i as f32));
-                values
-                    .map(|v| (v, power(base, f64::from(v.round()))))
-                    .collect()
+                let zero = values.contains(&Some(Self::ZERO));
+                let zero = zero.then(|| (Self::ZERO, "0".to_owned()));
+                let exponents = (0..=steps as u32).map(|i| at(i as f32));
+                let powers = exponents.map(|v| (v, power(base, f64::from(v.round()))));
+                zero.into_iter().chain(powers).collect()
             }
         }
     }
@@ -312,6 +319,8 @@ impl Heat {
 pub struct HeatRow {
     /// Its name.
     pub label: String,
+    /// Its value where the cursor is, if that is known.
+    pub reading: Option<String>,
     /// Colour of the name.
     pub ink: Ink,
 }

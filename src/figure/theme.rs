@@ -128,7 +128,7 @@ impl TryFrom<String> for Hex {
             .strip_prefix('#')
             .filter(|digits| digits.len() == 6)
             .and_then(|digits| u32::from_str_radix(digits, 16).ok())
-            .ok_or_else(|| format!("\"{text}\" is no colour; expected \"#rrggbb\""))?;
+            .ok_or_else(|| format!("\"{text}\" is not a colour; expected \"#rrggbb\""))?;
         let [_, r, g, b] = number.to_be_bytes();
         Ok(Self((r, g, b)))
     }

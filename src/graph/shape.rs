@@ -202,7 +202,7 @@ pub(super) fn infer(
         Operation::Slice { start, end } => {
             if start >= end || *end > c {
                 let found = format!("channels {start} to {end} of {c}");
-                return Err(GraphError::node(name, found, "channels that are there"));
+                return Err(GraphError::node(name, found, "channels that exist"));
             }
             [end - start, h, w]
         }

@@ -100,7 +100,7 @@ impl Writer {
             let id = self.named.get(from).ok_or_else(|| {
                 GraphError::node(
                     name,
-                    format!("it reads `{from}`, which no layer before it is"),
+                    format!("it reads `{from}`, which is not a layer before it"),
                     "a layer before it",
                 )
             })?;

@@ -684,7 +684,7 @@ impl Builder<'_> {
                 }
                 _ => {
                     return Err(root(
-                        "a residual of more values than there can be thresholds for",
+                        "a residual with more values than thresholds are possible for",
                         EVERYWHERE,
                     ));
                 }
@@ -774,8 +774,12 @@ impl Levels {
 
 fn levels(grid: &Grid) -> Result<Levels, Reason> {
     let unit = grid.step;
-    let exponent = exponent(unit)
-        .ok_or_else(|| root(format!("its step {unit:e} is no power of two"), NARROWER))?;
+    let exponent = exponent(unit).ok_or_else(|| {
+        root(
+            format!("its step size {unit:e} is not a power of two"),
+            NARROWER,
+        )
+    })?;
     let values = grid
         .levels(MOST_LEVELS)
         .ok_or_else(|| root(format!("{} levels", grid.level_count()), NARROWER))?;

@@ -35,7 +35,7 @@ pub use replay::{Numbers, Replay};
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The network is not in integers throughout.
-    #[error("{format} holds integers alone, and these steps are in float: {steps}; hint: {hint}")]
+    #[error("{format} holds only integers, but these steps are in float: {steps}; hint: {hint}")]
     Float {
         /// What was asked for.
         format: &'static str,

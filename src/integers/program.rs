@@ -240,13 +240,13 @@ impl Program {
         for (at, step) in self.steps.iter().enumerate() {
             let wrong = |what: &str| Err(format!("{}: {what}", step.name));
             if step.inputs.iter().any(|input| *input >= at) {
-                return wrong("it reads what does not come before it");
+                return wrong("it reads a value that does not come before it");
             }
             if step.shape.contains(&0) || step.shape.iter().any(|e| *e > 1 << 24) {
-                return wrong("a shape that cannot be");
+                return wrong("an impossible shape");
             }
             if step.exponent.abs() > 300 || step.sum_exponent.abs() > 300 {
-                return wrong("an exponent that cannot be");
+                return wrong("an exponent that is impossible");
             }
             if step.range[0] > step.range[1] || step.sums[0] > step.sums[1] {
                 return wrong("a range that ends before it begins");
@@ -264,7 +264,7 @@ impl Program {
         let same = |i: usize| shape(i) == step.shape;
         if matches!(step.after, After::Shift { right, low, high } if right.abs() > 62 || low > high)
         {
-            return Some("a shift that cannot be");
+            return Some("an impossible shift");
         }
         let residual = step.has_residual();
         let count = step.inputs.len().checked_sub(usize::from(residual))?;
@@ -278,7 +278,7 @@ impl Program {
             _ => 1,
         };
         if count != expected {
-            return Some("another number of inputs than it needs");
+            return Some("a different number of inputs from what it needs");
         }
         let moves = |window: &Window| {
             let least = [window.stride, window.kernel, window.dilation];

@@ -1,10 +1,10 @@
-//! What NVIDIA's driver tells of its cards, before anything is computed on one.
+//! What NVIDIA's driver reports of its GPUs, before anything is computed on one.
 
 use std::sync::OnceLock;
 
 use cudarc::driver::{result, sys};
 
-/// Names of the cards, in the order of their numbers. The driver is asked once.
+/// Names of the GPUs, in the order of their numbers. The driver is asked once.
 ///
 /// # Errors
 /// Where there is no driver, or it does not answer.
@@ -19,11 +19,11 @@ fn ask() -> Result<Vec<String>, String> {
     if !unsafe { sys::is_culib_present() } {
         return Err("no NVIDIA driver was found (libcuda)".into());
     }
-    let failed = |e: result::DriverError| format!("the NVIDIA driver answers: {e}");
+    let failed = |e: result::DriverError| format!("the NVIDIA driver reports: {e}");
     result::init().map_err(failed)?;
     let count = result::device::get_count().map_err(failed)?;
     if count == 0 {
-        return Err("the NVIDIA driver shows no card (is CUDA_VISIBLE_DEVICES empty?)".into());
+        return Err("the NVIDIA driver lists no GPU (is CUDA_VISIBLE_DEVICES empty?)".into());
     }
     (0..count)
         .map(|i| result::device::get_name(result::device::get(i)?))

@@ -345,7 +345,7 @@ fn own_convolution_backward(
     (wants_x.then(|| own(gx)), own(gw))
 }
 
-/// From here on a run that is continued on a card takes the same steps, bit for bit.
+/// From here on a run that is continued on a GPU takes the same steps, bit for bit.
 pub(crate) fn make_deterministic() {
     // SAFETY: sets a flag of LibTorch's.
     unsafe { bitscope_make_deterministic() }

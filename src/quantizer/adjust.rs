@@ -100,7 +100,7 @@ impl Quantizer {
         self.parameters_of(f64::from(grid.step), f64::from(grid.q_max), grid.bits)
     }
 
-    /// The ways to do with one bit less (with the next smaller bitwidth that is allowed): first a coarser step over the same range, then a shorter
+    /// The ways to use one bit less (the next smaller allowed bitwidth): first a coarser step over the same range, then a shorter
     /// range with the same step. Empty at the least bitwidth; ways that the clamps forbid are left
     /// out.
     pub fn one_bit_less(&self, parameters: [f64; 2]) -> Vec<[f64; 2]> {

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::printable;
-use crate::cli::{CliError, print};
+use crate::experiment::printable;
 use crate::experiment::{difference, resolve_text};
+use crate::face::{CliError, print};
 use crate::run::{Event, LogReader, Manifest, RunFolder, StepRecord};
 
 /// Some runs side by side: what differs in their settings, and what they came to.

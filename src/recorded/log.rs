@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::printable;
-use crate::cli::{CliError, print};
+use crate::experiment::printable;
+use crate::face::{CliError, print};
 use crate::run::{Event, LayerInfo, LogReader, RunFolder, StepRecord, TensorBoard};
 
 /// What `bitscope log` is asked for.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Extract {
-    /// One JSON object per step, which is what it writes where nothing else is asked for
+    /// One JSON object per step (the default)
     #[arg(long, conflicts_with = "csv")]
     json: bool,
-    /// Comma-separated values instead of one JSON object a line
+    /// Comma-separated values instead of one JSON object per line
     #[arg(long)]
     pub csv: bool,
     /// Only these columns, such as loss, weight_kb, conv1.bitwidth; repeatable
@@ -38,7 +38,7 @@ pub(crate) fn log(folder: &RunFolder, wanted: &Extract) -> Result<u8, CliError> 
     if wanted.from > wanted.to {
         let (from, to) = (wanted.from, wanted.to);
         return Err(CliError::Usage(format!(
-            "--from {from} --to {to}: there is no such step; expected --from at most --to"
+            "--from {from} --to {to}: an empty range; expected --from at most --to"
         )));
     }
     let mut reader = LogReader::open(&folder.log())?;
@@ -100,7 +100,7 @@ fn tensorboard(
     if taken.into_iter().any(is_board) {
         let target = target.display();
         return Err(CliError::Usage(format!(
-            "{target} holds event files already, and steps would be there twice; expected another folder"
+            "{target} already holds event files, and steps would appear twice; expected another folder"
         )));
     }
     let mut board = TensorBoard::create(target, began).map_err(failed)?;

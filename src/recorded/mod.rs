@@ -13,9 +13,8 @@ pub(crate) use compare::compare;
 pub(crate) use log::{Extract, log};
 pub(crate) use watch::{follow_into, watch};
 
-pub(crate) use crate::experiment::printable;
-
-use crate::cli::{CliError, print};
+use crate::experiment::printable;
+use crate::face::{CliError, print};
 use crate::run::{LogError, Manifest, RunFolder, RunLock, family, without_log};
 
 impl From<LogError> for CliError {
@@ -114,7 +113,7 @@ pub(crate) fn move_to(folder: &RunFolder, name: &str) -> Result<PathBuf, CliErro
         || name.chars().any(char::is_control);
     if bad {
         return Err(CliError::Usage(format!(
-            "`{}` is no name of a run; expected a plain file name",
+            "`{}` is not a valid name for a run; expected a plain file name",
             printable(name)
         )));
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::cli::{CliError, Output};
-use crate::headless::{end_when_told, interrupt_flag, printer};
+use crate::face::{CliError, Output, end_when_told, interrupt_flag};
+use crate::headless::printer;
 use crate::run::{Event, Feed, LogReader, RunFolder, RunLock};
 
 /// Time between two looks at a log that grows.
@@ -101,6 +101,6 @@ pub(crate) fn follow_into(
     };
     let thread = std::thread::Builder::new().name("follow".into());
     if let Err(error) = thread.spawn(work) {
-        tracing::warn!("the log is not followed: {error}");
+        tracing::warn!("the log cannot be followed: {error}");
     }
 }

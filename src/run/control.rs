@@ -137,7 +137,7 @@ impl ControlServer {
                     };
                     let thread = std::thread::Builder::new().name("controls".into());
                     if let Err(error) = thread.spawn(answer) {
-                        tracing::warn!("nobody answers on the control socket: {error}");
+                        tracing::warn!("no answer on the control socket: {error}");
                     }
                 }
             })?;
@@ -196,7 +196,7 @@ fn converse(stream: &UnixStream, commands: &Sender<Command>, held: &Held) -> io:
 fn greet(version: u32, holder: Holder, held: &Held) -> Result<Hold, String> {
     if version != VERSION {
         return Err(format!(
-            "version {version} of the controls; this run speaks version {VERSION}"
+            "version {version} of the control protocol; this run uses version {VERSION}"
         ));
     }
     let mut now = held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -254,7 +254,7 @@ impl Controls {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => io::Error::new(
                     io::ErrorKind::TimedOut,
                     format!(
-                        "no answer within {} s: is the process that trains stopped?",
+                        "no answer within {} s: is the training process suspended?",
                         PATIENCE.as_secs()
                     ),
                 ),

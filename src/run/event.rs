@@ -101,7 +101,7 @@ pub struct Budget {
     pub limit: f64,
 }
 
-/// Seconds of one step, by phase. A card computes on while the next phases are launched: there the
+/// Seconds of one step, by phase. A GPU goes on computing while the next phases are launched: there the
 /// first that reads a result, telemetry, waits for what the others left, and only the sum is exact.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Times {

@@ -51,7 +51,7 @@ pub struct Manifest {
     /// Revision of the program's sources, where it was built from a repository.
     #[serde(default)]
     pub revision: Option<String>,
-    /// Threads that the processor's kernels run on.
+    /// Threads that the CPU kernels run on.
     #[serde(default)]
     pub threads: usize,
     /// Name of the run.
@@ -239,7 +239,7 @@ impl RunFolder {
         let message = if folder.0.join("manifest.json").is_file() {
             format!("{path}: the run's events.log is gone, and with it what the run recorded")
         } else {
-            format!("{path} holds no run (no events.log)")
+            format!("{path} is not a run folder (no events.log)")
         };
         Err(io::Error::new(io::ErrorKind::NotFound, message))
     }

@@ -140,7 +140,7 @@ fn bits(report: &Report) -> Figure {
             others: Vec::new(),
         })];
         let title = format!(
-            "bits of weights, mean over seeds (strokes: lowest and highest): {}",
+            "bits of weights, mean over seeds (bars: lowest and highest): {}",
             cell.label
         );
         Some(scene(title, x, axis("bits", (0.0, highest + 0.5)), items))

@@ -269,7 +269,10 @@ impl Builder<'_> {
         let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
         let name = self.written.name.clone().unwrap_or(stem.into_owned());
         if slug(&name).is_empty() {
-            return Err(self.wrong(format!("`name` is \"{name}\""), "letters and digits in it"));
+            return Err(self.wrong(
+                format!("`name` is \"{name}\""),
+                "a name with letters or digits",
+            ));
         }
         let seeds: BTreeSet<i64> = self.written.seeds.iter().copied().collect();
         if seeds.is_empty() || seeds.len() != self.written.seeds.len() {
@@ -400,7 +403,7 @@ impl Builder<'_> {
                     let label = &cells[cell].label;
                     return Err(self.wrong(
                         format!("\"{label}\" starts from itself, by way of others"),
-                        "rows that end at one that starts from nothing",
+                        "a chain that ends at a row without `from`",
                     ));
                 }
                 at = from;

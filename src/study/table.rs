@@ -144,22 +144,24 @@ impl Report {
     pub fn notes(&self) -> Vec<String> {
         let mut notes: Vec<String> = self.warnings.iter().map(|w| format!("**{w}**")).collect();
         notes.extend([
-            "Mean ± half of the 95 % confidence interval over seeds (Student's t); without an interval where one run is all there is.".to_owned(),
-            "test: the test part, read once per run, with the weights of the last step. last, best: validation errors; the best of many looks is lower than what to expect. best in budget: of evaluations that met every budget. kB and bits: at the last step, bits as a mean over elements.".to_owned(),
+            "Mean ± half of the 95 % confidence interval over seeds (Student's t); without an interval if there is only one run.".to_owned(),
+            "test: the test part, read once per run, with the weights of the last step. last, best: validation errors; the best of many evaluations is lower than what to expect of one. best in budget: of evaluations that met every budget. kB and bits: at the last step, bits as a mean over elements.".to_owned(),
         ]);
         if let Some(reference) = self.study.reference {
             notes.push(format!(
-                "Differences from {} are of pairs with the same seed.",
+                "Differences from {} are between runs with the same seed.",
                 self.study.cells[reference].label
             ));
         }
         if self.study.cells.iter().any(|c| c.paper.is_some()) {
-            notes.push("published: the paper's number, of one run, the best of its looks at the test part.".into());
+            notes.push("published: the paper's number, from one run, its best evaluation on the test part.".into());
         }
         let again = self.lines.iter().flat_map(|l| l.runs.values().flatten());
         let again = again.filter(|o| o.test_reads > 1).count();
         if again > 0 {
-            notes.push(format!("{again} runs read the test part more than once."));
+            notes.push(format!(
+                "{again} runs evaluated the test part more than once."
+            ));
         }
         for (task, state) in self.unfinished() {
             let more = match state {

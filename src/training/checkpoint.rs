@@ -255,7 +255,7 @@ impl Checkpoint {
             if saved.parametrization != own.parametrization || saved.signed != own.signed {
                 let (found, expected) = (saved.parametrization, own.parametrization);
                 return Err(bad(format!(
-                    "{} is quantized with {found} there, with {expected} here",
+                    "{} is quantized with {found} in the checkpoint and with {expected} in the experiment",
                     slot.name
                 )));
             }
@@ -294,7 +294,7 @@ impl Metadata {
 
 fn parse_metadata(bytes: &[u8]) -> Result<Metadata, String> {
     let (_, metadata) = SafeTensors::read_metadata(bytes)
-        .map_err(|e| format!("damaged, or no checkpoint of this program: {e}"))?;
+        .map_err(|e| format!("damaged, or not a checkpoint of this program: {e}"))?;
     let metadata = metadata.metadata().as_ref();
     let find = |name: &str| metadata.and_then(|m| m.get(name)).cloned();
     let state = find(STATE).ok_or("no state in it; expected a checkpoint of this program")?;

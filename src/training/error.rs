@@ -44,7 +44,7 @@ pub enum TrainError {
         reason: Option<String>,
     },
     /// A run none of whose checkpoints can be read.
-    #[error("no checkpoint of the run is sound: {}", .0.join("; "))]
+    #[error("no checkpoint of the run is intact: {}", .0.join("; "))]
     AllDamaged(Vec<String>),
     /// Another process has the run.
     #[error(transparent)]
@@ -59,7 +59,7 @@ pub enum TrainError {
     #[error(transparent)]
     Lost(#[from] Lost),
     /// Settings that a run cannot change while it goes on.
-    #[error("{changes}: that needs a new run; hint: `bitscope {command}`")]
+    #[error("{changes}: needs a new run; hint: `bitscope {command}`")]
     NeedsNewRun {
         /// The changes.
         changes: String,

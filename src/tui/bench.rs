@@ -109,7 +109,7 @@ pub(crate) fn bench_open() -> std::io::Result<Value> {
 
 /// An app over a synthetic run of so many layers and steps.
 pub(super) fn synthetic(layers: usize, steps: u64) -> App {
-    let loaded = load_embedded(crate::cli::DEMO.0, crate::cli::DEMO.1, &Vec::new())
+    let loaded = load_embedded(crate::face::DEMO.0, crate::face::DEMO.1, &Vec::new())
         .expect("the embedded experiment is valid");
     let folder = RunFolder::unrecorded();
     let mut app = App::new(&loaded, None, folder, PathBuf::from("no-runs"), Vec::new());

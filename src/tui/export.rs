@@ -5,7 +5,7 @@ use std::path::Path;
 use ratatui::buffer::Buffer;
 
 use super::capture;
-use crate::figure::{Figure, Notes, Saved, Theme};
+use crate::figure::{Figure, Format, Notes, Saved, Theme};
 
 /// The screen's cells as PNG and SVG.
 pub(super) fn write_screen(
@@ -25,7 +25,25 @@ pub(super) fn write_screen(
     crate::run::write_whole(&beside, vectors.as_bytes()).map_err(|e| text(&e))
 }
 
-/// The files of an exported figure: three pictures, the numbers, and what draws it again.
+/// Kinds of files that a figure is exported as: three pictures, and the numbers.
+const KINDS: [&str; 4] = ["png", "svg", "pdf", "csv"];
+
+/// The files of a figure that no log draws again.
+pub(super) fn write_picture(
+    figure: &Figure,
+    format: Format,
+    notes: &Notes,
+    folder: &Path,
+    name: &str,
+) -> Result<(), String> {
+    std::fs::create_dir_all(folder).map_err(|e| e.to_string())?;
+    KINDS.iter().try_for_each(|extension| {
+        let path = folder.join(format!("{name}.{extension}"));
+        crate::figure::export(figure, &path, Theme::Light, format, notes).map_err(|e| e.to_string())
+    })
+}
+
+/// The files of an exported figure, with what draws it again.
 pub(super) fn write_figure(
     saved: &Saved,
     figure: &Figure,
@@ -35,7 +53,7 @@ pub(super) fn write_figure(
 ) -> Result<(), String> {
     let text = |e: &dyn std::fmt::Display| e.to_string();
     std::fs::create_dir_all(folder).map_err(|e| text(&e))?;
-    for extension in ["png", "svg", "pdf", "csv"] {
+    for extension in KINDS {
         let path = folder.join(format!("{name}.{extension}"));
         saved.export(figure, &path, notes).map_err(|e| text(&e))?;
     }

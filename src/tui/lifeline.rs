@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use super::terminal;
-use crate::cli::exit;
+use crate::face::exit;
 use crate::run::Command;
 
 /// Ends the program when it was told to and the main thread does not: reading keys from a terminal

@@ -23,6 +23,8 @@ pub(super) struct Microscope {
     back: usize,
     /// What the figure shows: layer, checkpoint.
     shown: Option<(usize, PathBuf)>,
+    /// Name of that layer, as part of a file's.
+    layer: String,
     /// Histogram and transfer curve.
     pub figure: Option<Figure>,
     /// Numbers, or why there are none.
@@ -62,6 +64,15 @@ impl Microscope {
             })
     }
 
+    /// What a file of the figure is called: the layer and the checkpoint.
+    pub(super) fn name(&self) -> String {
+        let Some((_, path)) = &self.shown else {
+            return "microscope".into();
+        };
+        let checkpoint = path.file_stem().unwrap_or_default().to_string_lossy();
+        format!("microscope-{}-{checkpoint}", self.layer)
+    }
+
     /// Makes the figure of a layer, where another is shown.
     pub(super) fn look(&mut self, index: usize, info: &LayerInfo) {
         let Some(path) = self.current().cloned() else {
@@ -73,12 +84,26 @@ impl Microscope {
         if self.shown.as_ref() == Some(&wanted) {
             return;
         }
+        self.layer = file_name(info);
         match examine(index, info, &wanted.1) {
             Ok((figure, lines)) => (self.figure, self.lines) = (Some(figure), lines),
             Err(problem) => (self.figure, self.lines) = (None, vec![problem]),
         }
         self.shown = Some(wanted);
     }
+}
+
+/// A layer's name as part of a file's.
+fn file_name(info: &LayerInfo) -> String {
+    let plain = |c: char| {
+        if c.is_alphanumeric() || "-_.".contains(c) {
+            c
+        } else {
+            '_'
+        }
+    };
+    let name: String = info.name.chars().map(plain).collect();
+    format!("{name}.{}", info.role.letter())
 }
 
 fn examine(index: usize, info: &LayerInfo, path: &Path) -> Result<(Figure, Vec<String>), String> {
@@ -90,7 +115,7 @@ fn examine(index: usize, info: &LayerInfo, path: &Path) -> Result<(Figure, Vec<S
     let saved = state
         .slots
         .get(index)
-        .ok_or("the checkpoint has fewer quantizers")?;
+        .ok_or("this quantizer is not in the checkpoint")?;
     let (quantizer, parameters) = (&saved.quantizer, saved.parameters);
     let grid = quantizer.grid(parameters);
     let (d, q_max) = quantizer.raw_step_and_range(parameters);
@@ -196,7 +221,7 @@ fn histogram(grid: &Grid, what: &str, weights: &[f32], reach: f32) -> Scene {
     Scene {
         marks: level_marks(grid),
         ..scene(
-            format!("{what}, levels below"),
+            format!("{what}, with quantization levels"),
             axis("value", (-reach, reach)),
             axis(&format!("% of the {what}"), (0.0, highest.max(1e-9) * 1.05)),
             vec![Item::Area(area)],

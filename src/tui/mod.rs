@@ -37,9 +37,9 @@ use export::{write_figure, write_screen};
 use lifeline::{Held, Lifeline};
 use terminal::{Screen, Signals};
 
-use crate::cli::{Begin, CliError, Run, exit};
 use crate::experiment::{Loaded, Saved, Watcher, merged};
 use crate::export::Format;
+use crate::face::{Begin, CliError, Run, exit};
 #[cfg(unix)]
 use crate::run::control::{Controls, Request};
 use crate::run::{Command, Feed, Parent, RunFolder};
@@ -427,7 +427,7 @@ impl Workbench {
         }
         while let Ok(preview) = self.previews.1.try_recv() {
             match preview {
-                Ok(preview) => self.app.preview = Some(preview),
+                Ok(preview) => self.app.layers.put(app::Layer::Preview(preview)),
                 Err(problem) => self.app.warn(problem),
             }
             changed = true;
@@ -459,6 +459,7 @@ impl Workbench {
             Effect::NewRun { loaded, fork } => self.new_run(*loaded, fork.then_some(u64::MAX)),
             Effect::Fork { loaded, step } => self.new_run(*loaded, Some(step)),
             Effect::ExportFigure(saved) => self.export_figure(saved),
+            Effect::ExportPicture => self.export_picture(),
             Effect::ExportScreen => self.export_screen(screen)?,
             Effect::ExportNetwork(folder, format) => self.export_network(folder, format),
             Effect::Open(folder) => self.open(folder),
@@ -508,7 +509,7 @@ impl Workbench {
         }
         let old = self.app.folder.clone();
         let checkpoint = fork.and_then(|step| {
-            let (checkpoint, damaged) = crate::cli::checkpoint_at(&old, Some(step));
+            let (checkpoint, damaged) = crate::face::checkpoint_at(&old, Some(step));
             damaged
                 .into_iter()
                 .for_each(|problem| self.app.warn(problem));
@@ -543,18 +544,50 @@ impl Workbench {
         let figure = saved.figure(history, &self.app.folder.log());
         let notes = crate::figure::notes(history);
         let name = format!("{}-{}", saved.figure.label(), history.step());
+        self.export_beside(move || {
+            let figure = figure().map_err(|e| e.to_string())?;
+            write_figure(&saved, &figure, &notes, &folder, &name)?;
+            Ok(format!(
+                "exported {}.png, .svg, .pdf, .csv, .toml (p shows it)",
+                folder.join(name).display()
+            ))
+        });
+    }
+
+    /// Paints the plots of a page that no log draws again.
+    fn export_picture(&mut self) {
+        let app = &self.app;
+        let (name, figure) = match app.page {
+            app::Page::Microscope => (app.microscope.name(), app.microscope.figure.clone()),
+            app::Page::Toy => ("toy".to_owned(), app.toy.figure.clone()),
+            _ => {
+                let scene = view::error_against_memory(app);
+                let panels = vec![scene];
+                let figure = crate::figure::Figure { panels, columns: 1 };
+                ("error-against-memory".to_owned(), Some(figure))
+            }
+        };
+        let Some(figure) = figure else {
+            self.app.tell("there is nothing to export yet".into());
+            return;
+        };
+        let format = app.paper.format(figure.panels.len());
+        let notes = crate::figure::notes(&app.history);
+        let folder = app.folder.figures();
+        self.export_beside(move || {
+            export::write_picture(&figure, format, &notes, &folder, &name)?;
+            Ok(format!(
+                "exported {}.png, .svg, .pdf, .csv (p shows it)",
+                folder.join(name).display()
+            ))
+        });
+    }
+
+    /// Writes files beside the main loop, and says what became of them.
+    fn export_beside(&mut self, write: impl FnOnce() -> Result<String, String> + Send + 'static) {
         let done = self.exported.0.clone();
         let work = move || {
-            let written = figure()
-                .map_err(|e| e.to_string())
-                .and_then(|figure| write_figure(&saved, &figure, &notes, &folder, &name));
-            let text = match written {
-                Ok(()) => format!(
-                    "exported {}.png, .svg, .pdf, .csv, .toml (p shows it)",
-                    folder.join(name).display()
-                ),
-                Err(error) => format!("not exported: {error}"),
-            };
+            let text = write().unwrap_or_else(|error| format!("not exported: {error}"));
             // A workbench that is closing no longer listens.
             let _ = done.send(text);
         };
@@ -637,7 +670,7 @@ impl Workbench {
         self.keep_layout();
         let folder = self.app.folder.path().display().to_string();
         // Whoever closed standard output does not want to know.
-        let _ = crate::cli::print(&format!("recorded in {folder}\n"));
+        let _ = crate::face::print(&format!("recorded in {folder}\n"));
         let (events, _) = self.feed.take();
         for event in &events {
             match event.as_ref() {

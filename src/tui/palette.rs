@@ -77,7 +77,7 @@ fn all(app: &App) -> Vec<Entry> {
         }
         done.push(binding.action);
         all.push(Entry {
-            text: name(binding.action),
+            text: binding.action.name(),
             help: format!("{} ({})", binding.help, binding.key()),
         });
     }
@@ -96,7 +96,7 @@ fn all(app: &App) -> Vec<Entry> {
     for (name, _) in MARKERS {
         all.push(Entry {
             text: format!("marker {name}"),
-            help: "characters of lines".into(),
+            help: "characters for drawing lines".into(),
         });
     }
     for format in Format::ALL {
@@ -124,7 +124,7 @@ fn all(app: &App) -> Vec<Entry> {
         });
     }
     for key in KEYS {
-        let now = app.experiment.values.get(key.path);
+        let now = app.editing.experiment.values.get(key.path);
         let now = now.map_or("not set".into(), ToString::to_string);
         all.push(Entry {
             text: format!("set {} ", key.path),
@@ -153,21 +153,6 @@ fn layers(app: &App) -> Vec<&str> {
     names
 }
 
-/// An action by name: lower case, words apart.
-fn name(action: Action) -> String {
-    if let Action::GoTo(page) = action {
-        return format!("go {}", page.title());
-    }
-    let mut name = String::new();
-    for c in format!("{action:?}").chars() {
-        if c.is_uppercase() && !name.is_empty() {
-            name.push(' ');
-        }
-        name.extend(c.to_lowercase());
-    }
-    name
-}
-
 /// Carries a command out.
 pub(super) fn execute(app: &mut App, text: &str) -> Vec<Effect> {
     let text = text.trim();
@@ -176,7 +161,7 @@ pub(super) fn execute(app: &mut App, text: &str) -> Vec<Effect> {
             Some((key, value)) => app.set(key, value.trim()),
             None => {
                 app.warn(format!(
-                    "set {}: expected a value behind the key",
+                    "set {}: expected a value after the key",
                     rest.trim()
                 ));
                 Vec::new()
@@ -245,7 +230,7 @@ pub(super) fn execute(app: &mut App, text: &str) -> Vec<Effect> {
         app.go_to(page);
         return Vec::new();
     }
-    let action = KEYMAP.iter().map(|b| b.action).find(|a| name(*a) == text);
+    let action = KEYMAP.iter().map(|b| b.action).find(|a| a.name() == text);
     match action {
         Some(action) => app.perform(action),
         None => {

@@ -1,4 +1,4 @@
-//! What this process takes from the machine, and what its graphics cards do.
+//! What this process takes from the machine, and what its GPUs do.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ pub(super) struct System {
     pub cores: Option<f64>,
     /// Resident memory, MB, and its peak.
     pub memory: Option<(f64, f64)>,
-    /// Graphics cards, where there are any.
+    /// GPUs, if there are any.
     pub gpus: Vec<Gpu>,
 }
 

@@ -17,6 +17,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect, Size};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::widgets::{Paragraph, Widget};
+pub(super) use runs::error_against_memory;
 use unicode_width::UnicodeWidthStr;
 
 use super::app::{App, Page};
@@ -73,7 +74,7 @@ pub(super) fn draw(app: &App, frame: &mut Frame<'_>) {
     }
     bars::bottom(app, bottom, buffer);
     overlay::draw(app, body, buffer);
-    if let Some(preview) = &app.preview {
+    if let Some(preview) = app.layers.preview() {
         overlay::preview(app, preview, body, buffer);
     }
 }
@@ -212,7 +213,7 @@ fn log(app: &App, area: Rect, buffer: &mut Buffer) {
     let what = match app.least {
         Severity::Info => "every message",
         Severity::Warning => "warnings and errors",
-        Severity::Error => "errors alone",
+        Severity::Error => "errors only",
     };
     let title = format!("{:>8} {:>9}  {what}", "time", "step");
     buffer.set_stringn(head.x, head.y, title, head.width.into(), bold(app));
@@ -452,10 +453,12 @@ mod tests {
     #[test]
     fn the_palette_offers_keys_and_values_of_the_experiment() {
         let mut app = app(Colours::True, Marker::Braille);
-        app.command = Some(super::super::palette::Palette {
-            text: "weights_kb".into(),
-            chosen: 0,
-        });
+        app.layers.put(super::super::app::Layer::Palette(
+            super::super::palette::Palette {
+                text: "weights_kb".into(),
+                chosen: 0,
+            },
+        ));
         let screen = text(&paint(&mut app, 120, 40));
         assert!(screen.contains("set budget.weights_kb"), "{screen}");
         assert!(screen.contains("11 (live)"), "{screen}");

@@ -110,8 +110,18 @@ impl Builder<'_> {
                 Side::Activations => format!("A {}", row.label),
             },
         };
-        let named = rows.iter().map(|row| HeatRow {
+        let cursor = self.view.cursor.map(|at| at as u64);
+        let reading = |row: &Row| {
+            let at = cursor?;
+            let value = row.mean(self.history, |l| l[quantity].at(at).map(f64::from))?;
+            Some(match shade {
+                Shade::Bits => shade.text(value as f32),
+                Shade::Exponent { .. } => format!("{value:.1e}"),
+            })
+        };
+        let named = rows.iter().enumerate().map(|(i, row)| HeatRow {
             label: label(row),
+            reading: seen.contains(&i).then(|| reading(row)).flatten(),
             ink: Ink::Text,
         });
         let heat = Heat {
@@ -146,8 +156,9 @@ impl Builder<'_> {
     ) {
         let exponent = |v: f32| match shade {
             Shade::Bits => Some(v),
-            Shade::Exponent { base: 2, .. } => Some(v.log2()).filter(|v| v.is_finite()),
-            Shade::Exponent { .. } => Some(v.log10()).filter(|v| v.is_finite()),
+            // (The logarithm of zero is the exponent that stands for it.)
+            Shade::Exponent { base: 2, .. } => Some(v.log2()).filter(|v| !v.is_nan()),
+            Shade::Exponent { .. } => Some(v.log10()).filter(|v| !v.is_nan()),
         };
         if let [only] = row.members[..] {
             let series = &self.history.layers[only][quantity];
@@ -165,7 +176,7 @@ impl Builder<'_> {
             self.heat_row(&layer[quantity], shade == Shade::Bits, &mut cells);
             let elements = layer.info.elements.max(1) as f32;
             for (sum, cell) in sums.iter_mut().zip(&cells) {
-                if let Some(value) = cell.and_then(exponent) {
+                if let Some(value) = cell.and_then(exponent).filter(|v| v.is_finite()) {
                     *sum = (sum.0 + elements * value, sum.1 + elements);
                 }
             }
@@ -217,7 +228,8 @@ fn fitted(shade: Shade, values: &[Option<f32>]) -> Shade {
     let Shade::Exponent { base, .. } = shade else {
         return shade;
     };
-    let mut known: Vec<f32> = values.iter().copied().flatten().collect();
+    let known = values.iter().copied().flatten();
+    let mut known: Vec<f32> = known.filter(|v| v.is_finite()).collect();
     let last = known.len().saturating_sub(1);
     let mut at = |share: f64| -> f32 {
         if known.is_empty() {

@@ -224,6 +224,7 @@ fn add_rows(heat: &mut Heat, range: &mut (f64, f64), theirs: &[(&Overlaid, Scene
             };
             rows.push(HeatRow {
                 label: format!("· {}", other.label),
+                reading: None,
                 ink: other.ink(),
             });
             values.extend(heat.row_in(same, &edges));

@@ -101,7 +101,7 @@ impl Builder<'_> {
             .first()
             .is_some_and(|(_, l)| is_inferred(l.info.parametrization));
         let used = if learned {
-            " (rounds to powers of two at the stairs)"
+            " (stairs: rounded to powers of two)"
         } else {
             ""
         };

@@ -187,7 +187,8 @@ impl Builder<'_> {
     }
 
     /// A colour for every layer, the same in all figures of a run: its number among its side's, or its
-    /// stage's where there are more layers than colours.
+    /// stage's where there are more layers than colours. More stages than colours are shades of one ramp,
+    /// in the order of the network.
     pub(super) fn layer_inks(&self) -> Vec<Ink> {
         let layers = &self.history.layers;
         let mut counts = [0, 0];
@@ -210,7 +211,13 @@ impl Builder<'_> {
                 seen.len() - 1
             })
         });
-        stages.map(Ink::Layer).collect()
+        let stages: Vec<usize> = stages.collect();
+        let last = stages.iter().max().copied().unwrap_or(0);
+        let ink = |stage: usize| match last < FEW {
+            true => Ink::Layer(stage),
+            false => Ink::Level(stage as f32 / last as f32),
+        };
+        stages.into_iter().map(ink).collect()
     }
 
     /// Whether a quantity of so many layers is drawn as a heat map.

@@ -151,7 +151,7 @@ impl<DB: DrawingBackend> Painter<'_, DB> {
         let (left, top, right, bottom) = self.plot;
         let columns = heat.columns();
         let height = f64::from(bottom - top) / heat.rows.len().max(1) as f64;
-        for (row, HeatRow { label, ink }) in heat.rows.iter().enumerate() {
+        for (row, HeatRow { label, ink, .. }) in heat.rows.iter().enumerate() {
             let y0 = top + (row as f64 * height) as i32;
             let y1 = top + ((row + 1) as f64 * height) as i32;
             let values = heat.row(row);

@@ -182,6 +182,51 @@ impl Plot<'_> {
         }
     }
 
+    /// What every row holds at the cursor, beside its line.
+    pub(super) fn readings(&self, heat: &Heat, cursor: u16, plot: Rect, buffer: &mut Buffer) {
+        let shown = Window::around(heat.focus, heat.rows.len(), plot.height.into());
+        let tall = (usize::from(plot.height) / shown.count.max(1)).clamp(1, 3);
+        let widths = heat.rows.iter().filter_map(|r| r.reading.as_ref());
+        let width = widths.map(|r| r.width()).max().unwrap_or(0) as u16;
+        let right = plot.x + plot.width;
+        let x = if cursor + 1 + width <= right {
+            cursor + 1
+        } else if cursor >= plot.x + width {
+            cursor - width
+        } else {
+            return;
+        };
+        let style = Style::reset().patch(self.palette.style(Ink::Text));
+        for (r, row) in shown.range().enumerate() {
+            let Some(reading) = &heat.rows[row].reading else {
+                continue;
+            };
+            let y = plot.y + (r * tall + tall / 2) as u16;
+            let text = format!("{reading:<width$}", width = usize::from(width));
+            buffer.set_string(x, y, text, style);
+            buffer[(cursor, y)].set_char('│').set_style(style);
+            if self.palette.colours == Colours::None {
+                // There every cell is a figure of its own.
+                if x > cursor && x + width < right {
+                    buffer[(x + width, y)].set_char(' ');
+                }
+                continue;
+            }
+            // What is left of a number beside it would be read as a part of it.
+            let left = (plot.x..x).rev().filter(|c| *c != cursor);
+            let behind = x + width..right;
+            for side in [left.collect::<Vec<u16>>(), behind.collect()] {
+                for column in side {
+                    let cell = &mut buffer[(column, y)];
+                    if cell.symbol() == " " {
+                        break;
+                    }
+                    cell.set_char(' ');
+                }
+            }
+        }
+    }
+
     /// A row of cells: the value as colour, and in figures every few cells, so that it is read without
     /// colour too.
     fn heat_row(

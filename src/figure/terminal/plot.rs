@@ -149,6 +149,12 @@ impl Widget for &Plot<'_> {
         }
         self.marks(plot, buffer);
         self.cursor(plot, buffer);
+        let cursor = scene.cursor.and_then(|at| column_of(&scene.x, at, plot));
+        for item in &scene.items {
+            if let (Item::Heat(heat), Some(column)) = (item, cursor) {
+                self.readings(heat, column, plot, buffer);
+            }
+        }
     }
 }
 

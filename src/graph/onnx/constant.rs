@@ -186,7 +186,7 @@ fn external_data(path: &Path, tensor: &TensorProto) -> Result<Vec<u8>, GraphErro
     let offset = number("offset", 0);
     let bytes = offset.and_then(|offset| number("length", length.checked_sub(offset)?));
     let (Some(offset), Some(bytes)) = (offset, bytes) else {
-        return Err(wrong("offset and length are no numbers".into(), "bytes"));
+        return Err(wrong("offset and length are not numbers".into(), "bytes"));
     };
     if offset.checked_add(bytes).is_none_or(|end| end > length) {
         let found = format!(
@@ -194,7 +194,7 @@ fn external_data(path: &Path, tensor: &TensorProto) -> Result<Vec<u8>, GraphErro
             offset + bytes,
             file.display()
         );
-        return Err(wrong(found, "data that is whole"));
+        return Err(wrong(found, "complete data"));
     }
     let mut data = vec![0; bytes as usize];
     opened.seek(SeekFrom::Start(offset)).map_err(missing)?;

@@ -274,7 +274,7 @@ impl<'a> Converter<'a> {
                     format!("{} `{}`, which feeds {feeds}", u.operation, u.name)
                 })
                 .collect();
-            let found = format!("operations that are not known here: {}", all.join("; "));
+            let found = format!("unsupported operations: {}", all.join("; "));
             return Err(GraphError::file(
                 self.path,
                 found,
@@ -354,7 +354,7 @@ impl<'a> Converter<'a> {
         let has_norms = !graph.norms.is_empty();
         if self.folded > 0 && !has_norms {
             self.notes.push(format!(
-                "{} convolutions have a bias and none has a batch norm: folded by the exporter, it seems; \
+                "{} convolutions have a bias and none has a batch norm: the exporter seems to have folded them; \
                  `model.norm = \"fresh\"` gives each a new one",
                 self.folded
             ));
@@ -420,7 +420,7 @@ impl<'a> Converter<'a> {
         {
             return Err(Trouble::Graph(GraphError::node(
                 &plain_name(node),
-                format!("input `{missing}` that nothing yields"),
+                format!("input `{missing}` that no node outputs"),
                 "values of nodes before it",
             )));
         }

@@ -1,4 +1,4 @@
-//! Where the kernels run: on a card, or (in tests) on the CPU.
+//! Where the kernels run: on a GPU, or (in tests) on the CPU.
 
 use std::sync::Arc;
 
@@ -102,7 +102,7 @@ impl Place {
         }
     }
 
-    /// Runs a kernel on `[x, y]` blocks; on a card it may still run when this returns.
+    /// Runs a kernel on `[x, y]` blocks; on a GPU it may still run when this returns.
     ///
     /// # Safety
     /// The arguments are those of the kernel. Every address is of a contiguous tensor where the

@@ -1,10 +1,10 @@
-//! Kernels of our own for NVIDIA cards under LibTorch: the quantizer, and batch norm with residual
+//! Our own kernels for NVIDIA GPUs under LibTorch: the quantizer, and batch norm with residual
 //! and activation, in as few passes over memory as they need, where tensor operations take many.
 //!
-//! NVRTC compiles them when a card first meets one of the operations; driver and NVRTC are found at
-//! run time. What they compute is held against the composed operations once, before it is used:
+//! NVRTC compiles them when a GPU first needs one of the operations; driver and NVRTC are found at
+//! run time. What they compute is checked against the composed operations once, before it is used:
 //! where anything is missing, fails or differs, the log says so and the composed operations stay.
-//! (A fault inside a kernel would end the run: a card takes nothing more after one.)
+//! (A fault inside a kernel would end the run: a GPU accepts nothing more after one.)
 //!
 //! The tests run the same sources on the CPU (`on_cpu.cpp`).
 
@@ -22,7 +22,7 @@ use tch::{Device, Kind, Tensor};
 
 use launch::Place;
 
-/// The kernels on one card.
+/// The kernels on one GPU.
 pub(super) struct Card {
     place: Place,
     device: Device,
@@ -42,13 +42,13 @@ pub(super) enum Refusal {
     /// They are not made for it; for anything else they are.
     #[error("the kernels do not take {0}")]
     Unfit(String),
-    /// The card or its driver failed.
+    /// The GPU or its driver failed.
     #[error("{0}")]
     Failed(String),
 }
 
-/// What the kernels on a tensor's card give, where they can be had, agree with the composed
-/// operations and take what is asked. A launch that fails is the last one on its card.
+/// The result of the kernels on a tensor's GPU, if they are available, agree with the composed
+/// operations and accept the arguments. A launch that fails is the last one on its GPU.
 pub(super) fn by_card<T>(
     x: &Tensor,
     launch: impl FnOnce(&Card) -> Result<T, Refusal>,
@@ -88,7 +88,7 @@ fn checked(ordinal: usize) -> Result<Arc<Card>, String> {
     card
 }
 
-/// How a card that has met one of the operations computes it: by our kernels, or why by tensor
+/// How a GPU that has needed one of the operations computes it: by our kernels, or why by tensor
 /// operations.
 pub(crate) fn status(ordinal: usize) -> Option<Result<(), String>> {
     let cards = cards();
@@ -106,7 +106,7 @@ impl Card {
         }
     }
 
-    /// A tensor as the kernels read it: of f32, on this card, row-major.
+    /// A tensor as the kernels read it: of f32, on this GPU, row-major.
     fn contiguous(&self, tensor: &Tensor) -> Result<Tensor, Refusal> {
         if tensor.kind() != Kind::Float || tensor.device() != self.device {
             return Err(Refusal::Unfit(format!("{tensor:?}")));

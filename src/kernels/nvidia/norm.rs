@@ -1,4 +1,4 @@
-//! Batch norm, residual addition and activation on a card.
+//! Batch norm, residual addition and activation on a GPU.
 
 #![allow(
     deprecated,

@@ -1,4 +1,4 @@
-//! The quantizer on a card.
+//! The quantizer on a GPU.
 
 use cudarc::driver::DeviceRepr;
 use tch::{Kind, Tensor};

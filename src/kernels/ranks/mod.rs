@@ -317,8 +317,8 @@ fn connect() -> Result<Group, String> {
     let ranks = mpi::Mpi::start()?;
     if ranks.size() == 1 {
         return Err(format!(
-            "{number} processes were started, and MPI connects none of them; hint: `mpirun` has to be of \
-             the MPI that this program was built with, and `srun` wants `--mpi=pmix`"
+            "{number} processes were started, and MPI connects none of them; hint: `mpirun` has to belong to \
+             the MPI that this program was built with, and `srun` needs `--mpi=pmix`"
         ));
     }
     Ok(Group::new(Arc::new(ranks)))

@@ -64,7 +64,7 @@ impl Mpi {
         let [rank, size, own, here, threads] = out.map(|n| n as usize);
         if threads == 0 {
             return Err(
-                "this MPI lets the first thread alone call it; one with MPI_THREAD_SERIALIZED is needed"
+                "this MPI lets only the first thread call it; one with MPI_THREAD_SERIALIZED is needed"
                     .into(),
             );
         }

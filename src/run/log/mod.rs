@@ -36,7 +36,7 @@ pub enum LogError {
     },
     /// It is no event log.
     #[error(
-        "{path}: its first line is damaged, or it is no event log; expected \"bitscope events 4\""
+        "{path}: its first line is damaged, or it is not an event log; expected \"bitscope events 4\""
     )]
     Header {
         /// Which file.

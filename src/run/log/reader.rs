@@ -30,11 +30,11 @@ impl std::fmt::Display for Damage {
         match self.is_tail {
             true => write!(
                 f,
-                "the last {bytes} bytes, from byte {at} on, are not whole"
+                "the last {bytes} bytes, from byte {at} on, are incomplete"
             ),
             false => write!(
                 f,
-                "{bytes} bytes from byte {at} on are damaged; what follows is read"
+                "{bytes} bytes from byte {at} on are damaged; they are skipped"
             ),
         }
     }

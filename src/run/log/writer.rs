@@ -240,7 +240,7 @@ impl<S: Storage> Appender<S> {
         let mut bytes = std::mem::take(&mut self.gathered);
         if recovering {
             let message = format!(
-                "{} events before this one were lost: the disk did not take them",
+                "{} events before this one were lost: they could not be written to disk",
                 self.unsaid
             );
             let step = self.newest;

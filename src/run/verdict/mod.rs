@@ -31,7 +31,7 @@ pub enum Kind {
     Saturated,
     /// The bitwidth goes up and down across a ceiling.
     Oscillating,
-    /// `d` or `q_max` has come to rest at a clamp.
+    /// `d` or `q_max` stays at its clamp.
     AtClamp,
     /// No element has reached the range for long.
     RangeUnreached,
@@ -60,7 +60,7 @@ impl Kind {
         match self {
             Self::NonFinite => "non-finite",
             Self::Dead => "dead layer",
-            Self::PenaltyDrowns => "penalty drowns",
+            Self::PenaltyDrowns => "penalty dominates",
             Self::Exploding => "exploding gradient",
             Self::Vanishing => "vanishing gradient",
             Self::AllZero => "all zero",
@@ -105,7 +105,7 @@ impl Kind {
                 "steps are larger than the parameter; use a parametrization with bounded gradients (u3, p3), or `clip_quantizers = \"always\"`"
             }
             Self::Vanishing => {
-                "the quantizer no longer learns; look whether its range covers the data at all"
+                "the quantizer no longer learns; check whether its range covers the data at all"
             }
             Self::AllZero => {
                 "the step size is larger than the data; lower `d`, or start from more bits"
@@ -114,16 +114,14 @@ impl Kind {
                 "the range is too small for the data; raise `q_max`, or its upper clamp"
             }
             Self::Oscillating => {
-                "`b` steps between two whole bitwidths, and memory with it; lower `quantizers.rate`, raise `quantizers.hysteresis`, or set the budget to what whole bits give. Weights that oscillate around a level do no such harm: batch norm's statistics are estimated anew before every evaluation"
+                "the bitwidth, and memory with it, jumps between two whole numbers; lower `quantizers.rate`, raise `quantizers.hysteresis`, or set the budget to a value that whole bitwidths reach. Weights that oscillate around a level do no such harm: batch norm's statistics are recomputed before every evaluation"
             }
             Self::AtClamp => {
                 "the clamp decides, not the gradient; widen `d_bounds` or `q_max_bounds`, or accept it"
             }
-            Self::RangeUnreached => {
-                "levels at the top are never used; a smaller `q_max` frees a bit"
-            }
+            Self::RangeUnreached => "the top levels are never used; a smaller `q_max` frees a bit",
             Self::Frozen => {
-                "its gradient may cancel between samples; compare with u3, whose range and step move apart from each other"
+                "its gradient may cancel between samples; compare with u3, whose range and step size move independently"
             }
         }
     }
@@ -207,8 +205,8 @@ impl Verdicts {
     }
 
     /// One entry for each kind of finding of each quantizer: the newest, and how often it was made.
-    /// Standing ones first, most severe first, a quantizer's one behind the other; then those that
-    /// ended, the newest first.
+    /// Standing ones first, most severe first, those of one quantizer together; then those that
+    /// ended, newest first.
     pub fn grouped(&self) -> Vec<(&Verdict, usize)> {
         let mut groups: BTreeMap<(Option<usize>, Kind), (&Verdict, usize)> = BTreeMap::new();
         for verdict in &self.all {
@@ -282,7 +280,7 @@ impl Verdicts {
                     layer: index,
                     since: *step,
                     until: None,
-                    text: format!("a non-finite value stands first in {place}"),
+                    text: format!("the first non-finite value is in {place}"),
                 });
             }
             Event::Resumed { step } => {
@@ -301,7 +299,7 @@ impl Verdicts {
         let holds = penalty > limit * r.cross_entropy;
         let text = || {
             format!(
-                "the penalty is {:.3}, the cross entropy {:.3} (limit: {limit} times)",
+                "the penalty is {:.3}, the cross entropy {:.3} (limit: {limit} times the cross entropy)",
                 penalty, r.cross_entropy
             )
         };
@@ -335,7 +333,7 @@ impl Verdicts {
                 Kind::Frozen if self.held => None,
                 _ => finding(kind, info, learn, watch, step, r, t),
             };
-            // These know from where on they hold; the others count records.
+            // These know since when they hold; the others count records.
             let hold = match kind {
                 Kind::Frozen | Kind::RangeUnreached | Kind::Oscillating => 1,
                 _ => t.hold,
@@ -440,11 +438,15 @@ fn finding(
                 )
             })
         }
-        Kind::AllZero => (f64::from(r.zeros) > t.zeros)
-            .then(|| format!("{:.2} % of the elements lie on 0", percent(r.zeros))),
+        Kind::AllZero => (f64::from(r.zeros) > t.zeros).then(|| {
+            format!(
+                "{:.2} % of the elements are on level zero",
+                percent(r.zeros)
+            )
+        }),
         Kind::Oscillating => (watch.turns.len() as u64 >= t.oscillations).then(|| {
             format!(
-                "the bitwidth turned {} times in {} steps",
+                "the bitwidth changed direction {} times in {} steps",
                 watch.turns.len(),
                 t.window
             )
@@ -466,7 +468,7 @@ fn finding(
             .map(|i| {
                 let (g, p) = (r.gradients[i], parameter(info, r, i));
                 format!(
-                    "the gradient of {} is {g:.2e}, the parameter {p:.2e}",
+                    "the gradient of {} is {g:.2e}, the parameter is {p:.2e}",
                     names[i]
                 )
             }),

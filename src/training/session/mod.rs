@@ -205,12 +205,14 @@ fn run(
     if setup.origin == Origin::Resume && log.was_empty() {
         let log = folder.log();
         found.push(format!(
-            "{}: empty: what the run recorded before is gone",
+            "{} is empty: what the run recorded before is gone",
             log.display()
         ));
     }
     if !lock.is_kept {
-        found.push("this disk keeps no locks: nothing stops a second process from this run".into());
+        found.push(
+            "this disk has no locks: nothing keeps a second process from training this run".into(),
+        );
     }
     #[cfg(unix)]
     let _server = match ControlServer::start(folder.path(), steering) {

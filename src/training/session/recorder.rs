@@ -93,7 +93,7 @@ impl Recorder {
             (self.emit)(Arc::new(Event::Warning { step, message }));
         };
         if restored > self.restored {
-            say("the event log was removed under the run; it has been written again".into());
+            say("the event log was removed during the run; it has been written again".into());
         }
         self.restored = restored;
         if log.cut() > self.cut {

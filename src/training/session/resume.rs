@@ -71,7 +71,7 @@ fn quoted(word: &str) -> String {
 /// the same run up to rounding.
 const MOVABLE: [&str; 4] = ["data.path", "device", "init.run", "init.weights"];
 
-/// Goes on from the newest checkpoint that is sound; what is wrong with newer ones, a sentence each.
+/// Continues from the newest intact checkpoint; returns what is wrong with newer ones, a sentence each.
 pub(super) fn restore(
     trainer: &mut Trainer,
     folder: &RunFolder,

@@ -205,8 +205,8 @@ impl<'a> Run<'a> {
             recorder.emit(Event::Warning {
                 step,
                 message: format!(
-                    "{engine} sums in an order of its own; the published code's numbers come on a \
-                     processor only"
+                    "{engine} sums in its own order; the published code's numbers are reproduced on a \
+                     CPU only"
                 ),
             });
         }
@@ -390,8 +390,8 @@ impl<'a> Run<'a> {
         let compared = self.trainer.compare();
         if !compared.others.is_empty() {
             let message = format!(
-                "ranks {:?} no longer have the parameters of rank 0; hint: machines of different kinds need \
-                 BITSCOPE_SIMD set to an instruction set that all have",
+                "ranks {:?} no longer have the parameters of rank 0; hint: on machines of different kinds, set \
+                 BITSCOPE_SIMD to an instruction set that all of them have",
                 compared.others
             );
             std::panic::resume_unwind(Box::new(Lost(message)));
@@ -478,7 +478,7 @@ impl<'a> Run<'a> {
             self.left_out = left_out;
             let step = self.trainer.steps();
             let message =
-                format!("{left_out} pictures that cannot be decoded were left out so far");
+                format!("{left_out} pictures that cannot be decoded have been left out so far");
             out.emit(Event::Warning { step, message });
         }
     }

@@ -377,7 +377,7 @@ fn heard(group: &Group) -> Result<Option<Order>, TrainError> {
     }
     let order = postcard::from_bytes(&bytes);
     let order = order.map_err(|_| {
-        TrainError::Ranks("it is another version of the program than rank 0".into())
+        TrainError::Ranks("it is a different version of the program from rank 0's".into())
     })?;
     Ok(Some(order))
 }

@@ -1,13 +1,77 @@
 //! Changes of the experiment: saved files, values set from the screen, undo.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::super::Current;
 use super::{App, Effect, Overlay, Pending, Role};
 use crate::experiment::{
-    AutoApply, Class, Diagnostics, EditError, Key, Kind, Loaded, Saved as SavedFile, change_file,
-    difference, load_as, load_embedded, replace_file, strongest,
+    AutoApply, Class, Diagnostics, EditError, Key, Kind, Loaded, Saved as SavedFile, Values,
+    change_file, difference, load_as, load_embedded, replace_file, strongest,
 };
 use crate::run::{Command, Severity};
+
+/// The experiment that the run has, the file that it comes from, and changes on their way.
+pub(in crate::tui) struct Editing {
+    pub file: Option<PathBuf>,
+    /// What is wrong with the file now.
+    pub diagnostics: Option<Diagnostics>,
+    /// Why the file says nothing now: it is gone, or empty.
+    pub(super) unread: Option<String>,
+    /// What is in force.
+    pub experiment: Current,
+    /// The same, with the places that set its values.
+    pub(super) current: Loaded,
+    /// Experiments before each applied change, for undo, with what the file said then.
+    undo: Vec<(Loaded, Option<String>)>,
+    /// What the file said when its last change was applied.
+    text: Option<String>,
+    /// What the file is to hold once an undo has gone through it.
+    pub(super) undoing: Option<Values>,
+    /// A change that was asked for and not accepted.
+    pub(super) refused: Option<Box<Pending>>,
+    /// What the command line sets over the file.
+    set: Vec<String>,
+    /// The same, and values set from the screen where no file takes them.
+    overrides: Vec<String>,
+}
+
+impl Editing {
+    pub(super) fn new(loaded: &Loaded, file: Option<PathBuf>, set: Vec<String>) -> Self {
+        let read = |file: &Path| crate::files::read_text(file).ok();
+        Self {
+            text: file.as_deref().and_then(read),
+            file,
+            diagnostics: None,
+            unread: None,
+            experiment: loaded.experiment.clone(),
+            current: loaded.clone(),
+            undo: Vec::new(),
+            undoing: None,
+            refused: None,
+            overrides: set.clone(),
+            set,
+        }
+    }
+
+    /// Another experiment is in force.
+    pub(super) fn adopt(&mut self, loaded: &Loaded) {
+        self.experiment = loaded.experiment.clone();
+        self.current = loaded.clone();
+    }
+
+    /// Keeps what was in force until now for undo, unless the change that is applied is one.
+    fn remember(&mut self, loaded: &Loaded) {
+        // Going back is no step forward: the step that it undoes is taken off instead.
+        if self.undoing.take() == Some(loaded.experiment.values.clone()) {
+            self.undo.pop();
+        } else {
+            self.undo.push((self.current.clone(), self.text.clone()));
+        }
+        let file = self.file.as_deref();
+        self.text = file.and_then(|file| crate::files::read_text(file).ok());
+        self.refused = None;
+    }
+}
 
 impl App {
     /// A save of the experiment file.
@@ -16,36 +80,36 @@ impl App {
             SavedFile::Missing(path, why) => {
                 let path = path.display();
                 let text = format!("{path}: {why}; the run keeps the last valid settings");
-                self.unread = Some(text.clone());
+                self.editing.unread = Some(text.clone());
                 self.warn(text);
                 return Vec::new();
             }
             SavedFile::Empty(path) => {
                 let path = path.display();
                 let text = format!("{path} is empty; the run keeps the last valid settings");
-                self.unread = Some(text.clone());
+                self.editing.unread = Some(text.clone());
                 self.warn(text);
                 return Vec::new();
             }
             SavedFile::Broken(diagnostics) => return self.broken(diagnostics),
             SavedFile::Valid(loaded) => *loaded,
         };
-        if let Err(diagnostics) = crate::cli::reachable(&loaded) {
+        if let Err(diagnostics) = crate::face::reachable(&loaded) {
             return self.broken(diagnostics);
         }
-        (self.diagnostics, self.unread) = (None, None);
-        if matches!(self.overlay, Some(Overlay::Diagnostic)) {
-            self.overlay = None;
+        (self.editing.diagnostics, self.editing.unread) = (None, None);
+        if matches!(self.layers.overlay(), Some(Overlay::Diagnostic)) {
+            self.layers.take_overlay();
         }
         self.propose(loaded)
     }
 
     /// Applies what changed, or asks for it.
     fn propose(&mut self, loaded: Loaded) -> Vec<Effect> {
-        let changes = difference(&self.experiment.values, &loaded.experiment.values);
+        let changes = difference(&self.editing.experiment.values, &loaded.experiment.values);
         let Some(class) = strongest(&changes) else {
-            self.overlay = None;
-            self.refused = None;
+            self.layers.take_overlay();
+            self.editing.refused = None;
             self.tell("experiment file saved, nothing changed".into());
             return Vec::new();
         };
@@ -63,14 +127,14 @@ impl App {
         if automatic {
             return self.apply(pending);
         }
-        self.overlay = Some(Overlay::ConfirmNewRun(Box::new(pending)));
+        self.ask(Overlay::ConfirmNewRun(Box::new(pending)));
         Vec::new()
     }
 
     /// The file that a recorded run came from, as it is now: what it asks for besides is said, and waits.
     pub(in crate::tui) fn compare_with_file(&mut self, loaded: Loaded) {
-        let changes = difference(&self.experiment.values, &loaded.experiment.values);
-        let (Some(class), Some(file)) = (strongest(&changes), &self.file) else {
+        let changes = difference(&self.editing.experiment.values, &loaded.experiment.values);
+        let (Some(class), Some(file)) = (strongest(&changes), &self.editing.file) else {
             return;
         };
         let listed: Vec<String> = changes.iter().map(ToString::to_string).collect();
@@ -79,7 +143,7 @@ impl App {
             file.display(),
             listed.join(", ")
         );
-        self.refused = Some(Box::new(Pending {
+        self.editing.refused = Some(Box::new(Pending {
             loaded,
             changes,
             class,
@@ -92,10 +156,12 @@ impl App {
         let plural = if count == 1 { "" } else { "s" };
         self.say(
             Severity::Error,
-            format!("experiment file: {count} error{plural}; the run goes on as it was"),
+            format!(
+                "experiment file: {count} error{plural}; the run keeps the last valid settings"
+            ),
         );
-        self.diagnostics = Some(diagnostics);
-        self.overlay = Some(Overlay::Diagnostic);
+        self.editing.diagnostics = Some(diagnostics);
+        self.ask(Overlay::Diagnostic);
         Vec::new()
     }
 
@@ -106,23 +172,13 @@ impl App {
             changes,
             class,
         } = pending;
-        // Going back is no step forward: the step that it undoes is taken off instead.
-        let undoes = self.undoing.take() == Some(loaded.experiment.values.clone());
-        if undoes {
-            self.undo.pop();
-        } else {
-            self.undo.push((self.current.clone(), self.text.clone()));
-        }
-        let file = self.file.as_deref();
-        self.text = file.and_then(|file| crate::files::read_text(file).ok());
-        self.refused = None;
+        self.editing.remember(&loaded);
         let text: Vec<String> = changes.iter().map(ToString::to_string).collect();
         self.tell(format!("{}: {}", class.name(), text.join(", ")));
-        self.overlay = None;
+        self.layers.take_overlay();
         if class <= Class::Epoch && self.history.end.is_none() {
-            self.experiment = loaded.experiment.clone();
             self.history.verdicts.set_experiment(&loaded.experiment);
-            self.current = loaded.clone();
+            self.editing.adopt(&loaded);
             return vec![Effect::Send(Command::Apply(loaded.experiment))];
         }
         vec![Effect::NewRun {
@@ -134,33 +190,33 @@ impl App {
     /// Goes back to the experiment before the last change, step by step, in the file too; it asks like
     /// any other change. A change that is asked for and not applied yet is taken back first.
     pub(super) fn undo(&mut self) -> Vec<Effect> {
-        let back = if self.refused.take().is_some() {
-            Some((self.current.clone(), self.text.clone()))
+        let back = if self.editing.refused.take().is_some() {
+            Some((self.editing.current.clone(), self.editing.text.clone()))
         } else {
-            self.undo.last().cloned()
+            self.editing.undo.last().cloned()
         };
         let Some((before, text)) = back else {
             self.tell("nothing to undo".into());
             return Vec::new();
         };
-        self.undoing = Some(before.experiment.values.clone());
-        let Some(file) = self.file.clone() else {
+        self.editing.undoing = Some(before.experiment.values.clone());
+        let Some(file) = self.editing.file.clone() else {
             return self.propose(before);
         };
         // The file is rewritten; the watcher reads it back, so file and run cannot disagree. Word for word
         // where that gives the experiment from before (a file that it extends may have changed), else
         // value by value.
         let same = |text: &str| {
-            let loaded = load_as(&file, text, &self.set);
+            let loaded = load_as(&file, text, &self.editing.set);
             loaded.is_ok_and(|l| l.experiment.values == before.experiment.values)
         };
         if let Some(text) = text.filter(|text| same(text)) {
-            self.tell_undone(&file, replace_file(&file, &text, &self.set));
+            self.tell_undone(&file, replace_file(&file, &text, &self.editing.set));
             return Vec::new();
         }
-        let now = match crate::experiment::load(&file, &self.set) {
+        let now = match crate::experiment::load(&file, &self.editing.set) {
             Ok(now) => now.experiment.values.clone(),
-            Err(_) => self.experiment.values.clone(),
+            Err(_) => self.editing.experiment.values.clone(),
         };
         let changes = difference(&now, &before.experiment.values);
         let texts: Vec<(String, Option<String>)> = changes
@@ -171,7 +227,7 @@ impl App {
             .iter()
             .map(|(path, value)| (path.as_str(), value.as_deref()))
             .collect();
-        let done = change_file(&file, &changes, &self.set);
+        let done = change_file(&file, &changes, &self.editing.set);
         self.tell_undone(&file, done);
         Vec::new()
     }
@@ -180,7 +236,7 @@ impl App {
         match done {
             Ok(_) => self.tell(format!("{} is as it was before", file.display())),
             Err(error) => {
-                self.undoing = None;
+                self.editing.undoing = None;
                 self.warn(format!("not undone: {error}"));
             }
         }
@@ -188,12 +244,12 @@ impl App {
 
     /// Asks again for the change that was refused last.
     pub(in crate::tui) fn ask_again(&mut self) -> Vec<Effect> {
-        match self.refused.take() {
+        match self.editing.refused.take() {
             // Nothing that needs a new run: whoever asks has answered.
             Some(pending) if pending.class <= Class::Epoch && self.history.end.is_none() => {
                 return self.apply(*pending);
             }
-            Some(pending) => self.overlay = Some(Overlay::ConfirmNewRun(pending)),
+            Some(pending) => self.ask(Overlay::ConfirmNewRun(pending)),
             None => self.tell("no change waits for an answer".into()),
         }
         Vec::new()
@@ -218,21 +274,21 @@ impl App {
         } else {
             value.to_owned()
         };
-        if let Some(file) = self.file.clone() {
-            match change_file(&file, &[(key, Some(&value))], &self.set) {
+        if let Some(file) = self.editing.file.clone() {
+            match change_file(&file, &[(key, Some(&value))], &self.editing.set) {
                 Ok(_) => self.tell(format!("{key} = {value} written to {}", file.display())),
                 Err(EditError::Invalid(diagnostics)) => return self.refuse(&diagnostics),
                 Err(error) => self.warn(error.to_string()),
             }
             return Vec::new();
         }
-        let mut overrides = self.overrides.clone();
+        let mut overrides = self.editing.overrides.clone();
         overrides.retain(|o| !o.starts_with(&format!("{key}=")));
         overrides.push(format!("{key}={value}"));
-        let (name, text) = crate::cli::DEMO;
+        let (name, text) = crate::face::DEMO;
         match load_embedded(name, text, &overrides) {
             Ok(loaded) => {
-                self.overrides = overrides;
+                self.editing.overrides = overrides;
                 self.saved(SavedFile::Valid(Box::new(loaded)))
             }
             Err(diagnostics) => self.refuse(&diagnostics),
@@ -262,7 +318,7 @@ mod tests {
 
     fn demo(set: &[&str]) -> App {
         let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
-        let (name, text) = crate::cli::DEMO;
+        let (name, text) = crate::face::DEMO;
         let loaded = load_embedded(name, text, &set).expect("valid");
         App::new(&loaded, None, RunFolder::unrecorded(), PathBuf::new(), set)
     }
@@ -281,7 +337,7 @@ mod tests {
 
     /// What the watcher reports after the file was written.
     fn watched(app: &mut App) -> Vec<Effect> {
-        let file = app.file.clone().expect("a file");
+        let file = app.editing.file.clone().expect("a file");
         let loaded = load(&file, &Vec::new()).expect("valid");
         app.saved(SavedFile::Valid(Box::new(loaded)))
     }
@@ -310,7 +366,7 @@ mod tests {
         for lr in [0.3, 0.2, 0.1] {
             assert!(press(&mut app, 'u').is_empty());
             watched(&mut app);
-            assert_eq!(app.experiment.optimizer.lr, lr);
+            assert_eq!(app.editing.experiment.optimizer.lr, lr);
         }
         press(&mut app, 'u');
         assert_eq!(app.message.as_ref().expect("said").2, "nothing to undo");
@@ -330,7 +386,7 @@ mod tests {
         watched(&mut app);
         let text = std::fs::read_to_string(&file).expect("read");
         assert!(!text.contains("weights_kb"), "{text}");
-        assert!(app.experiment.budgets.limits.is_empty());
+        assert!(app.editing.experiment.budgets.limits.is_empty());
     }
 
     #[test]
@@ -338,10 +394,13 @@ mod tests {
         let mut app = demo(&[]);
         assert!(app.set("seed", "5").is_empty());
         assert!(matches!(press(&mut app, 'y')[..], [Effect::NewRun { .. }]));
-        let loaded = load_embedded("demo.toml", crate::cli::DEMO.1, &vec!["seed=5".into()]);
+        let loaded = load_embedded("demo.toml", crate::face::DEMO.1, &vec!["seed=5".into()]);
         app.adopt(&loaded.expect("valid"), RunFolder::unrecorded());
         assert!(press(&mut app, 'u').is_empty());
-        assert!(matches!(app.overlay, Some(Overlay::ConfirmNewRun(_))));
+        assert!(matches!(
+            app.layers.overlay(),
+            Some(Overlay::ConfirmNewRun(_))
+        ));
     }
 
     #[test]
@@ -353,13 +412,16 @@ mod tests {
         app.set("seed", "5");
         watched(&mut app);
         press(&mut app, 'n');
-        assert!(app.overlay.is_none());
+        assert!(app.layers.overlay().is_none());
         press(&mut app, 'a');
-        assert!(matches!(app.overlay, Some(Overlay::ConfirmNewRun(_))));
+        assert!(matches!(
+            app.layers.overlay(),
+            Some(Overlay::ConfirmNewRun(_))
+        ));
         press(&mut app, 'n');
         press(&mut app, 'u');
         assert_eq!(std::fs::read_to_string(&file).expect("read"), "seed = 1\n");
-        assert!(watched(&mut app).is_empty() && app.overlay.is_none());
+        assert!(watched(&mut app).is_empty() && app.layers.overlay().is_none());
     }
 
     #[test]
@@ -371,8 +433,8 @@ mod tests {
             assert!(said.starts_with("not set: "), "{said}");
         }
         app.set("train.epochs", "30");
-        assert_eq!(app.experiment.optimizer.lr, 0.02);
-        assert_eq!(app.experiment.epochs, 30.0);
+        assert_eq!(app.editing.experiment.optimizer.lr, 0.02);
+        assert_eq!(app.editing.experiment.epochs, 30.0);
     }
 
     #[test]
@@ -382,7 +444,7 @@ mod tests {
         "set optimizer.lr 0.5"
             .chars()
             .for_each(|c| drop(press(&mut app, c)));
-        let text = |app: &App| app.command.as_ref().map(|c| c.text.clone());
+        let text = |app: &App| app.layers.palette().map(|c| c.text.clone());
         control(&mut app, 'w');
         assert_eq!(text(&app).as_deref(), Some("set optimizer.lr "));
         app.paste("0.\n7");

@@ -6,7 +6,7 @@ use ratatui::crossterm::event::{
 
 use super::super::keymap::{Action, action};
 use super::super::palette;
-use super::{App, Effect, Overlay, Page};
+use super::{App, Effect, Layer, Overlay, Page};
 
 /// What a key does to a line that is being typed, as in a shell; `false` where it is for someone else.
 fn edit_line(text: &mut String, key: KeyEvent) -> bool {
@@ -30,60 +30,63 @@ impl App {
     /// Text that was pasted: into the line that is being typed, without its line ends.
     pub(in crate::tui) fn paste(&mut self, pasted: &str) {
         let plain: String = pasted.chars().filter(|c| !c.is_control()).collect();
-        if let Some(command) = &mut self.command {
+        if let Some(command) = self.layers.palette_mut() {
             command.text.push_str(&plain);
             command.chosen = 0;
-        } else if self.typing.is_some() {
+        } else if self.layers.filter().is_some() {
             for c in plain.chars() {
                 self.type_filter(KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE));
             }
         }
     }
 
-    /// A key.
+    /// A key: for what lies on top, or the page.
     pub(in crate::tui) fn key(&mut self, key: KeyEvent) -> Vec<Effect> {
-        if self.preview.take().is_some() {
-            return vec![Effect::Repaint];
+        match self.layers.top() {
+            Some(Layer::Preview(_)) => {
+                self.layers.take_preview();
+                vec![Effect::Repaint]
+            }
+            Some(Layer::Palette(_)) => self.command_key(key),
+            Some(Layer::Filter(_)) => {
+                self.type_filter(key);
+                Vec::new()
+            }
+            Some(Layer::Overlay(_)) => self.overlay_key(key),
+            None => action(key).map_or(Vec::new(), |action| self.perform(action)),
         }
-        if self.command.is_some() {
-            return self.command_key(key);
-        }
-        if self.typing.is_some() {
-            self.type_filter(key);
-            return Vec::new();
-        }
+    }
+
+    /// A key while a question, or something to read, lies over the page.
+    fn overlay_key(&mut self, key: KeyEvent) -> Vec<Effect> {
         let Some(action) = action(key) else {
             return self.answer(key.code);
         };
-        match &self.overlay {
+        match self.layers.overlay() {
             // Asked twice is meant.
-            Some(Overlay::ConfirmQuit) if action == Action::Quit => {
-                if key.modifiers == KeyModifiers::CONTROL {
-                    vec![Effect::Quit]
-                } else {
-                    self.answer(key.code)
-                }
+            Some(Overlay::ConfirmQuit)
+                if action == Action::Quit && key.modifiers == KeyModifiers::CONTROL =>
+            {
+                vec![Effect::Quit]
             }
+            Some(Overlay::Help) if matches!(action, Action::Down | Action::Up) => {
+                self.scroll = match action {
+                    Action::Down => self.scroll + 1,
+                    _ => self.scroll.saturating_sub(1),
+                };
+                Vec::new()
+            }
+            Some(Overlay::Help | Overlay::Diagnostic) if action != Action::Quit => {
+                self.layers.take_overlay();
+                Vec::new()
+            }
+            Some(Overlay::Help | Overlay::Diagnostic) | None => self.perform(action),
             Some(
                 Overlay::ConfirmQuit
                 | Overlay::ConfirmNewRun(_)
                 | Overlay::ConfirmFork { .. }
                 | Overlay::ConfirmDelete { .. },
             ) => self.answer(key.code),
-            Some(Overlay::Help) if matches!(action, Action::Down | Action::Up) => {
-                let down = action == Action::Down;
-                self.scroll = if down {
-                    self.scroll + 1
-                } else {
-                    self.scroll.saturating_sub(1)
-                };
-                Vec::new()
-            }
-            Some(Overlay::Help | Overlay::Diagnostic) if action != Action::Quit => {
-                self.overlay = None;
-                Vec::new()
-            }
-            _ => self.perform(action),
         }
     }
 
@@ -91,7 +94,7 @@ impl App {
     pub(super) fn answer(&mut self, code: KeyCode) -> Vec<Effect> {
         let yes = matches!(code, KeyCode::Char('y' | 'Y') | KeyCode::Enter);
         let no = matches!(code, KeyCode::Char('n' | 'N' | 'q') | KeyCode::Esc);
-        match self.overlay.take() {
+        match self.layers.take_overlay() {
             Some(Overlay::ConfirmQuit) if yes => vec![Effect::Quit],
             Some(Overlay::ConfirmNewRun(pending)) if yes => self.apply(*pending),
             Some(Overlay::ConfirmFork { loaded, step }) if yes => {
@@ -103,13 +106,13 @@ impl App {
                 Vec::new()
             }
             Some(Overlay::ConfirmNewRun(pending)) if no => {
-                self.refused = Some(pending);
-                self.undoing = None;
+                self.editing.refused = Some(pending);
+                self.editing.undoing = None;
                 self.tell("kept the run; `a` asks again, `u` takes the change back".into());
                 Vec::new()
             }
             Some(overlay) if !no => {
-                self.overlay = Some(overlay);
+                self.ask(overlay);
                 Vec::new()
             }
             _ => Vec::new(),
@@ -117,21 +120,22 @@ impl App {
     }
 
     pub(super) fn type_filter(&mut self, key: KeyEvent) {
-        let Some(text) = &mut self.typing else { return };
+        let Some(text) = self.layers.filter_mut() else {
+            return;
+        };
         let edited = edit_line(text, key);
         match key.code {
             _ if edited => {}
             KeyCode::Char('c') if key.modifiers == KeyModifiers::CONTROL => {
-                self.typing = None;
+                self.layers.take_filter();
                 return;
             }
             KeyCode::Enter => {
-                self.typing = None;
+                self.layers.take_filter();
                 return;
             }
             KeyCode::Esc => {
-                text.clear();
-                self.typing = None;
+                self.layers.take_filter();
                 if self.page == Page::Runs {
                     self.runs.filter.clear();
                     self.list_runs();
@@ -142,18 +146,19 @@ impl App {
             }
             _ => return,
         }
+        let text = text.clone();
         self.selected = 0;
         if self.page == Page::Runs {
-            self.runs.filter.clone_from(text);
+            self.runs.filter = text;
             self.list_runs();
         } else {
-            self.view.filter.clone_from(text);
+            self.view.filter = text;
         }
     }
 
     /// A key while the palette is open.
     pub(super) fn command_key(&mut self, key: KeyEvent) -> Vec<Effect> {
-        let Some(command) = &mut self.command else {
+        let Some(command) = self.layers.palette_mut() else {
             return Vec::new();
         };
         if edit_line(&mut command.text, key) {
@@ -161,8 +166,10 @@ impl App {
             return Vec::new();
         }
         match key.code {
-            KeyCode::Esc => self.command = None,
-            KeyCode::Char('c') if key.modifiers == KeyModifiers::CONTROL => self.command = None,
+            KeyCode::Esc => drop(self.layers.take_palette()),
+            KeyCode::Char('c') if key.modifiers == KeyModifiers::CONTROL => {
+                self.layers.take_palette();
+            }
             KeyCode::Down => command.chosen += 1,
             KeyCode::Up => command.chosen = command.chosen.saturating_sub(1),
             KeyCode::Tab | KeyCode::Enter => {
@@ -175,14 +182,14 @@ impl App {
                     && !text.ends_with(' ');
                 if key.code == KeyCode::Tab || (completed.ends_with(' ') && !own) {
                     if !own {
-                        self.command = Some(palette::Palette {
+                        self.layers.put(Layer::Palette(palette::Palette {
                             text: completed,
                             chosen: 0,
-                        });
+                        }));
                     }
                     return Vec::new();
                 }
-                self.command = None;
+                self.layers.take_palette();
                 let text = if own { text } else { completed };
                 return palette::execute(self, &text);
             }
@@ -195,10 +202,10 @@ impl App {
     pub(in crate::tui) fn mouse(&mut self, event: MouseEvent) -> Vec<Effect> {
         let shift = event.modifiers.contains(KeyModifiers::SHIFT);
         match event.kind {
-            MouseEventKind::ScrollUp if shift => self.pan(-0.1),
-            MouseEventKind::ScrollDown if shift => self.pan(0.1),
-            MouseEventKind::ScrollUp => self.zoom(0.8),
-            MouseEventKind::ScrollDown => self.zoom(1.25),
+            MouseEventKind::ScrollUp if shift => self.zoom.pan(-0.1, &self.history),
+            MouseEventKind::ScrollDown if shift => self.zoom.pan(0.1, &self.history),
+            MouseEventKind::ScrollUp => self.zoom.by(0.8, &self.history),
+            MouseEventKind::ScrollDown => self.zoom.by(1.25, &self.history),
             MouseEventKind::Down(MouseButton::Left) => {
                 self.dragged = event.column;
                 let tab = super::super::view::tab_at(self.width, event.column);
@@ -209,7 +216,7 @@ impl App {
             MouseEventKind::Drag(MouseButton::Left) => {
                 let moved = f64::from(self.dragged) - f64::from(event.column);
                 self.dragged = event.column;
-                self.pan(moved / 80.0);
+                self.zoom.pan(moved / 80.0, &self.history);
             }
             _ => {}
         }

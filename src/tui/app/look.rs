@@ -9,9 +9,7 @@ use super::{App, Effect, Page};
 use crate::figure::terminal::{Colours, Marker, Palette};
 use crate::figure::{ByLayer, Fold, Name, Row, Saved, Theme, View, XUnit, panel_count, rows};
 use crate::quantizer::Parametrization;
-use crate::run::{
-    History, LayerHistory, LayerRecord, Mark, MarkKind, Message, Verdict, VerdictKind,
-};
+use crate::run::{History, LayerHistory, LayerRecord, Message, Verdict, VerdictKind};
 
 impl App {
     /// The layers that the filter lets through, as rows: one by one or folded.
@@ -129,42 +127,6 @@ impl App {
         found
     }
 
-    pub(super) fn zoom(&mut self, factor: f64) {
-        let all = self.history.step().max(1) as f64 - self.beginning();
-        let span = self.span.unwrap_or(all) * factor;
-        self.span = if span >= all {
-            None
-        } else {
-            Some(span.max(4.0))
-        };
-        if self.span.is_none() {
-            self.anchor = None;
-        }
-    }
-
-    pub(super) fn pan(&mut self, share: f64) {
-        let all = self.history.step().max(1) as f64;
-        let Some(span) = self.span else { return };
-        let end = self.anchor.unwrap_or(all) + share * span;
-        self.anchor = if end >= all {
-            None
-        } else {
-            Some(end.max(span))
-        };
-    }
-
-    /// Where what matters begins: with the quantizers, once they are there. Beside the float phase's memory
-    /// and bits the rest of a run would be a line at the bottom.
-    fn beginning(&self) -> f64 {
-        let quantized = |m: &&Mark| m.kind == MarkKind::Quantized;
-        match self.history.marks.iter().rev().find(quantized) {
-            Some(mark) if !self.whole && self.history.step() >= mark.step + LEAST => {
-                mark.step as f64 + 1.0
-            }
-            _ => 0.0,
-        }
-    }
-
     pub(super) fn move_cursor(&mut self, direction: f64) {
         let (from, to) = self.visible();
         let step = ((to - from) / 100.0).max(1.0).round();
@@ -174,17 +136,9 @@ impl App {
         self.view.cursor = Some(at.clamp(from.min(to), to).floor());
     }
 
-    /// Visible steps. The end runs a little ahead of the newest step and moves in lots: between
-    /// two moves a frame only adds to the last, which is calm to look at and little to send.
+    /// Visible steps.
     pub(in crate::tui) fn visible(&self) -> (f64, f64) {
-        let all = self.history.step().max(1) as f64;
-        match self.span {
-            None => (self.beginning(), ahead(all, all)),
-            Some(span) => {
-                let end = self.anchor.unwrap_or_else(|| ahead(all, span));
-                ((end - span).max(0.0), end)
-            }
-        }
+        self.zoom.visible(&self.history)
     }
 
     /// Whole steps that are visible.
@@ -296,6 +250,9 @@ impl App {
 
     pub(super) fn export(&mut self) -> Vec<Effect> {
         let names = self.page.figures();
+        if self.page.has_pictures() {
+            return vec![Effect::ExportPicture];
+        }
         if names.is_empty() {
             self.tell("this page has no plots".into());
         }
@@ -402,14 +359,6 @@ fn taken() -> bool {
 
 /// Buckets that a plot of the usual width can tell apart.
 const CLOSE: usize = 400;
-/// Steps behind the start of the quantizers from which on plots begin there.
-const LEAST: u64 = 8;
-
-/// The newest step rounded up to a sixteenth to a thirty-second of the span.
-fn ahead(newest: f64, span: f64) -> f64 {
-    let lot = (span.max(1.0).log2().floor() - 4.0).max(0.0).exp2();
-    (newest / lot).ceil() * lot
-}
 
 /// What the terminal can show, by its environment.
 pub(super) fn palette_of_terminal() -> Palette {

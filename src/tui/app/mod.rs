@@ -2,30 +2,33 @@
 
 mod edit;
 mod input;
+mod layers;
 mod look;
 mod page;
 mod runs;
+mod zoom;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::Current;
 use super::detail::Closeup;
 use super::keymap::Action;
 use super::microscope::Microscope;
 use super::palette;
-use super::preview::Preview;
 use super::system::System;
 use super::toy::Toy;
-use crate::experiment::{Change, Class, Diagnostics, Loaded, Values};
+use crate::experiment::{Change, Class, Loaded};
 use crate::export::Format;
 use crate::figure::terminal::Palette;
 use crate::figure::{Overlaid, Saved, View};
 use crate::run::{Command, History, RunFolder, Severity};
 
+use edit::Editing;
+pub(super) use layers::{Layer, Layers};
 pub(super) use look::Finding;
 pub(super) use page::{Order, Page, Paper};
 pub(super) use runs::Runs;
+use zoom::Zoom;
 
 /// What lies over the page.
 #[derive(Debug, Clone)]
@@ -86,6 +89,8 @@ pub(super) enum Effect {
         step: u64,
     },
     ExportFigure(Saved),
+    /// Write the plots of a page that no log draws again: of a checkpoint, of runs, of the toy.
+    ExportPicture,
     ExportScreen,
     /// Write a run's network for other programs.
     ExportNetwork(RunFolder, Format),
@@ -108,13 +113,8 @@ pub(super) struct App {
     pub history: History,
     pub view: View,
     pub palette: Palette,
-    pub overlay: Option<Overlay>,
-    /// Filter being typed.
-    pub typing: Option<String>,
-    /// The command palette, while it is open.
-    pub command: Option<palette::Palette>,
-    /// Values set from the screen where no file takes them.
-    overrides: Vec<String>,
+    /// What lies over the page.
+    pub layers: Layers,
     /// Whether wheel, drags and clicks come here; else the terminal selects text with them.
     pub mouse_is_taken: bool,
     /// Column where the mouse was last.
@@ -134,20 +134,14 @@ pub(super) struct App {
     pub closeup: Closeup,
     /// What stands on the cursors' steps, where memory holds means.
     at_cursor: Closeup,
-    /// An exported picture over the page.
-    pub preview: Option<Preview>,
     /// Width of the screen, which says where tabs are.
     pub width: u16,
     /// The plot of the page that fills the screen.
     pub expanded: Option<usize>,
     /// Runs drawn behind the current one.
     pub overlays: Vec<Overlaid>,
-    pub file: Option<PathBuf>,
-    /// What the file asks for now, where it can be read.
-    pub diagnostics: Option<Diagnostics>,
-    /// Why the file says nothing now: it is gone, or empty.
-    unread: Option<String>,
-    pub experiment: Current,
+    /// The experiment: its file, and how it changes.
+    pub editing: Editing,
     /// Newest message of the program itself and when it came: it stays on the bottom line for a
     /// while, whatever the run says.
     pub message: Option<(Instant, Severity, String)>,
@@ -155,23 +149,8 @@ pub(super) struct App {
     pub said: Option<Instant>,
     /// Least severity of messages on the log page.
     pub least: Severity,
-    /// Experiments before each applied change, for undo, with what the file said then.
-    undo: Vec<(Loaded, Option<String>)>,
-    /// What the file said when its last change was applied.
-    text: Option<String>,
-    /// What the file is to hold once an undo has gone through it.
-    undoing: Option<Values>,
-    /// A change that was asked for and not accepted.
-    refused: Option<Box<Pending>>,
-    /// What the command line sets over the file.
-    set: Vec<String>,
-    current: Loaded,
-    /// Visible span in steps where zoomed in; `None` shows everything that matters.
-    span: Option<f64>,
-    /// Whether that is the float phase too.
-    whole: bool,
-    /// Last visible step where panned away; `None` follows the newest.
-    anchor: Option<f64>,
+    /// Which steps are visible.
+    zoom: Zoom,
 }
 
 impl App {
@@ -188,9 +167,7 @@ impl App {
             history: History::default(),
             view: View::default(),
             palette: look::palette_of_terminal(),
-            overlay: None,
-            typing: None,
-            command: None,
+            layers: Layers::default(),
             mouse_is_taken: true,
             dragged: 0,
             selected: 0,
@@ -204,40 +181,23 @@ impl App {
             paper: Paper::default(),
             closeup: Closeup::default(),
             at_cursor: Closeup::default(),
-            preview: None,
             width: 80,
             expanded: None,
             overlays: Vec::new(),
-            diagnostics: None,
-            unread: None,
-            experiment: loaded.experiment.clone(),
+            editing: Editing::new(loaded, file, set),
             message: None,
             said: None,
             least: Severity::Info,
-            undo: Vec::new(),
-            text: file
-                .as_deref()
-                .and_then(|f| crate::files::read_text(f).ok()),
-            undoing: None,
-            refused: None,
-            file,
-            overrides: set.clone(),
-            set,
-            current: loaded.clone(),
-            span: None,
-            whole: false,
-            anchor: None,
+            zoom: Zoom::default(),
         }
     }
 
     /// Switches to a new run.
     pub(super) fn adopt(&mut self, loaded: &Loaded, folder: RunFolder) {
         self.history = History::default();
-        self.experiment = loaded.experiment.clone();
-        self.current = loaded.clone();
+        self.editing.adopt(loaded);
         self.folder = folder;
-        self.span = None;
-        self.anchor = None;
+        self.zoom.follow();
         (self.view.cursor, self.view.second) = (None, None);
         self.microscope = Microscope::default();
         (self.closeup, self.at_cursor) = (Closeup::default(), Closeup::default());
@@ -249,6 +209,11 @@ impl App {
             Ok(history) => self.history = history,
             Err(error) => self.warn(error.to_string()),
         }
+    }
+
+    /// Lays a question, or something to read, over the page.
+    fn ask(&mut self, overlay: Overlay) {
+        self.layers.put(Layer::Overlay(overlay));
     }
 
     pub(super) fn tell(&mut self, text: String) {
@@ -275,17 +240,17 @@ impl App {
             self.warn(text);
             return Vec::new();
         }
-        let loaded = Box::new(self.current.clone());
+        let loaded = Box::new(self.editing.current.clone());
         if self.view.cursor.is_none() && self.history.end.is_none() {
             // The run is stopped first, which leaves a checkpoint there.
-            self.overlay = Some(Overlay::ConfirmFork { loaded, step: None });
+            self.ask(Overlay::ConfirmFork { loaded, step: None });
             return Vec::new();
         }
         let step = self.view.cursor.map_or(self.history.step(), |c| c as u64);
-        match crate::cli::checkpoint_at(&self.folder, Some(step)).0 {
+        match crate::face::checkpoint_at(&self.folder, Some(step)).0 {
             Some((at, _)) => {
                 let step = Some(at);
-                self.overlay = Some(Overlay::ConfirmFork { loaded, step });
+                self.ask(Overlay::ConfirmFork { loaded, step });
             }
             None => self.warn(format!("no checkpoint at or before step {step}")),
         }
@@ -311,10 +276,10 @@ impl App {
             Action::Undo => return self.undo(),
             Action::AskAgain => return self.ask_again(),
             Action::Filter if self.page == Page::Runs => {
-                self.typing = Some(self.runs.filter.clone());
+                self.layers.put(Layer::Filter(self.runs.filter.clone()));
             }
-            Action::Filter => self.typing = Some(self.view.filter.clone()),
-            Action::Palette => self.command = Some(palette::Palette::default()),
+            Action::Filter => self.layers.put(Layer::Filter(self.view.filter.clone())),
+            Action::Palette => self.layers.put(Layer::Palette(palette::Palette::default())),
             Action::Sort => {
                 self.runs.order = self.runs.order.next();
                 self.tell(format!("runs: {}", self.runs.order.name()));
@@ -328,7 +293,9 @@ impl App {
                 }
                 self.next_study();
             }
-            Action::Overlay | Action::Delete => self.tell("that is for page 0, of runs".into()),
+            Action::Overlay | Action::Delete => {
+                self.tell("that works only on page 0, the runs".into())
+            }
             Action::Expand => {
                 let count = self.page.plots().len();
                 let next = self.expanded.map_or(0, |e| e + 1);
@@ -348,17 +315,18 @@ impl App {
             Action::Last => self.move_selection(isize::MAX / 2),
             Action::Open if self.page == Page::Runs => return self.open_run(),
             Action::Open => self.open_layer(),
-            Action::ZoomIn => self.zoom(0.5),
-            Action::ZoomOut => self.zoom(2.0),
-            Action::PanLeft => self.pan(-0.25),
-            Action::PanRight => self.pan(0.25),
+            Action::ZoomIn => self.zoom.by(0.5, &self.history),
+            Action::ZoomOut => self.zoom.by(2.0, &self.history),
+            Action::PanLeft => self.zoom.pan(-0.25, &self.history),
+            Action::PanRight => self.zoom.pan(0.25, &self.history),
             Action::ZoomInY => self.view.y_zoom = (self.view.y_zoom / 1.5).max(1e-3),
             Action::ZoomOutY => self.view.y_zoom = (self.view.y_zoom * 1.5).min(100.0),
             Action::Fit => {
                 // Where all that matters is shown already, the rest is asked for.
-                let fits = self.span.is_none() && self.view.y_zoom == 1.0;
-                self.whole ^= fits;
-                (self.span, self.anchor) = (None, None);
+                if !self.zoom.is_zoomed() && self.view.y_zoom == 1.0 {
+                    self.zoom.turn_whole();
+                }
+                self.zoom.follow();
                 self.view.y_zoom = 1.0;
             }
             Action::CursorLeft => self.move_cursor(-1.0),
@@ -408,28 +376,28 @@ impl App {
             }
             Action::ExportScreen => return vec![Effect::ExportScreen],
             Action::ExportNetwork => {
-                self.command = Some(palette::Palette {
+                self.layers.put(Layer::Palette(palette::Palette {
                     text: palette::EXPORT.into(),
                     chosen: 0,
-                });
+                }));
             }
             Action::Preview => return vec![Effect::Preview],
             Action::Diagnostic => {
-                if self.diagnostics.is_some() {
-                    self.overlay = Some(Overlay::Diagnostic);
+                if self.editing.diagnostics.is_some() {
+                    self.ask(Overlay::Diagnostic);
                 } else {
-                    let text = self.unread.clone();
+                    let text = self.editing.unread.clone();
                     self.tell(text.unwrap_or("the experiment file is valid".into()));
                 }
             }
             Action::Help => {
                 self.scroll = 0;
-                self.overlay = Some(Overlay::Help);
+                self.ask(Overlay::Help);
             }
             Action::Back if self.expanded.is_some() => self.expanded = None,
             Action::Back => {
                 self.view.filter.clear();
-                self.overlay = None;
+                self.layers.take_overlay();
             }
             Action::Suspend => return vec![Effect::Suspend],
             Action::Detach if self.role == Role::Training && self.history.end.is_none() => {
@@ -445,7 +413,7 @@ impl App {
             Action::Quit if self.role != Role::Training || self.history.end.is_some() => {
                 return vec![Effect::Quit];
             }
-            Action::Quit => self.overlay = Some(Overlay::ConfirmQuit),
+            Action::Quit => self.ask(Overlay::ConfirmQuit),
         }
         Vec::new()
     }

@@ -115,7 +115,7 @@ impl Page {
                 self,
                 Self::Overview | Self::System | Self::Log | Self::Toy | Self::Microscope
             ),
-            Action::ExportFigure => !self.figures().is_empty(),
+            Action::ExportFigure => !self.figures().is_empty() || self.has_pictures(),
             Action::Logarithmic | Action::Smooth => matches!(
                 self,
                 Self::Overview | Self::Ranges | Self::Gradients | Self::Memory
@@ -127,6 +127,11 @@ impl Page {
             }
             _ => true,
         }
+    }
+
+    /// Whether its plots are drawn from something else than the run's log.
+    pub(in crate::tui) fn has_pictures(self) -> bool {
+        matches!(self, Self::Microscope | Self::Runs | Self::Toy)
     }
 
     /// Whether an action is what the page is for: named first in the key bar.

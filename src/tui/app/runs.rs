@@ -307,10 +307,10 @@ impl App {
             return;
         };
         if folder == self.folder {
-            self.warn("the run on the screen stays".into());
+            self.warn("the run on the screen cannot be removed".into());
             return;
         }
-        self.overlay = Some(Overlay::ConfirmDelete {
+        self.ask(Overlay::ConfirmDelete {
             folder,
             steps: manifest.step,
         });
@@ -360,7 +360,7 @@ impl App {
         if !chosen.is_empty() && chosen.iter().all(|f| drawn(self, f)) {
             for folder in &chosen {
                 self.overlays.retain(|o| o.label != folder.label());
-                self.tell(format!("{} no longer drawn", folder.label()));
+                self.tell(format!("{} is no longer drawn", folder.label()));
             }
             return;
         }
@@ -412,7 +412,7 @@ impl App {
                 let labels = group.members.iter().map(|m| self.runs.all[*m].0.label());
                 lines.push(format!("runs: {}", labels.collect::<Vec<_>>().join(", ")));
             }
-            lines.extend(comparison(&self.experiment, folder, manifest));
+            lines.extend(comparison(&self.editing.experiment, folder, manifest));
             lines
         });
         self.runs.compared = compared.unwrap_or_default();

@@ -11,8 +11,8 @@ use unicode_width::UnicodeWidthStr;
 use super::super::app::{App, Page, Role};
 use super::super::keymap::{Action, Binding, KEYMAP};
 use super::{bar_style, bold, muted, severity_style};
+use crate::face::duration;
 use crate::figure::terminal::shortened;
-use crate::headless::duration;
 use crate::run::{Event, History, Phase, Severity};
 
 /// One word for how the run stands.
@@ -63,7 +63,7 @@ fn status_parts(app: &App) -> Vec<String> {
     };
     let mut parts = vec![
         "bitscope".to_owned(),
-        app.experiment.name.clone(),
+        app.editing.experiment.name.clone(),
         format!("{whose}{}", state(h)),
     ];
     if let Some(r) = &h.newest {
@@ -195,7 +195,7 @@ fn notes(app: &App) -> String {
     if !app.view.filter.is_empty() {
         notes.push(format!("filter: {}", app.view.filter));
     }
-    if app.diagnostics.is_some() {
+    if app.editing.diagnostics.is_some() {
         notes.push("experiment file broken (d)".into());
     }
     match app.history.verdicts.standing().len() {
@@ -209,7 +209,7 @@ fn notes(app: &App) -> String {
 /// What was typed, or said, and keys. With two lines each has its own.
 pub(super) fn bottom(app: &App, area: Rect, buffer: &mut Buffer) {
     let line = Rect { height: 1, ..area };
-    if let Some(typing) = &app.typing {
+    if let Some(typing) = app.layers.filter() {
         let what = if app.page == Page::Runs {
             "runs"
         } else {

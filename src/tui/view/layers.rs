@@ -183,8 +183,8 @@ fn small(v: f64) -> String {
     }
 }
 
-/// How the bitwidths came to be what they are: between the lowest and the highest that the row had in
-/// what is visible. A row whose bitwidth did not change is a level line.
+/// The trend of the bitwidths, scaled between the lowest and the highest that the row had in the
+/// visible range. A row whose bitwidth did not change is a level line.
 fn sparkline(app: &App, row: &Row) -> String {
     const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let (from, to) = app.visible();

@@ -29,7 +29,9 @@ pub(super) fn preview(app: &App, preview: &Preview, body: Rect, buffer: &mut Buf
 
 pub(super) fn draw(app: &App, body: Rect, buffer: &mut Buffer) {
     commands(app, body, buffer);
-    let Some(overlay) = &app.overlay else { return };
+    let Some(overlay) = app.layers.overlay() else {
+        return;
+    };
     let (title, lines) = match overlay {
         Overlay::Help => (
             " keys (j and k scroll, any other key closes) ",
@@ -68,11 +70,11 @@ pub(super) fn draw(app: &App, body: Rect, buffer: &mut Buffer) {
             " remove? ",
             vec![
                 Line::raw(format!(
-                    "{} and all that it recorded",
+                    "{} and everything it recorded",
                     folder.path().display()
                 )),
                 Line::raw(format!(
-                    "would be gone for good, {steps} steps of training with it."
+                    "will be gone for good, including {steps} steps of training."
                 )),
                 Line::raw(""),
                 Line::raw("y remove    n keep"),
@@ -119,7 +121,9 @@ pub(super) fn draw(app: &App, body: Rect, buffer: &mut Buffer) {
 
 /// The command palette: what is typed, and completions below.
 fn commands(app: &App, body: Rect, buffer: &mut Buffer) {
-    let Some(command) = &app.command else { return };
+    let Some(command) = app.layers.palette() else {
+        return;
+    };
     let entries = palette::entries(app, &command.text);
     let rows = entries.len().clamp(1, 12) as u16;
     let area = Rect {
@@ -191,7 +195,7 @@ fn help(app: &App, body: Rect) -> Vec<Line<'static>> {
 }
 
 fn diagnostic(app: &App) -> Vec<Line<'static>> {
-    let Some(diagnostics) = &app.diagnostics else {
+    let Some(diagnostics) = &app.editing.diagnostics else {
         return vec![Line::raw("the experiment file is valid")];
     };
     render(diagnostics, false)

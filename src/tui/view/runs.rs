@@ -20,8 +20,7 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     let [list, below] = Layout::vertical([Constraint::Fill(1), Constraint::Fill(1)]).areas(area);
     let below = if area.width >= 100 {
         let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(below);
-        let runs: Vec<&Manifest> = app.runs.all.iter().map(|r| &r.1).collect();
-        let scene = trade_off(&comparable(&runs, app.selected_run().map(|r| &r.1)));
+        let scene = error_against_memory(app);
         (&Plot::new(&scene, &app.palette)).render(right, buffer);
         left
     } else {
@@ -192,6 +191,12 @@ fn compare(app: &App, area: Rect, buffer: &mut Buffer) {
         let width = area.width.saturating_sub(2).into();
         buffer.set_stringn(area.x + 2, y, line, width, Style::new());
     }
+}
+
+/// The plot beside the list: the runs that can be compared with the selected one.
+pub(in crate::tui) fn error_against_memory(app: &App) -> Scene {
+    let runs: Vec<&Manifest> = app.runs.all.iter().map(|r| &r.1).collect();
+    trade_off(&comparable(&runs, app.selected_run().map(|r| &r.1)))
 }
 
 /// The runs on the same data with the same network as the selected one: an error on other pictures is

@@ -40,7 +40,7 @@ fn lines(app: &App) -> Vec<String> {
         .cores
         .map_or("-".into(), |c| format!("{c:.2} cores"));
     let memory = app.system.memory.map_or("-".into(), |(now, peak)| {
-        format!("{now:.0} MB resident, {peak:.0} MB at most")
+        format!("{now:.0} MB resident, {peak:.0} MB peak")
     });
     let mut lines = vec![
         format!(
@@ -57,7 +57,7 @@ fn lines(app: &App) -> Vec<String> {
     lines
 }
 
-/// A graphics card in one line.
+/// A GPU in one line.
 fn card(gpu: &Gpu) -> String {
     let parts = [
         gpu.busy.map(|busy| format!("{busy} % busy")),

@@ -2,8 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use crate::experiment::{Diagnostics, render};
-use crate::recorded;
+use crate::experiment::{Diagnostics, printable, render};
 
 /// Exit codes, as the README documents them.
 pub(crate) mod exit {
@@ -44,13 +43,13 @@ impl CliError {
 }
 
 /// The one place that renders errors to people.
-pub(super) fn report(error: &CliError) {
+pub(crate) fn report(error: &CliError) {
     let mut stderr = std::io::stderr();
     let colour = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let text = match error {
         CliError::Experiment(diagnostics) => render(diagnostics, colour),
         CliError::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return,
-        other => format!("error: {}", recorded::printable(&other.to_string())),
+        other => format!("error: {}", printable(&other.to_string())),
     };
     // Nobody is left to tell where standard error is closed too.
     let _ = writeln!(stderr, "{text}");
