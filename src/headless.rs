@@ -11,7 +11,7 @@ use crate::dataset::{Archive, cifar10, idx};
 use crate::experiment::Loaded;
 use crate::experiment::printable;
 use crate::face::{
-    Begin, CliError, LAST_LINES, Output, Run, duration, exit, interrupt_flag, print,
+    self, Begin, CliError, LAST_LINES, Output, Run, duration, exit, interrupt_flag, print,
 };
 use crate::figure::{self, Format, Name, Theme};
 use crate::kernels::ranks::{self, Group};
@@ -105,8 +105,17 @@ pub(crate) fn together(lead: impl FnOnce(&Group) -> Result<u8, CliError>) -> Res
     crate::kernels::parallel::share_cores(group.on_machine()[1]);
     if group.leads() {
         let outcome = lead(&group);
+        if let Err(error) = &outcome
+            && group.is_in_the_middle()
+        {
+            // The others are ended, and this process with them.
+            face::report(error);
+        }
         group.dismiss();
-        return outcome;
+        return match outcome {
+            Ok(0) if group.is_over() && !group.is_dismissed() => Ok(exit::INTERRUPTED),
+            other => other,
+        };
     }
     // The launcher's signals are heard where it waits for others.
     let _interrupted = interrupt_flag()?;

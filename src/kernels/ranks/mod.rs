@@ -28,8 +28,23 @@ pub use threads::threads;
 
 /// A rank that others wait for has ended, or this one is told to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Lost(pub String);
+#[error("{reason}")]
+pub struct Lost {
+    /// What happened, in words.
+    pub reason: String,
+    /// Whether that is a signal to this process: it is to end, and nothing is wrong.
+    pub is_told: bool,
+}
+
+impl Lost {
+    /// Because something is wrong.
+    pub fn because(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            is_told: false,
+        }
+    }
+}
 
 /// How ranks reach each other. Every rank calls the same operations in the same order; each returns once
 /// its own part is done, with the bytes that this rank sent.
@@ -67,6 +82,14 @@ pub trait Ranks: Send + Sync {
     /// Where a rank has ended.
     fn barrier(&self) -> Result<u64, Lost> {
         self.sum(&mut [])
+    }
+
+    /// Looks whether the others are there, without waiting for them.
+    ///
+    /// # Errors
+    /// Where a rank has ended, or this one is told to.
+    fn look(&self) -> Result<(), Lost> {
+        Ok(())
     }
 
     /// Ends all of them: this one cannot go on.
@@ -118,7 +141,13 @@ pub struct Group {
 struct Traffic {
     bytes: AtomicU64,
     nanoseconds: AtomicU64,
+    /// Exchanges so far.
+    count: AtomicU64,
+    /// Nothing is exchanged any more.
     is_over: AtomicBool,
+    /// The others are in the middle of something, and wait for this rank's part.
+    is_busy: AtomicBool,
+    is_dismissed: AtomicBool,
 }
 
 impl fmt::Debug for Group {
@@ -173,9 +202,23 @@ impl Group {
         self.rank() == 0
     }
 
-    /// Adds up the values of all ranks, in their order.
+    /// Adds up the values of all ranks, in their order. That all of them are at the same exchange is
+    /// looked at on the way.
     pub fn sum(&self, values: &mut [f64]) {
-        self.exchange(|ranks| ranks.sum(values));
+        if self.is_alone() {
+            return;
+        }
+        let number = self.traffic.count.load(Ordering::Relaxed) as f64;
+        let mut numbered = values.to_vec();
+        numbered.push(number);
+        self.exchange(|ranks| {
+            let sent = ranks.sum(&mut numbered)?;
+            match numbered.pop() {
+                Some(all) if all == number * ranks.size() as f64 => Ok(sent),
+                _ => Err(Lost::because("the ranks are not at the same exchange")),
+            }
+        });
+        values.copy_from_slice(&numbered);
     }
 
     /// The same for gradients.
@@ -208,7 +251,13 @@ impl Group {
             return;
         }
         let started = Instant::now();
-        match with(&*self.ranks) {
+        self.traffic.count.fetch_add(1, Ordering::Relaxed);
+        let outcome = if self.is_over() {
+            Err(Lost::because("another rank was lost before"))
+        } else {
+            with(&*self.ranks)
+        };
+        match outcome {
             Ok(bytes) => {
                 self.traffic.bytes.fetch_add(bytes, Ordering::Relaxed);
             }
@@ -238,6 +287,24 @@ impl Group {
         })
     }
 
+    /// Looks whether the others are there, for a rank that waits for something else; unwinds as an exchange
+    /// does.
+    pub fn look(&self) {
+        if let Err(lost) = self.ranks.look() {
+            self.abandon();
+            resume_unwind(Box::new(lost));
+        }
+    }
+
+    /// Does what all ranks do together. Where that ends in the middle, the others still wait for this
+    /// rank's part, and [`Self::dismiss`] ends them.
+    pub fn together<R>(&self, work: impl FnOnce() -> R) -> R {
+        self.traffic.is_busy.store(true, Ordering::Relaxed);
+        let done = work();
+        self.traffic.is_busy.store(false, Ordering::Relaxed);
+        done
+    }
+
     /// Leaves it at what was exchanged: a thread that may still wait for others is left to itself.
     pub fn abandon(&self) {
         self.traffic.is_over.store(true, Ordering::Relaxed);
@@ -253,13 +320,29 @@ impl Group {
         self.ranks.abort();
     }
 
+    /// Whether the others wait for this rank's part of something.
+    pub fn is_in_the_middle(&self) -> bool {
+        self.traffic.is_busy.load(Ordering::Relaxed)
+    }
+
+    /// Whether the others were told that there is nothing more.
+    pub fn is_dismissed(&self) -> bool {
+        self.traffic.is_dismissed.load(Ordering::Relaxed)
+    }
+
     /// Tells the other ranks, who wait for what to do next, that there is nothing more, and parts from them.
     /// To be called by rank 0 once nothing else of it uses the group.
     pub fn dismiss(&self) {
         if self.is_alone() || self.is_over() {
             return;
         }
+        if self.is_in_the_middle() {
+            // What they wait for does not come.
+            self.abort();
+            return;
+        }
         if self.guarded(|| self.broadcast(Vec::new())).is_ok() {
+            self.traffic.is_dismissed.store(true, Ordering::Relaxed);
             self.abandon();
             self.ranks.finish();
         }
@@ -387,6 +470,7 @@ mod tests {
             }
             let outcome = group.guarded(|| group.sum(&mut [1.0]));
             assert!(group.is_over());
+            assert!(group.guarded(|| group.barrier()).is_err());
             outcome
         });
         assert!(outcomes[0].is_err() && outcomes[2].is_err());
@@ -395,5 +479,19 @@ mod tests {
             catch_unwind(AssertUnwindSafe(|| group.guarded(|| panic!("another")))).is_err()
         });
         assert_eq!(other, [true; 2]);
+    }
+
+    #[test]
+    fn ranks_at_different_exchanges_are_noticed() {
+        let outcomes = on_each(2, |group| {
+            group.guarded(|| {
+                group.barrier();
+                if group.rank() == 1 {
+                    group.sum_gradients(&mut [0.0; 2]);
+                }
+                group.sum(&mut [1.0]);
+            })
+        });
+        assert!(outcomes.iter().any(Result::is_err));
     }
 }

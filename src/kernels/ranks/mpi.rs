@@ -11,8 +11,8 @@
 
 use std::ffi::{c_int, c_void};
 use std::ops::AddAssign;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytemuck::Pod;
@@ -37,6 +37,11 @@ const PIECE: usize = 1 << 24;
 /// How long a rank looks again and again before it sleeps between two looks: others may want the core.
 const BUSY: Duration = Duration::from_micros(200);
 const ASLEEP: Duration = Duration::from_micros(50);
+/// From here on the sleeps are longer: the run is paused, or rank 0 evaluates.
+const LONG: Duration = Duration::from_millis(200);
+/// How often signals are looked at, and how far time jumps for a process that was stopped.
+const TICK: Duration = Duration::from_millis(10);
+const STOPPED: Duration = Duration::from_millis(500);
 /// How long what is in progress may still take once the process is told to end. A launcher that lost a
 /// rank tells all others so, and kills them a moment later (Open MPI 5 a fifth of a second).
 const GRACE: Duration = Duration::from_millis(10);
@@ -51,8 +56,64 @@ pub(super) struct Mpi {
     machine: [usize; 2],
     /// Ranks on this machine with their processes, where these can be seen from here.
     neighbours: Vec<(usize, u32)>,
-    /// Set by a signal that asks the process to end.
-    told: Arc<AtomicBool>,
+    /// What asked the process to end, and when that was first seen.
+    told: Arc<Told>,
+    /// One operation at a time; `true` once one was given up, and nothing may be called any more.
+    operation: Mutex<bool>,
+}
+
+/// Signals that ask the process to end.
+#[derive(Default)]
+struct Told {
+    /// SIGTERM or SIGINT.
+    to_end: Arc<AtomicBool>,
+    /// SIGCONT. A launcher that ends its processes sends it a quarter of a second before the other two,
+    /// and then leaves next to no time.
+    to_go_on: Arc<AtomicBool>,
+    since: Mutex<Option<Instant>>,
+}
+
+impl Told {
+    /// Listens; a thread tells a launcher's SIGCONT from that of a process which was stopped before: to
+    /// that one, time jumps.
+    fn listen() -> Result<Arc<Self>, String> {
+        use signal_hook::consts::{SIGCONT, SIGINT, SIGTERM};
+        let told = Arc::new(Self::default());
+        let flags = [
+            (SIGINT, &told.to_end),
+            (SIGTERM, &told.to_end),
+            (SIGCONT, &told.to_go_on),
+        ];
+        for (signal, flag) in flags {
+            signal_hook::flag::register(signal, flag.clone())
+                .map_err(|e| format!("signals: {e}"))?;
+        }
+        let watched = told.clone();
+        let thread = std::thread::Builder::new().name("signals".into());
+        let work = move || {
+            let mut last = Instant::now();
+            loop {
+                std::thread::sleep(TICK);
+                let was_stopped = last.elapsed() > STOPPED;
+                last = Instant::now();
+                let goes_on = watched.to_go_on.swap(false, Ordering::Relaxed) && !was_stopped;
+                if goes_on || watched.to_end.load(Ordering::Relaxed) {
+                    watched.since().get_or_insert(last);
+                }
+            }
+        };
+        thread.spawn(work).map_err(|e| format!("no thread: {e}"))?;
+        Ok(told)
+    }
+
+    fn since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether that was long enough ago to give up what is in progress.
+    fn is_urgent(&self) -> bool {
+        self.since().is_some_and(|since| since.elapsed() > GRACE)
+    }
 }
 
 impl Mpi {
@@ -69,18 +130,14 @@ impl Mpi {
             );
         }
         // MPI_Init may have changed what signals do; from here on they are ours.
-        let told = Arc::new(AtomicBool::new(false));
-        use signal_hook::consts::{SIGINT, SIGTERM};
-        for signal in [SIGINT, SIGTERM] {
-            signal_hook::flag::register(signal, told.clone())
-                .map_err(|e| format!("signals: {e}"))?;
-        }
+        let told = Told::listen()?;
         Ok(Self {
             rank,
             size,
             machine: [own, here],
             neighbours: neighbours(rank, here)?,
             told,
+            operation: Mutex::new(false),
         })
     }
 
@@ -94,51 +151,53 @@ impl Mpi {
         dead.map(|(rank, _)| *rank)
     }
 
-    /// Waits for what was begun. `kept` are the buffers of it: MPI still writes to them where this gives
-    /// up, so then they are never freed.
-    fn wait<K>(&self, begun: c_int, kept: K) -> Result<K, Lost> {
+    /// Begins an operation and waits for it. `kept` are its buffers: MPI still writes to them where this
+    /// gives up, so then they are never freed, and no other operation is begun.
+    fn operate<K>(&self, mut kept: K, begin: impl FnOnce(&mut K) -> c_int) -> Result<K, Lost> {
+        let mut is_over = self
+            .operation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *is_over {
+            return Err(Lost::because("an exchange was given up before"));
+        }
+        *is_over = true;
+        let begun = begin(&mut kept);
         let kept = std::mem::ManuallyDrop::new(kept);
-        let lost = |reason: String| Lost(format!("rank {}: {reason}", self.rank));
+        let lost = |reason: String| Lost::because(format!("rank {}: {reason}", self.rank));
         checked(begun).map_err(lost)?;
         let started = Instant::now();
-        let mut told: Option<Instant> = None;
         let mut looked = started;
         loop {
             let mut done = 0;
             // SAFETY: an operation is in progress, and its buffers are alive.
             checked(unsafe { bitscope_mpi_is_done(&raw mut done) }).map_err(lost)?;
             if done != 0 {
+                *is_over = false;
                 return Ok(std::mem::ManuallyDrop::into_inner(kept));
-            }
-            if self.told.load(Ordering::Relaxed) {
-                let since = told.get_or_insert_with(Instant::now);
-                if since.elapsed() > GRACE {
-                    return Err(lost("told to end while it waited for other ranks".into()));
-                }
             }
             if looked.elapsed() > LOOK {
                 looked = Instant::now();
-                if let Some(dead) = self.dead_neighbour() {
-                    return Err(Lost(format!("rank {dead} has ended")));
-                }
+                self.look()?;
             }
-            if started.elapsed() < BUSY {
-                std::thread::yield_now();
-            } else {
-                std::thread::sleep(ASLEEP);
+            match started.elapsed() {
+                waited if waited < BUSY => std::thread::yield_now(),
+                waited if waited < LONG => std::thread::sleep(ASLEEP),
+                _ => std::thread::sleep(20 * ASLEEP),
             }
         }
     }
 
     /// Everybody's values, one rank after the other.
     fn gather<T: Pod>(&self, own: Vec<T>) -> Result<Vec<T>, Lost> {
-        let mut all = vec![T::zeroed(); own.len() * self.size];
+        let all = vec![T::zeroed(); own.len() * self.size];
         let bytes = size_of_val(own.as_slice()) as c_int;
-        // SAFETY: `own` has so many bytes, `all` as many for every rank, and both live on in `wait`
-        // (their elements do not move with them).
-        let begun =
-            unsafe { bitscope_mpi_gather(own.as_ptr().cast(), bytes, all.as_mut_ptr().cast()) };
-        Ok(self.wait(begun, (own, all))?.1)
+        let kept = self.operate((own, all), |(own, all)| {
+            // SAFETY: `own` has so many bytes, `all` as many for every rank, and both live on in `operate`
+            // (their elements do not move with them).
+            unsafe { bitscope_mpi_gather(own.as_ptr().cast(), bytes, all.as_mut_ptr().cast()) }
+        })?;
+        Ok(kept.1)
     }
 
     /// One piece of a sum. Returns the bytes sent.
@@ -154,13 +213,12 @@ impl Mpi {
         let part = values.len().div_ceil(self.size);
         let mut own = values.to_vec();
         own.resize(part * self.size, T::zeroed());
-        let mut parts = vec![T::zeroed(); own.len()];
+        let parts = vec![T::zeroed(); own.len()];
         let length = (part * size_of::<T>()) as c_int;
-        // SAFETY: both have a part of so many bytes for every rank, and live on in `wait`.
-        let begun = unsafe {
-            bitscope_mpi_exchange(own.as_ptr().cast(), length, parts.as_mut_ptr().cast())
-        };
-        let (_, parts) = self.wait(begun, (own, parts))?;
+        let (_, parts) = self.operate((own, parts), |(own, parts)| {
+            // SAFETY: both have a part of so many bytes for every rank, and live on in `operate`.
+            unsafe { bitscope_mpi_exchange(own.as_ptr().cast(), length, parts.as_mut_ptr().cast()) }
+        })?;
         let mut sum = vec![T::zeroed(); part];
         add_up(&mut sum, &parts);
         let all = self.gather(sum)?;
@@ -177,11 +235,12 @@ impl Mpi {
             .try_fold(0, |sent, piece| Ok(sent + self.add(piece)?))
     }
 
-    fn send(&self, mut values: Vec<u8>) -> Result<Vec<u8>, Lost> {
+    fn send(&self, values: Vec<u8>) -> Result<Vec<u8>, Lost> {
         let bytes = values.len() as c_int;
-        // SAFETY: so many bytes, which live on in `wait`.
-        let begun = unsafe { bitscope_mpi_broadcast(values.as_mut_ptr().cast(), bytes) };
-        self.wait(begun, values)
+        self.operate(values, |values| {
+            // SAFETY: so many bytes, which live on in `operate`.
+            unsafe { bitscope_mpi_broadcast(values.as_mut_ptr().cast(), bytes) }
+        })
     }
 }
 
@@ -262,13 +321,32 @@ impl Ranks for Mpi {
         Ok(if self.rank == 0 { length as u64 } else { 0 })
     }
 
+    fn look(&self) -> Result<(), Lost> {
+        if let Some(dead) = self.dead_neighbour() {
+            return Err(Lost::because(format!("rank {dead} has ended")));
+        }
+        if self.told.is_urgent() {
+            return Err(Lost {
+                reason: format!("rank {} was told to end", self.rank),
+                is_told: true,
+            });
+        }
+        Ok(())
+    }
+
     fn abort(&self) {
         // SAFETY: it may be called at any time; it ends the process.
         unsafe { bitscope_mpi_abort(1) };
     }
 
     fn finish(&self) {
-        // SAFETY: nothing is in progress, and nothing is called afterwards. (An error has no remedy.)
-        let _ = unsafe { bitscope_mpi_finish() };
+        let mut is_over = self
+            .operation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::replace(&mut *is_over, true) {
+            // SAFETY: nothing is in progress, and nothing is begun afterwards. (An error has no remedy.)
+            let _ = unsafe { bitscope_mpi_finish() };
+        }
     }
 }

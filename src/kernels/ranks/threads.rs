@@ -68,7 +68,7 @@ impl Thread {
         }
         while state.rounds == round {
             if let Some(gone) = state.gone {
-                return Err(Lost(format!("rank {gone} has ended")));
+                return Err(Lost::because(format!("rank {gone} has ended")));
             }
             let waited = self.board.turned.wait(state);
             state = waited.unwrap_or_else(PoisonError::into_inner);

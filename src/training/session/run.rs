@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use super::recorder::Recorder;
@@ -244,10 +244,18 @@ impl<'a> Run<'a> {
         out: &mut Recorder,
     ) -> Result<(), TrainError> {
         let group = self.trainer.group().clone();
-        group.guarded(|| self.train(commands, out)).map_err(|lost| {
-            self.rescue(out);
-            TrainError::Lost(lost)
-        })
+        match group.guarded(|| self.train(commands, out)) {
+            Ok(()) => Ok(()),
+            Err(lost) => {
+                self.rescue(out);
+                if lost.is_told {
+                    self.end(Status::Stopped, out);
+                    return Ok(());
+                }
+                self.write_manifest(Status::Running, out);
+                Err(TrainError::Lost(lost))
+            }
+        }
     }
 
     /// Saves the state of the last step, at once: the launcher ends this process too in a moment.
@@ -394,7 +402,7 @@ impl<'a> Run<'a> {
                  BITSCOPE_SIMD to an instruction set that all of them have",
                 compared.others
             );
-            std::panic::resume_unwind(Box::new(Lost(message)));
+            std::panic::resume_unwind(Box::new(Lost::because(message)));
         }
         let step = self.trainer.steps();
         let steps = (step - self.compared.step).max(1) as f64;
@@ -625,8 +633,7 @@ impl<'a> Run<'a> {
     fn take_commands(&mut self, commands: &Receiver<Command>, out: &mut Recorder) {
         loop {
             let command = if self.paused && self.allowed.is_none() && !self.stopping {
-                // A dropped sender is the signal to stop.
-                commands.recv().unwrap_or(Command::Stop)
+                self.wait_for_command(commands)
             } else {
                 match commands.try_recv() {
                     Ok(command) => command,
@@ -637,6 +644,22 @@ impl<'a> Run<'a> {
             self.take(command, out);
             if self.stopping {
                 return;
+            }
+        }
+    }
+
+    /// The next command, however long it takes. Other ranks are looked after meanwhile.
+    fn wait_for_command(&self, commands: &Receiver<Command>) -> Command {
+        let group = self.trainer.group();
+        if group.is_alone() {
+            // A dropped sender is the signal to stop.
+            return commands.recv().unwrap_or(Command::Stop);
+        }
+        loop {
+            match commands.recv_timeout(Duration::from_millis(50)) {
+                Ok(command) => return command,
+                Err(RecvTimeoutError::Disconnected) => return Command::Stop,
+                Err(RecvTimeoutError::Timeout) => group.look(),
             }
         }
     }
@@ -680,6 +703,12 @@ impl<'a> Run<'a> {
         if let Some(change) = changes.iter().find(|c| c.class >= Class::Fork) {
             let step = self.trainer.steps();
             let message = format!("not applied: {change}: that needs a new run");
+            out.emit(Event::Warning { step, message });
+            return;
+        }
+        if let Err(error) = self.trainer.can_share(&experiment) {
+            let step = self.trainer.steps();
+            let message = format!("not applied: {error}");
             out.emit(Event::Warning { step, message });
             return;
         }

@@ -94,8 +94,11 @@ impl Trainer {
     /// Evaluates on validation (or `None` without one). `go_on` is asked between batches.
     pub fn validate(&mut self, go_on: impl FnMut() -> bool) -> Option<Evaluated> {
         let data = self.splits.validation.clone()?;
-        self.tell(|quantizers| Order::Evaluate(Split::Validation, quantizers));
-        let evaluated = self.evaluate(data, go_on)?;
+        let group = self.group.clone();
+        let evaluated = group.together(|| {
+            self.tell(|quantizers| Order::Evaluate(Split::Validation, quantizers));
+            self.evaluate(data, go_on)
+        })?;
         self.evaluated = self.epoch;
         Some(evaluated)
     }
@@ -103,8 +106,11 @@ impl Trainer {
     /// Evaluates on the test part: once, at the end.
     pub fn test(&mut self, go_on: impl FnMut() -> bool) -> Option<Evaluated> {
         let data = self.splits.test.clone()?;
-        self.tell(|quantizers| Order::Evaluate(Split::Test, quantizers));
-        self.evaluate(data, go_on)
+        let group = self.group.clone();
+        group.together(|| {
+            self.tell(|quantizers| Order::Evaluate(Split::Test, quantizers));
+            self.evaluate(data, go_on)
+        })
     }
 
     fn evaluate(

@@ -13,14 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use super::step::Read;
 use super::{Trainer, checkpoint};
-use crate::dataset::{Share, Splits};
+use crate::dataset::{LoaderSettings, Share, Splits};
 use crate::experiment::{Experiment, resolve_text};
 use crate::graph::Architecture;
 use crate::kernels::Across;
 use crate::kernels::ranks::Group;
 use crate::network::{Network, read_tensor};
-use crate::quantizer::Sums;
 use crate::quantizer::memory::Role;
+use crate::quantizer::{Rules, Sums};
 use crate::run::Split;
 use crate::training::TrainError;
 use crate::training::budget::Constraints;
@@ -85,7 +85,7 @@ impl Trainer {
         if group.is_alone() {
             return Ok(());
         }
-        self.check_shares(&group)?;
+        self.check_shares(&group, &self.experiment)?;
         let activations = crate::network::weights::Tensors::new();
         let state = checkpoint::bytes(&self.network, &self.optimizer, &self.state(), activations)
             .map_err(|error| TrainError::Ranks(error.to_string()))?;
@@ -102,8 +102,28 @@ impl Trainer {
         Ok(())
     }
 
-    fn check_shares(&self, group: &Group) -> Result<(), TrainError> {
-        let (pictures, ranks) = (self.pictures_of_all(), group.size());
+    /// Whether the ranks can train with these settings.
+    ///
+    /// # Errors
+    /// Where a batch has fewer pictures than there are ranks, or the rules are those of one process.
+    pub fn can_share(&self, experiment: &Experiment) -> Result<(), TrainError> {
+        self.check_shares(&self.group, experiment)
+    }
+
+    fn check_shares(&self, group: &Group, experiment: &Experiment) -> Result<(), TrainError> {
+        let ranks = group.size();
+        if group.is_alone() {
+            return Ok(());
+        }
+        if experiment.rules == Rules::PublishedCode {
+            return Err(TrainError::Ranks(format!(
+                "`rules = \"published-code\"` sums in the order of one process, which {ranks} ranks do not have"
+            )));
+        }
+        // The batch in use, and the one that the next epoch begins with.
+        let wanted = LoaderSettings::of(experiment, &self.splits).batch;
+        let batch = wanted.min(self.loader_settings.batch);
+        let pictures = batch.min(self.splits.train.len());
         if pictures < ranks {
             return Err(TrainError::Ranks(format!(
                 "a batch has {pictures} pictures, which {ranks} ranks cannot share; hint: fewer ranks, or a \
@@ -160,7 +180,7 @@ impl Trainer {
                 }
                 Order::Compare(quantizers) => {
                     self.take(quantizers);
-                    self.compare();
+                    self.compare_own();
                 }
                 Order::Apply(text) => self.apply(settings(&text)?),
             }
@@ -287,7 +307,14 @@ impl Trainer {
 
     /// Whether all ranks have the same parameters, running statistics and quantizers.
     pub fn compare(&mut self) -> Compared {
-        self.tell(Order::Compare);
+        let group = self.group.clone();
+        group.together(|| {
+            self.tell(Order::Compare);
+            self.compare_own()
+        })
+    }
+
+    fn compare_own(&self) -> Compared {
         let own = fingerprint(&self.network);
         let first = self.group.broadcast(own.to_le_bytes().to_vec());
         let first = first.try_into().map_or(own, u32::from_le_bytes);

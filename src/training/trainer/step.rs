@@ -30,8 +30,11 @@ const MEASURED_MACS: f64 = 256.0 * 41e6;
 impl Trainer {
     /// One training step, with all ranks. `probe` records every layer.
     pub fn step(&mut self, probe: bool) -> StepRecord {
-        self.tell(Order::Step);
-        self.take_step(probe)
+        let group = self.group.clone();
+        group.together(|| {
+            self.tell(Order::Step);
+            self.take_step(probe)
+        })
     }
 
     /// This rank's part of a step.
