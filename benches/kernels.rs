@@ -166,6 +166,7 @@ fn elementwise(channels: usize, size: usize) {
                 epsilon: 1e-5,
                 activation,
                 moments: Moments::Exact,
+                across: None,
                 extent: Extent {
                     images: IMAGES,
                     channels,

@@ -239,7 +239,6 @@ struct Plain {
     folder: RunFolder,
     terminal: bool,
     printed: Option<Instant>,
-    messages: usize,
     bar: bool,
 }
 
@@ -253,7 +252,6 @@ impl Plain {
             folder,
             terminal: std::io::stdout().is_terminal(),
             printed: None,
-            messages: 0,
             bar: false,
         }
     }
@@ -288,19 +286,15 @@ impl Plain {
 
 impl Printer for Plain {
     fn print(&mut self, event: &Event, out: &mut dyn Write) -> std::io::Result<()> {
-        let before = self.history.messages.len();
+        let before = self.history.messages.back().cloned();
         self.history.push(event);
         if let Event::Started { .. } = event {
             let path = self.folder.path().display().to_string();
             writeln!(out, "recording to {}", printable(&path))?;
         }
-        // The window of messages may have moved: count from the end.
-        let new = if self.history.messages.len() == before && before == self.messages {
-            usize::from(!matches!(event, Event::Step(_)))
-        } else {
-            self.history.messages.len() - before
-        };
-        self.messages = self.history.messages.len();
+        // Those behind the one that was the newest: an event may say nothing, or several things.
+        let messages = self.history.messages.iter().rev();
+        let new = messages.take_while(|m| Some(*m) != before.as_ref()).count();
         if new > 0 {
             self.clear(out)?;
             for message in self.history.messages.iter().rev().take(new).rev() {

@@ -21,6 +21,23 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
+fn every_message_is_printed_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "e.toml", SMALL);
+    let out = bitscope(
+        folder.path(),
+        &["train", "e.toml", "--steps", "3", "--plain"],
+    );
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let printed = text(&out.stdout);
+    let mut messages: Vec<&str> = printed.lines().filter(|l| l.starts_with('[')).collect();
+    let count = messages.len();
+    messages.dedup();
+    assert_eq!(messages.len(), count, "{printed}");
+    assert!(messages[0].starts_with("[0] started"), "{printed}");
+}
+
+#[test]
 fn json_lines_runs_resume_and_plots() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();

@@ -276,6 +276,9 @@ fn what_is_not_a_number_stays_so_through_every_activation() {
     }
 }
 
+/// What a rank came to: statistics, gradients of input and residual, the rest.
+type Part = (Vec<f32>, Vec<f32>, Vec<f32>, Gradients);
+
 /// The images of a rank's share of a case.
 fn share(case: &Case, images: std::ops::Range<usize>) -> Case {
     let e = case.extent;
@@ -324,7 +327,7 @@ fn ranks_normalise_as_one_batch_does() {
         let alone = super::statistics(cpu, &case.inputs());
         let (_, gx, gr, gradients) = case.run(cpu);
         for size in [2, 3] {
-            let parts: Vec<_> = std::thread::scope(|scope| {
+            let parts: Vec<Part> = std::thread::scope(|scope| {
                 let ranks = crate::kernels::ranks::threads(size)
                     .into_iter()
                     .map(|group| {
@@ -355,7 +358,7 @@ fn ranks_normalise_as_one_batch_does() {
             });
             let exact = |values: &[f32]| values.iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
             assert!(parts.iter().all(|p| close(&p.0, &exact(&alone))));
-            let joined = |of: fn(&(Vec<f32>, Vec<f32>, Vec<f32>, Gradients)) -> &Vec<f32>| {
+            let joined = |of: fn(&Part) -> &Vec<f32>| {
                 parts
                     .iter()
                     .flat_map(|p| of(p).clone())

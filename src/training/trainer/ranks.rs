@@ -270,8 +270,9 @@ impl Trainer {
         let common = Tensor::<1>::from_data(TensorData::new(values, [length]), &self.device);
         let mut start = 0;
         for (gradient, length) in gradients.iter_mut().flatten().zip(lengths) {
-            *gradient = common.clone().slice([start..start + length]);
-            start += length;
+            let own = start..start + length;
+            start = own.end;
+            *gradient = common.clone().slice([own]);
         }
     }
 

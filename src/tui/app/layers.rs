@@ -5,7 +5,6 @@ use super::super::preview::Preview;
 use super::Overlay;
 
 /// One of them.
-
 pub(in crate::tui) enum Layer {
     /// Help, what is wrong with the experiment file, or a question.
     Overlay(Overlay),
