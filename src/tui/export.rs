@@ -31,7 +31,7 @@ const KINDS: [&str; 4] = ["png", "svg", "pdf", "csv"];
 /// The files of a figure that no log draws again.
 pub(super) fn write_picture(
     figure: &Figure,
-    format: Format,
+    (theme, format): (Theme, Format),
     notes: &Notes,
     folder: &Path,
     name: &str,
@@ -39,7 +39,7 @@ pub(super) fn write_picture(
     std::fs::create_dir_all(folder).map_err(|e| e.to_string())?;
     KINDS.iter().try_for_each(|extension| {
         let path = folder.join(format!("{name}.{extension}"));
-        crate::figure::export(figure, &path, Theme::Light, format, notes).map_err(|e| e.to_string())
+        crate::figure::export(figure, &path, theme, format, notes).map_err(|e| e.to_string())
     })
 }
 
@@ -51,12 +51,7 @@ pub(super) fn write_figure(
     folder: &Path,
     name: &str,
 ) -> Result<(), String> {
-    let text = |e: &dyn std::fmt::Display| e.to_string();
-    std::fs::create_dir_all(folder).map_err(|e| text(&e))?;
-    for extension in KINDS {
-        let path = folder.join(format!("{name}.{extension}"));
-        saved.export(figure, &path, notes).map_err(|e| text(&e))?;
-    }
+    write_picture(figure, (saved.theme, saved.format), notes, folder, name)?;
     let path = folder.join(format!("{name}.toml"));
-    crate::run::write_whole(&path, saved.to_toml().as_bytes()).map_err(|e| text(&e))
+    crate::run::write_whole(&path, saved.to_toml().as_bytes()).map_err(|e| e.to_string())
 }

@@ -571,11 +571,14 @@ impl Workbench {
             self.app.tell("there is nothing to export yet".into());
             return;
         };
-        let format = app.paper.format(figure.panels.len());
+        let look = (
+            crate::figure::Theme::Light,
+            app.paper.format(figure.panels.len()),
+        );
         let notes = crate::figure::notes(&app.history);
         let folder = app.folder.figures();
         self.export_beside(move || {
-            export::write_picture(&figure, format, &notes, &folder, &name)?;
+            export::write_picture(&figure, look, &notes, &folder, &name)?;
             Ok(format!(
                 "exported {}.png, .svg, .pdf, .csv (p shows it)",
                 folder.join(name).display()
@@ -601,21 +604,15 @@ impl Workbench {
 
     /// Writes a run's network beside the main loop, into the run's folder.
     fn export_network(&mut self, folder: RunFolder, format: Format) {
-        let done = self.exported.0.clone();
-        let work = move || {
-            let text = match crate::export::beside_run(&folder, format) {
-                // (The first line names the file and its size.)
-                Ok(said) => format!("exported {}", said.lines().next().unwrap_or_default()),
-                Err(error) => format!("not exported: {error}"),
-            };
-            // A workbench that is closing no longer listens.
-            let _ = done.send(text);
-        };
-        let thread = std::thread::Builder::new().name("export".into());
-        match thread.spawn(work) {
-            Ok(_) => self.app.tell(format!("writing {} ...", format.name())),
-            Err(error) => self.app.warn(format!("not exported: {error}")),
-        }
+        self.app.tell(format!("writing {} ...", format.name()));
+        self.export_beside(move || {
+            let said = crate::export::beside_run(&folder, format).map_err(|e| e.to_string())?;
+            // (The first line names the file and its size.)
+            Ok(format!(
+                "exported {}",
+                said.lines().next().unwrap_or_default()
+            ))
+        });
     }
 
     fn export_screen(&mut self, screen: &mut Screen) -> io::Result<()> {

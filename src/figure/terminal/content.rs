@@ -162,8 +162,7 @@ impl Plot<'_> {
         if rows == 0 || columns == 0 || plot.height == 0 {
             return;
         }
-        let shown = Window::around(heat.focus, rows, plot.height.into());
-        let tall = (usize::from(plot.height) / shown.count.max(1)).clamp(1, 3);
+        let (shown, tall) = shown_rows(heat, plot);
         let room = usize::from(plot.x - area.x).saturating_sub(1);
         let labels = cut_apart(heat.rows.iter().map(|r| r.label.as_str()), room);
         for (r, row) in shown.range().enumerate() {
@@ -184,8 +183,7 @@ impl Plot<'_> {
 
     /// What every row holds at the cursor, beside its line.
     pub(super) fn readings(&self, heat: &Heat, cursor: u16, plot: Rect, buffer: &mut Buffer) {
-        let shown = Window::around(heat.focus, heat.rows.len(), plot.height.into());
-        let tall = (usize::from(plot.height) / shown.count.max(1)).clamp(1, 3);
+        let (shown, tall) = shown_rows(heat, plot);
         let widths = heat.rows.iter().filter_map(|r| r.reading.as_ref());
         let width = widths.map(|r| r.width()).max().unwrap_or(0) as u16;
         let right = plot.x + plot.width;
@@ -300,6 +298,13 @@ impl Plot<'_> {
             x += width;
         }
     }
+}
+
+/// Which rows of a heat map a plot shows, and how many lines it has for each.
+fn shown_rows(heat: &Heat, plot: Rect) -> (Window, usize) {
+    let shown = Window::around(heat.focus, heat.rows.len(), plot.height.into());
+    let tall = (usize::from(plot.height) / shown.count.max(1)).clamp(1, 3);
+    (shown, tall)
 }
 
 /// Black or white, whichever is read on a colour.

@@ -19,6 +19,7 @@ mod mpi;
 mod threads;
 
 use std::fmt;
+use std::ops::AddAssign;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -97,6 +98,20 @@ pub trait Ranks: Send + Sync {
 
     /// Parts from the others in good order.
     fn finish(&self) {}
+}
+
+/// The ordered sum itself: adds up parts of the length of `sum` that lie one after the other.
+fn add_up<T: Copy + AddAssign>(sum: &mut [T], parts: &[T]) {
+    if sum.is_empty() {
+        return;
+    }
+    let (first, rest) = parts.split_at(sum.len());
+    sum.copy_from_slice(first);
+    for part in rest.chunks_exact(sum.len()) {
+        for (sum, value) in sum.iter_mut().zip(part) {
+            *sum += *value;
+        }
+    }
 }
 
 /// One process alone.

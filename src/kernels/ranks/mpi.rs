@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use bytemuck::Pod;
 
-use super::{Lost, Ranks};
+use super::{Lost, Ranks, add_up};
 
 unsafe extern "C" {
     fn bitscope_mpi_start(out: *mut c_int) -> c_int;
@@ -205,9 +205,7 @@ impl Mpi {
         let bytes = |values: usize| (values * size_of::<T>() * (self.size - 1)) as u64;
         if values.len() <= SMALL {
             let all = self.gather(values.to_vec())?;
-            if !values.is_empty() {
-                add_up(values, &all);
-            }
+            add_up(values, &all);
             return Ok(bytes(values.len()));
         }
         let part = values.len().div_ceil(self.size);
@@ -267,17 +265,6 @@ fn is_alive(process: u32) -> bool {
         rest.trim_start().chars().next()
     });
     state.is_some_and(|state| !"ZX".contains(state))
-}
-
-/// Adds up parts of the length of `sum` that lie one after the other, in that order.
-fn add_up<T: Copy + AddAssign>(sum: &mut [T], parts: &[T]) {
-    let (first, rest) = parts.split_at(sum.len());
-    sum.copy_from_slice(first);
-    for part in rest.chunks_exact(sum.len()) {
-        for (sum, value) in sum.iter_mut().zip(part) {
-            *sum += *value;
-        }
-    }
 }
 
 fn checked(error: c_int) -> Result<(), String> {

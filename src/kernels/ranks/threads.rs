@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytemuck::Pod;
 
-use super::{Group, Lost, Ranks};
+use super::{Group, Lost, Ranks, add_up};
 
 /// What the threads share: a board on which each hangs its part, and which is read once all hang there.
 struct Board {
@@ -80,17 +80,10 @@ impl Thread {
         let own = bytemuck::cast_slice::<T, u8>(values).to_vec();
         let sent = own.len() as u64;
         let parts = self.gather(own)?;
-        for (rank, part) in parts.iter().enumerate() {
-            let numbers = part.chunks_exact(size_of::<T>());
-            for (value, number) in values.iter_mut().zip(numbers) {
-                let number = bytemuck::pod_read_unaligned::<T>(number);
-                if rank == 0 {
-                    *value = number;
-                } else {
-                    *value += number;
-                }
-            }
-        }
+        add_up(
+            values,
+            &bytemuck::pod_collect_to_vec::<u8, T>(&parts.concat()),
+        );
         Ok(sent)
     }
 }

@@ -35,17 +35,9 @@ pub(in crate::tui) struct Layers(Vec<Layer>);
 
 /// Access to the layer of one kind.
 macro_rules! layer {
-    ($kind:ident, $type:ty, $get:ident, $get_mut:ident, $take:ident) => {
+    ($kind:ident, $type:ty, $get:ident, $take:ident) => {
         pub(in crate::tui) fn $get(&self) -> Option<&$type> {
             self.0.iter().find_map(|layer| match layer {
-                Layer::$kind(value) => Some(value),
-                _ => None,
-            })
-        }
-
-        #[allow(dead_code, reason = "not every kind is changed in place")]
-        pub(super) fn $get_mut(&mut self) -> Option<&mut $type> {
-            self.0.iter_mut().find_map(|layer| match layer {
                 Layer::$kind(value) => Some(value),
                 _ => None,
             })
@@ -63,10 +55,24 @@ macro_rules! layer {
 }
 
 impl Layers {
-    layer!(Overlay, Overlay, overlay, overlay_mut, take_overlay);
-    layer!(Filter, String, filter, filter_mut, take_filter);
-    layer!(Palette, Palette, palette, palette_mut, take_palette);
-    layer!(Preview, Preview, preview, preview_mut, take_preview);
+    layer!(Overlay, Overlay, overlay, take_overlay);
+    layer!(Filter, String, filter, take_filter);
+    layer!(Palette, Palette, palette, take_palette);
+    layer!(Preview, Preview, preview, take_preview);
+
+    pub(super) fn filter_mut(&mut self) -> Option<&mut String> {
+        self.0.iter_mut().find_map(|layer| match layer {
+            Layer::Filter(text) => Some(text),
+            _ => None,
+        })
+    }
+
+    pub(super) fn palette_mut(&mut self) -> Option<&mut Palette> {
+        self.0.iter_mut().find_map(|layer| match layer {
+            Layer::Palette(palette) => Some(palette),
+            _ => None,
+        })
+    }
 
     /// Puts one where it belongs, in place of one of its kind.
     pub(in crate::tui) fn put(&mut self, layer: Layer) {
