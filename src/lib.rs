@@ -23,6 +23,7 @@
 
 #![deny(unsafe_code)]
 
+mod attached;
 mod bench;
 mod check;
 pub mod cli;

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::face::{CliError, print};
 use crate::figure::{
-    self, Axis, Figure, Format, Ink, Item, Label, Line, Place, Scale, Scene, Theme,
+    self, Axis, DOT, Figure, Format, Ink, Item, Label, Line, Place, Scale, Scene, Theme,
 };
 use crate::quantizer::{Parametrization, Quantizer, Rules, Sums, largest_level};
 
@@ -178,7 +178,7 @@ fn scene<'a>(p: Parametrization, descents: impl Iterator<Item = &'a Descent>, vi
         {
             items.push(Item::Label(Label {
                 at: *at,
-                text: "●".into(),
+                text: DOT.into(),
                 ink: Ink::Series(i),
                 place: Place::On,
             }));

@@ -52,7 +52,7 @@ pub(super) enum Command {
         run: PathBuf,
         /// Send one command, without the workbench
         #[arg(long, value_name = "COMMAND")]
-        send: Option<crate::detached::Sent>,
+        send: Option<crate::attached::Sent>,
         /// Where runs are recorded
         #[arg(long, value_name = "DIR", default_value = "runs")]
         runs: PathBuf,

@@ -157,7 +157,7 @@ fn run(command: Command) -> Result<u8, CliError> {
                 ));
             }
             let loaded = || load_recorded(&folder, &Vec::new());
-            crate::detached::attach(&folder, loaded, send, &runs, screen)
+            crate::attached::attach(&folder, loaded, send, &runs, screen)
         }
         Command::Watch {
             run,

@@ -8,9 +8,11 @@
 
 mod cached;
 pub mod cifar10;
+mod error;
 mod fetch;
 mod folder;
 mod glyphs;
+mod held;
 pub mod idx;
 mod loader;
 mod normalisation;
@@ -20,7 +22,6 @@ mod shards;
 mod stored;
 mod tensors;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use glyphs::generate as generate_glyphs;
@@ -29,8 +30,10 @@ pub use loader::{
     shared_batches,
 };
 
+pub use error::DataError;
 pub use fetch::Archive;
 pub use folder::Report as FolderReport;
+pub use held::{DataShape, Dataset};
 pub use normalisation::Normalisation;
 use samples::Selection;
 pub use samples::{Pixels, Sample, Samples};
@@ -39,72 +42,6 @@ use crate::experiment::{DataSource, Experiment, Normalise};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use tensors::Tensors;
-
-/// Pictures `[n, c, h, w]` of bytes with one label each.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Dataset {
-    /// Row-major bytes.
-    pub images: Vec<u8>,
-    /// Class of each picture.
-    pub labels: Vec<u16>,
-    /// Channels, height and width.
-    pub shape: [usize; 3],
-    /// Number of classes.
-    pub classes: usize,
-    /// What becomes of a byte.
-    pub normalisation: Normalisation,
-}
-
-impl Dataset {
-    /// All pictures of a source, as they are evaluated.
-    ///
-    /// # Errors
-    /// Where one cannot be decoded.
-    pub fn of(samples: &dyn Samples) -> Result<Self, DataError> {
-        let mut all = Self {
-            images: Vec::new(),
-            labels: Vec::new(),
-            shape: samples.shape(),
-            classes: samples.classes(),
-            normalisation: samples.normalisation().clone(),
-        };
-        for index in 0..samples.len() {
-            match samples.sample(index, None)? {
-                Some((Pixels::Bytes(picture), label)) => {
-                    all.images.extend_from_slice(&picture);
-                    all.labels.push(label);
-                }
-                Some((Pixels::Values(_), _)) => return Err(DataError::NoBytes),
-                None => {}
-            }
-        }
-        Ok(all)
-    }
-
-    /// Bytes of one picture.
-    pub fn picture_len(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    /// One picture.
-    pub fn picture(&self, index: usize) -> &[u8] {
-        &self.images[index * self.picture_len()..(index + 1) * self.picture_len()]
-    }
-
-    fn select(&self, indices: &[usize]) -> Self {
-        Self {
-            images: indices
-                .iter()
-                .flat_map(|i| self.picture(*i))
-                .copied()
-                .collect(),
-            labels: indices.iter().map(|i| self.labels[*i]).collect(),
-            shape: self.shape,
-            classes: self.classes,
-            normalisation: self.normalisation.clone(),
-        }
-    }
-}
 
 /// Training, validation and test data: three things. The test part is read once, at the end.
 #[derive(Debug, Clone)]
@@ -146,108 +83,6 @@ impl Splits {
         }
         text
     }
-}
-
-/// What can be wrong with data.
-#[derive(Debug, thiserror::Error)]
-pub enum DataError {
-    /// A file cannot be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file holds something else than it should.
-    #[error("{path}: at byte {offset}: {found}; expected {expected}")]
-    Content {
-        /// Which file.
-        path: PathBuf,
-        /// Where in it.
-        offset: u64,
-        /// What is there.
-        found: String,
-        /// What should be.
-        expected: String,
-    },
-    /// A folder is not laid out as it should be, or some of its files cannot be read.
-    #[error("{path}: {found}; expected {expected}")]
-    Folder {
-        /// Which folder.
-        path: PathBuf,
-        /// What is there.
-        found: String,
-        /// What should be.
-        expected: String,
-    },
-    /// Nothing is where the data should be.
-    #[error("{0} does not exist; hint: if the data moved, use `--set data.path=PATH`")]
-    Missing(PathBuf),
-    /// Means and deviations of other channels than the pictures have.
-    #[error(
-        "`data.mean` has {given} numbers; expected 1, or {channels}, as many as the pictures have channels"
-    )]
-    Channels {
-        /// Numbers.
-        given: usize,
-        /// Channels.
-        channels: usize,
-    },
-    /// Pictures of numbers, where bytes are needed.
-    #[error("the pictures are numbers; expected bytes")]
-    NoBytes,
-    /// All are left out.
-    #[error("none of the {0} training pictures can be decoded; expected at least one")]
-    NoPicture(usize),
-    /// A download failed.
-    #[error("{url}: {reason}")]
-    Download {
-        /// What was fetched.
-        url: String,
-        /// What went wrong, with the remedy.
-        reason: String,
-    },
-}
-
-impl DataError {
-    fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
-        move |source| Self::Io {
-            path: path.to_owned(),
-            source,
-        }
-    }
-
-    fn folder(path: &Path, found: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self::Folder {
-            path: path.to_owned(),
-            found: found.into(),
-            expected: expected.into(),
-        }
-    }
-
-    fn content(
-        path: &Path,
-        offset: u64,
-        found: impl Into<String>,
-        expected: impl Into<String>,
-    ) -> Self {
-        Self::Content {
-            path: path.to_owned(),
-            offset,
-            found: found.into(),
-            expected: expected.into(),
-        }
-    }
-}
-
-/// Extent of a picture and number of classes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DataShape {
-    /// Channels, height and width.
-    pub picture: [usize; 3],
-    /// Number of classes.
-    pub classes: usize,
 }
 
 /// The shape of an experiment's data, without reading the pictures. Where the data is not there it

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use rand_pcg::Pcg64Mcg;
 
-use super::{DataError, Dataset, Normalisation};
+use super::error::DataError;
+use super::normalisation::Normalisation;
 
 /// A decoded picture, `[c, h, w]`, and its class.
 pub type Sample<'a> = (Pixels<'a>, u16);
@@ -60,33 +61,6 @@ pub trait Samples: Debug + Send + Sync {
         index: usize,
         random: Option<&mut Pcg64Mcg>,
     ) -> Result<Option<Sample<'_>>, DataError>;
-}
-
-impl Samples for Dataset {
-    fn len(&self) -> usize {
-        self.labels.len()
-    }
-
-    fn shape(&self) -> [usize; 3] {
-        self.shape
-    }
-
-    fn classes(&self) -> usize {
-        self.classes
-    }
-
-    fn normalisation(&self) -> &Normalisation {
-        &self.normalisation
-    }
-
-    fn sample(
-        &self,
-        index: usize,
-        _random: Option<&mut Pcg64Mcg>,
-    ) -> Result<Option<Sample<'_>>, DataError> {
-        let picture = Pixels::Bytes(self.picture(index).into());
-        Ok(Some((picture, self.labels[index])))
-    }
 }
 
 /// Some of the pictures of another source.

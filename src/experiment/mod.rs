@@ -11,6 +11,7 @@ mod diagnostic;
 mod diff;
 mod edit;
 mod keys;
+mod listing;
 mod network;
 mod resolve;
 mod schema;
@@ -25,14 +26,14 @@ pub use diagnostic::{Diagnostic, Diagnostics, render};
 pub use diff::{Change, difference, strongest};
 pub use edit::{EditError, change_file, replace_file, set_in_text};
 pub use keys::KEYS;
-pub use resolve::resolve_text;
-pub use schema::{Class, Default, Key, Kind, reference_markdown};
+pub use listing::reference_markdown;
+pub use schema::{Class, Default, Key, Kind};
 pub use settings::{
     Augment, AutoApply, BudgetMethod, Budgets, Cache, Clip, DataSource, Decay, DeclaredShape,
     Experiment, Framing, LogSettings, Normalise, OnTrouble, OptimizerKind, OptimizerSettings,
     QuantizerDynamics, QuantizerSteps, ScheduleKind, ScheduleSettings, Start, Thresholds,
 };
-pub use source::{Loaded, Overrides, load, load_as, load_embedded};
+pub use source::{Loaded, Overrides, load, load_as, load_embedded, resolve_text};
 pub(crate) use source::{absolute, key_of, merged};
 pub use template::template;
 pub use value::{Value, Values};

@@ -9,8 +9,7 @@ use super::settings::{
     Experiment, Framing, LogSettings, Normalise, OnTrouble, OptimizerKind, OptimizerSettings,
     QuantizerDynamics, QuantizerSteps, ScheduleKind, ScheduleSettings, Start, Thresholds,
 };
-use super::source::Found;
-use super::value::{Value, Values};
+use super::value::{Found, Value, Values};
 use crate::graph::{Initial, QuantizerPlan, Sites};
 use crate::quantizer::memory::Resource;
 use crate::quantizer::{
@@ -25,15 +24,6 @@ const FROZEN_SHARE: f64 = 0.1;
 const REVIVE_STEPS: i64 = 50;
 /// Batches that running statistics are computed anew from, of a network under a budget.
 const NORM_BATCHES: i64 = 8;
-
-/// The experiment that a run folder's resolved TOML holds.
-///
-/// # Errors
-/// Where the text is not a valid experiment (of this version).
-pub fn resolve_text(name: &str, text: &str) -> Result<Experiment, Diagnostics> {
-    let loaded = super::source::load_embedded(name, text, &Vec::new())?;
-    Ok(loaded.experiment.as_ref().clone())
-}
 
 /// Builds the experiment; `found` says where values stand, `origin` stands for those that do not.
 pub(super) fn resolve(

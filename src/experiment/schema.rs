@@ -1,8 +1,5 @@
 //! What a key of the experiment file is.
 
-use std::fmt::Write;
-
-use super::keys::KEYS;
 use super::value::Value;
 
 /// When a changed key takes effect.
@@ -155,62 +152,4 @@ pub struct Key {
     pub class: Class,
     /// What it means, with its unit.
     pub doc: &'static str,
-}
-
-impl Key {
-    /// The key of that path.
-    pub fn find(path: &str) -> Option<&'static Key> {
-        KEYS.iter().find(|key| key.path == path)
-    }
-}
-
-/// The reference of all keys as Markdown tables, one per section. The README holds its output; a
-/// test compares them.
-pub fn reference_markdown() -> String {
-    let mut out = String::new();
-    let mut section = None;
-    for key in KEYS {
-        let (table, name) = key.path.split_once('.').unwrap_or(("", key.path));
-        if section != Some(table) {
-            section = Some(table);
-            let title = if table.is_empty() {
-                "Top level".into()
-            } else {
-                format!("`[{table}]`")
-            };
-            let _ = writeln!(
-                out,
-                "\n**{title}**\n\n| key | value | default | class | meaning |"
-            );
-            let _ = writeln!(out, "|---|---|---|---|---|");
-        }
-        let default = key.default.value().map_or("-".into(), |v| format!("`{v}`"));
-        let expected = key.kind.expected().replace('|', "\\|");
-        let class = key.class.name();
-        let _ = writeln!(
-            out,
-            "| `{name}` | {expected} | {default} | {class} | {} |",
-            key.doc
-        );
-    }
-    for key in KEYS {
-        if let Kind::Tables(fields) = key.kind {
-            let _ = writeln!(
-                out,
-                "\n**`[[{}]]`**\n\n| field | value | meaning |",
-                key.path
-            );
-            let _ = writeln!(out, "|---|---|---|");
-            for field in fields {
-                let expected = field.kind.expected().replace('|', "\\|");
-                let needed = if field.required { "; required" } else { "" };
-                let _ = writeln!(
-                    out,
-                    "| `{}` | {expected}{needed} | {} |",
-                    field.name, field.doc
-                );
-            }
-        }
-    }
-    out.trim_start().to_owned()
 }

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use super::resolve::resolve_text;
 use super::value::Values;
 use crate::graph::{Architecture, Override, Quantization, QuantizerPlan, Sites};
 use crate::quantizer::Rules;
@@ -366,16 +365,6 @@ pub struct Thresholds {
     pub exploding: f64,
     /// Penalty over cross entropy.
     pub drowning: f64,
-}
-
-impl Default for Thresholds {
-    /// The schema's defaults.
-    fn default() -> Self {
-        resolve_text("defaults", "").map_or_else(
-            |error| unreachable!("an empty experiment is valid: {error}"),
-            |experiment| experiment.verdicts,
-        )
-    }
 }
 
 impl Experiment {

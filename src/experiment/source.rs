@@ -12,8 +12,8 @@ use super::diagnostic::{Diagnostic, Diagnostics, Place};
 use super::keys::KEYS;
 use super::resolve::resolve;
 use super::schema::{Field, Key, Kind};
-use super::settings::Experiment;
-use super::value::{Value, Values};
+use super::settings::{Experiment, Thresholds};
+use super::value::{Found, Placed, Value, Values};
 
 /// `key.path=value` settings that go over the file.
 pub type Overrides = Vec<String>;
@@ -64,16 +64,6 @@ pub(crate) fn absolute(overrides: &Overrides) -> Overrides {
         .collect()
 }
 
-/// A value with the place that set it.
-#[derive(Debug, Clone)]
-pub(super) struct Placed {
-    pub value: Value,
-    pub place: Place,
-}
-
-/// Values by path as they were found, later files over earlier ones.
-pub(super) type Found = BTreeMap<&'static str, Placed>;
-
 /// Reads, merges and checks an experiment.
 ///
 /// # Errors
@@ -107,6 +97,25 @@ pub fn load_embedded(name: &str, text: &str, overrides: &Overrides) -> Result<Lo
     let path = PathBuf::from(name);
     reader.text(&Arc::new(path.clone()), text.into());
     reader.finish(&path, overrides)
+}
+
+/// The experiment that a run folder's resolved TOML holds.
+///
+/// # Errors
+/// Where the text is not a valid experiment (of this version).
+pub fn resolve_text(name: &str, text: &str) -> Result<Experiment, Diagnostics> {
+    let loaded = load_embedded(name, text, &Vec::new())?;
+    Ok(loaded.experiment.as_ref().clone())
+}
+
+impl Default for Thresholds {
+    /// The schema's defaults.
+    fn default() -> Self {
+        resolve_text("defaults", "").map_or_else(
+            |error| unreachable!("an empty experiment is valid: {error}"),
+            |experiment| experiment.verdicts,
+        )
+    }
 }
 
 /// Bytes of an experiment file at most: what is larger is something else.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::keys::KEYS;
+use super::diagnostic::Place;
 
 /// A value, checked against its key's kind.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -75,22 +75,14 @@ impl Values {
     pub fn get(&self, path: &str) -> Option<&Value> {
         self.0.get(path)
     }
-
-    /// The resolved experiment as TOML, sections in the order of the schema.
-    pub fn to_toml(&self) -> String {
-        let mut out = String::new();
-        let mut section = "";
-        for key in KEYS {
-            let (table, name) = key.path.split_once('.').unwrap_or(("", key.path));
-            let Some(value) = self.get(key.path) else {
-                continue;
-            };
-            if table != section {
-                section = table;
-                out.push_str(&format!("\n[{table}]\n"));
-            }
-            out.push_str(&format!("{name} = {value}\n"));
-        }
-        out
-    }
 }
+
+/// A value with the place that set it.
+#[derive(Debug, Clone)]
+pub(super) struct Placed {
+    pub value: Value,
+    pub place: Place,
+}
+
+/// Values by path as they were found, later files over earlier ones.
+pub(super) type Found = BTreeMap<&'static str, Placed>;

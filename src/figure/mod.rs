@@ -11,6 +11,7 @@
 mod build;
 mod export;
 mod front;
+pub(crate) mod numerals;
 mod saved;
 mod scene;
 pub mod terminal;
@@ -26,8 +27,8 @@ pub use export::{ExportError, Format, Notes, csv, export, paint_svg_text, write_
 pub use front::{around, pareto_front};
 pub use saved::{Saved, SavedError, notes};
 pub use scene::{
-    Area, Axis, Bar, Bars, Figure, Guide, Heat, HeatRow, Ink, Item, Label, Line, Place, Scale,
-    Scene, Shade, VerticalMark,
+    Area, Axis, Bar, Bars, DOT, Figure, Guide, Heat, HeatRow, Ink, Item, Label, Line, Place, RING,
+    Scale, Scene, Shade, VerticalMark,
 };
 pub use theme::Theme;
 pub use window::Window;

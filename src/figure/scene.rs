@@ -1,6 +1,6 @@
 //! What a plot shows, in data coordinates.
 
-use super::ticks::power;
+use super::numerals::power;
 use crate::graph::LayerKind;
 
 /// Colour by meaning; a theme turns it into one.
@@ -348,6 +348,11 @@ pub struct Label {
     /// What may give way to it, and how.
     pub place: Place,
 }
+
+/// A label that stands on a point of ours.
+pub const DOT: &str = "●";
+/// A label that stands on a point of somebody else's.
+pub const RING: &str = "○";
 
 /// How a [`Label`] stands to its point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

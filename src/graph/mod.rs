@@ -12,6 +12,8 @@
 //! - [`onnx`]: networks that other programs wrote.
 
 mod account;
+mod build;
+mod builder;
 mod built_in;
 mod error;
 mod kind;
@@ -27,10 +29,9 @@ pub use account::{Account, Held, StoredTensor};
 pub use error::GraphError;
 pub use kind::LayerKind;
 pub use model::{Architecture, Built, Model, NormChoice, Shortcut, Values};
-pub use node::{Function, Graph, Kind, Node, NodeId, Norm, Operation, Parameter, Window};
+pub use node::{Function, Graph, Kind, Node, NodeId, Norm, Operation, Parameter, Shape, Window};
 pub use placement::{
     Initial, Override, Placed, Placement, Quantization, QuantizerPlan, Sites, place,
 };
 pub use plan::{Fused, Plan, Step};
-pub use shape::Shape;
 pub use written::{KINDS as LAYER_KINDS, LayerSpec};

@@ -1,10 +1,7 @@
 //! Shapes of one sample, inferred node by node.
 
 use super::error::GraphError;
-use super::node::{Graph, NodeId, Operation, Window};
-
-/// Channels, height and width of one sample; a vector is `[f, 1, 1]`.
-pub type Shape = [usize; 3];
+use super::node::{Graph, NodeId, Operation, Shape, Window};
 
 /// As people write it.
 pub(super) fn text(shape: Shape) -> String {

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::built_in::{EPSILON, MOMENTUM};
 use super::error::GraphError;
+use super::node::Shape;
+use super::node::{EPSILON, MOMENTUM};
 use super::node::{Function, Graph, NodeId, Operation, Window};
-use super::shape::Shape;
 
 /// One `[[model.layers]]` of an experiment file.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -32,6 +32,8 @@ mod flex;
 pub mod integer;
 #[cfg(feature = "libtorch")]
 pub(crate) mod libtorch;
+#[cfg(feature = "libtorch")]
+mod libtorch_threads;
 mod memory;
 pub mod norm;
 #[cfg(feature = "libtorch")]
@@ -55,6 +57,7 @@ pub use memory::keep_blocks;
 pub use norm::{Across, Activation, Moments};
 #[cfg(feature = "libtorch")]
 pub(crate) use nvidia::status as card_status;
+pub use ops::Input;
 use ops::{Kernels, NormSpec};
 pub use pool::MaxPool;
 pub use simd::Simd;
@@ -124,17 +127,6 @@ pub fn norm_activation(
         spec,
     );
     (Tensor::from_dispatch(y), Tensor::from_dispatch(statistics))
-}
-
-/// What else the input of a [`convolution`] goes into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Input {
-    /// Nothing that this operation has to know.
-    Plain,
-    /// As it is, it is also the residual of a [`norm_activation`] further on in the same graph.
-    /// That one's gradient comes first on the way back; the convolution's is added to it while it
-    /// is in cache, instead of in a pass of its own.
-    Residual,
 }
 
 /// Cross-correlation of `x` `[n, c, h, w]` with `weight` `[o, c / groups, kh, kw]`.

@@ -48,7 +48,7 @@ impl Cpu {
                 .map(|(i, item)| f(i, item))
                 .collect(),
             #[cfg(feature = "libtorch")]
-            Pool::LibTorch => super::libtorch::map(items, f),
+            Pool::LibTorch => super::libtorch_threads::map(items, f),
         }
     }
 }

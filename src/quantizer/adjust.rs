@@ -1,8 +1,9 @@
 //! Changes of a quantizer's parameters that no gradient makes: one bit less, a fit to values, a
 //! conversion between parametrizations, and the margin that keeps a bitwidth from flickering.
 
+use super::family::Family;
 use super::grid::{Grid, dynamic, largest_level, round_to_power_of_two};
-use super::parametrization::{Family, Parametrization, Quantizer};
+use super::parametrization::{Parametrization, Quantizer};
 
 /// Octaves that an inferred bitwidth's range keeps from where one more bit begins: exactly there, the
 /// first step of the gradient would add it. At most this share of a step, so that the top level stays.

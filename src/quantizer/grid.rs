@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::parametrization::{Family, Rules};
+use super::family::{Family, Rules};
 
 /// Rounds half away from zero (2.5 to 3, -2.5 to -3), as the paper does everywhere.
 pub fn round_half_away(v: f64) -> f64 {

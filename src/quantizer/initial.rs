@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::family::Rules;
 use super::grid::{dynamic, largest_level, round_to_power_of_two};
-use super::parametrization::{Parametrization, Quantizer, Rules};
+use super::parametrization::{Parametrization, Quantizer};
 
 /// The bitwidth that an initialisation aims at.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

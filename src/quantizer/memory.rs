@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::parametrization::Rules;
+use super::family::Rules;
 
 /// Bits per element of a tensor that is not quantized.
 pub const FLOAT_BITS: f64 = 32.0;

@@ -11,6 +11,7 @@
 //! Nothing here knows tensors, files or screens.
 
 mod adjust;
+mod family;
 mod grid;
 mod initial;
 pub mod memory;
@@ -20,9 +21,10 @@ mod project;
 mod properties;
 
 pub use adjust::Coordinates;
+pub use family::{Family, Rules};
 pub use grid::{
     Grid, Sums, code_count, dynamic, largest_level, round_half_away, round_to_power_of_two,
 };
 pub use initial::{InitialBits, initial_parameters};
-pub use parametrization::{Bounds, Family, Learn, Parametrization, Quantizer, Rules};
+pub use parametrization::{Bounds, Learn, Parametrization, Quantizer};
 pub use project::CLAMP_MARGIN;

@@ -5,16 +5,8 @@ use std::f64::consts::LN_2;
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use super::family::{Family, Rules};
 use super::grid::{self, Grid, Sums, round_half_away, round_to_power_of_two};
-
-/// Uniform or power-of-two levels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Family {
-    /// Levels at multiples of the step size `d`.
-    Uniform,
-    /// Levels at powers of two between `q_min` and `q_max`.
-    PowerOfTwo,
-}
 
 /// Which two of step size, range and bitwidth are the parameters; the third follows.
 ///
@@ -93,16 +85,6 @@ impl fmt::Display for Parametrization {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name().to_uppercase())
     }
-}
-
-/// The paper's definitions, or those of its published code where the two differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Rules {
-    /// As the paper's equations say.
-    Paper,
-    /// As the authors' published program computes.
-    PublishedCode,
 }
 
 /// Which of the two parameters training may change.

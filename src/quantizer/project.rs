@@ -1,7 +1,8 @@
 //! What happens to the parameters after each optimizer step.
 
+use super::family::Rules;
 use super::grid::{dynamic, largest_level, round_to_power_of_two};
-use super::parametrization::{Parametrization, Quantizer, Rules};
+use super::parametrization::{Parametrization, Quantizer};
 
 /// Distance that the recipe keeps: `d <= q_max - margin`, and from either end of a clamp.
 pub const CLAMP_MARGIN: f64 = 1e-5;

@@ -3,12 +3,10 @@
 
 use std::collections::VecDeque;
 use std::ops::Index;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::event::{Budget, Event, LayerInfo, LayerRecord, Parent, Phase, Split, StepRecord};
-use super::log::{LogError, LogReader, Summary};
 use super::quantity::{LayerQuantity, LayerSeries, OF_LAYER, OF_STEP, Quantity, RunSeries, Table};
 use super::series::Series;
 use super::verdict::Verdicts;
@@ -196,43 +194,6 @@ impl History {
             history.push(event);
         }
         history
-    }
-
-    /// A run from its log on disk, the first `events` of it. Of a long log, what its summary holds is
-    /// not read again.
-    ///
-    /// # Errors
-    /// Where the log cannot be read.
-    pub fn from_log(path: &Path, events: Option<u64>) -> Result<Self, LogError> {
-        let mut reader = LogReader::open(path)?;
-        let mut history = match events {
-            None => Summary::resume(path, &mut reader),
-            Some(_) => Self::default(),
-        };
-        let count = events.map_or(usize::MAX, |n| n as usize);
-        for event in reader.by_ref().take(count) {
-            history.push(&event);
-        }
-        if events.is_none() {
-            Summary::keep(path, &reader, &history);
-        }
-        for damage in reader.damages() {
-            let text = format!("{}: {damage}", path.display());
-            history.say(history.step(), Severity::Warning, text.clone());
-            history.damages.push(text);
-        }
-        Ok(history)
-    }
-
-    /// What the summary of a log holds, and how many bytes of the log that covers: a reader goes on
-    /// there. Nothing, and none, where there is no summary.
-    pub fn from_summary(path: &Path) -> (Self, Option<u64>) {
-        let Ok(mut reader) = LogReader::open(path) else {
-            return (Self::default(), None);
-        };
-        let start = reader.offset();
-        let history = Summary::resume(path, &mut reader);
-        (history, Some(reader.offset()).filter(|at| *at > start))
     }
 
     /// Whether steps `from` to `to` are held in fewer than `columns` buckets although more were

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 const KEEP: usize = 2048;
 /// Buckets of one level that make one of the next.
 const FACTOR: usize = 4;
+/// Buckets of the top level at most: where hundreds of layers share a plot, each is drawn with few.
+const TOP: usize = 128;
 
 /// One or more neighbouring points.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -334,13 +336,12 @@ impl Series {
     }
 
     fn trim(&mut self) {
+        if let Some(top) = self.levels.last().filter(|l| l.buckets.len() > TOP) {
+            self.levels.push(Level::summary(top));
+        }
         for i in 0..self.levels.len() {
             if self.levels[i].buckets.len() <= KEEP {
                 continue;
-            }
-            if i + 1 == self.levels.len() {
-                let summary = Level::summary(&self.levels[i]);
-                self.levels.push(summary);
             }
             // Drop in lots: the front moves rarely.
             let level = &mut self.levels[i];

@@ -6,7 +6,8 @@ use super::outcome::{Line as Runs, Measure, Report};
 use super::statistics::Sample;
 use super::table::compared_by;
 use crate::figure::{
-    Axis, Bar, Bars, Figure, Ink, Item, Label, Line, Place, Scale, Scene, around, pareto_front,
+    Axis, Bar, Bars, DOT, Figure, Ink, Item, Label, Line, Place, RING, Scale, Scene, around,
+    pareto_front,
 };
 use crate::graph::LayerKind;
 use crate::quantizer::memory::Side;
@@ -94,12 +95,12 @@ fn error_against_kilobytes(report: &Report) -> Scene {
             band,
             ..line(label, ink, 0, vec![at])
         }));
-        word(at, "●", ink, Place::On);
+        word(at, DOT, ink, Place::On);
         word(at, label, ink, Place::Beside);
     }
     for (_, kilobytes, error) in published() {
         let at = (kilobytes, error);
-        word(at, "○", Ink::Text, Place::On);
+        word(at, RING, Ink::Text, Place::On);
         word(at, "published", Ink::Text, Place::Beside);
     }
     items.append(&mut words);

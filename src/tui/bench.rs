@@ -37,7 +37,7 @@ fn frames(layers: usize) -> Value {
         let mut times: Vec<f64> = (0..FRAMES as u64)
             .map(|frame| {
                 // Every frame has something new to show, as in a running run.
-                app.history.push(&step(STEPS + 1 + frame, layers));
+                app.shown.history.push(&step(STEPS + 1 + frame, layers));
                 let started = Instant::now();
                 app.prepare(200);
                 terminal
@@ -52,7 +52,7 @@ fn frames(layers: usize) -> Value {
             json!({ "median_ms": times[FRAMES / 2], "p99_ms": times[FRAMES * 99 / 100] }),
         );
     }
-    let histories = &app.history.layers;
+    let histories = &app.shown.history.layers;
     let series: usize = histories.iter().map(|l| l.series().len()).sum();
     let bytes: usize = histories
         .iter()
@@ -113,9 +113,9 @@ pub(super) fn synthetic(layers: usize, steps: u64) -> App {
         .expect("the embedded experiment is valid");
     let folder = RunFolder::unrecorded();
     let mut app = App::new(&loaded, None, folder, PathBuf::from("no-runs"), Vec::new());
-    app.history.push(&started(layers, steps));
+    app.shown.history.push(&started(layers, steps));
     for number in 1..=steps {
-        app.history.push(&step(number, layers));
+        app.shown.history.push(&step(number, layers));
     }
     app
 }

@@ -270,6 +270,64 @@ impl Binding {
 }
 
 /// The keys as Markdown, for the README; a test compares them.
+impl Page {
+    /// Whether an action does something on this page.
+    pub(super) fn takes(self, action: Action) -> bool {
+        match action {
+            Action::Fold => matches!(
+                self,
+                Self::Overview
+                    | Self::Layers
+                    | Self::Bitwidths
+                    | Self::Ranges
+                    | Self::Gradients
+                    | Self::Memory
+                    | Self::Verdicts
+                    | Self::Runs
+            ),
+            Action::ByLayer => matches!(self, Self::Ranges | Self::Gradients),
+            Action::Severity => self == Self::Log,
+            Action::Sort | Action::Overlay | Action::NextStudy => self == Self::Runs,
+            Action::EarlierCheckpoint | Action::LaterCheckpoint => self == Self::Microscope,
+            Action::Down => !matches!(self, Self::Overview | Self::System | Self::Memory),
+            Action::Open => !matches!(
+                self,
+                Self::Overview | Self::System | Self::Log | Self::Toy | Self::Microscope
+            ),
+            Action::ExportFigure => !self.figures().is_empty() || self.has_pictures(),
+            Action::Logarithmic | Action::Smooth => matches!(
+                self,
+                Self::Overview | Self::Ranges | Self::Gradients | Self::Memory
+            ),
+            Action::Expand => !self.plots().is_empty(),
+            Action::ZoomIn | Action::Fit => self.plots().iter().any(|p| p.0.is_over_steps()),
+            Action::Filter => {
+                !matches!(self, Self::Verdicts | Self::System | Self::Log | Self::Toy)
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether an action is what the page is for: named first in the key bar.
+    pub(super) fn is_own(self, action: Action) -> bool {
+        match action {
+            Action::Fold
+            | Action::ByLayer
+            | Action::Severity
+            | Action::Sort
+            | Action::Overlay
+            | Action::NextStudy
+            | Action::EarlierCheckpoint
+            | Action::LaterCheckpoint => true,
+            Action::Down | Action::Open => {
+                !matches!(self, Self::Ranges | Self::Gradients | Self::Plane)
+            }
+            Action::ZoomIn | Action::Fit | Action::Expand => self == Self::Overview,
+            _ => false,
+        }
+    }
+}
+
 #[cfg(test)]
 pub(super) fn markdown() -> String {
     let mut out = String::from("| key | does |\n|---|---|\n");

@@ -65,7 +65,7 @@ pub(crate) fn attach(
     controls: Controls,
 ) -> Result<u8, CliError> {
     let mut workbench = Workbench::looking(loaded, run, folder);
-    workbench.app.role = Role::Attached;
+    workbench.app.shown.role = Role::Attached;
     workbench.watch_file(loaded);
     workbench.controls = Some(controls);
     let from = workbench.begin_with_summary(folder);
@@ -155,11 +155,10 @@ impl Workbench {
         }
         let mut workbench = Self::on(&loaded, &run, &setup.folder);
         if setup.origin == Origin::Resume {
-            let log = setup.folder.log();
             say_reading(&setup.folder);
-            workbench.app.load_history(&log);
+            workbench.app.load_history();
             // It goes on at once: what is asked for until it says so is for a run that trains.
-            workbench.app.history.end = None;
+            workbench.app.shown.history.end = None;
         }
         workbench.watch_file(&loaded);
         workbench.train(setup);
@@ -169,7 +168,7 @@ impl Workbench {
     /// Without a session: what happens comes from the log alone.
     fn looking(loaded: &Loaded, run: &Run, folder: &RunFolder) -> Self {
         let mut workbench = Self::on(loaded, run, folder);
-        workbench.app.role = Role::Watching;
+        workbench.app.shown.role = Role::Watching;
         workbench
     }
 
@@ -177,7 +176,7 @@ impl Workbench {
     fn begin_with_summary(&mut self, folder: &RunFolder) -> Option<u64> {
         let (history, position) = crate::run::History::from_summary(&folder.log());
         if position.is_some() {
-            self.app.history = history;
+            self.app.shown.history = history;
         }
         position
     }
@@ -264,13 +263,13 @@ impl Workbench {
         }
         #[cfg(unix)]
         if let Some(controls) = &mut self.controls
-            && let Err(error) = pass_on(controls, &self.app.folder, &command)
+            && let Err(error) = pass_on(controls, &self.app.shown.folder, &command)
         {
             self.app.warn(format!("not passed on: {error}"));
             if !matches!(error.kind(), io::ErrorKind::Other) {
                 // The connection is gone; the run is not.
                 self.controls = None;
-                self.app.role = Role::Watching;
+                self.app.shown.role = Role::Watching;
             }
         }
     }
@@ -281,10 +280,10 @@ impl Workbench {
             session.stop();
         }
         self.keep_layout();
-        let folder = self.app.folder.clone();
+        let folder = self.app.shown.folder.clone();
         let path = std::path::absolute(folder.path()).unwrap_or(folder.path().to_owned());
         let mut arguments = vec!["resume".as_ref(), path.as_os_str(), "--plain".as_ref()];
-        let taken = self.app.history.step().saturating_sub(self.began);
+        let taken = self.app.shown.history.step().saturating_sub(self.began);
         let left = self
             .run
             .steps
@@ -293,7 +292,7 @@ impl Workbench {
         if let Some(left) = &left {
             arguments.extend(["--steps".as_ref(), OsStr::new(left)]);
         }
-        if self.app.history.paused {
+        if self.app.shown.history.paused {
             arguments.push("--paused".as_ref());
         }
         let pid = crate::detached::start(&folder, &arguments)?;
@@ -398,24 +397,23 @@ impl Workbench {
     fn receive(&mut self, screen: &mut Screen) -> io::Result<bool> {
         let (events, lost) = self.feed.take();
         let mut changed = !events.is_empty() | self.app.message_is_over();
-        let newest = |app: &App| app.history.messages.back().cloned();
+        let newest = |app: &App| app.shown.history.messages.back().cloned();
         let before = newest(&self.app);
         if lost {
-            let log = self.app.folder.log();
-            self.app.load_history(&log);
+            self.app.load_history();
         } else {
             for event in &events {
-                self.app.history.push(event);
+                self.app.shown.history.push(event);
                 if let crate::run::Event::Started { step, .. } = event.as_ref() {
                     self.began = *step;
                 }
                 if matches!(event.as_ref(), crate::run::Event::Checkpoint { .. }) {
-                    self.app.microscope.refresh(&self.app.folder);
+                    self.app.microscope.refresh(&self.app.shown.folder);
                 }
             }
         }
         if newest(&self.app) != before {
-            self.app.said = Some(Instant::now());
+            self.app.notices.said = Some(Instant::now());
         }
         changed |= self.app.look_closely();
         changed |= self.app.look_at_runs();
@@ -450,7 +448,7 @@ impl Workbench {
                 return Ok(Some(0));
             }
             Effect::NewRun { .. } | Effect::Fork { .. } if self.session.is_none() => {
-                let run = self.app.folder.path().display();
+                let run = self.app.shown.folder.path().display();
                 let text = format!(
                     "another process trains this run: `bitscope fork {run}` starts one from it"
                 );
@@ -494,7 +492,7 @@ impl Workbench {
         self.stop_following = Arc::new(AtomicBool::new(false));
         self.feed = Feed::default();
         self.app.adopt(&loaded, folder.clone());
-        self.app.role = Role::Watching;
+        self.app.shown.role = Role::Watching;
         let from = self.begin_with_summary(&folder);
         let stop = self.stop_following.clone();
         crate::recorded::follow_into(&folder, self.feed.clone(), stop, from);
@@ -507,7 +505,7 @@ impl Workbench {
         if let Some(session) = self.session.take() {
             session.stop();
         }
-        let old = self.app.folder.clone();
+        let old = self.app.shown.folder.clone();
         let checkpoint = fork.and_then(|step| {
             let (checkpoint, damaged) = crate::face::checkpoint_at(&old, Some(step));
             damaged
@@ -539,9 +537,9 @@ impl Workbench {
 
     /// Paints a figure beside the main loop: a frame must not wait for a PNG.
     fn export_figure(&mut self, saved: crate::figure::Saved) {
-        let folder = self.app.folder.figures();
-        let history = &self.app.history;
-        let figure = saved.figure(history, &self.app.folder.log());
+        let folder = self.app.shown.folder.figures();
+        let history = &self.app.shown.history;
+        let figure = saved.figure(history, &self.app.shown.folder.log());
         let notes = crate::figure::notes(history);
         let name = format!("{}-{}", saved.figure.label(), history.step());
         self.export_beside(move || {
@@ -575,8 +573,8 @@ impl Workbench {
             crate::figure::Theme::Light,
             app.paper.format(figure.panels.len()),
         );
-        let notes = crate::figure::notes(&app.history);
-        let folder = app.folder.figures();
+        let notes = crate::figure::notes(&app.shown.history);
+        let folder = app.shown.folder.figures();
         self.export_beside(move || {
             export::write_picture(&figure, look, &notes, &folder, &name)?;
             Ok(format!(
@@ -622,11 +620,11 @@ impl Workbench {
             cells = Some(frame.buffer_mut().clone());
         })?;
         let Some(cells) = cells else { return Ok(()) };
-        let folder = self.app.folder.figures();
-        let (page, step) = (self.app.page.title(), self.app.history.step());
+        let folder = self.app.shown.folder.figures();
+        let (page, step) = (self.app.page.title(), self.app.shown.history.step());
         let path = folder.join(format!("screen-{page}-{step}.png"));
         let theme = self.app.palette.theme;
-        let notes = crate::figure::notes(&self.app.history);
+        let notes = crate::figure::notes(&self.app.shown.history);
         match write_screen(&cells, &path, theme, &notes) {
             Ok(()) => self
                 .app
@@ -638,7 +636,7 @@ impl Workbench {
 
     /// Reads the newest picture beside the main loop.
     fn preview(&mut self, screen: &Screen) -> io::Result<()> {
-        let Some(path) = preview::newest_picture(&self.app.folder.figures()) else {
+        let Some(path) = preview::newest_picture(&self.app.shown.folder.figures()) else {
             self.app
                 .tell("no picture exported yet; x exports this page's plots".into());
             return Ok(());
@@ -660,12 +658,12 @@ impl Workbench {
 
     /// Stops the run (a checkpoint is written) after the terminal is restored; the exit code.
     fn close(mut self, code: u8) -> Result<u8, CliError> {
-        let ran = self.session.is_some() && self.app.history.end.is_none();
+        let ran = self.session.is_some() && self.app.shown.history.end.is_none();
         if let Some(session) = self.session.take() {
             session.stop();
         }
         self.keep_layout();
-        let folder = self.app.folder.path().display().to_string();
+        let folder = self.app.shown.folder.path().display().to_string();
         // Whoever closed standard output does not want to know.
         let _ = crate::face::print(&format!("recorded in {folder}\n"));
         let (events, _) = self.feed.take();
@@ -714,6 +712,3 @@ type PreviewResult = Result<preview::Preview, String>;
 fn layout_file(runs: &Path) -> PathBuf {
     runs.join(".workbench.toml")
 }
-
-/// Shared by app and views: an `Arc` of the experiment in force.
-type Current = Arc<crate::experiment::Experiment>;

@@ -1,19 +1,12 @@
 //! The command palette: everything that keys do by name, and values of the experiment.
 
-use super::app::{App, Effect, Page, Paper, Role};
+use super::app::{App, EXPORT, Effect, Page, Paper, Role};
 use super::keymap::{Action, KEYMAP};
 use crate::experiment::KEYS;
 use crate::export::Format;
 use crate::figure::Theme;
 use crate::figure::terminal::Marker;
 use crate::run::Command;
-
-/// What is being typed, and which completion is chosen.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Palette {
-    pub text: String,
-    pub chosen: usize,
-}
 
 /// A completion.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,9 +16,6 @@ pub(super) struct Entry {
     /// What it does.
     pub help: String,
 }
-
-/// Begins the commands that write a network for other programs.
-pub(super) const EXPORT: &str = "export network ";
 
 /// Ends the run, not the workbench.
 const STOP: &str = "stop run";
@@ -139,13 +129,13 @@ fn exported(app: &App) -> &crate::run::RunFolder {
     let selected = app.selected_run().map(|run| &run.0);
     selected
         .filter(|_| app.page == Page::Runs)
-        .unwrap_or(&app.folder)
+        .unwrap_or(&app.shown.folder)
 }
 
 /// Names of the layers with quantizers, each once.
 fn layers(app: &App) -> Vec<&str> {
     let mut names = Vec::new();
-    for layer in &app.history.layers {
+    for layer in &app.shown.history.layers {
         if !names.contains(&layer.info.name.as_str()) {
             names.push(&layer.info.name);
         }
@@ -204,7 +194,7 @@ pub(super) fn execute(app: &mut App, text: &str) -> Vec<Effect> {
         return Vec::new();
     }
     if text == STOP {
-        if app.role == Role::Watching {
+        if app.shown.role == Role::Watching {
             app.warn("this run belongs to another process: it is looked at, not steered".into());
             return Vec::new();
         }
@@ -212,7 +202,7 @@ pub(super) fn execute(app: &mut App, text: &str) -> Vec<Effect> {
     }
     if let Some(layer) = text.strip_prefix("reinitialise ") {
         let layer = layer.trim();
-        if app.role == Role::Watching {
+        if app.shown.role == Role::Watching {
             app.warn("this run belongs to another process: it is looked at, not steered".into());
             return Vec::new();
         }

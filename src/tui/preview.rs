@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use ratatui::layout::Size;
+use ratatui::layout::{Position, Rect, Size};
 use ratatui_image::picker::{Picker, ProtocolType};
 use ratatui_image::protocol::Protocol;
 use ratatui_image::{FilterType, FontSize, Resize};
@@ -48,6 +48,7 @@ pub(super) fn open(
     let mut picker = Picker::from_fontsize(cell);
     picker.set_protocol_type(form);
     let fit = Resize::Scale(Some(FilterType::Triangle));
+    let room = Rect::from((Position::ORIGIN, room));
     let picture = picker
         .new_protocol(picture, room, fit)
         .map_err(|e| failed(&e))?;
@@ -58,9 +59,9 @@ pub(super) fn open(
 pub(super) fn cell_size() -> FontSize {
     match ratatui::crossterm::terminal::window_size() {
         Ok(w) if w.width > 0 && w.height > 0 && w.columns > 0 && w.rows > 0 => {
-            FontSize::new((w.width / w.columns).max(1), (w.height / w.rows).max(1))
+            ((w.width / w.columns).max(1), (w.height / w.rows).max(1))
         }
-        _ => FontSize::new(10, 20),
+        _ => (10, 20),
     }
 }
 
@@ -97,7 +98,6 @@ pub(super) fn form_of_terminal(variable: impl Fn(&str) -> String) -> ProtocolTyp
 #[cfg(test)]
 mod tests {
     use ratatui::buffer::Buffer;
-    use ratatui::layout::Rect;
     use ratatui::widgets::Widget;
     use ratatui_image::Image;
 
@@ -143,7 +143,7 @@ mod tests {
             (ProtocolType::Iterm2, "\x1b]1337;"),
         ] {
             let room = Size::new(20, 10);
-            let preview = open(path.clone(), room, FontSize::new(10, 20), form).expect("readable");
+            let preview = open(path.clone(), room, (10, 20), form).expect("readable");
             let area = Rect::new(0, 0, 20, 10);
             let mut buffer = Buffer::empty(area);
             Image::new(&preview.picture).render(area, &mut buffer);
@@ -162,7 +162,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("x.png");
         std::fs::write(&path, "no picture").expect("written");
-        let (room, cell) = (Size::new(20, 10), FontSize::new(10, 20));
+        let (room, cell) = (Size::new(20, 10), (10, 20));
         let error = open(path, room, cell, ProtocolType::Halfblocks).err();
         assert!(error.is_some_and(|e| e.contains("x.png")));
     }

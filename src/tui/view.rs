@@ -21,8 +21,8 @@ pub(super) use runs::error_against_memory;
 use unicode_width::UnicodeWidthStr;
 
 use super::app::{App, Page};
+use crate::figure::numerals::power_of_two;
 use crate::figure::terminal::{Colours, Plot};
-use crate::figure::ticks::power_of_two;
 use crate::figure::{Ink, Name, panel_with};
 use crate::quantizer::memory::kilobytes;
 use crate::run::{LayerHistory, LayerRecord, Quantity, Severity};
@@ -146,7 +146,7 @@ fn layer_reading(app: &App, area: Rect, buffer: &mut Buffer) {
     let Some((layer, r)) = selected.and_then(|(_, l)| Some((l, app.layer_record(l)?))) else {
         return;
     };
-    let step = app.view.cursor.unwrap_or(app.history.step() as f64);
+    let step = app.view.cursor.unwrap_or(app.shown.history.step() as f64);
     if !r.bitwidth.is_finite() {
         let text = format!("{}  step {step:.0}  in float", layer.info.name);
         buffer.set_stringn(area.x, area.y, text, area.width.into(), bold(app));
@@ -202,7 +202,13 @@ fn grid(app: &App, plots: &[(Name, usize)], area: Rect, buffer: &mut Buffer) {
 
 fn plot(app: &App, name: Name, index: usize, area: Rect, buffer: &mut Buffer) {
     let view = app.view_for(area.width, area.height);
-    let scene = panel_with(name, index, app.history_for(name), &view, &app.overlays);
+    let scene = panel_with(
+        name,
+        index,
+        app.history_for(name),
+        &view,
+        &app.shown.overlays,
+    );
     (&Plot::new(&scene, &app.palette)).render(area, buffer);
 }
 
@@ -210,7 +216,7 @@ fn plot(app: &App, name: Name, index: usize, area: Rect, buffer: &mut Buffer) {
 /// run said it.
 fn log(app: &App, area: Rect, buffer: &mut Buffer) {
     let [head, list] = Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(area);
-    let what = match app.least {
+    let what = match app.notices.least {
         Severity::Info => "every message",
         Severity::Warning => "warnings and errors",
         Severity::Error => "errors only",
@@ -230,7 +236,7 @@ fn log(app: &App, area: Rect, buffer: &mut Buffer) {
             bottom -= 1;
             buffer.set_stringn(list.x + LOG_MARGIN, bottom, line, width, style);
             if i == 0 {
-                let seconds = app.history[Quantity::Seconds].near(message.step);
+                let seconds = app.shown.history[Quantity::Seconds].near(message.step);
                 let time = seconds.map_or(String::new(), |s| clock(s.into()));
                 let place = format!("{time:>8} {:>9}", message.step);
                 buffer.set_stringn(list.x, bottom, place, LOG_MARGIN.into(), muted(app));
@@ -454,7 +460,7 @@ mod tests {
     fn the_palette_offers_keys_and_values_of_the_experiment() {
         let mut app = app(Colours::True, Marker::Braille);
         app.layers.put(super::super::app::Layer::Palette(
-            super::super::palette::Palette {
+            super::super::app::Typed {
                 text: "weights_kb".into(),
                 chosen: 0,
             },

@@ -194,7 +194,9 @@ impl Builder<'_> {
         let Some((first, last)) = series.extent() else {
             return;
         };
-        for bucket in series.range(from.max(0.0) as u64, to.max(0.0) as u64, out.len()) {
+        // One to four buckets for a column.
+        let most = 4 * out.len();
+        for bucket in series.range(from.max(0.0) as u64, to.max(0.0) as u64, most) {
             let column = |step: u32| (f64::from(step) - from) / (to - from).max(1e-9) * columns;
             let start = column(bucket.first).floor().clamp(0.0, columns) as usize;
             let end = (column(bucket.last).floor() + 1.0).clamp(0.0, columns) as usize;

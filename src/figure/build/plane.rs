@@ -1,6 +1,6 @@
 //! The plane of step size and range over the lines of equal bitwidth.
 
-use super::super::scene::{Axis, Ink, Item, Label, Line, Place, Scale, Scene};
+use super::super::scene::{Axis, DOT, Ink, Item, Label, Line, Place, Scale, Scene};
 use super::Builder;
 use crate::quantizer::memory::{Role, Side};
 use crate::quantizer::{Family, Parametrization, code_count, dynamic, largest_level};
@@ -84,7 +84,7 @@ impl Builder<'_> {
                     place,
                 })
             };
-            dots.push(label("●", Place::On));
+            dots.push(label(DOT, Place::On));
             names.push(label(&layer.info.name, Place::Beside));
         }
         // The chosen layer's name takes its place first.

@@ -1,7 +1,7 @@
 //! Bands on top of one another over steps: kB per layer, time per phase.
 
+use super::super::numerals::number;
 use super::super::scene::{Area, Axis, Guide, Ink, Item, Scale, Scene};
-use super::super::ticks::number;
 use super::rows::{FEW, Fold, Row};
 use super::{Builder, View};
 use crate::quantizer::memory::{Resource, Side, kilobytes};

@@ -1,7 +1,7 @@
 //! Quantities of the whole run: loss, error, memory, the pull of the penalties.
 
+use super::super::numerals::number;
 use super::super::scene::{Guide, Ink, Line, Scale, Scene};
-use super::super::ticks::number;
 use super::Builder;
 use super::over_steps::Drawn;
 use crate::quantizer::memory::{Resource, Side};

@@ -3,9 +3,9 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::super::scene::{Area, Bars, Heat, HeatRow, Ink, Item, Line, Place, Shade};
-use super::ExportError;
+use super::super::scene::{Area, Bars, Heat, HeatRow, Ink, Item, Line, Place, RING, Shade};
 use super::dashes::{clipped, dashed, without_corners};
+use super::error::ExportError;
 use super::painter::{Painter, colour, failed};
 
 impl<DB: DrawingBackend> Painter<'_, DB> {
@@ -84,7 +84,12 @@ impl<DB: DrawingBackend> Painter<'_, DB> {
                 continue;
             }
             if word.place == Place::On {
-                let dot = Circle::new((x, y), self.text / 3.0, self.stroke(word.ink, 1.0).filled());
+                // A figure as a ring is not one of ours.
+                let style = match word.text.as_str() {
+                    RING => self.stroke(word.ink, 2.0),
+                    _ => self.stroke(word.ink, 1.0).filled(),
+                };
+                let dot = Circle::new((x, y), self.text / 3.0, style);
                 self.area.draw(&dot).map_err(failed)?;
                 taken.push((x - em / 2, y - em / 2, x + em / 2, y + em / 2));
                 continue;

@@ -2,14 +2,14 @@
 
 mod csv;
 mod dashes;
+mod error;
 mod format;
 mod marks;
 mod painter;
 mod pdf;
 mod png;
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use plotters::prelude::*;
 
@@ -17,28 +17,10 @@ use super::scene::Figure;
 use super::theme::Theme;
 
 pub use csv::csv;
+pub use error::ExportError;
 pub use format::Format;
 use painter::Letters;
 pub use png::{Notes, write_png};
-
-/// Why a figure could not be written.
-#[derive(Debug, thiserror::Error)]
-pub enum ExportError {
-    /// Neither `.png` nor `.svg`, `.pdf` or `.csv`.
-    #[error("{0}: expected a file name that ends in .png, .svg, .pdf or .csv")]
-    Extension(PathBuf),
-    /// The file cannot be written.
-    #[error("{path}: {source}")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The picture could not be painted.
-    #[error("the figure could not be painted: {0}")]
-    Paint(String),
-}
 
 /// Writes a figure as PNG, SVG, PDF or CSV, by the file's extension. PNG and PDF carry `notes`.
 ///

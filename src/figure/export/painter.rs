@@ -12,7 +12,8 @@ use super::super::scene::{Figure, Ink, Item, Scene};
 use super::super::theme::Theme;
 use super::super::ticks::ticks;
 use super::dashes::dashed;
-use super::{ExportError, Format};
+use super::error::ExportError;
+use super::format::Format;
 
 pub(super) fn colour(ink: Ink, theme: Theme) -> RGBColor {
     let (r, g, b) = theme.rgb(ink);

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::ExportError;
+use super::error::ExportError;
 
 /// Keyword and text, as PNG's text chunks have them.
 pub type Notes = [(&'static str, String)];

@@ -1,15 +1,14 @@
 //! What a scene shows: lines, bands, bars, heat cells.
 
-use std::collections::BTreeSet;
-
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 use unicode_width::UnicodeWidthStr;
 
 use super::super::Window;
-use super::super::scene::{Area, Axis, Bars, Heat, HeatRow, Ink, Line, Shade};
+use super::super::scene::{Area, Bars, Heat, HeatRow, Ink, Line, Shade};
 use super::canvas::Canvas;
+use super::fit::{BarRows, cut_apart};
 use super::palette::{Colours, Marker};
 use super::plot::Plot;
 
@@ -323,100 +322,4 @@ fn on(colour: Color) -> Color {
         _ => true,
     };
     if light { Color::Black } else { Color::White }
-}
-
-/// Rows of bars: whole rows for every bit where they fit, so that ticks are evenly spaced.
-pub(super) struct BarRows {
-    /// Rows for one bit.
-    each: f64,
-    most: f64,
-}
-
-impl BarRows {
-    pub(super) fn new(axis: &Axis, height: u16) -> Self {
-        let bits = axis.range.1.floor().max(1.0);
-        let height = f64::from(height);
-        let each = (height / bits).floor();
-        Self {
-            each: if each >= 1.0 { each } else { height / bits },
-            most: height,
-        }
-    }
-
-    /// Height of a bar in rows.
-    pub(super) fn height(&self, value: f64) -> f64 {
-        (value * self.each).clamp(0.0, self.most)
-    }
-}
-
-/// Names with a part of their middle left out where they are too long: the part without which most of
-/// them are still told apart.
-pub(crate) fn cut_apart<'a>(
-    names: impl Iterator<Item = &'a str> + Clone,
-    width: usize,
-) -> Vec<String> {
-    let kept = width.saturating_sub(1);
-    let half = kept / 2;
-    let cut = |front: usize| -> Vec<String> {
-        let cut = names.clone().map(|name| cut_behind(name, width, front));
-        cut.collect()
-    };
-    let distinct = |labels: &Vec<String>| labels.iter().collect::<BTreeSet<_>>().len();
-    let mut fronts: Vec<usize> = (0..=kept).collect();
-    fronts.sort_by_key(|front| front.abs_diff(half));
-    let mut best = cut(half);
-    for labels in fronts.into_iter().skip(1).map(cut) {
-        if distinct(&labels) > distinct(&best) {
-            best = labels;
-        }
-    }
-    best
-}
-
-/// A name with its middle left out where it is too long: both ends tell layers apart.
-pub(crate) fn cut_in_the_middle(name: &str, width: usize) -> String {
-    cut_behind(name, width, width.saturating_sub(1) / 2)
-}
-
-/// The same with so many letters in front of the gap.
-fn cut_behind(name: &str, width: usize, front: usize) -> String {
-    let letters: Vec<char> = name.chars().collect();
-    if letters.len() <= width {
-        return name.to_owned();
-    }
-    let back = width.saturating_sub(1) - front;
-    let middle: &[char] = if width > 0 { &['…'] } else { &[] };
-    let ends = [&letters[..front], middle, &letters[letters.len() - back..]];
-    ends.concat().into_iter().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_beside_one_another_stay_different() {
-        let names = ["s0.b0.conv0", "s0.b1.conv0", "s0.b2.conv0"];
-        let cut = cut_apart(names.into_iter(), 8);
-        assert_eq!(cut, ["s0.b0…v0", "s0.b1…v0", "s0.b2…v0"]);
-        assert_eq!(
-            cut_apart(["a", "classifier"].into_iter(), 8),
-            ["a", "cla…fier"]
-        );
-    }
-
-    #[test]
-    fn long_names_keep_both_ends() {
-        assert_eq!(cut_in_the_middle("conv1", 9), "conv1");
-        assert_eq!(
-            cut_in_the_middle("features.13.conv.1.0", 13),
-            "featur…nv.1.0"
-        );
-        assert_eq!(
-            cut_in_the_middle("features.13.conv.1.0", 13)
-                .chars()
-                .count(),
-            13
-        );
-    }
 }

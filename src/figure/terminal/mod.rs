@@ -2,10 +2,11 @@
 
 mod canvas;
 mod content;
+mod fit;
 mod palette;
 mod plot;
 
-pub(crate) use content::{cut_apart, cut_in_the_middle};
+pub(crate) use fit::{cut_apart, cut_in_the_middle};
 pub use palette::{Colours, Marker, Palette};
 pub use plot::Plot;
 pub(crate) use plot::shortened;

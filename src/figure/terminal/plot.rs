@@ -10,7 +10,7 @@ use super::super::Window;
 use super::super::scene::{Axis, Ink, Item, Label, Place, Scene};
 use super::super::ticks::ticks;
 use super::canvas::{Canvas, letter};
-use super::content::{BarRows, cut_in_the_middle};
+use super::fit::{BarRows, cut_in_the_middle};
 use super::palette::{Marker, Palette};
 
 /// A scene as a widget: title and legend on top, ticks at the left and below.

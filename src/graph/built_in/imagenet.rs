@@ -1,8 +1,9 @@
 //! Networks for 224x224 pictures, in torchvision's structure and names: its state dictionaries fit.
 
 use super::super::error::GraphError;
+use super::super::node::{EPSILON, MOMENTUM};
 use super::super::node::{Graph, NodeId, Operation, Window};
-use super::{EPSILON, MOMENTUM, classify};
+use super::classify;
 
 /// A convolution and its batch norm.
 fn unit(

@@ -5,8 +5,8 @@ mod small;
 
 use super::error::GraphError;
 use super::model::Model;
+use super::node::Shape;
 use super::node::{Graph, NodeId};
-use super::shape::Shape;
 
 /// A built-in network for pictures of this shape.
 pub(super) fn graph(model: Model, input: Shape, classes: usize) -> Result<Graph, GraphError> {
@@ -19,10 +19,6 @@ pub(super) fn graph(model: Model, input: Shape, classes: usize) -> Result<Graph,
     };
     Ok(graph)
 }
-
-/// Weight of the old value in running statistics, and what is added to variances.
-pub(super) const MOMENTUM: f32 = 0.9;
-pub(super) const EPSILON: f32 = 1e-5;
 
 /// Mean over pixels, and an affine layer.
 fn classify(

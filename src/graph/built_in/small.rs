@@ -2,8 +2,9 @@
 
 use super::super::error::GraphError;
 use super::super::model::Shortcut;
+use super::super::node::{EPSILON, MOMENTUM};
 use super::super::node::{Graph, NodeId, Operation, Window};
-use super::{EPSILON, MOMENTUM, classify};
+use super::classify;
 
 /// The demo's network.
 pub(super) fn glyphnet(graph: &mut Graph, classes: usize) -> Result<NodeId, GraphError> {

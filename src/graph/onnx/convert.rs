@@ -6,11 +6,11 @@ use std::rc::Rc;
 
 use rten_onnx::onnx::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 
-use super::super::built_in::{EPSILON, MOMENTUM};
 use super::super::error::GraphError;
 use super::super::model::{Architecture, Built, NormChoice, Values};
+use super::super::node::Shape;
+use super::super::node::{EPSILON, MOMENTUM};
 use super::super::node::{Function, Graph, Kind, NodeId, Operation, Window};
-use super::super::shape::Shape;
 use super::attributes::Attributes;
 use super::constant::{Constant, of_tensor};
 use super::evaluate::{between, evaluate};

@@ -21,7 +21,7 @@ use rten_onnx::protobuf::{
 
 use super::error::GraphError;
 use super::model::{Architecture, Built};
-use super::shape::Shape;
+use super::node::Shape;
 
 /// What is expected of a file.
 const EXPECTED: &str = "an ONNX model";

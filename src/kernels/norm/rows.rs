@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::mem::MaybeUninit;
 
-use super::{Activation, Channel};
+use super::channel::{Activation, Channel};
 use crate::kernels::quantize::{LaneSums, UniformLane};
 use crate::kernels::simd::multiversion;
 use crate::quantizer::{Family, Sums};

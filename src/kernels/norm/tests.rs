@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::kernels::parallel::Pool;
 use crate::kernels::{Simd, written};
+use crate::quantizer::Grid;
 use crate::quantizer::{Family, Parametrization, Quantizer, Rules};
 
 fn grid(p: Parametrization) -> Grid {

@@ -14,13 +14,23 @@ mod autodiff;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
 
-use super::Input;
 use super::composed;
 use super::conv::Geometry;
 use super::norm::{Across, Activation, Moments};
 use super::pool::MaxPool;
 use super::subsample::Subsampling;
 use crate::quantizer::Grid;
+
+/// What else the input of a [`convolution`](super::convolution) goes into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// Nothing that this operation has to know.
+    Plain,
+    /// As it is, it is also the residual of a [`norm_activation`](super::norm_activation) further on in the same graph.
+    /// That one's gradient comes first on the way back; the convolution's is added to it while it
+    /// is in cache, instead of in a pass of its own.
+    Residual,
+}
 
 /// What an engine computes; no autodiff here. Shapes as in [`super`].
 ///

@@ -5,7 +5,6 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::super::event::Event;
-use super::summary::Summary;
 use super::{FAMILY, HEADER, LONGEST, LogError};
 
 /// Bytes that precede a record's payload.
@@ -86,19 +85,6 @@ impl LogReader {
     /// What was passed over so far.
     pub fn damages(&self) -> &[Damage] {
         &self.damages
-    }
-
-    /// Bytes of the log up to the end of its last sound record, and what is damaged. Reads all, and
-    /// keeps nothing: a long run's log is larger than memory should be.
-    ///
-    /// # Errors
-    /// Where the file cannot be read or is something else.
-    pub(super) fn sound_length(path: &Path) -> Result<(u64, Vec<Damage>), LogError> {
-        let mut reader = Self::open(path)?;
-        // (What a summary covers was sound when it was read.)
-        Summary::resume(path, &mut reader);
-        reader.by_ref().for_each(drop);
-        Ok((reader.offset(), reader.damages))
     }
 
     /// Goes to a record that began at this position.

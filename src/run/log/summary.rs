@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::super::disk::write_whole;
-use super::super::history::History;
-use super::{LogError, LogReader};
+use super::super::history::{History, Severity};
+use super::LogError;
+use super::reader::{Damage, LogReader};
 
 /// What the file begins with.
 const HEADER: &[u8] = b"bitscope summary 4\n";
@@ -41,6 +42,60 @@ fn check(log: &Path, position: u64) -> std::io::Result<u32> {
     let mut bytes = vec![0; (position - start) as usize];
     file.read_exact(&mut bytes)?;
     Ok(crc32fast::hash(&bytes))
+}
+
+impl History {
+    /// A run from its log on disk, the first `events` of it. Of a long log, what its summary holds is
+    /// not read again.
+    ///
+    /// # Errors
+    /// Where the log cannot be read.
+    pub fn from_log(path: &Path, events: Option<u64>) -> Result<Self, LogError> {
+        let mut reader = LogReader::open(path)?;
+        let mut history = match events {
+            None => Summary::resume(path, &mut reader),
+            Some(_) => Self::default(),
+        };
+        let count = events.map_or(usize::MAX, |n| n as usize);
+        for event in reader.by_ref().take(count) {
+            history.push(&event);
+        }
+        if events.is_none() {
+            Summary::keep(path, &reader, &history);
+        }
+        for damage in reader.damages() {
+            let text = format!("{}: {damage}", path.display());
+            history.say(history.step(), Severity::Warning, text.clone());
+            history.damages.push(text);
+        }
+        Ok(history)
+    }
+
+    /// What the summary of a log holds, and how many bytes of the log that covers: a reader goes on
+    /// there. Nothing, and none, where there is no summary.
+    pub fn from_summary(path: &Path) -> (Self, Option<u64>) {
+        let Ok(mut reader) = LogReader::open(path) else {
+            return (Self::default(), None);
+        };
+        let start = reader.offset();
+        let history = Summary::resume(path, &mut reader);
+        (history, Some(reader.offset()).filter(|at| *at > start))
+    }
+}
+
+impl LogReader {
+    /// Bytes of the log up to the end of its last sound record, and what is damaged. Reads all, and
+    /// keeps nothing: a long run's log is larger than memory should be.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or is something else.
+    pub(super) fn sound_length(path: &Path) -> Result<(u64, Vec<Damage>), LogError> {
+        let mut reader = Self::open(path)?;
+        // (What a summary covers was sound when it was read.)
+        Summary::resume(path, &mut reader);
+        reader.by_ref().for_each(drop);
+        Ok((reader.offset(), reader.damages().to_vec()))
+    }
 }
 
 impl Summary {

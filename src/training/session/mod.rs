@@ -3,10 +3,10 @@
 mod recorder;
 mod resume;
 mod run;
+mod setup;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -15,50 +15,15 @@ use std::time::{Duration, Instant};
 
 use super::error::TrainError;
 use crate::dataset::DataError;
-use crate::experiment::Experiment;
 use crate::kernels::ranks::{Group, Lost};
 #[cfg(unix)]
 use crate::run::control::ControlServer;
-use crate::run::{Command, Event, LogWriter, Parent, RunFolder, RunLock, Status};
+use crate::run::{Command, Event, LogWriter, RunFolder, RunLock, Status};
 use recorder::{Emit, Recorder};
 pub use resume::resumable;
 pub(crate) use run::NOT_SAVED;
 use run::Run;
-
-/// What a run needs to start.
-#[derive(Debug, Clone)]
-pub struct Setup {
-    /// The experiment.
-    pub experiment: Arc<Experiment>,
-    /// Where it is recorded.
-    pub folder: RunFolder,
-    /// Where it starts.
-    pub origin: Origin,
-    /// The experiment file that it comes from, absolute; `None` for the embedded default.
-    pub source: Option<PathBuf>,
-    /// What the command line sets over it, `key=value` each, paths absolute.
-    pub set: Vec<String>,
-    /// Stop after this many steps.
-    pub max_steps: Option<u64>,
-    /// Wait for a command before the first step.
-    pub paused: bool,
-}
-
-/// Where a run starts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// At its beginning.
-    New,
-    /// At its own newest checkpoint that is sound.
-    Resume,
-    /// At a checkpoint of another run.
-    Fork {
-        /// The checkpoint.
-        checkpoint: PathBuf,
-        /// Whose it is.
-        parent: Parent,
-    },
-}
+pub use setup::{Origin, Setup};
 
 /// A running training thread.
 pub struct Session {

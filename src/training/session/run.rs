@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::recorder::Recorder;
 use super::resume::{restore, resumable};
-use super::{Origin, Setup};
+use super::setup::{Origin, Setup};
 use crate::experiment::{Change, Class, Experiment, difference, merged};
 use crate::kernels::ranks::{Group, Lost};
 use crate::quantizer::Rules;

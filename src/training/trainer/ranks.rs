@@ -11,7 +11,6 @@ use std::sync::Arc;
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::step::Read;
 use super::{Trainer, checkpoint};
 use crate::dataset::{LoaderSettings, Share, Splits};
 use crate::experiment::{Experiment, resolve_text};
@@ -54,6 +53,14 @@ pub(super) enum Order {
 pub(super) struct Quantizers {
     in_use: bool,
     parameters: Vec<[f64; 2]>,
+}
+
+/// What a step reads from the device.
+pub(super) struct Read {
+    pub logits: Vec<f32>,
+    pub sums: Vec<Option<Sums>>,
+    /// Norms of gradient and value, by parameter; NaN where not probed.
+    pub norms: Vec<[f64; 2]>,
 }
 
 /// What a step that was cut short has to give back: all that it may have changed.

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::Trainer;
 use super::evaluate::score;
 use super::images;
-use super::ranks::{self, Order, across, share_of};
+use super::ranks::{self, Order, Read, across, share_of};
 use crate::dataset::{Samples, sampled_batches};
 use crate::experiment::BudgetMethod;
 use crate::kernels::ranks::Group;
@@ -417,14 +417,6 @@ impl Measured {
 fn norm(of: Tensor<1>) -> f64 {
     let squares = read_tensor(of).into_iter().map(|v| f64::from(v).powi(2));
     squares.sum::<f64>().sqrt()
-}
-
-/// What a step reads from the device.
-pub(super) struct Read {
-    logits: Vec<f32>,
-    pub sums: Vec<Option<Sums>>,
-    /// Norms of gradient and value, by parameter; NaN where not probed.
-    norms: Vec<[f64; 2]>,
 }
 
 /// What the logits are trained towards: `1 - smoothing` on the label, the rest even over all classes.

@@ -1,77 +1,13 @@
 //! Changes of the experiment: saved files, values set from the screen, undo.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::super::Current;
 use super::{App, Effect, Overlay, Pending, Role};
 use crate::experiment::{
-    AutoApply, Class, Diagnostics, EditError, Key, Kind, Loaded, Saved as SavedFile, Values,
-    change_file, difference, load_as, load_embedded, replace_file, strongest,
+    AutoApply, Class, Diagnostics, EditError, Key, Kind, Loaded, Saved as SavedFile, change_file,
+    difference, load_as, load_embedded, replace_file, strongest,
 };
 use crate::run::{Command, Severity};
-
-/// The experiment that the run has, the file that it comes from, and changes on their way.
-pub(in crate::tui) struct Editing {
-    pub file: Option<PathBuf>,
-    /// What is wrong with the file now.
-    pub diagnostics: Option<Diagnostics>,
-    /// Why the file says nothing now: it is gone, or empty.
-    pub(super) unread: Option<String>,
-    /// What is in force.
-    pub experiment: Current,
-    /// The same, with the places that set its values.
-    pub(super) current: Loaded,
-    /// Experiments before each applied change, for undo, with what the file said then.
-    undo: Vec<(Loaded, Option<String>)>,
-    /// What the file said when its last change was applied.
-    text: Option<String>,
-    /// What the file is to hold once an undo has gone through it.
-    pub(super) undoing: Option<Values>,
-    /// A change that was asked for and not accepted.
-    pub(super) refused: Option<Box<Pending>>,
-    /// What the command line sets over the file.
-    set: Vec<String>,
-    /// The same, and values set from the screen where no file takes them.
-    overrides: Vec<String>,
-}
-
-impl Editing {
-    pub(super) fn new(loaded: &Loaded, file: Option<PathBuf>, set: Vec<String>) -> Self {
-        let read = |file: &Path| crate::files::read_text(file).ok();
-        Self {
-            text: file.as_deref().and_then(read),
-            file,
-            diagnostics: None,
-            unread: None,
-            experiment: loaded.experiment.clone(),
-            current: loaded.clone(),
-            undo: Vec::new(),
-            undoing: None,
-            refused: None,
-            overrides: set.clone(),
-            set,
-        }
-    }
-
-    /// Another experiment is in force.
-    pub(super) fn adopt(&mut self, loaded: &Loaded) {
-        self.experiment = loaded.experiment.clone();
-        self.current = loaded.clone();
-    }
-
-    /// Keeps what was in force until now for undo, unless the change that is applied is one.
-    fn remember(&mut self, loaded: &Loaded) {
-        // Going back is no step forward: the step that it undoes is taken off instead.
-        if self.undoing.take() == Some(loaded.experiment.values.clone()) {
-            self.undo.pop();
-        } else {
-            self.undo.push((self.current.clone(), self.text.clone()));
-        }
-        let file = self.file.as_deref();
-        self.text = file.and_then(|file| crate::files::read_text(file).ok());
-        self.refused = None;
-    }
-}
 
 impl App {
     /// A save of the experiment file.
@@ -113,7 +49,7 @@ impl App {
             self.tell("experiment file saved, nothing changed".into());
             return Vec::new();
         };
-        let over = self.history.end.is_some();
+        let over = self.shown.history.end.is_some();
         let automatic = match loaded.experiment.auto_apply {
             AutoApply::Live => class <= Class::Epoch && !over,
             AutoApply::Fork => class <= Class::Fork,
@@ -176,8 +112,11 @@ impl App {
         let text: Vec<String> = changes.iter().map(ToString::to_string).collect();
         self.tell(format!("{}: {}", class.name(), text.join(", ")));
         self.layers.take_overlay();
-        if class <= Class::Epoch && self.history.end.is_none() {
-            self.history.verdicts.set_experiment(&loaded.experiment);
+        if class <= Class::Epoch && self.shown.history.end.is_none() {
+            self.shown
+                .history
+                .verdicts
+                .set_experiment(&loaded.experiment);
             self.editing.adopt(&loaded);
             return vec![Effect::Send(Command::Apply(loaded.experiment))];
         }
@@ -246,7 +185,7 @@ impl App {
     pub(in crate::tui) fn ask_again(&mut self) -> Vec<Effect> {
         match self.editing.refused.take() {
             // Nothing that needs a new run: whoever asks has answered.
-            Some(pending) if pending.class <= Class::Epoch && self.history.end.is_none() => {
+            Some(pending) if pending.class <= Class::Epoch && self.shown.history.end.is_none() => {
                 return self.apply(*pending);
             }
             Some(pending) => self.ask(Overlay::ConfirmNewRun(pending)),
@@ -258,7 +197,7 @@ impl App {
     /// Sets a value of the experiment: in the file where there is one (its comments stay; the
     /// watcher reads it back, so file and run cannot disagree), else in the embedded one.
     pub(in crate::tui) fn set(&mut self, key: &str, value: &str) -> Vec<Effect> {
-        if self.role == Role::Watching {
+        if self.shown.role == Role::Watching {
             self.warn("this run belongs to another process: it is looked at, not steered".into());
             return Vec::new();
         }
@@ -369,7 +308,10 @@ mod tests {
             assert_eq!(app.editing.experiment.optimizer.lr, lr);
         }
         press(&mut app, 'u');
-        assert_eq!(app.message.as_ref().expect("said").2, "nothing to undo");
+        assert_eq!(
+            app.notices.message.as_ref().expect("said").2,
+            "nothing to undo"
+        );
         let text = std::fs::read_to_string(&file).expect("read");
         assert_eq!(text, "# why\n[optimizer]\nlr = 0.1\n");
     }
@@ -429,7 +371,7 @@ mod tests {
         let mut app = demo(&["optimizer.lr=0.02"]);
         for (key, value) in [("weights.bits", "99"), ("optimizer.lr", "nan")] {
             assert!(app.set(key, value).is_empty());
-            let said = &app.message.as_ref().expect("said").2;
+            let said = &app.notices.message.as_ref().expect("said").2;
             assert!(said.starts_with("not set: "), "{said}");
         }
         app.set("train.epochs", "30");

@@ -6,7 +6,7 @@ use ratatui::crossterm::event::{
 
 use super::super::keymap::{Action, action};
 use super::super::palette;
-use super::{App, Effect, Layer, Overlay, Page};
+use super::{App, Effect, Layer, Overlay, Page, Typed};
 
 /// What a key does to a line that is being typed, as in a shell; `false` where it is for someone else.
 fn edit_line(text: &mut String, key: KeyEvent) -> bool {
@@ -182,7 +182,7 @@ impl App {
                     && !text.ends_with(' ');
                 if key.code == KeyCode::Tab || (completed.ends_with(' ') && !own) {
                     if !own {
-                        self.layers.put(Layer::Palette(palette::Palette {
+                        self.layers.put(Layer::Palette(Typed {
                             text: completed,
                             chosen: 0,
                         }));
@@ -202,10 +202,10 @@ impl App {
     pub(in crate::tui) fn mouse(&mut self, event: MouseEvent) -> Vec<Effect> {
         let shift = event.modifiers.contains(KeyModifiers::SHIFT);
         match event.kind {
-            MouseEventKind::ScrollUp if shift => self.zoom.pan(-0.1, &self.history),
-            MouseEventKind::ScrollDown if shift => self.zoom.pan(0.1, &self.history),
-            MouseEventKind::ScrollUp => self.zoom.by(0.8, &self.history),
-            MouseEventKind::ScrollDown => self.zoom.by(1.25, &self.history),
+            MouseEventKind::ScrollUp if shift => self.zoom.pan(-0.1, &self.shown.history),
+            MouseEventKind::ScrollDown if shift => self.zoom.pan(0.1, &self.shown.history),
+            MouseEventKind::ScrollUp => self.zoom.by(0.8, &self.shown.history),
+            MouseEventKind::ScrollDown => self.zoom.by(1.25, &self.shown.history),
             MouseEventKind::Down(MouseButton::Left) => {
                 self.dragged = event.column;
                 let tab = super::super::view::tab_at(self.width, event.column);
@@ -216,7 +216,7 @@ impl App {
             MouseEventKind::Drag(MouseButton::Left) => {
                 let moved = f64::from(self.dragged) - f64::from(event.column);
                 self.dragged = event.column;
-                self.zoom.pan(moved / 80.0, &self.history);
+                self.zoom.pan(moved / 80.0, &self.shown.history);
             }
             _ => {}
         }

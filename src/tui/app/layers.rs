@@ -1,8 +1,17 @@
 //! What lies over the page, one upon the other. The top one takes the keys.
 
-use super::super::palette::Palette;
 use super::super::preview::Preview;
 use super::Overlay;
+
+/// What is being typed, and which completion is chosen.
+#[derive(Debug, Clone, Default)]
+pub(in crate::tui) struct Typed {
+    pub text: String,
+    pub chosen: usize,
+}
+
+/// Begins the commands that write a network for other programs.
+pub(in crate::tui) const EXPORT: &str = "export network ";
 
 /// One of them.
 pub(in crate::tui) enum Layer {
@@ -11,7 +20,7 @@ pub(in crate::tui) enum Layer {
     /// A filter that is being typed.
     Filter(String),
     /// The command palette.
-    Palette(Palette),
+    Palette(Typed),
     /// An exported picture.
     Preview(Preview),
 }
@@ -57,7 +66,7 @@ macro_rules! layer {
 impl Layers {
     layer!(Overlay, Overlay, overlay, take_overlay);
     layer!(Filter, String, filter, take_filter);
-    layer!(Palette, Palette, palette, take_palette);
+    layer!(Palette, Typed, palette, take_palette);
     layer!(Preview, Preview, preview, take_preview);
 
     pub(super) fn filter_mut(&mut self) -> Option<&mut String> {
@@ -67,7 +76,7 @@ impl Layers {
         })
     }
 
-    pub(super) fn palette_mut(&mut self) -> Option<&mut Palette> {
+    pub(super) fn palette_mut(&mut self) -> Option<&mut Typed> {
         self.0.iter_mut().find_map(|layer| match layer {
             Layer::Palette(palette) => Some(palette),
             _ => None,

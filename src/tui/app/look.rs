@@ -1,7 +1,6 @@
 //! What is looked at: selection, zoom, cursors; and how the look is kept.
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use super::super::view::STAYS;
 use super::page::Paper;
@@ -14,7 +13,7 @@ use crate::run::{History, LayerHistory, LayerRecord, Message, Verdict, VerdictKi
 impl App {
     /// The layers that the filter lets through, as rows: one by one or folded.
     pub(in crate::tui) fn listed(&self) -> Vec<Row> {
-        rows(&self.history, &self.view)
+        rows(&self.shown.history, &self.view)
     }
 
     /// Rows that the selection moves over on this page.
@@ -35,8 +34,8 @@ impl App {
 
     /// Messages that are severe enough to be asked for.
     pub(in crate::tui) fn messages(&self) -> impl DoubleEndedIterator<Item = &Message> {
-        let messages = self.history.messages.iter();
-        messages.filter(|m| m.severity >= self.least)
+        let messages = self.shown.history.messages.iter();
+        messages.filter(|m| m.severity >= self.notices.least)
     }
 
     pub(super) fn move_selection(&mut self, by: isize) {
@@ -67,7 +66,7 @@ impl App {
         let names = row
             .members
             .iter()
-            .map(|m| &self.history.layers[*m].info.name);
+            .map(|m| &self.shown.history.layers[*m].info.name);
         let is_stage = names.clone().all(|n| n.starts_with(&inside));
         self.view.filter = if is_stage { inside } else { row.label.clone() };
         self.selected = 0;
@@ -85,7 +84,7 @@ impl App {
         };
         let (kind, layer, since) = (verdict.kind, verdict.layer, verdict.since);
         let name = layer
-            .and_then(|l| self.history.layers.get(l))
+            .and_then(|l| self.shown.history.layers.get(l))
             .map_or(String::new(), |l| l.info.name.clone());
         self.go_to(match kind {
             VerdictKind::Exploding | VerdictKind::Vanishing => Page::Gradients,
@@ -106,7 +105,7 @@ impl App {
     /// for each layer's, or for each kind where rows are folded.
     pub(in crate::tui) fn verdicts(&self) -> Vec<Finding<'_>> {
         let mut found: Vec<Finding<'_>> = Vec::new();
-        for (verdict, times) in self.history.verdicts.grouped() {
+        for (verdict, times) in self.shown.history.verdicts.grouped() {
             let alike = |f: &&mut Finding<'_>| {
                 let stands = |v: &Verdict| v.until.is_none();
                 f.verdict.kind == verdict.kind && stands(f.verdict) == stands(verdict)
@@ -130,7 +129,7 @@ impl App {
     pub(super) fn move_cursor(&mut self, direction: f64) {
         let (from, to) = self.visible();
         let step = ((to - from) / 100.0).max(1.0).round();
-        let to = to.min(self.history.step() as f64);
+        let to = to.min(self.shown.history.step() as f64);
         let at = self.view.cursor.unwrap_or(to) + direction * step;
         // On a step: what is read there is one record's.
         self.view.cursor = Some(at.clamp(from.min(to), to).floor());
@@ -138,7 +137,7 @@ impl App {
 
     /// Visible steps.
     pub(in crate::tui) fn visible(&self) -> (f64, f64) {
-        self.zoom.visible(&self.history)
+        self.zoom.visible(&self.shown.history)
     }
 
     /// Whole steps that are visible.
@@ -147,48 +146,18 @@ impl App {
         (from.max(0.0) as u64, to.max(0.0).ceil() as u64)
     }
 
-    /// Asks for older detail where the plots would show less than was recorded; `true` if some came.
+    /// Asks for older detail where the plots would show less than was recorded, and for what stands on
+    /// the cursors; `true` if the screen changes.
     pub(in crate::tui) fn look_closely(&mut self) -> bool {
-        let (steps, log) = (self.visible_steps(), self.folder.log());
-        if let Err(error) = self.closeup.look(&self.history, &log, steps, CLOSE) {
-            self.warn(format!("no older detail: {error}"));
-        }
-        let mut changed = false;
-        match self.closeup.receive() {
-            Some(Ok(())) => changed = true,
-            Some(Err(error)) => {
-                self.warn(format!("no older detail: {error}"));
-                changed = true;
-            }
-            None => {}
-        }
-        changed | self.look_at_cursors()
-    }
-
-    /// Sees to it that what stands on a cursor is what was recorded at its step, not a mean around it.
-    fn look_at_cursors(&mut self) -> bool {
-        let log = self.folder.log();
-        for cursor in [self.view.cursor, self.view.second].into_iter().flatten() {
-            let step = cursor.max(0.0) as u64;
-            if let Err(error) = self.at_cursor.look_at(&self.history, &log, step) {
-                self.warn(format!("no older detail: {error}"));
-            }
-        }
-        match self.at_cursor.receive() {
-            Some(Ok(())) => {
-                if let Some((steps, read)) = self.at_cursor.read() {
-                    self.history.pin(steps, read);
-                    if let Some(close) = self.closeup.history_mut() {
-                        close.pin(steps, read);
-                    }
-                }
+        let steps = self.visible_steps();
+        let cursors = [self.view.cursor, self.view.second].into_iter().flatten();
+        let cursors = cursors.map(|c| c.max(0.0) as u64);
+        match self.shown.look_closely(steps, CLOSE, cursors) {
+            Ok(changed) => changed,
+            Err(text) => {
+                self.warn(text);
                 true
             }
-            Some(Err(error)) => {
-                self.warn(format!("no older detail: {error}"));
-                true
-            }
-            None => false,
         }
     }
 
@@ -205,19 +174,15 @@ impl App {
 
     /// Whether a message has been on the bottom line for long enough: once for each.
     pub(in crate::tui) fn message_is_over(&mut self) -> bool {
-        let over = |when: Instant| when.elapsed() >= STAYS;
-        let said = self.said.take_if(|when| over(*when)).is_some();
-        let told = self.message.take_if(|m| over(m.0)).is_some();
-        said | told
+        self.notices.is_over(STAYS)
     }
 
     /// The run as a plot should see it: with older detail where it was read back from the log.
     pub(in crate::tui) fn history_for(&self, name: Name) -> &History {
-        let (from, to) = self.visible_steps();
-        self.closeup
-            .history(from, to)
+        let steps = self.visible_steps();
+        (self.shown.close(steps))
             .filter(|_| name.is_over_steps())
-            .unwrap_or(&self.history)
+            .unwrap_or(&self.shown.history)
     }
 
     /// The view for a plot with so many columns and rows.
@@ -237,7 +202,7 @@ impl App {
         let rows = self.listed();
         let chosen = self.selected.min(rows.len().saturating_sub(1));
         let place = *rows.get(chosen)?.members.first()?;
-        Some((place, &self.history.layers[place]))
+        Some((place, &self.shown.history.layers[place]))
     }
 
     /// A quantizer at the cursor, or now.
@@ -260,11 +225,11 @@ impl App {
         names
             .into_iter()
             .map(|figure| {
-                let panels = panel_count(figure, &self.history);
+                let panels = panel_count(figure, &self.shown.history);
                 Effect::ExportFigure(Saved {
                     // From the run's `figures` folder.
                     run: PathBuf::from(".."),
-                    events: self.history.events,
+                    events: self.shown.history.events,
                     figure,
                     theme: Theme::Light,
                     steps,

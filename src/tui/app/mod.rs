@@ -1,33 +1,36 @@
 //! What the workbench knows, and how it changes.
 
 mod edit;
+mod editing;
 mod input;
 mod layers;
 mod look;
+mod notices;
 mod page;
 mod runs;
+mod shown;
 mod zoom;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
-use super::detail::Closeup;
 use super::keymap::Action;
 use super::microscope::Microscope;
-use super::palette;
 use super::system::System;
 use super::toy::Toy;
-use crate::experiment::{Change, Class, Loaded};
+use crate::experiment::Loaded;
 use crate::export::Format;
 use crate::figure::terminal::Palette;
-use crate::figure::{Overlaid, Saved, View};
-use crate::run::{Command, History, RunFolder, Severity};
+use crate::figure::{Saved, View};
+use crate::run::{Command, RunFolder, Severity};
 
-use edit::Editing;
-pub(super) use layers::{Layer, Layers};
+pub(super) use editing::{Editing, Pending};
+pub(super) use layers::{EXPORT, Layer, Layers, Typed};
 pub(super) use look::Finding;
+pub(super) use notices::Notices;
 pub(super) use page::{Order, Page, Paper};
-pub(super) use runs::Runs;
+pub(super) use runs::{Group, Runs};
+pub(super) use shown::{Role, Shown};
 use zoom::Zoom;
 
 /// What lies over the page.
@@ -51,25 +54,6 @@ pub(super) enum Overlay {
         folder: RunFolder,
         steps: u64,
     },
-}
-
-/// A valid file whose changes need a new run.
-#[derive(Debug, Clone)]
-pub(super) struct Pending {
-    pub loaded: Loaded,
-    pub changes: Vec<Change>,
-    pub class: Class,
-}
-
-/// Who trains the run on the screen, and who steers it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    /// This process does both.
-    Training,
-    /// Another trains, this one steers.
-    Attached,
-    /// Another trains, or none does; this one looks.
-    Watching,
 }
 
 /// What the app asks the workbench to do.
@@ -108,9 +92,8 @@ pub(super) enum Effect {
 /// State of the workbench.
 pub(super) struct App {
     pub page: Page,
-    /// Who trains the run, and who steers it.
-    pub role: Role,
-    pub history: History,
+    /// The run on the screen.
+    pub shown: Shown,
     pub view: View,
     pub palette: Palette,
     /// What lies over the page.
@@ -121,7 +104,6 @@ pub(super) struct App {
     dragged: u16,
     pub selected: usize,
     pub scroll: usize,
-    pub folder: RunFolder,
     pub runs_root: PathBuf,
     /// Recorded runs, as their page lists them.
     pub runs: Runs,
@@ -130,25 +112,14 @@ pub(super) struct App {
     pub system: System,
     /// What exported figures are made for.
     pub paper: Paper,
-    /// Older detail that memory does not hold.
-    pub closeup: Closeup,
-    /// What stands on the cursors' steps, where memory holds means.
-    at_cursor: Closeup,
     /// Width of the screen, which says where tabs are.
     pub width: u16,
     /// The plot of the page that fills the screen.
     pub expanded: Option<usize>,
-    /// Runs drawn behind the current one.
-    pub overlays: Vec<Overlaid>,
     /// The experiment: its file, and how it changes.
     pub editing: Editing,
-    /// Newest message of the program itself and when it came: it stays on the bottom line for a
-    /// while, whatever the run says.
-    pub message: Option<(Instant, Severity, String)>,
-    /// When the run said its newest message, as far as it was seen here.
-    pub said: Option<Instant>,
-    /// Least severity of messages on the log page.
-    pub least: Severity,
+    /// What the bottom line and the log page say.
+    pub notices: Notices,
     /// Which steps are visible.
     zoom: Zoom,
 }
@@ -163,8 +134,7 @@ impl App {
     ) -> Self {
         Self {
             page: Page::Overview,
-            role: Role::Training,
-            history: History::default(),
+            shown: Shown::new(folder),
             view: View::default(),
             palette: look::palette_of_terminal(),
             layers: Layers::default(),
@@ -172,42 +142,33 @@ impl App {
             dragged: 0,
             selected: 0,
             scroll: 0,
-            folder,
             runs_root,
             runs: Runs::default(),
             toy: Toy::default(),
             microscope: Microscope::default(),
             system: System::default(),
             paper: Paper::default(),
-            closeup: Closeup::default(),
-            at_cursor: Closeup::default(),
             width: 80,
             expanded: None,
-            overlays: Vec::new(),
             editing: Editing::new(loaded, file, set),
-            message: None,
-            said: None,
-            least: Severity::Info,
+            notices: Notices::default(),
             zoom: Zoom::default(),
         }
     }
 
     /// Switches to a new run.
     pub(super) fn adopt(&mut self, loaded: &Loaded, folder: RunFolder) {
-        self.history = History::default();
+        self.shown.adopt(folder);
         self.editing.adopt(loaded);
-        self.folder = folder;
         self.zoom.follow();
         (self.view.cursor, self.view.second) = (None, None);
         self.microscope = Microscope::default();
-        (self.closeup, self.at_cursor) = (Closeup::default(), Closeup::default());
     }
 
     /// Reads the history back from the log.
-    pub(super) fn load_history(&mut self, log: &Path) {
-        match History::from_log(log, None) {
-            Ok(history) => self.history = history,
-            Err(error) => self.warn(error.to_string()),
+    pub(super) fn load_history(&mut self) {
+        if let Err(error) = self.shown.read_back() {
+            self.warn(error.to_string());
         }
     }
 
@@ -225,15 +186,16 @@ impl App {
     }
 
     fn say(&mut self, severity: Severity, text: String) {
-        self.history
-            .say(self.history.step(), severity, text.clone());
-        self.message = Some((Instant::now(), severity, text));
+        self.shown
+            .history
+            .say(self.shown.history.step(), severity, text.clone());
+        self.notices.message = Some((Instant::now(), severity, text));
     }
 
     /// What `F` does: a question, since it ends the run on the screen.
     fn fork_here(&mut self) -> Vec<Effect> {
-        if self.role != Role::Training {
-            let run = self.folder.path().display();
+        if self.shown.role != Role::Training {
+            let run = self.shown.folder.path().display();
             let text = format!(
                 "another process trains this run: `bitscope fork {run}` starts one from it"
             );
@@ -241,13 +203,16 @@ impl App {
             return Vec::new();
         }
         let loaded = Box::new(self.editing.current.clone());
-        if self.view.cursor.is_none() && self.history.end.is_none() {
+        if self.view.cursor.is_none() && self.shown.history.end.is_none() {
             // The run is stopped first, which leaves a checkpoint there.
             self.ask(Overlay::ConfirmFork { loaded, step: None });
             return Vec::new();
         }
-        let step = self.view.cursor.map_or(self.history.step(), |c| c as u64);
-        match crate::face::checkpoint_at(&self.folder, Some(step)).0 {
+        let step = self
+            .view
+            .cursor
+            .map_or(self.shown.history.step(), |c| c as u64);
+        match crate::face::checkpoint_at(&self.shown.folder, Some(step)).0 {
             Some((at, _)) => {
                 let step = Some(at);
                 self.ask(Overlay::ConfirmFork { loaded, step });
@@ -258,7 +223,7 @@ impl App {
     }
 
     pub(super) fn perform(&mut self, action: Action) -> Vec<Effect> {
-        if self.role == Role::Watching && action.steers() {
+        if self.shown.role == Role::Watching && action.steers() {
             self.warn(
                 "this run is only looked at here; `bitscope attach` steers one that trains".into(),
             );
@@ -269,7 +234,9 @@ impl App {
             Action::GoTo(page) => self.go_to(page),
             Action::NextPage => self.go_to(self.page.step(1)),
             Action::PreviousPage => self.go_to(self.page.step(Page::ALL.len() - 1)),
-            Action::Pause if self.history.paused => return vec![Effect::Send(Command::Resume)],
+            Action::Pause if self.shown.history.paused => {
+                return vec![Effect::Send(Command::Resume)];
+            }
             Action::Pause => return vec![Effect::Send(Command::Pause)],
             Action::SingleStep => return vec![Effect::Send(Command::Step(1))],
             Action::Checkpoint => return vec![Effect::Send(Command::CheckpointNow)],
@@ -279,7 +246,7 @@ impl App {
                 self.layers.put(Layer::Filter(self.runs.filter.clone()));
             }
             Action::Filter => self.layers.put(Layer::Filter(self.view.filter.clone())),
-            Action::Palette => self.layers.put(Layer::Palette(palette::Palette::default())),
+            Action::Palette => self.layers.put(Layer::Palette(Typed::default())),
             Action::Sort => {
                 self.runs.order = self.runs.order.next();
                 self.tell(format!("runs: {}", self.runs.order.name()));
@@ -306,7 +273,7 @@ impl App {
             Action::SecondCursor => {
                 self.view.second = match (self.view.second, self.view.cursor) {
                     (Some(_), _) => None,
-                    (None, cursor) => cursor.or(Some(self.history.step() as f64)),
+                    (None, cursor) => cursor.or(Some(self.shown.history.step() as f64)),
                 };
             }
             Action::Down => self.move_selection(1),
@@ -315,10 +282,10 @@ impl App {
             Action::Last => self.move_selection(isize::MAX / 2),
             Action::Open if self.page == Page::Runs => return self.open_run(),
             Action::Open => self.open_layer(),
-            Action::ZoomIn => self.zoom.by(0.5, &self.history),
-            Action::ZoomOut => self.zoom.by(2.0, &self.history),
-            Action::PanLeft => self.zoom.pan(-0.25, &self.history),
-            Action::PanRight => self.zoom.pan(0.25, &self.history),
+            Action::ZoomIn => self.zoom.by(0.5, &self.shown.history),
+            Action::ZoomOut => self.zoom.by(2.0, &self.shown.history),
+            Action::PanLeft => self.zoom.pan(-0.25, &self.shown.history),
+            Action::PanRight => self.zoom.pan(0.25, &self.shown.history),
             Action::ZoomInY => self.view.y_zoom = (self.view.y_zoom / 1.5).max(1e-3),
             Action::ZoomOutY => self.view.y_zoom = (self.view.y_zoom * 1.5).min(100.0),
             Action::Fit => {
@@ -347,11 +314,7 @@ impl App {
                 self.tell(self.view.by_layer.words().into());
             }
             Action::Severity => {
-                self.least = match self.least {
-                    Severity::Info => Severity::Warning,
-                    Severity::Warning => Severity::Error,
-                    Severity::Error => Severity::Info,
-                };
+                self.notices.raise();
                 self.selected = 0;
             }
             Action::Smooth => {
@@ -376,8 +339,8 @@ impl App {
             }
             Action::ExportScreen => return vec![Effect::ExportScreen],
             Action::ExportNetwork => {
-                self.layers.put(Layer::Palette(palette::Palette {
-                    text: palette::EXPORT.into(),
+                self.layers.put(Layer::Palette(Typed {
+                    text: EXPORT.into(),
                     chosen: 0,
                 }));
             }
@@ -400,17 +363,21 @@ impl App {
                 self.layers.take_overlay();
             }
             Action::Suspend => return vec![Effect::Suspend],
-            Action::Detach if self.role == Role::Training && self.history.end.is_none() => {
+            Action::Detach
+                if self.shown.role == Role::Training && self.shown.history.end.is_none() =>
+            {
                 return vec![Effect::Detach];
             }
-            Action::Detach if self.role == Role::Training => {
+            Action::Detach if self.shown.role == Role::Training => {
                 self.warn("the run has ended".into());
             }
-            Action::Detach if self.role == Role::Watching => {
+            Action::Detach if self.shown.role == Role::Watching => {
                 self.warn("this run is only looked at; `q` quits".into());
             }
             Action::Detach => return vec![Effect::Quit],
-            Action::Quit if self.role != Role::Training || self.history.end.is_some() => {
+            Action::Quit
+                if self.shown.role != Role::Training || self.shown.history.end.is_some() =>
+            {
                 return vec![Effect::Quit];
             }
             Action::Quit => self.ask(Overlay::ConfirmQuit),
@@ -424,7 +391,7 @@ impl App {
         self.selected = 0;
         match page {
             Page::Runs => self.list_runs(),
-            Page::Microscope => self.microscope.refresh(&self.folder),
+            Page::Microscope => self.microscope.refresh(&self.shown.folder),
             Page::Toy => {
                 if let Err(error) = self.toy.start() {
                     self.warn(format!("the toy cannot be computed: {error}"));

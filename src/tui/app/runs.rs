@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use super::{App, Effect, Order, Overlay, Page, Role};
 use crate::experiment::{Experiment, Value, difference, resolve_text};
 use crate::figure::Overlaid;
 use crate::run::{History, Manifest, RunFolder, family, list_runs};
-use crate::study::StudyFolder;
-use crate::study::statistics::Sample;
+use crate::study::statistics::{Sample, paired};
+use crate::study::{Cell, StudyFolder};
 
 /// What the page of runs lists, and how.
 #[derive(Debug, Default)]
@@ -29,13 +30,20 @@ pub(in crate::tui) struct Runs {
     pub grouped: bool,
     /// The study whose runs are listed, where it is one.
     pub study: Option<String>,
-    /// Name of folders and label of the study's cells, in the order of its file.
-    cells: Vec<(String, String)>,
+    /// The study's cells, in the order of its file.
+    cells: Vec<Cell>,
+    /// Place of the cell that the others are compared with.
+    reference: Option<usize>,
     /// What the experiments of runs ask for besides seeds, and the seed, by label: read once.
     settings: BTreeMap<String, Option<(String, String)>>,
     /// When they were listed.
     listed: Option<Instant>,
+    /// What a thread is reading: on a slow disk no frame waits for it.
+    reading: Option<Receiver<Listed>>,
 }
+
+/// Runs of a folder.
+type Listed = Vec<(RunFolder, Manifest)>;
 
 /// How often the page of runs looks what came of others' runs.
 const LOOK: Duration = Duration::from_secs(2);
@@ -55,12 +63,18 @@ pub(in crate::tui) struct Group {
     pub test: Option<Sample>,
     /// kB of weights at the best steps.
     pub kilobytes: Option<Sample>,
+    /// By how much test errors differ from those of the study's reference, over seeds that both have.
+    pub difference: Option<Sample>,
+    /// Published error in percent, of a study's cell that names one.
+    pub published: Option<f64>,
 }
 
 impl Group {
-    fn named(label: String) -> Self {
+    fn named(label: String, published: Option<f64>) -> Self {
         Self {
             label,
+            difference: None,
+            published,
             members: Vec::new(),
             seeds: 0,
             best: None,
@@ -97,9 +111,11 @@ impl Runs {
         }
         let mut places: BTreeMap<String, usize> = BTreeMap::new();
         // The cells of a study are its file's, begun or not.
-        for (slug, label) in &self.cells {
-            places.insert(slug.clone(), self.groups.len());
-            self.groups.push(Group::named(label.clone()));
+        for cell in &self.cells {
+            places.insert(cell.slug.clone(), self.groups.len());
+            let published = cell.paper.map(|p| p.error);
+            self.groups
+                .push(Group::named(cell.label.clone(), published));
         }
         let mut seeds: BTreeMap<usize, String> = BTreeMap::new();
         for (place, (folder, _)) in self.all.iter().enumerate() {
@@ -120,12 +136,13 @@ impl Runs {
                 None => {
                     places.insert(key, self.groups.len());
                     let name = cell.unwrap_or(&self.all[place].1.name);
-                    let mut group = Group::named(name.to_owned());
+                    let mut group = Group::named(name.to_owned(), None);
                     group.members.push(place);
                     self.groups.push(group);
                 }
             }
         }
+        let mut tests: Vec<BTreeMap<&str, f64>> = Vec::new();
         for group in &mut self.groups {
             // A seed that was run twice is one sample, its newest.
             let mut seen = BTreeSet::new();
@@ -138,6 +155,17 @@ impl Runs {
             };
             (group.best, group.test) = (of(|m| m.best_error), of(|m| m.test_error));
             group.kilobytes = of(|m| m.best_error.and(m.kilobytes()).map(|kb| kb[0]));
+            let test = |m: &usize| Some((seeds[m].as_str(), self.all[*m].1.test_error?));
+            tests.push(distinct.iter().filter_map(test).collect());
+        }
+        let Some(reference) = self.reference.filter(|r| *r < self.cells.len()) else {
+            return;
+        };
+        for (place, group) in self.groups.iter_mut().enumerate() {
+            let common = tests[place].iter().filter(|_| place != reference);
+            let common = common.filter_map(|(seed, e)| Some((*e, *tests[reference].get(seed)?)));
+            let (own, theirs): (Vec<f64>, Vec<f64>) = common.unzip();
+            group.difference = paired(&own, &theirs);
         }
     }
 }
@@ -165,13 +193,24 @@ fn settings_and_seed(folder: &RunFolder) -> Option<(String, String)> {
 impl App {
     /// Reads the runs folder: filtered and sorted as asked.
     pub(super) fn list_runs(&mut self) {
-        let root = match &self.runs.study {
+        let found = list_runs(&self.listed_folder());
+        self.runs.reading = None;
+        self.arrange_runs(found);
+    }
+
+    /// Where the listed runs lie.
+    fn listed_folder(&self) -> PathBuf {
+        match &self.runs.study {
             Some(study) => studies(&self.runs_root).join(study).join("runs"),
             None => self.runs_root.clone(),
-        };
+        }
+    }
+
+    /// Shows these runs, filtered and sorted as asked.
+    fn arrange_runs(&mut self, found: Listed) {
         let runs = &mut self.runs;
         runs.listed = Some(Instant::now());
-        runs.all = list_runs(&root);
+        runs.all = found;
         runs.all
             .retain(|(folder, _)| folder.label().contains(&runs.filter));
         let least = |v: Option<f64>| v.unwrap_or(f64::INFINITY);
@@ -200,21 +239,48 @@ impl App {
         self.compare();
     }
 
-    /// Lists again what others may have changed; `true` where it did.
+    /// Lists again what others may have changed, read by a thread; `true` where something did.
     pub(in crate::tui) fn look_at_runs(&mut self) -> bool {
-        let old = |when: &Instant| when.elapsed() >= LOOK;
-        if self.page != Page::Runs || !self.runs.listed.as_ref().is_some_and(old) {
+        if self.page != Page::Runs {
+            self.runs.reading = None;
             return false;
         }
+        let Some(reading) = &self.runs.reading else {
+            let old = |when: &Instant| when.elapsed() >= LOOK;
+            if self.runs.listed.as_ref().is_some_and(old) {
+                self.begin_to_read_runs();
+            }
+            return false;
+        };
+        let found = match reading.try_recv() {
+            Ok(found) => found,
+            Err(TryRecvError::Empty) => return false,
+            Err(TryRecvError::Disconnected) => {
+                self.runs.reading = None;
+                return false;
+            }
+        };
+        self.runs.reading = None;
         let chosen = self.selected_run().map(|r| r.0.clone());
         let before = self.runs.all.clone();
-        self.list_runs();
+        self.arrange_runs(found);
         if let Some(chosen) = chosen {
             let rows = 0..self.runs.rows();
             let mut same = rows.filter(|row| self.runs.at(*row).is_some_and(|r| r.0 == chosen));
             self.selected = same.next().unwrap_or(self.selected);
         }
         self.runs.all != before
+    }
+
+    fn begin_to_read_runs(&mut self) {
+        let (done, reading) = mpsc::channel();
+        let folder = self.listed_folder();
+        let thread = std::thread::Builder::new().name("runs".into());
+        // (A receiver that is gone listed something else meanwhile.)
+        let started = thread.spawn(move || done.send(list_runs(&folder)).is_ok());
+        // Without a thread the list stays as it is, until there is one.
+        self.runs.listed = Some(Instant::now());
+        self.runs.reading = started.is_ok().then_some(reading);
     }
 
     /// Lists the runs of the next study, and behind the last one those of the runs folder again.
@@ -232,13 +298,12 @@ impl App {
         };
         self.runs.study = names.get(at).cloned();
         self.runs.grouped = self.runs.study.is_some();
-        self.runs.cells.clear();
+        (self.runs.cells, self.runs.reference) = (Vec::new(), None);
         if let Some(name) = &self.runs.study {
             // (A study whose file cannot be read has cells by the names of its folders.)
             let folder = StudyFolder::at(&studies(&self.runs_root).join(name));
             if let Ok(study) = folder.study() {
-                let cells = study.cells.into_iter().map(|c| (c.slug, c.label));
-                self.runs.cells = cells.collect();
+                (self.runs.cells, self.runs.reference) = (study.cells, study.reference);
             }
         }
         self.selected = 0;
@@ -283,9 +348,9 @@ impl App {
         let Some((folder, _)) = self.selected_run() else {
             return Vec::new();
         };
-        if *folder == self.folder {
+        if *folder == self.shown.folder {
             self.tell("this is the run on the screen".into());
-        } else if self.role == Role::Training && self.history.end.is_none() {
+        } else if self.shown.role == Role::Training && self.shown.history.end.is_none() {
             let text = format!(
                 "this process trains; `D` leaves the run to one of its own, or open {} with `bitscope watch`",
                 folder.label()
@@ -306,7 +371,7 @@ impl App {
         let Some((folder, manifest)) = self.selected_run().cloned() else {
             return;
         };
-        if folder == self.folder {
+        if folder == self.shown.folder {
             self.warn("the run on the screen cannot be removed".into());
             return;
         }
@@ -322,7 +387,7 @@ impl App {
             Ok(()) => self.tell(format!("{} is gone", folder.label())),
             Err(error) => self.warn(error.to_string()),
         }
-        self.overlays.retain(|o| o.label != folder.label());
+        self.shown.overlays.retain(|o| o.label != folder.label());
         self.list_runs();
     }
 
@@ -331,7 +396,7 @@ impl App {
         let Some((folder, _)) = self.selected_run().cloned() else {
             return;
         };
-        if folder == self.folder {
+        if folder == self.shown.folder {
             self.warn("the run on the screen keeps its name".into());
             return;
         }
@@ -339,7 +404,7 @@ impl App {
             Ok(_) => self.tell(format!("{} is now {name}", folder.label())),
             Err(error) => self.warn(error.to_string()),
         }
-        self.overlays.retain(|o| o.label != folder.label());
+        self.shown.overlays.retain(|o| o.label != folder.label());
         self.list_runs();
     }
 
@@ -356,16 +421,17 @@ impl App {
                 .into_iter()
                 .collect(),
         };
-        let drawn = |app: &Self, f: &RunFolder| app.overlays.iter().any(|o| o.label == f.label());
+        let drawn =
+            |app: &Self, f: &RunFolder| app.shown.overlays.iter().any(|o| o.label == f.label());
         if !chosen.is_empty() && chosen.iter().all(|f| drawn(self, f)) {
             for folder in &chosen {
-                self.overlays.retain(|o| o.label != folder.label());
+                self.shown.overlays.retain(|o| o.label != folder.label());
                 self.tell(format!("{} is no longer drawn", folder.label()));
             }
             return;
         }
         for folder in &chosen {
-            if *folder == self.folder {
+            if *folder == self.shown.folder {
                 self.tell("this is the run on the screen".into());
             } else if !drawn(self, folder) {
                 self.draw_behind(folder);
@@ -390,9 +456,9 @@ impl App {
         match History::from_log(&folder.log(), None) {
             Ok(history) => {
                 // The first colour that none of the others has: theirs stay as they are.
-                let taken = |c: &usize| self.overlays.iter().any(|o| o.colour == *c);
+                let taken = |c: &usize| self.shown.overlays.iter().any(|o| o.colour == *c);
                 let colour = (0..).find(|c| !taken(c)).unwrap_or(0);
-                self.overlays.push(Overlaid {
+                self.shown.overlays.push(Overlaid {
                     label,
                     colour,
                     history,

@@ -55,8 +55,8 @@ pub(super) fn status(app: &App, area: Rect, buffer: &mut Buffer) {
 
 /// The run's name and state first: what is left out on a narrow screen comes last.
 fn status_parts(app: &App) -> Vec<String> {
-    let h = &app.history;
-    let whose = match app.role {
+    let h = &app.shown.history;
+    let whose = match app.shown.role {
         Role::Training => "",
         Role::Attached => "attached ",
         Role::Watching => "watching ",
@@ -168,7 +168,7 @@ pub(in crate::tui) fn tab_at(width: u16, column: u16) -> Option<Page> {
 }
 
 pub(super) fn tab_bar(app: &App, area: Rect, buffer: &mut Buffer) {
-    let alarms = app.history.verdicts.standing().len();
+    let alarms = app.shown.history.verdicts.standing().len();
     for tab in tabs(area.width) {
         let style = if tab.page == app.page {
             bold(app).add_modifier(Modifier::REVERSED)
@@ -198,7 +198,7 @@ fn notes(app: &App) -> String {
     if app.editing.diagnostics.is_some() {
         notes.push("experiment file broken (d)".into());
     }
-    match app.history.verdicts.standing().len() {
+    match app.shown.history.verdicts.standing().len() {
         0 => {}
         1 => notes.push("1 verdict (9)".into()),
         n => notes.push(format!("{n} verdicts (9)")),
@@ -257,15 +257,15 @@ pub(in crate::tui) const STAYS: Duration = Duration::from_secs(6);
 /// What the program said a moment ago, or else the newest thing that the run said; where it may not
 /// stay for ever, only while it is new.
 fn newest_message(app: &App, stays: Option<Duration>) -> Option<(Severity, &str)> {
-    if let Some((when, severity, text)) = &app.message
+    if let Some((when, severity, text)) = &app.notices.message
         && when.elapsed() < STAYS
     {
         return Some((*severity, text));
     }
-    if stays.is_some_and(|stays| app.said.is_none_or(|when| when.elapsed() >= stays)) {
+    if stays.is_some_and(|stays| app.notices.said.is_none_or(|when| when.elapsed() >= stays)) {
         return None;
     }
-    let message = app.history.messages.back()?;
+    let message = app.shown.history.messages.back()?;
     Some((message.severity, message.text.as_str()))
 }
 
@@ -277,7 +277,9 @@ fn key_bar(app: &App, area: Rect, buffer: &mut Buffer) {
         named.partition(|b| matches!(b.action, Action::Help | Action::Quit));
     let mut rest: Vec<&Binding> = rest
         .into_iter()
-        .filter(|b| app.page.takes(b.action) && (app.role != Role::Watching || !b.action.steers()))
+        .filter(|b| {
+            app.page.takes(b.action) && (app.shown.role != Role::Watching || !b.action.steers())
+        })
         .collect();
     rest.sort_by_key(|b| !app.page.is_own(b.action));
     let mut left = usize::from(area.width).saturating_sub(

@@ -8,8 +8,8 @@ use unicode_width::UnicodeWidthStr;
 use super::super::app::App;
 use super::{bold, muted, severity_style};
 use crate::figure::Window;
+use crate::figure::numerals::power_of_two;
 use crate::figure::terminal::{Marker, cut_apart};
-use crate::figure::ticks::power_of_two;
 use crate::figure::{Ink, Row, mean_by_elements};
 use crate::quantizer::memory::{Side, kilobytes};
 use crate::run::{LayerHistory, LayerQuantity, LayerRecord, Severity, VerdictKind};
@@ -155,7 +155,7 @@ const COLUMNS: &[Column] = &[
 
 /// The name of the gradient of the first or second parameter, as this run's quantizers have them.
 fn gradient_name(app: &App, which: usize) -> String {
-    let layers = app.history.layers.iter();
+    let layers = app.shown.history.layers.iter();
     let mut names: Vec<&str> = layers
         .map(|l| l.info.parametrization.parameter_names()[which])
         .collect();
@@ -188,11 +188,11 @@ fn small(v: f64) -> String {
 fn sparkline(app: &App, row: &Row) -> String {
     const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let (from, to) = app.visible();
-    let to = to.min(app.view.cursor.unwrap_or(app.history.step() as f64));
+    let to = to.min(app.view.cursor.unwrap_or(app.shown.history.step() as f64));
     let at = |i: u16| {
         let step = from + (to - from) * f64::from(i + 1) / f64::from(SPARK);
         let step = step.max(0.0) as u64;
-        row.mean(&app.history, |l| {
+        row.mean(&app.shown.history, |l| {
             l[LayerQuantity::Bitwidth].near(step).map(f64::from)
         })
     };
@@ -220,7 +220,7 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     let name_width = area.width.saturating_sub(fixed + ALARMS + 3).clamp(10, 28);
     let rows = app.listed();
     if rows.is_empty() {
-        let text = if app.history.layers.is_empty() {
+        let text = if app.shown.history.layers.is_empty() {
             "no quantizers in this experiment"
         } else {
             "no layer matches the filter"
@@ -233,11 +233,11 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     let selected = app.selection();
     let window = Window::around(selected, rows.len(), room);
     head(app, window, &columns, name_width, area, buffer);
-    let records: Vec<Option<LayerRecord>> = (app.history.layers.iter())
+    let records: Vec<Option<LayerRecord>> = (app.shown.history.layers.iter())
         .map(|l| app.layer_record(l))
         .collect();
     let total = |side: Side| -> f64 {
-        let of_side = app.history.layers.iter().zip(&records);
+        let of_side = app.shown.history.layers.iter().zip(&records);
         let sizes = of_side.filter(|(l, _)| l.info.role.side() == side);
         let sizes = sizes.filter_map(|(l, r)| Some(size(l, r.as_ref()?)));
         let sizes = sizes.filter(|kb| kb.is_finite());
@@ -248,7 +248,7 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     for (i, place) in window.range().enumerate() {
         let row = &rows[place];
         let members: Vec<(&LayerHistory, LayerRecord)> = (row.members.iter())
-            .filter_map(|m| Some((&app.history.layers[*m], records[*m]?)))
+            .filter_map(|m| Some((&app.shown.history.layers[*m], records[*m]?)))
             .collect();
         let cell = Cell {
             app,
@@ -347,7 +347,7 @@ fn paint_row(
         Side::Activations => Ink::Activations,
     };
     let style = app.palette.style(ink);
-    let role = app.history.layers[cell.row.members[0]].info.role;
+    let role = app.shown.history.layers[cell.row.members[0]].info.role;
     buffer.set_stringn(line.x, line.y, format!("{} ", role.letter()), 2, style);
     buffer.set_stringn(line.x + 2, line.y, name, name_width.into(), style);
     if cell.members.is_empty() {
@@ -370,9 +370,12 @@ fn paint_row(
 /// The detectors' findings, as page 9 lists them: in full where there is room, else in short, else the
 /// most severe and how many more.
 fn alarms(app: &App, row: &Row, room: usize) -> String {
-    let step = app.view.cursor.map_or(app.history.step(), |c| c as u64);
+    let step = app
+        .view
+        .cursor
+        .map_or(app.shown.history.step(), |c| c as u64);
     let mut found: Vec<VerdictKind> = (row.members.iter())
-        .flat_map(|m| app.history.verdicts.of_layer(*m, step))
+        .flat_map(|m| app.shown.history.verdicts.of_layer(*m, step))
         .collect();
     found.sort_unstable();
     found.dedup();
@@ -395,7 +398,7 @@ fn alarms(app: &App, row: &Row, room: usize) -> String {
 /// Weights and activations counted apart: they are bounded by budgets of their own.
 fn sums(app: &App, kilobytes: [f64; 2]) -> String {
     let of = |side: Side| {
-        let layers = app.history.layers.iter();
+        let layers = app.shown.history.layers.iter();
         layers.filter(move |l| l.info.role.side() == side)
     };
     let count = |side: Side| of(side).count();

@@ -6,13 +6,13 @@ use unicode_width::UnicodeWidthStr;
 
 use super::super::app::{App, Page};
 use super::{bold, grid};
-use crate::figure::ticks::number;
+use crate::figure::numerals::number;
 use crate::run::{History, Quantity, Series};
 
 pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     let [text, plots] = Layout::vertical([Constraint::Length(1), Constraint::Min(4)]).areas(area);
     let mut x = text.x;
-    for part in account(&app.history, app.view.cursor) {
+    for part in account(&app.shown.history, app.view.cursor) {
         // A number that is cut off would be another one.
         let room = usize::from((text.x + text.width).saturating_sub(x));
         if part.width() > room {

@@ -15,7 +15,7 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
         return;
     };
     let listed = app.rows();
-    let info = &app.history.layers[index].info;
+    let info = &app.shown.history.layers[index].info;
     let [head, body] = Layout::vertical([
         Constraint::Length(1 + app.microscope.lines.len().clamp(1, 3) as u16),
         Constraint::Min(4),

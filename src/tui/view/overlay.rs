@@ -22,9 +22,13 @@ pub(super) fn preview(app: &App, preview: &Preview, body: Rect, buffer: &mut Buf
     let frame = Block::bordered().title(title).border_style(muted(app));
     let inside = frame.inner(body);
     frame.render(body, buffer);
-    Image::new(&preview.picture)
-        .allow_clipping(true)
-        .render(inside, buffer);
+    let picture = preview.picture.area();
+    if picture.width > inside.width || picture.height > inside.height {
+        let text = "the terminal is smaller now than when the picture was opened: open it again";
+        let text = Paragraph::new(text).wrap(Wrap::default());
+        return text.style(muted(app)).render(inside, buffer);
+    }
+    Image::new(&preview.picture).render(inside, buffer);
 }
 
 pub(super) fn draw(app: &App, body: Rect, buffer: &mut Buffer) {
@@ -45,7 +49,10 @@ pub(super) fn draw(app: &App, body: Rect, buffer: &mut Buffer) {
             " quit? ",
             vec![
                 Line::raw("Training is running. It stops with a checkpoint and can be resumed:"),
-                Line::raw(format!("  bitscope resume {}", app.folder.path().display())),
+                Line::raw(format!(
+                    "  bitscope resume {}",
+                    app.shown.folder.path().display()
+                )),
                 Line::raw(""),
                 Line::raw("y quit    n go on"),
             ],

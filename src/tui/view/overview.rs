@@ -6,7 +6,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::super::app::App;
 use super::{bold, grid, plot, severity_style};
-use crate::figure::{Name, ticks::number};
+use crate::figure::{Name, numerals::number};
 use crate::quantizer::memory::Resource;
 use crate::run::{History, LayerQuantity, Quantity, Severity, dead};
 
@@ -32,7 +32,7 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     );
     figures(app, numbers, buffer);
     // Both kinds side by side: the strip of all bitwidths.
-    let layers = &app.history.layers;
+    let layers = &app.shown.history.layers;
     let activations = layers.iter().any(|l| {
         l[LayerQuantity::Bitwidth].newest().is_some()
             && l.info.role == crate::quantizer::memory::Role::Activation
@@ -48,8 +48,8 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
 
 /// Names of layers that are dead now, or at the cursor.
 fn dead_layers(app: &App) -> Vec<&str> {
-    let limits = &app.history.verdicts.thresholds;
-    let layers = app.history.layers.iter();
+    let limits = &app.shown.history.verdicts.thresholds;
+    let layers = app.shown.history.layers.iter();
     let dead = layers.filter(|l| {
         app.layer_record(l)
             .is_some_and(|r| dead(&l.info, &r, limits))
@@ -91,7 +91,7 @@ fn memory(h: &History, at: u64) -> String {
 /// The line of figures: loss, error, memory against each budget, learning rate. At the cursor where
 /// there is one.
 fn figures(app: &App, area: Rect, buffer: &mut Buffer) {
-    let h = &app.history;
+    let h = &app.shown.history;
     let Some(r) = &h.newest else { return };
     let at = app.view.cursor.map_or(r.step, |c| c as u64);
     let value = |quantity, digits: usize| {

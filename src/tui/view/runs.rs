@@ -6,12 +6,12 @@ use ratatui::style::{Modifier, Style};
 use ratatui::widgets::Widget;
 use unicode_width::UnicodeWidthStr;
 
-use super::super::app::App;
+use super::super::app::{App, Group};
 use super::{bold, muted};
 use crate::figure::Window;
 use crate::figure::terminal::{Plot, cut_in_the_middle};
 use crate::figure::{
-    Axis, Ink, Item, Label, Line, Overlaid, Place, Scale, Scene, around, pareto_front,
+    Axis, DOT, Ink, Item, Label, Line, Overlaid, Place, Scale, Scene, around, pareto_front,
 };
 use crate::run::{Manifest, RunFolder, Status};
 use crate::study::statistics::Sample;
@@ -103,9 +103,9 @@ fn singly(app: &App, window: Window, list: Rect, buffer: &mut Buffer) {
             None | Some(0) => String::new(),
             Some(depth) => format!("{}└ ", "  ".repeat(depth - 1)),
         };
-        let overlaid = app.overlays.iter().find(|o| o.label == label);
+        let overlaid = app.shown.overlays.iter().find(|o| o.label == label);
         let own = match overlaid {
-            _ if *folder == app.folder => " *",
+            _ if *folder == app.shown.folder => " *",
             Some(_) => " ┄",
             None => "",
         };
@@ -135,35 +135,67 @@ fn singly(app: &App, window: Window, list: Rect, buffer: &mut Buffer) {
 /// Columns that a run's name has at least.
 const LEAST_NAME: usize = 26;
 
-/// A row for every experiment: means over its seeds with their 95 % confidence intervals.
+/// Columns of a table of groups: what they hold, and how wide they are. The first that give way on a
+/// narrow screen are the last.
+const GROUPED: [(&str, usize); 6] = [
+    ("seeds", 6),
+    ("best val %", 15),
+    ("test %", 15),
+    ("W kB", 15),
+    ("published %", 12),
+    ("against reference", 18),
+];
+
+/// A row for every experiment: means over its seeds with their 95 % confidence intervals; in a study also
+/// what was published, and the paired difference from the study's reference.
 fn groups(app: &App, window: Window, list: Rect, buffer: &mut Buffer) {
     let room = usize::from(list.width);
-    let name = room.saturating_sub(5 + 18 + 18 + 10).clamp(12, 60);
-    let title = format!(
-        "{:<name$}{:>5}{:>18}{:>18}{:>10}",
-        "experiment", "seeds", "best val %", "test %", "W kB"
-    );
-    buffer.set_stringn(list.x, list.y, title, room, bold(app));
-    let interval = |sample: &Option<Sample>| {
+    let any = |has: fn(&Group) -> bool| app.runs.groups.iter().any(has);
+    let has = [
+        any(|g| g.published.is_some()),
+        any(|g| g.difference.is_some()),
+    ];
+    let mut columns: Vec<usize> = (0..4).collect();
+    columns.extend((4..6).filter(|c| has[c - 4]));
+    let width = |columns: &[usize]| columns.iter().map(|c| GROUPED[*c].1).sum::<usize>();
+    while columns.len() > 2 && width(&columns) + LEAST_GROUP > room {
+        columns.pop();
+    }
+    let name = room.saturating_sub(width(&columns)).clamp(12, 60);
+    let line = |label: &str, cells: [String; 6]| {
+        let mut text = format!("{label:<name$}");
+        for column in &columns {
+            text += &format!("{:>width$}", cells[*column], width = GROUPED[*column].1);
+        }
+        text
+    };
+    let titles = GROUPED.map(|c| c.0.to_owned());
+    buffer.set_stringn(list.x, list.y, line("experiment", titles), room, bold(app));
+    let interval = |sample: &Option<Sample>, factor: f64, signed: bool| {
         let Some(sample) = sample else {
             return "-".to_owned();
         };
-        let mean = 100.0 * sample.mean;
+        let mean = factor * sample.mean;
+        let mean = match signed {
+            true => format!("{mean:+.2}"),
+            false => format!("{mean:.2}"),
+        };
         match sample.half_width() {
-            Some(half) => format!("{mean:.2} ± {:.2}", 100.0 * half),
-            None => format!("{mean:.2}"),
+            Some(half) => format!("{mean} ± {:.2}", factor * half),
+            None => mean,
         }
     };
     for (i, place) in window.range().enumerate() {
         let group = &app.runs.groups[place];
-        let text = format!(
-            "{:<name$}{:>5}{:>18}{:>18}{:>10}",
-            cut_in_the_middle(&group.label, name - 1),
-            group.seeds,
-            interval(&group.best),
-            interval(&group.test),
-            (group.kilobytes).map_or("-".into(), |kb| format!("{:.2}", kb.mean)),
-        );
+        let cells = [
+            group.seeds.to_string(),
+            interval(&group.best, 100.0, false),
+            interval(&group.test, 100.0, false),
+            interval(&group.kilobytes, 1.0, false),
+            (group.published).map_or("-".into(), |error| format!("{error:.2}")),
+            interval(&group.difference, 100.0, true),
+        ];
+        let text = line(&cut_in_the_middle(&group.label, name - 1), cells);
         let mut style = app.palette.style(Ink::Text);
         if place == app.selection() {
             style = style.add_modifier(Modifier::REVERSED);
@@ -172,6 +204,9 @@ fn groups(app: &App, window: Window, list: Rect, buffer: &mut Buffer) {
         buffer.set_stringn(list.x, y, text, room, style);
     }
 }
+
+/// Columns that the name of a group has at least.
+const LEAST_GROUP: usize = 24;
 
 /// The selected run's experiment against the current one, key by key.
 fn compare(app: &App, area: Rect, buffer: &mut Buffer) {
@@ -233,7 +268,7 @@ fn trade_off(runs: &[&Manifest]) -> Scene {
     items.extend(points.iter().map(|at| {
         Item::Label(Label {
             at: *at,
-            text: "●".into(),
+            text: DOT.into(),
             ink: Ink::Series(0),
             place: Place::On,
         })

@@ -22,7 +22,7 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
 }
 
 fn lines(app: &App) -> Vec<String> {
-    let h = &app.history;
+    let h = &app.shown.history;
     let Some(r) = &h.newest else {
         return vec!["no step yet".into()];
     };

@@ -43,7 +43,7 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
             layers,
         } = verdicts[place];
         let y = list.y + 1 + i as u16;
-        let layer = verdict.layer.and_then(|l| app.history.layers.get(l));
+        let layer = verdict.layer.and_then(|l| app.shown.history.layers.get(l));
         let name = match layer {
             _ if layers > 1 => format!("{layers} layers"),
             Some(layer) => cut_in_the_middle(&layer.info.name, 20),
@@ -67,7 +67,7 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
         buffer.set_stringn(list.x, y, text, list.width.into(), style);
     }
     let chosen = verdicts[selected].verdict;
-    let layer = chosen.layer.and_then(|l| app.history.layers.get(l));
+    let layer = chosen.layer.and_then(|l| app.shown.history.layers.get(l));
     let of = layer.map_or("the run", |l| l.info.name.as_str());
     let title = format!("{}, {of}: {}", chosen.kind.name(), chosen.text);
     let advice = format!("{}. Enter shows the evidence.", chosen.kind.advice());
