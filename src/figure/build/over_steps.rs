@@ -72,8 +72,8 @@ impl Builder<'_> {
         let (from, to) = self.x_range();
         let from_step = from.max(0.0) as u64;
         let to_step = to.max(0.0).ceil() as u64;
-        // Two buckets per column resolve what the plot can show.
-        let most = (self.view.resolution * 2).max(16);
+        // One to four buckets for a column of dots resolve what the plot can show.
+        let most = (self.view.resolution * 4).max(16);
         let beta = if drawn.smooth {
             self.view.smoothing.max(drawn.least)
         } else {

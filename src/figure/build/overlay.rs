@@ -58,13 +58,19 @@ pub fn panel_with(
     let theirs: Vec<(&Overlaid, Scene)> = others
         .iter()
         .map(|other| {
-            let mut theirs = panel(name, index, &other.history, &plain);
+            let beside = View {
+                x_range: visible_of(history, other, &plain),
+                ..plain.clone()
+            };
+            let mut theirs = panel(name, index, &other.history, &beside);
             if name == Name::Plane {
-                let (history, view) = (&other.history, &plain);
+                let (history, view) = (&other.history, &beside);
                 theirs.items = Builder { history, view }.paths(Side::BOTH[index.min(1)]);
             }
             if over_steps {
-                shift(&mut theirs, fork_distance(history, other, view));
+                let by = fork_distance(history, other, view);
+                let least = (theirs.x.range.0 + by).min(0.0);
+                shift(&mut theirs, by, least);
             }
             (other, theirs)
         })
@@ -83,25 +89,54 @@ pub fn panel_with(
     scene
 }
 
+/// Which of two runs was forked from the other, and at which of its steps.
+enum Forked {
+    FromOther(u64),
+    FromThis(u64),
+    Apart,
+}
+
+fn forked(history: &History, other: &Overlaid) -> Forked {
+    let of = |parent: &Option<Parent>, run: &str| {
+        parent.as_ref().filter(|p| p.run == run).map(|p| p.step)
+    };
+    if let Some(step) = of(&history.parent, &other.history.name) {
+        return Forked::FromOther(step);
+    }
+    of(&other.history.parent, &history.name).map_or(Forked::Apart, Forked::FromThis)
+}
+
+/// The steps of another run that stand beside those that are visible of this one. Of a parent that did
+/// not go on behind the fork, as many before it: where the child comes from.
+fn visible_of(history: &History, other: &Overlaid, view: &View) -> Option<(f64, f64)> {
+    let whole = (0.0, history.step() as f64);
+    let (from, to) = view.x_range.unwrap_or(whole);
+    Some(match forked(history, other) {
+        Forked::Apart => return view.x_range,
+        Forked::FromThis(step) => ((from - step as f64).max(0.0), (to - step as f64).max(0.0)),
+        Forked::FromOther(step) => {
+            let step = step as f64;
+            let goes_on = other.history.step() as f64 > step;
+            let before = if goes_on { 0.0 } else { to - from };
+            ((from + step - before).max(0.0), to + step)
+        }
+    })
+}
+
 /// How far another run's axis has to move for parent and child to meet at the fork, in the unit of the
 /// x axis.
 fn fork_distance(history: &History, other: &Overlaid, view: &View) -> f64 {
     let x = |history: &History, step: u64| Builder { history, view }.x(step as f64);
-    let is = |parent: &Option<Parent>, run: &str| {
-        parent.as_ref().filter(|p| p.run == run).map(|p| p.step)
-    };
-    if let Some(step) = is(&history.parent, &other.history.name) {
+    match forked(history, other) {
         // Ours began at the step of theirs.
-        return x(history, 0) - x(&other.history, step);
+        Forked::FromOther(step) => x(history, 0) - x(&other.history, step),
+        Forked::FromThis(step) => x(history, step) - x(&other.history, 0),
+        Forked::Apart => 0.0,
     }
-    if let Some(step) = is(&other.history.parent, &history.name) {
-        return x(history, step) - x(&other.history, 0);
-    }
-    0.0
 }
 
-/// Moves a scene's lines and areas along the x axis; what comes before its origin is left out.
-fn shift(scene: &mut Scene, by: f64) {
+/// Moves a scene's lines and areas along the x axis; what comes before the least is left out.
+fn shift(scene: &mut Scene, by: f64, least: f64) {
     if by == 0.0 {
         return;
     }
@@ -110,18 +145,18 @@ fn shift(scene: &mut Scene, by: f64) {
             Item::Line(line) => {
                 for segment in &mut line.segments {
                     segment.iter_mut().for_each(|p| p.0 += by);
-                    segment.retain(|p| p.0 >= 0.0);
+                    segment.retain(|p| p.0 >= least);
                 }
                 line.segments.retain(|s| !s.is_empty());
             }
             Item::Area(area) => {
                 area.points.iter_mut().for_each(|p| p.0 += by);
-                area.points.retain(|p| p.0 >= 0.0);
+                area.points.retain(|p| p.0 >= least);
             }
             _ => {}
         }
     }
-    scene.x.range.0 = (scene.x.range.0 + by).max(0.0);
+    scene.x.range.0 = (scene.x.range.0 + by).max(least);
     scene.x.range.1 = (scene.x.range.1 + by).max(scene.x.range.0);
 }
 
@@ -304,6 +339,39 @@ mod tests {
             })));
         }
         history
+    }
+
+    /// A child is seen to go on from where its parent ended.
+    #[test]
+    fn a_parent_that_ended_at_the_fork_lies_before_it() {
+        let (mut own, mut parent) = (run(4.0), run(7.0));
+        parent.name = "parent".into();
+        own.parent = Some(Parent {
+            run: "parent".into(),
+            step: 20,
+        });
+        let others = [Overlaid {
+            label: "parent".into(),
+            colour: 0,
+            history: parent,
+        }];
+        let of = |view: &View| {
+            let scene = panel_with(Name::Loss, 0, &own, view, &others);
+            let Some(Item::Line(line)) = scene.items.first() else {
+                panic!("no line behind");
+            };
+            let steps = line.segments.concat();
+            let ends = (steps[0].0, steps[steps.len() - 1].0);
+            (scene.x.range, ends)
+        };
+        assert_eq!(of(&View::default()), ((-20.0, 20.0), (-19.0, 0.0)));
+        let close = View {
+            x_range: Some((0.0, 5.0)),
+            ..View::default()
+        };
+        let (range, (from, to)) = of(&close);
+        assert_eq!(range, (-5.0, 5.0));
+        assert!(from >= -6.0 && to == 0.0, "{from} to {to}");
     }
 
     #[test]
