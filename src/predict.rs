@@ -1,6 +1,6 @@
 //! `bitscope predict`: logits of pictures in a safetensors file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
@@ -78,6 +78,13 @@ fn wrong(error: &dyn std::fmt::Display) -> CliError {
 
 /// Runs it.
 pub(crate) fn command(source: &Source, predict: &Predict) -> Result<u8, CliError> {
+    let same = |path: &Path| std::fs::canonicalize(path).ok();
+    if same(&predict.output).is_some_and(|output| same(&predict.images) == Some(output)) {
+        let path = predict.output.display();
+        return Err(wrong(&format!(
+            "{path}: holds the images; expected another file for the logits"
+        )));
+    }
     if let Source::Integers(program) = source {
         return in_integers(program, predict);
     }

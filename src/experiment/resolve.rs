@@ -237,6 +237,16 @@ impl Resolver<'_> {
                 );
             }
         }
+        if is_folder && resized && !random {
+            self.error(
+                "data.crop",
+                format!(
+                    "random parts of pictures, while `data.augment` is \"{}\"",
+                    self.word("data.augment")
+                ),
+                "`data.augment = \"crop\"` or `\"crop-flip\"`, or `data.crop = \"padded\"`",
+            );
+        }
         if random && cache == Cache::Memory {
             self.error(
                 "data.cache",
