@@ -161,9 +161,6 @@ fn module_path(inside: &Path) -> Vec<String> {
     path
 }
 
-/// Where circles stay: the launcher of the GPU kernels knows what each of them is handed.
-const GPU_KERNELS: &str = "kernels/nvidia";
-
 fn modules() -> Vec<Module> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let module = |(file, _, text): (PathBuf, String, String)| {
@@ -180,8 +177,7 @@ fn modules() -> Vec<Module> {
         }
     };
     let all = files().into_iter().filter(|f| !f.0.ends_with("main.rs"));
-    let all = all.map(module);
-    all.filter(|m| !m.file.starts_with(GPU_KERNELS)).collect()
+    all.map(module).collect()
 }
 
 /// The paths of a `use` declaration, braces taken apart, each with the name that it brings in.

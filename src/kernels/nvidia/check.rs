@@ -8,7 +8,8 @@
 use burn_tch::{LibTorch, TchTensor};
 use tch::{Device, Kind, Tensor};
 
-use super::{Card, Refusal};
+use super::Card;
+use super::refusal::Refusal;
 use crate::kernels::composed;
 use crate::kernels::norm::{Activation, Moments};
 use crate::kernels::ops::NormTensors;

@@ -7,9 +7,9 @@ use cudarc::driver::{
 };
 use tch::Tensor;
 
-use super::norm::NormLayer;
-use super::quantizer::CardGrid;
-use super::{Refusal, compile};
+use super::compile;
+use super::layout::{CardGrid, NormLayer};
+use super::refusal::Refusal;
 use crate::kernels::driver;
 
 /// Threads of a block on a card, a power of two.

@@ -11,8 +11,10 @@
 mod check;
 mod compile;
 mod launch;
+mod layout;
 mod norm;
 mod quantizer;
+mod refusal;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use tch::{Device, Kind, Tensor};
 
 use launch::Place;
+use refusal::Refusal;
 
 /// The kernels on one GPU.
 pub(super) struct Card {
@@ -34,17 +37,6 @@ fn cards() -> MutexGuard<'static, Cards> {
     static CARDS: OnceLock<Mutex<Cards>> = OnceLock::new();
     let cards = CARDS.get_or_init(Mutex::default);
     cards.lock().unwrap_or_else(|e| e.into_inner())
-}
-
-/// Why the kernels did not compute something.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub(super) enum Refusal {
-    /// They are not made for it; for anything else they are.
-    #[error("the kernels do not take {0}")]
-    Unfit(String),
-    /// The GPU or its driver failed.
-    #[error("{0}")]
-    Failed(String),
 }
 
 /// The result of the kernels on a tensor's GPU, if they are available, agree with the composed

@@ -6,12 +6,13 @@
 )]
 
 use burn_tch::{LibTorch, TchTensor};
-use cudarc::driver::DeviceRepr;
 use tch::{Kind, Tensor};
 
+use super::Card;
 use super::launch::{Argument, Kernel};
-use super::quantizer::{BLOCKS, CardGrid};
-use super::{Card, Refusal};
+use super::layout::{CardGrid, NormLayer};
+use super::quantizer::BLOCKS;
+use super::refusal::Refusal;
 use crate::kernels::norm::Activation;
 use crate::kernels::ops::{NormGradients, NormTensors};
 use crate::quantizer::Sums;
@@ -21,21 +22,6 @@ const VALUES_PER_THREAD: u32 = 4;
 /// Columns of the sums that blocks leave.
 const MOMENTS: i64 = 2;
 const BACKWARD_SUMS: i64 = 6;
-
-/// `NormLayer` of `norm.cu`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub(super) struct NormLayer {
-    images: u32,
-    channels: u32,
-    pixels: u32,
-    epsilon: f32,
-    activation: i32,
-    grid: CardGrid,
-}
-
-// SAFETY: plain numbers in the order and with the alignment of the structure on the card.
-unsafe impl DeviceRepr for NormLayer {}
 
 /// What both passes read, as the kernels want it.
 struct NormArguments {

@@ -1,57 +1,14 @@
 //! The quantizer on a GPU.
 
-use cudarc::driver::DeviceRepr;
 use tch::{Kind, Tensor};
 
+use super::Card;
 use super::launch::{Argument, Kernel};
-use super::{Card, Refusal};
-use crate::quantizer::{Family, Grid, Rules, Sums};
+use super::refusal::Refusal;
+use crate::quantizer::{Grid, Sums};
 
 /// Blocks at most: enough to fill a card, few enough that their sums are small.
 pub(super) const BLOCKS: u64 = 2048;
-
-/// `QuantizerGrid` of `element.cuh`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct CardGrid {
-    low: f32,
-    high: f32,
-    step: f32,
-    inverse: f32,
-    zero_threshold: f32,
-    is_signed: i32,
-    published: i32,
-    power_of_two: i32,
-}
-
-// SAFETY: plain numbers in the order and with the alignment of the structure on the card.
-unsafe impl DeviceRepr for CardGrid {}
-
-impl CardGrid {
-    /// Two bounds and nothing else.
-    pub(super) fn between(low: f32, high: f32) -> Self {
-        Self {
-            low,
-            high,
-            ..Self::default()
-        }
-    }
-}
-
-impl From<&Grid> for CardGrid {
-    fn from(grid: &Grid) -> Self {
-        Self {
-            low: grid.low(),
-            high: grid.q_max,
-            step: grid.step,
-            inverse: 1.0 / grid.step,
-            zero_threshold: grid.zero_threshold(),
-            is_signed: grid.signed.into(),
-            published: (grid.rules == Rules::PublishedCode).into(),
-            power_of_two: (grid.family == Family::PowerOfTwo).into(),
-        }
-    }
-}
 
 impl Card {
     /// Q(x).
@@ -122,7 +79,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::quantizer::{Parametrization, Quantizer};
+    use crate::kernels::nvidia::layout::CardGrid;
+    use crate::quantizer::{Parametrization, Quantizer, Rules};
 
     unsafe extern "C" {
         /// One element by `element.cuh`, compiled for the CPU: Q(x), then gradient, inner, outer,
