@@ -25,7 +25,7 @@ pub use build::{
 };
 pub use export::{ExportError, Format, Notes, csv, export, paint_svg_text, write_png};
 pub use front::{around, pareto_front};
-pub use saved::{Saved, SavedError, notes};
+pub use saved::{Behind, Saved, SavedError, notes};
 pub use scene::{
     Area, Axis, Bar, Bars, DOT, Figure, Guide, Heat, HeatRow, Ink, Item, Label, Line, Place, RING,
     Scale, Scene, Shade, VerticalMark,

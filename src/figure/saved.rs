@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::build::{ByLayer, Fold, Name, View, XUnit, build};
+use super::build::{ByLayer, Fold, Name, Overlaid, View, XUnit, build_with};
 use super::export::{ExportError, Format, Notes, export};
 use super::scene::Figure;
 use super::theme::Theme;
@@ -43,6 +43,23 @@ pub struct Saved {
     pub by_layer: ByLayer,
     /// Pixels.
     pub format: Format,
+    /// Runs drawn behind it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<Behind>,
+}
+
+/// A run drawn behind a figure's own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Behind {
+    /// Its folder, relative to the figure's file, or absolute.
+    pub run: PathBuf,
+    /// Events of its log that it was drawn from.
+    pub events: u64,
+    /// Its name in the legend.
+    pub label: String,
+    /// Number of its colour.
+    pub colour: usize,
 }
 
 /// Why a figure cannot be reproduced.
@@ -89,7 +106,18 @@ impl Saved {
             reason: e.to_string(),
         })?;
         let history = History::from_log(&folder.log(), Some(self.events))?;
-        let figure = self.figure(&history, &folder.log())()?;
+        let mut behind = Vec::new();
+        for other in &self.behind {
+            let folder = beside.parent().unwrap_or(Path::new(".")).join(&other.run);
+            let log = RunFolder::at(&folder).log();
+            behind.push(Overlaid {
+                label: other.label.clone(),
+                colour: other.colour,
+                history: History::from_log(&log, Some(other.events))?,
+                folder,
+            });
+        }
+        let figure = self.figure(&history, &folder.log(), &behind)()?;
         self.export(&figure, output, &notes(&history))?;
         Ok(())
     }
@@ -100,6 +128,7 @@ impl Saved {
         &self,
         history: &History,
         log: &Path,
+        behind: &[Overlaid],
     ) -> impl FnOnce() -> Result<Figure, LogError> + Send + use<> {
         let (name, view) = (self.figure, self.view());
         let from = self.steps.0.max(0.0) as u64;
@@ -108,14 +137,16 @@ impl Saved {
         let (built, outline) = if coarse {
             (None, history.outline())
         } else {
-            (Some(build(name, history, &view)), History::default())
+            let built = build_with(name, history, &view, behind);
+            (Some(built), History::default())
         };
+        let behind = if coarse { behind.to_vec() } else { Vec::new() };
         let log = log.to_owned();
         move || match built {
             Some(figure) => Ok(figure),
             None => {
                 let detail = Detail::read(&log, &mut Index::default(), outline, from, to)?;
-                Ok(build(name, &detail.history, &view))
+                Ok(build_with(name, &detail.history, &view, &behind))
             }
         }
     }

@@ -539,7 +539,8 @@ impl Workbench {
     fn export_figure(&mut self, saved: crate::figure::Saved) {
         let folder = self.app.shown.folder.figures();
         let history = &self.app.shown.history;
-        let figure = saved.figure(history, &self.app.shown.folder.log());
+        let behind = &self.app.shown.overlays;
+        let figure = saved.figure(history, &self.app.shown.folder.log(), behind);
         let notes = crate::figure::notes(history);
         let name = format!("{}-{}", saved.figure.label(), history.step());
         self.export_beside(move || {

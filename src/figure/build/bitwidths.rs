@@ -198,7 +198,11 @@ impl Builder<'_> {
         let most = 4 * out.len();
         for bucket in series.range(from.max(0.0) as u64, to.max(0.0) as u64, most) {
             let column = |step: u32| (f64::from(step) - from) / (to - from).max(1e-9) * columns;
-            let start = column(bucket.first).floor().clamp(0.0, columns) as usize;
+            if f64::from(bucket.first) > to {
+                continue;
+            }
+            // The last step that is visible belongs to the last column.
+            let start = column(bucket.first).floor().clamp(0.0, columns - 1.0) as usize;
             let end = (column(bucket.last).floor() + 1.0).clamp(0.0, columns) as usize;
             let value = if bucket.min == bucket.max {
                 bucket.end

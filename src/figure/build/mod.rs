@@ -163,7 +163,13 @@ impl View {
 
 /// The whole figure of that name.
 pub fn build(name: Name, history: &History, view: &View) -> Figure {
-    let panels = (0..panel_count(name, history)).map(|i| panel(name, i, history, view));
+    build_with(name, history, view, &[])
+}
+
+/// The same with other runs behind it.
+pub fn build_with(name: Name, history: &History, view: &View, others: &[Overlaid]) -> Figure {
+    let panels = 0..panel_count(name, history);
+    let panels = panels.map(|i| panel_with(name, i, history, view, others));
     Figure {
         panels: panels.collect(),
         columns: 1,

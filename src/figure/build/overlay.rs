@@ -1,5 +1,7 @@
 //! Other runs behind a plot.
 
+use std::path::PathBuf;
+
 use super::super::scene::{Bar, Heat, HeatRow, Ink, Item, Line, Scene};
 use super::{Builder, Name, View, panel};
 use crate::quantizer::memory::Side;
@@ -12,6 +14,8 @@ pub struct Overlaid {
     pub label: String,
     /// Number of its colour, its own as long as it is drawn.
     pub colour: usize,
+    /// Where it lies.
+    pub folder: PathBuf,
     /// What was recorded.
     pub history: History,
 }
@@ -353,6 +357,7 @@ mod tests {
         let others = [Overlaid {
             label: "parent".into(),
             colour: 0,
+            folder: PathBuf::new(),
             history: parent,
         }];
         let of = |view: &View| {
@@ -380,6 +385,7 @@ mod tests {
         let others = [Overlaid {
             label: "other".into(),
             colour: 2,
+            folder: PathBuf::new(),
             history: other,
         }];
         for name in [

@@ -11,7 +11,7 @@ impl Builder<'_> {
     /// Columns that a stack is drawn in.
     fn stack_columns(&self) -> usize {
         let (from, to) = self.x_range();
-        let steps = (to - from).max(1.0) as usize;
+        let steps = (to - from).max(0.0) as usize + 1;
         self.cell_columns().min(1000).min(steps)
     }
 

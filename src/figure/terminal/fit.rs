@@ -62,6 +62,34 @@ pub(crate) fn cut_apart<'a>(
     best.1
 }
 
+/// A legend's entry in so many cells: its name gives way to what is read at the cursor, and the value to
+/// its difference from the second one.
+pub(super) fn cut_before_reading(label: &str, width: usize) -> String {
+    let (head, difference) = match label.strip_suffix(')').and_then(|l| l.rsplit_once(" (Δ ")) {
+        Some((head, difference)) => (head, Some(difference)),
+        None => (label, None),
+    };
+    let is_value = |text: &str| text.contains('.') && text.parse::<f64>().is_ok();
+    let read = head.rsplit_once(' ').filter(|(_, value)| is_value(value));
+    let Some((name, value)) = read else {
+        return cut_in_the_middle(label, width);
+    };
+    let readings = match difference {
+        Some(difference) => [
+            format!(" {value} (Δ {difference})"),
+            format!(" Δ {difference}"),
+        ],
+        None => [format!(" {value}"), String::new()],
+    };
+    // (Of a name that is cut to two letters nothing can be told.)
+    const NAME: usize = 5;
+    let fits = |reading: &&String| reading.width() + NAME.min(name.width()) <= width;
+    match readings.iter().find(fits) {
+        Some(reading) => cut_in_the_middle(name, width - reading.width()) + reading,
+        None => cut_in_the_middle(name, width),
+    }
+}
+
 /// A name with its middle left out where it is too long: both ends tell layers apart.
 pub(crate) fn cut_in_the_middle(name: &str, width: usize) -> String {
     cut_behind(name, width, width.saturating_sub(1) / 2)
@@ -92,6 +120,22 @@ mod tests {
             cut_apart(["a", "classifier"].into_iter(), 8),
             ["a", "cla…fier"]
         );
+    }
+
+    #[test]
+    fn a_reading_is_never_cut() {
+        let label = "cross entropy 0.9425 (Δ -0.0312)";
+        assert_eq!(cut_before_reading(label, 40), label);
+        assert_eq!(
+            cut_before_reading(label, 28),
+            "cros…ropy 0.9425 (Δ -0.0312)"
+        );
+        assert_eq!(cut_before_reading(label, 16), "cr…opy Δ -0.0312");
+        assert_eq!(
+            cut_before_reading("cross entropy 0.9425", 14),
+            "cro…opy 0.9425"
+        );
+        assert_eq!(cut_before_reading("validation, top 5", 12), "valid… top 5");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::super::Window;
 use super::super::scene::{Axis, Ink, Item, Label, Place, Scene};
 use super::super::ticks::ticks;
 use super::canvas::{Canvas, letter};
-use super::fit::{BarRows, cut_in_the_middle};
+use super::fit::{BarRows, cut_before_reading};
 use super::palette::{Marker, Palette};
 
 /// A scene as a widget: title and legend on top, ticks at the left and below.
@@ -240,7 +240,7 @@ impl Plot<'_> {
         for (row, (i, (label, ink, dash))) in entries.iter().take(fit).enumerate() {
             let (y, style) = (plot.y + row as u16, self.palette.style(*ink));
             buffer.set_stringn(x, y, self.sample(*i, *dash), 2, style);
-            buffer.set_stringn(x + 3, y, cut_in_the_middle(label, width), width, style);
+            buffer.set_stringn(x + 3, y, cut_before_reading(label, width), width, style);
         }
         if entries.len() > rows && rows > 0 {
             let more = format!("+{} more", entries.len() - fit);

@@ -241,6 +241,7 @@ impl App {
                     fold: self.view.fold,
                     by_layer: self.view.by_layer,
                     format: self.paper.format(panels),
+                    behind: self.shown.behind(),
                 })
             })
             .collect()

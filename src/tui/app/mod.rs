@@ -359,7 +359,12 @@ impl App {
             }
             Action::Back if self.expanded.is_some() => self.expanded = None,
             Action::Back => {
-                self.view.filter.clear();
+                if self.page == Page::Runs && !self.runs.filter.is_empty() {
+                    self.runs.filter.clear();
+                    self.list_runs();
+                } else {
+                    self.view.filter.clear();
+                }
                 self.layers.take_overlay();
             }
             Action::Suspend => return vec![Effect::Suspend],

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{App, Effect, Order, Overlay, Page, Role};
 use crate::experiment::{Experiment, Value, difference, resolve_text};
 use crate::figure::Overlaid;
-use crate::run::{History, Manifest, RunFolder, family, list_runs};
+use crate::run::{History, Manifest, RunFolder, Status, family, list_runs};
 use crate::study::statistics::{Sample, paired};
 use crate::study::{Cell, StudyFolder};
 
@@ -61,7 +61,7 @@ pub(in crate::tui) struct Group {
     pub best: Option<Sample>,
     /// Test errors.
     pub test: Option<Sample>,
-    /// kB of weights at the best steps.
+    /// kB of weights at the best steps; of a study, as in its report, at the last.
     pub kilobytes: Option<Sample>,
     /// By how much test errors differ from those of the study's reference, over seeds that both have.
     pub difference: Option<Sample>,
@@ -143,10 +143,14 @@ impl Runs {
             }
         }
         let mut tests: Vec<BTreeMap<&str, f64>> = Vec::new();
+        let is_study = self.study.is_some();
         for group in &mut self.groups {
             // A seed that was run twice is one sample, its newest.
             let mut seen = BTreeSet::new();
             let mut distinct = group.members.clone();
+            // (Of a study, runs that are over count, as in its report.)
+            let counts = |m: &usize| !is_study || self.all[*m].1.status == Status::Finished;
+            distinct.retain(counts);
             distinct.sort_by_key(|m| std::cmp::Reverse(self.all[*m].1.started_unix));
             distinct.retain(|m| seen.insert(seeds[m].clone()));
             group.seeds = distinct.len();
@@ -154,18 +158,33 @@ impl Runs {
                 Sample::of(distinct.iter().filter_map(|m| value(&self.all[*m].1)))
             };
             (group.best, group.test) = (of(|m| m.best_error), of(|m| m.test_error));
-            group.kilobytes = of(|m| m.best_error.and(m.kilobytes()).map(|kb| kb[0]));
+            group.kilobytes = match is_study {
+                true => of(|m| Some(m.weight_kb)),
+                false => of(|m| m.best_error.and(m.kilobytes()).map(|kb| kb[0])),
+            };
             let test = |m: &usize| Some((seeds[m].as_str(), self.all[*m].1.test_error?));
             tests.push(distinct.iter().filter_map(test).collect());
         }
-        let Some(reference) = self.reference.filter(|r| *r < self.cells.len()) else {
-            return;
-        };
-        for (place, group) in self.groups.iter_mut().enumerate() {
-            let common = tests[place].iter().filter(|_| place != reference);
-            let common = common.filter_map(|(seed, e)| Some((*e, *tests[reference].get(seed)?)));
-            let (own, theirs): (Vec<f64>, Vec<f64>) = common.unzip();
-            group.difference = paired(&own, &theirs);
+        if let Some(reference) = self.reference.filter(|r| *r < self.cells.len()) {
+            for (place, group) in self.groups.iter_mut().enumerate() {
+                let common = tests[place].iter().filter(|_| place != reference);
+                let both = |(seed, e): (&&str, &f64)| Some((*e, *tests[reference].get(seed)?));
+                let (own, theirs): (Vec<f64>, Vec<f64>) = common.filter_map(both).unzip();
+                group.difference = paired(&own, &theirs);
+            }
+        }
+        if is_study {
+            // Runs are sorted before they are put together; cells stand as in the file until asked.
+            let mean = |sample: &Option<Sample>| sample.map_or(f64::INFINITY, |s| s.mean);
+            match self.order {
+                Order::Time => {}
+                Order::Error => {
+                    (self.groups).sort_by(|a, b| mean(&a.best).total_cmp(&mean(&b.best)));
+                }
+                Order::Kilobytes => {
+                    (self.groups).sort_by(|a, b| mean(&a.kilobytes).total_cmp(&mean(&b.kilobytes)));
+                }
+            }
         }
     }
 }
@@ -393,6 +412,10 @@ impl App {
 
     /// Gives the selected run's folder another name.
     pub(in crate::tui) fn rename_run(&mut self, name: &str) {
+        if self.runs.grouped {
+            self.warn("a group is not renamed: `z` lists its runs".into());
+            return;
+        }
         let Some((folder, _)) = self.selected_run().cloned() else {
             return;
         };
@@ -461,6 +484,7 @@ impl App {
                 self.shown.overlays.push(Overlaid {
                     label,
                     colour,
+                    folder: folder.path().to_owned(),
                     history,
                 });
             }

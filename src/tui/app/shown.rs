@@ -1,6 +1,8 @@
 //! The run on the screen: who trains it, what was recorded, what was read back from its log.
 
-use crate::figure::Overlaid;
+use std::path::Path;
+
+use crate::figure::{Behind, Overlaid};
 use crate::run::{History, LogError, RunFolder};
 use crate::tui::detail::Closeup;
 
@@ -96,6 +98,25 @@ impl Shown {
             }
         }
         Ok(true)
+    }
+
+    /// The runs drawn behind it, for a figure in the run's folder of figures.
+    pub(super) fn behind(&self) -> Vec<Behind> {
+        let root = self.folder.path().parent();
+        let overlays = self.overlays.iter().map(|other| {
+            let name = other
+                .folder
+                .file_name()
+                .filter(|_| other.folder.parent() == root);
+            let absolute = || std::path::absolute(&other.folder).unwrap_or(other.folder.clone());
+            Behind {
+                run: name.map_or_else(absolute, |name| Path::new("../..").join(name)),
+                events: other.history.events,
+                label: other.label.clone(),
+                colour: other.colour,
+            }
+        });
+        overlays.collect()
     }
 
     /// The history with older detail of these steps, where it was read back.

@@ -19,7 +19,8 @@ use crate::study::statistics::Sample;
 pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     let [list, below] = Layout::vertical([Constraint::Fill(1), Constraint::Fill(1)]).areas(area);
     let below = if area.width >= 100 {
-        let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(below);
+        let halves = Layout::horizontal([Constraint::Fill(1); 2]);
+        let [left, right] = halves.spacing(2).areas(below);
         let scene = error_against_memory(app);
         (&Plot::new(&scene, &app.palette)).render(right, buffer);
         left
@@ -211,7 +212,10 @@ const LEAST_GROUP: usize = 24;
 /// The selected run's experiment against the current one, key by key.
 fn compare(app: &App, area: Rect, buffer: &mut Buffer) {
     let Some((folder, _)) = app.selected_run() else {
-        let text = format!("no runs in {} yet", app.runs_root.display());
+        let text = match app.runs.filter.as_str() {
+            "" => format!("no runs in {} yet", app.runs_root.display()),
+            filter => format!("no run's name contains \"{filter}\"; Esc shows all"),
+        };
         buffer.set_stringn(area.x, area.y, text, area.width.into(), muted(app));
         return;
     };
