@@ -68,7 +68,7 @@ pub struct LayerInfo {
     pub role: Role,
     /// Kind of its layer.
     pub kind: LayerKind,
-    /// Elements (of one sample for activations).
+    /// Elements, those of a bias that shares the quantizer among them (of one sample for activations).
     pub elements: usize,
     /// Parametrization.
     pub parametrization: Parametrization,

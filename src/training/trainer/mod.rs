@@ -252,9 +252,9 @@ impl Trainer {
     /// Every quantizer, as events list them.
     pub fn layers(&self) -> Vec<LayerInfo> {
         let clamp = |r: &std::ops::RangeInclusive<f64>| [*r.start(), *r.end()];
-        let slots = self.network.slots.iter();
+        let slots = self.network.slots.iter().zip(&self.slot_elements);
         slots
-            .map(|slot| {
+            .map(|(slot, stored)| {
                 let q = &slot.quantizer;
                 let step = match q.parametrization.family() {
                     crate::quantizer::Family::Uniform => &q.bounds.d,
@@ -264,7 +264,8 @@ impl Trainer {
                     name: slot.name.clone(),
                     role: slot.role,
                     kind: slot.kind,
-                    elements: slot.elements,
+                    // With those of the bias, where it shares the quantizer: what memory counts.
+                    elements: slot.elements.max(*stored),
                     parametrization: q.parametrization,
                     clamps: [clamp(step), clamp(&q.bounds.q_max)],
                     quantizer: None,
