@@ -62,31 +62,37 @@ pub(crate) fn cut_apart<'a>(
     best.1
 }
 
-/// A legend's entry in so many cells: its name gives way to what is read at the cursor, and the value to
-/// its difference from the second one.
-pub(super) fn cut_before_reading(label: &str, width: usize) -> String {
+/// A legend's entries in so many cells: names give way to what is read at the cursor, and values to their
+/// differences from the second one.
+pub(super) fn cut_before_readings(labels: &[&str], width: usize) -> Vec<String> {
+    let parts: Vec<(&str, [String; 2])> = labels.iter().map(|l| taken_apart(l)).collect();
+    // (Of a name that is cut to two letters nothing can be told.)
+    const NAME: usize = 6;
+    let widest = |form: usize| parts.iter().map(|p| p.1[form].width()).max().unwrap_or(0);
+    let fits = |form: &usize| widest(*form) + NAME <= width;
+    let Some(form) = [0, 1].into_iter().find(fits) else {
+        return cut_apart(parts.iter().map(|p| p.0), width);
+    };
+    let names = cut_apart(parts.iter().map(|p| p.0), width - widest(form));
+    let entries = names.into_iter().zip(&parts);
+    entries.map(|(name, part)| name + &part.1[form]).collect()
+}
+
+/// The name in a label, and what is read behind it: all of it, and the shortest.
+fn taken_apart(label: &str) -> (&str, [String; 2]) {
     let (head, difference) = match label.strip_suffix(')').and_then(|l| l.rsplit_once(" (Δ ")) {
         Some((head, difference)) => (head, Some(difference)),
         None => (label, None),
     };
     let is_value = |text: &str| text.contains('.') && text.parse::<f64>().is_ok();
     let read = head.rsplit_once(' ').filter(|(_, value)| is_value(value));
-    let Some((name, value)) = read else {
-        return cut_in_the_middle(label, width);
-    };
-    let readings = match difference {
-        Some(difference) => [
-            format!(" {value} (Δ {difference})"),
-            format!(" Δ {difference}"),
-        ],
-        None => [format!(" {value}"), String::new()],
-    };
-    // (Of a name that is cut to two letters nothing can be told.)
-    const NAME: usize = 5;
-    let fits = |reading: &&String| reading.width() + NAME.min(name.width()) <= width;
-    match readings.iter().find(fits) {
-        Some(reading) => cut_in_the_middle(name, width - reading.width()) + reading,
-        None => cut_in_the_middle(name, width),
+    match (read, difference) {
+        (Some((name, value)), Some(difference)) => {
+            let whole = format!(" {value} (Δ {difference})");
+            (name, [whole, format!(" Δ {difference}")])
+        }
+        (Some((name, value)), None) => (name, [format!(" {value}"), format!(" {value}")]),
+        (None, _) => (label, [String::new(), String::new()]),
     }
 }
 
@@ -124,18 +130,18 @@ mod tests {
 
     #[test]
     fn a_reading_is_never_cut() {
-        let label = "cross entropy 0.9425 (Δ -0.0312)";
-        assert_eq!(cut_before_reading(label, 40), label);
-        assert_eq!(
-            cut_before_reading(label, 28),
-            "cros…ropy 0.9425 (Δ -0.0312)"
-        );
-        assert_eq!(cut_before_reading(label, 16), "cr…opy Δ -0.0312");
-        assert_eq!(
-            cut_before_reading("cross entropy 0.9425", 14),
-            "cro…opy 0.9425"
-        );
-        assert_eq!(cut_before_reading("validation, top 5", 12), "valid… top 5");
+        let labels = [
+            "s0.b0.conv1 0.9425 (Δ -0.0312)",
+            "s0.b1.conv1 0.8000 (Δ +0.1000)",
+            "validation, top 5",
+        ];
+        assert_eq!(cut_before_readings(&labels, 40), labels);
+        let at = |width| cut_before_readings(&labels, width);
+        let fine = ["s0.b0…1 0.9425 (Δ -0.0312)", "s0.b1…1 0.8000 (Δ +0.1000)"];
+        assert_eq!(at(26)[..2], fine);
+        let short = ["s0.b0…1 Δ -0.0312", "s0.b1…1 Δ +0.1000"];
+        assert_eq!(at(17)[..2], short);
+        assert!(at(17).iter().all(|l| l.width() <= 17));
     }
 
     #[test]

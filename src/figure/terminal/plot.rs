@@ -10,7 +10,7 @@ use super::super::Window;
 use super::super::scene::{Axis, Ink, Item, Label, Place, Scene};
 use super::super::ticks::ticks;
 use super::canvas::{Canvas, letter};
-use super::fit::{BarRows, cut_before_reading};
+use super::fit::{BarRows, cut_before_readings};
 use super::palette::{Marker, Palette};
 
 /// A scene as a widget: title and legend on top, ticks at the left and below.
@@ -237,10 +237,12 @@ impl Plot<'_> {
         };
         let x = plot.x + plot.width + 1;
         let width = usize::from((area.x + area.width).saturating_sub(x + 3));
-        for (row, (i, (label, ink, dash))) in entries.iter().take(fit).enumerate() {
+        let labels: Vec<&str> = entries.iter().map(|(_, entry)| entry.0).collect();
+        let labels = cut_before_readings(&labels, width);
+        for (row, (i, (_, ink, dash))) in entries.iter().take(fit).enumerate() {
             let (y, style) = (plot.y + row as u16, self.palette.style(*ink));
             buffer.set_stringn(x, y, self.sample(*i, *dash), 2, style);
-            buffer.set_stringn(x + 3, y, cut_before_reading(label, width), width, style);
+            buffer.set_stringn(x + 3, y, &labels[row], width, style);
         }
         if entries.len() > rows && rows > 0 {
             let more = format!("+{} more", entries.len() - fit);
