@@ -69,7 +69,8 @@ pub(super) fn cut_before_readings(labels: &[&str], width: usize) -> Vec<String> 
     // (Of a name that is cut to two letters nothing can be told.)
     const NAME: usize = 6;
     let widest = |form: usize| parts.iter().map(|p| p.1[form].width()).max().unwrap_or(0);
-    let fits = |form: &usize| widest(*form) + NAME <= width;
+    let longest = parts.iter().map(|p| p.0.width()).max().unwrap_or(0);
+    let fits = |form: &usize| widest(*form) + NAME.min(longest) <= width;
     let Some(form) = [0, 1].into_iter().find(fits) else {
         return cut_apart(parts.iter().map(|p| p.0), width);
     };
@@ -142,6 +143,8 @@ mod tests {
         let short = ["s0.b0…1 Δ -0.0312", "s0.b1…1 Δ +0.1000"];
         assert_eq!(at(17)[..2], short);
         assert!(at(17).iter().all(|l| l.width() <= 17));
+        let few = ["sum 90.0000", "max 8.0000"];
+        assert_eq!(cut_before_readings(&few, 11), few);
     }
 
     #[test]
