@@ -207,9 +207,11 @@ fn network(
         Source::Run(folder, experiment) => {
             let device = device(&experiment.device)?;
             let path = match predict.step {
-                Some(step) => crate::face::checkpoint_at(folder, Some(step))
-                    .0
-                    .map(|(_, path)| path),
+                Some(step) => {
+                    let (found, warnings) = crate::face::checkpoint_at(folder, Some(step));
+                    crate::face::warn(&warnings);
+                    found.map(|(_, path)| path)
+                }
                 None => folder
                     .best_checkpoint()
                     .or_else(|| folder.newest_checkpoint()),

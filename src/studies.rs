@@ -129,6 +129,8 @@ impl Place {
 
     fn of_cell(&self, task: usize, diagnostics: Diagnostics) -> CliError {
         let described = self.study.describe(task);
+        let cell = self.study.tasks[task].cell;
+        let diagnostics = self.study.placed(cell, diagnostics);
         CliError::Usage(format!("{described}:\n{diagnostics}"))
     }
 

@@ -109,7 +109,8 @@ impl Deployed {
                 .or_else(|| folder.newest_checkpoint()),
             Which::Newest => folder.newest_checkpoint(),
             Which::Step(step) => {
-                let (found, _) = crate::face::checkpoint_at(folder, Some(step));
+                let (found, warnings) = crate::face::checkpoint_at(folder, Some(step));
+                crate::face::warn(&warnings);
                 found.map(|(_, path)| path)
             }
         };

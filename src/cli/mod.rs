@@ -11,7 +11,6 @@ use clap::{CommandFactory, Parser};
 use arguments::{Cli, Command, Data};
 
 use crate::check::{self, Check};
-use crate::experiment::printable;
 use crate::experiment::{self, Loaded, Overrides};
 use crate::face::{
     Begin, CliError, Output, Run, Screen, checkpoint_at, exit, find_run, load, load_recorded,
@@ -380,10 +379,7 @@ fn fork(
     group: &Group,
 ) -> Result<u8, CliError> {
     let (found, damaged) = checkpoint_at(folder, step);
-    for problem in &damaged {
-        // Standard error may be closed; the fork does not depend on it.
-        let _ = writeln!(std::io::stderr(), "warning: {}", printable(problem));
-    }
+    crate::face::warn(&damaged);
     let (at, checkpoint) = found.ok_or_else(|| {
         let path = folder.path().display();
         CliError::Usage(match step {

@@ -7,6 +7,9 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
+/// What stands for the file of overrides.
+pub(super) const OVERRIDE: &str = "--set";
+
 /// Where a value stands: file, its text and the bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Place {
@@ -28,6 +31,16 @@ impl Place {
             before.matches('\n').count() + 1,
             before[line_start..].chars().count() + 1,
         )
+    }
+
+    /// Whether it is an override's, not a file's.
+    pub fn is_override(&self) -> bool {
+        self.file.as_os_str() == OVERRIDE
+    }
+
+    /// Whether there is no text to point at, as of a file that cannot be read.
+    fn is_of_nothing(&self) -> bool {
+        self.text.is_empty()
     }
 
     /// The line it stands on.
@@ -54,13 +67,12 @@ pub struct Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (line, column) = self.place.line_and_column();
-        let file = self.place.file.display();
-        write!(
-            f,
-            "{file}:{line}:{column}: {}; expected {}",
-            self.message, self.expected
-        )
+        write!(f, "{}", self.place.file.display())?;
+        if !self.place.is_of_nothing() {
+            let (line, column) = self.place.line_and_column();
+            write!(f, ":{line}:{column}")?;
+        }
+        write!(f, ": {}; expected {}", self.message, self.expected)
     }
 }
 
@@ -88,11 +100,17 @@ pub fn render(diagnostics: &Diagnostics, colour: bool) -> String {
         Renderer::plain()
     };
     let one = |d: &Diagnostic| {
+        let title = printable(&d.message);
+        let label = format!("expected {}", d.expected);
+        if d.place.is_of_nothing() {
+            let note = Level::NOTE.message(label.as_str());
+            let title = Level::ERROR.primary_title(title.as_str());
+            return renderer.render(&[title.element(note)]);
+        }
         let path = printable(&d.place.file.display().to_string());
         // A mark needs at least one byte and must not leave the text.
         let end = d.place.span.end.min(d.place.text.len());
         let start = d.place.span.start.min(end);
-        let label = format!("expected {}", d.expected);
         let snippet = Snippet::source(d.place.text.as_ref())
             .path(path.as_str())
             .annotation(
@@ -100,7 +118,6 @@ pub fn render(diagnostics: &Diagnostics, colour: bool) -> String {
                     .span(start..end)
                     .label(label.as_str()),
             );
-        let title = printable(&d.message);
         renderer.render(&[Level::ERROR.primary_title(title.as_str()).element(snippet)])
     };
     diagnostics

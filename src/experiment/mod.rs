@@ -22,7 +22,7 @@ mod value;
 mod watch;
 
 pub(crate) use diagnostic::printable;
-pub use diagnostic::{Diagnostic, Diagnostics, render};
+pub use diagnostic::{Diagnostic, Diagnostics, Place, render};
 pub use diff::{Change, difference, strongest};
 pub use edit::{EditError, change_file, replace_file, set_in_text};
 pub use keys::KEYS;

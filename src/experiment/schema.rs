@@ -71,6 +71,11 @@ pub struct Field {
 }
 
 impl Kind {
+    /// Whether its values are texts, which need no quotes where one stands alone.
+    pub fn is_text(self) -> bool {
+        matches!(self, Self::Choice(_) | Self::Text | Self::Path)
+    }
+
     /// What is allowed, in words.
     pub fn expected(&self) -> String {
         match self {

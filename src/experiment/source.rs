@@ -8,7 +8,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Diagnostic, Diagnostics, Place};
+use super::diagnostic::{Diagnostic, Diagnostics, OVERRIDE, Place};
 use super::keys::KEYS;
 use super::resolve::resolve;
 use super::schema::{Field, Key, Kind};
@@ -382,7 +382,7 @@ impl Reader {
 
     /// One `key.path=value`; a value that is no TOML is taken as text.
     fn setting(&mut self, setting: &str) {
-        let file = Arc::new(PathBuf::from("--set"));
+        let file = Arc::new(PathBuf::from(OVERRIDE));
         let Some((key, value)) = setting.split_once('=') else {
             let text: Arc<str> = setting.into();
             let span = 0..text.len();
@@ -395,9 +395,10 @@ impl Reader {
         };
         let (key, value) = (key.trim(), value.trim());
         let kind = Key::find(key).map(|k| k.kind);
-        let is_text = matches!(kind, Some(Kind::Choice(_) | Kind::Text | Kind::Path));
+        let is_text = kind.is_some_and(Kind::is_text);
         let quoted = value.starts_with('"') || value.starts_with('\'');
-        let text = if is_text && !quoted {
+        let is_toml = || DeTable::parse(&format!("v = {value}")).is_ok();
+        let text = if (is_text && !quoted) || !is_toml() {
             format!("{key} = {}", toml::Value::String(value.to_owned()))
         } else {
             format!("{key} = {value}")

@@ -5,6 +5,7 @@ mod error;
 mod load;
 mod signals;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ pub(crate) use error::{CliError, exit, print, report};
 pub(crate) use load::{DEMO, load, load_recorded, outlined, parse, reachable};
 pub(crate) use signals::{end_when_told, interrupt_flag};
 
-use crate::experiment::{self, Loaded};
+use crate::experiment::{self, Loaded, printable};
 use crate::run::{Parent, RunFolder};
 use crate::training::{Checkpoint, Origin, Setup};
 
@@ -134,8 +135,15 @@ pub(crate) fn find_run(run: &Path, runs: &Path) -> Result<RunFolder, CliError> {
     RunFolder::open(&path).map_err(|e| CliError::Usage(e.to_string()))
 }
 
-/// The newest sound checkpoint at or before a step, of all without one; and what is wrong with those that
-/// were passed over, a sentence each.
+/// Says what whoever asked should know; standard error may be closed, and nothing depends on it.
+pub(crate) fn warn(warnings: &[String]) {
+    for warning in warnings {
+        let _ = writeln!(std::io::stderr(), "warning: {}", printable(warning));
+    }
+}
+
+/// The newest sound checkpoint at or before a step, of all without one; and why it is not that of the
+/// step, or not the newest, a sentence each.
 pub(crate) fn checkpoint_at(
     folder: &RunFolder,
     step: Option<u64>,
@@ -146,7 +154,14 @@ pub(crate) fn checkpoint_at(
             continue;
         }
         match Checkpoint::open(&path) {
-            Ok(_) => return (Some((at, path)), damaged),
+            Ok(_) => {
+                if let Some(step) = step.filter(|step| *step != at && damaged.is_empty()) {
+                    damaged.push(format!(
+                        "there is no checkpoint of step {step}; that of step {at} is the newest before it"
+                    ));
+                }
+                return (Some((at, path)), damaged);
+            }
             Err(error) => damaged.push(format!("{error}; the checkpoint before it serves")),
         }
     }

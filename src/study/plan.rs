@@ -1,17 +1,23 @@
 //! A study's file: which experiments, with which settings and seeds, in which order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
-use crate::experiment::{KEYS, Kind, Values, difference};
+use crate::experiment::{Diagnostics, KEYS, Kind, Place, Values, difference};
 
 /// A study: cells, each with every seed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Study {
     /// The file.
     pub file: PathBuf,
+    /// Its text.
+    text: Arc<str>,
     /// Its name: that of the folder.
     pub name: String,
     /// What it is about, in a sentence or two.
@@ -37,6 +43,8 @@ pub struct Cell {
     pub experiment: Option<PathBuf>,
     /// What is set over it, `key=value` each.
     pub set: Vec<String>,
+    /// Where the study's file says so, by key.
+    places: Spans,
     /// The cell whose best checkpoint, of the same seed, it starts from.
     pub from: Option<usize>,
     /// What was published for it.
@@ -175,8 +183,11 @@ impl From<Paper> for Published {
     }
 }
 
-/// A point on the axes: its words, and what it sets.
-type Point = (Vec<String>, Vec<String>);
+/// A point on the axes: its words, what it sets, and where.
+type Point = (Vec<String>, Vec<String>, Spans);
+
+/// Where a key and its value stand in the text, by key.
+type Spans = BTreeMap<String, [Range<usize>; 2]>;
 
 impl Study {
     /// Reads a study's file.
@@ -206,7 +217,37 @@ impl Study {
                 message: error.message().to_owned(),
             }
         })?;
-        Builder { path, written }.study()
+        let table = DeTable::parse(text).map_err(|error| StudyError::Meaning {
+            path: path.to_owned(),
+            message: error.message().to_owned(),
+            expected: "valid TOML".into(),
+        })?;
+        let builder = Builder {
+            path,
+            text,
+            written,
+            table: table.get_ref(),
+        };
+        builder.study()
+    }
+
+    /// What is wrong with a cell's experiment; where the study sets it, with the place in its file.
+    pub fn placed(&self, cell: usize, diagnostics: Diagnostics) -> Diagnostics {
+        let file = Arc::new(self.file.clone());
+        let mut all = diagnostics.0;
+        for diagnostic in all.iter_mut().filter(|d| d.place.is_override()) {
+            let set = diagnostic.place.text.clone();
+            let (key, _) = set.split_once('=').unwrap_or((&set, ""));
+            if let Some([key_at, value_at]) = self.cells[cell].places.get(key.trim()) {
+                let is_key = diagnostic.place.span.end <= key.len();
+                diagnostic.place = Place {
+                    file: file.clone(),
+                    text: self.text.clone(),
+                    span: if is_key { key_at } else { value_at }.clone(),
+                };
+            }
+        }
+        Diagnostics(all)
     }
 
     /// The task of a cell and a seed.
@@ -246,7 +287,10 @@ impl Study {
 
 struct Builder<'a> {
     path: &'a Path,
+    text: &'a str,
     written: Written,
+    /// The same with the places of everything.
+    table: &'a DeTable<'a>,
 }
 
 impl Builder<'_> {
@@ -299,6 +343,7 @@ impl Builder<'_> {
         let tasks = in_order(&cells, &self.written.seeds);
         Ok(Study {
             file: self.path.to_owned(),
+            text: self.text.into(),
             name: slug(&name),
             about: self.written.about.clone(),
             cells,
@@ -331,14 +376,19 @@ impl Builder<'_> {
             [] => &single[..],
             rows => rows,
         };
-        let none: [Point; 1] = [(Vec::new(), Vec::new())];
+        let none: [Point; 1] = [(Vec::new(), Vec::new(), Spans::new())];
+        let mut everywhere = Spans::new();
+        spans("", self.table.get("set"), &mut everywhere);
         let mut cells: Vec<Cell> = Vec::new();
         // Whose cells they are, and at which point of the axes.
         let mut places: Vec<(usize, usize)> = Vec::new();
         for (place, row) in rows.iter().enumerate() {
             let own = self.overrides(&row.set)?;
+            let mut at_row = Spans::new();
+            let table = item(self.table, "row", place);
+            spans("", table.and_then(|t| t.get("set")), &mut at_row);
             let crossed: &[Point] = if row.axes { &points } else { &none };
-            for (point, (words, set)) in crossed.iter().enumerate() {
+            for (point, (words, set, at_point)) in crossed.iter().enumerate() {
                 let name = Some(&row.name).filter(|n| !n.is_empty());
                 let words: Vec<&str> = name.into_iter().chain(words).map(String::as_str).collect();
                 let label = match words[..] {
@@ -351,6 +401,11 @@ impl Builder<'_> {
                     label,
                     experiment: experiment.map(|p| self.beside(p)),
                     set: [&common[..], &own, set].concat(),
+                    // (The last of a key is the one that holds.)
+                    places: [&everywhere, &at_row, at_point]
+                        .into_iter()
+                        .flat_map(Clone::clone)
+                        .collect(),
                     from: None,
                     paper: row.paper.map(Published::from),
                 });
@@ -414,18 +469,38 @@ impl Builder<'_> {
 
     /// Every combination of a value of each axis; the last axis varies fastest.
     fn points(&self) -> Result<Vec<Point>, StudyError> {
-        let mut points: Vec<Point> = vec![(Vec::new(), Vec::new())];
-        for axis in &self.written.axis {
+        let mut points: Vec<Point> = vec![(Vec::new(), Vec::new(), Spans::new())];
+        for (place, axis) in self.written.axis.iter().enumerate() {
             let own = self.axis(axis)?;
-            let crossed = points.iter().flat_map(|(words, set)| {
-                own.iter().map(move |(word, more)| {
-                    let words = [&words[..], std::slice::from_ref(word)].concat();
-                    (words, [&set[..], more].concat())
-                })
-            });
-            points = crossed.collect();
+            let mut crossed = Vec::with_capacity(points.len() * own.len());
+            for (words, set, places) in &points {
+                for (value, (word, more)) in own.iter().enumerate() {
+                    let mut places = places.clone();
+                    places.extend(self.axis_places(place, axis, value));
+                    crossed.push((
+                        [&words[..], std::slice::from_ref(word)].concat(),
+                        [&set[..], more].concat(),
+                        places,
+                    ));
+                }
+            }
+            points = crossed;
         }
         Ok(points)
+    }
+
+    /// Where an axis names its keys and one of its values.
+    fn axis_places(&self, place: usize, axis: &Axis, value: usize) -> Spans {
+        let list = |name: &str| match item(self.table, "axis", place)?.get(name)?.get_ref() {
+            DeValue::Array(items) => Some(items.iter().map(Spanned::span).collect::<Vec<_>>()),
+            _ => None,
+        };
+        let (Some(keys), Some(values)) = (list("keys"), list("values")) else {
+            return Spans::new();
+        };
+        let keys = axis.keys.iter().zip(keys);
+        keys.map(|(key, at)| (key.clone(), [at, values[value].clone()]))
+            .collect()
     }
 
     /// The values of an axis: a word for each, and what it sets.
@@ -505,9 +580,39 @@ impl Builder<'_> {
             toml::Value::String(path) if is_path => {
                 format!("{key}={}", self.beside(Path::new(path)).display())
             }
-            toml::Value::String(text) => format!("{key}={text}"),
+            toml::Value::String(text) if known.is_some_and(|k| k.kind.is_text()) => {
+                format!("{key}={text}")
+            }
             value => format!("{key}={value}"),
         })
+    }
+}
+
+/// Where the keys and values of a table stand, by their paths.
+fn spans(before: &str, table: Option<&Spanned<DeValue<'_>>>, out: &mut Spans) {
+    let Some(DeValue::Table(table)) = table.map(Spanned::get_ref) else {
+        return;
+    };
+    for (key, value) in table {
+        let path = match before {
+            "" => key.get_ref().to_string(),
+            before => format!("{before}.{}", key.get_ref()),
+        };
+        match value.get_ref() {
+            DeValue::Table(_) => spans(&path, Some(value), out),
+            _ => _ = out.insert(path, [key.span(), value.span()]),
+        }
+    }
+}
+
+/// A table of a list of tables.
+fn item<'t, 'a>(table: &'t DeTable<'a>, list: &str, place: usize) -> Option<&'t DeTable<'a>> {
+    let DeValue::Array(items) = table.get(list)?.get_ref() else {
+        return None;
+    };
+    match items.get(place)?.get_ref() {
+        DeValue::Table(table) => Some(table),
+        _ => None,
     }
 }
 
@@ -668,6 +773,39 @@ mod tests {
             .expect_err("cut")
             .to_string();
         assert!(error.contains("study.toml:2:"), "{error}");
+    }
+
+    /// What an experiment has against a setting points to where the study's file makes it.
+    #[test]
+    fn a_wrong_setting_stands_in_the_studys_file() {
+        let text = r#"
+            [set]
+            train.epochs = "many"
+            budget.weights = 3
+            [[axis]]
+            keys = ["weights.quantizer"]
+            values = ["u3",
+                "u9"]
+            [[row]]
+            name = "a"
+            [row.set]
+            train.batch = 0
+        "#;
+        let study = parse(text).expect("a study");
+        let of = |cell: usize| {
+            let set = seeded(&study.cells[cell], 1, None);
+            let wrong = crate::experiment::load_embedded("base.toml", "", &set);
+            let wrong = study.placed(cell, wrong.expect_err("wrong"));
+            let lines = wrong.0.iter().map(ToString::to_string);
+            let mut places: Vec<String> = lines
+                .map(|line| line.split(": ").next().unwrap_or_default().to_owned())
+                .collect();
+            places.sort();
+            places
+        };
+        let at = |place| format!("folder/study.toml:{place}");
+        assert_eq!(of(0), ["12:27", "3:28", "4:20"].map(at));
+        assert_eq!(of(1), ["12:27", "3:28", "4:20", "8:17"].map(at));
     }
 
     #[test]
