@@ -227,6 +227,14 @@ impl Shade {
         char::from_digit(digit, 36).unwrap_or('?')
     }
 
+    /// What the numbers in the cells are of the values, where they are not the values.
+    pub fn unit(self) -> Option<String> {
+        match self {
+            Self::Bits => None,
+            Self::Exponent { base, .. } => Some(format!("log{base}")),
+        }
+    }
+
     /// The value in a few characters.
     pub fn text(self, value: f32) -> String {
         match self {
@@ -456,23 +464,46 @@ impl Scene {
         })
     }
 
-    /// Entries of the legend: label, colour, dash.
-    pub fn legend(&self) -> Vec<(&str, Ink, usize)> {
+    /// Entries of the legend: the scene's own first, other runs behind them.
+    pub fn legend(&self) -> Vec<Entry<'_>> {
+        let entry = |series, (label, ink, dash)| Entry {
+            label,
+            ink,
+            dash,
+            series,
+        };
         if let Some(Item::Bars(Bars { bars, others, .. })) = self.items.first() {
             let mut kinds: Vec<LayerKind> = bars.iter().map(|b| b.kind).collect();
             kinds.sort_unstable();
             kinds.dedup();
             let named = kinds.iter().map(|k| (k.word(), Ink::Kind(*k), 0));
             let others = others.iter().map(|(label, ink)| (label.as_str(), *ink, 0));
-            return named.filter(|_| kinds.len() > 1).chain(others).collect();
+            let named = named.filter(|_| kinds.len() > 1).chain(others);
+            return named.enumerate().map(|(i, e)| entry(i, e)).collect();
         }
-        let named = self.items.iter().filter_map(|item| match item {
-            Item::Line(l) if !l.label.is_empty() => Some((l.label.as_str(), l.ink, l.dash)),
-            Item::Area(a) if !a.label.is_empty() => Some((a.label.as_str(), a.ink, 0)),
+        let drawn = self.items.iter().filter_map(|item| match item {
+            Item::Line(l) => Some((l.label.as_str(), l.ink, l.dash)),
+            Item::Area(a) => Some((a.label.as_str(), a.ink, 0)),
             _ => None,
         });
-        named.collect()
+        let entries = drawn.enumerate().map(|(i, e)| entry(i, e));
+        let mut entries: Vec<_> = entries.filter(|e| !e.label.is_empty()).collect();
+        entries.sort_by_key(|e| matches!(e.ink, Ink::Overlay(_)));
+        entries
     }
+}
+
+/// An entry of a legend.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Entry<'a> {
+    /// Its name.
+    pub label: &'a str,
+    /// Colour.
+    pub ink: Ink,
+    /// Line style.
+    pub dash: usize,
+    /// Number of its line or area among all that are drawn.
+    pub series: usize,
 }
 
 /// Plots that belong together, laid out in columns.

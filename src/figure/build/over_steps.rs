@@ -48,11 +48,16 @@ impl Builder<'_> {
         };
         let at = |s: u64| series.near(s).map_or(0.0, f64::from);
         let (first, last) = (first as f64, last as f64);
-        let pace = at(last as u64) / last.max(1.0);
+        let (begin, end) = (at(first as u64), at(last as u64));
+        let pace = match last > first {
+            true => (end - begin) / (last - first),
+            false => end / last.max(1.0),
+        };
         if step > last {
-            at(last as u64) + (step - last) * pace
+            end + (step - last) * pace
         } else if step < first {
-            at(first as u64) * step / first.max(1.0)
+            // (A fork begins behind the epochs in float that its parent had.)
+            begin - (first - step) * pace
         } else {
             at(step as u64)
         }

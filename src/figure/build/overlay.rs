@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::super::scene::{Bar, Heat, HeatRow, Ink, Item, Line, Scene};
 use super::{Builder, Name, View, panel};
 use crate::quantizer::memory::Side;
-use crate::run::{History, Parent};
+use crate::run::{History, LayerHistory, Parent};
 
 /// A run drawn behind another.
 #[derive(Debug, Clone)]
@@ -64,6 +64,8 @@ pub fn panel_with(
         .map(|other| {
             let beside = View {
                 x_range: visible_of(history, other, &plain),
+                // The rows that are looked up are those around the chosen layer.
+                selected: view.selected.and_then(|at| same_layer(history, at, other)),
                 ..plain.clone()
             };
             let mut theirs = panel(name, index, &other.history, &beside);
@@ -91,6 +93,13 @@ pub fn panel_with(
         _ => draw_behind(name, &mut scene, &theirs),
     }
     scene
+}
+
+/// The place of a layer in another run.
+fn same_layer(history: &History, at: usize, other: &Overlaid) -> Option<usize> {
+    let own = &history.layers.get(at)?.info;
+    let same = |l: &LayerHistory| l.info.name == own.name && l.info.role == own.role;
+    other.history.layers.iter().position(same)
 }
 
 /// Which of two runs was forked from the other, and at which of its steps.
@@ -139,7 +148,7 @@ fn fork_distance(history: &History, other: &Overlaid, view: &View) -> f64 {
     }
 }
 
-/// Moves a scene's lines and areas along the x axis; what comes before the least is left out.
+/// Moves what a scene draws along the x axis; of lines and areas, what comes before the least is left out.
 fn shift(scene: &mut Scene, by: f64, least: f64) {
     if by == 0.0 {
         return;
@@ -157,6 +166,7 @@ fn shift(scene: &mut Scene, by: f64, least: f64) {
                 area.points.iter_mut().for_each(|p| p.0 += by);
                 area.points.retain(|p| p.0 >= least);
             }
+            Item::Heat(heat) => heat.edges.iter_mut().for_each(|edge| *edge += by),
             _ => {}
         }
     }
@@ -405,7 +415,7 @@ mod tests {
                 let first = scene.items.first();
                 let behind = matches!(first, Some(Item::Line(l)) if l.ink == Ink::Overlay(2));
                 assert!(behind, "{name:?} {index}: {first:?}");
-                let named = scene.legend().iter().any(|entry| entry.0 == "other");
+                let named = scene.legend().iter().any(|entry| entry.label == "other");
                 assert!(named, "{name:?} {index}");
             }
         }

@@ -8,7 +8,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, FontTransform, register_font};
 
-use super::super::scene::{Figure, Ink, Item, Scene};
+use super::super::scene::{Entry, Figure, Ink, Item, Scene};
 use super::super::theme::Theme;
 use super::super::ticks::ticks;
 use super::dashes::dashed;
@@ -371,8 +371,8 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
     fn legend_places(&self) -> Vec<(i32, i32)> {
         let em = self.text as i32;
         let (mut x, mut line) = (self.plot.0, 0);
-        let place = |(label, _, _): (&str, Ink, usize)| {
-            let width = 4 * em + (label.chars().count() as f64 * self.text * 0.62) as i32;
+        let place = |entry: Entry<'_>| {
+            let width = 4 * em + (entry.label.chars().count() as f64 * self.text * 0.62) as i32;
             if x > self.plot.0 && x + width - em > self.plot.2 {
                 (x, line) = (self.plot.0, line + 1);
             }
@@ -386,15 +386,14 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
     fn legend(&self) -> Result<(), ExportError> {
         let em = self.text as i32;
         let top = em * 2 + em / 4;
-        for ((label, ink, dash), (x, line)) in
-            self.scene.legend().into_iter().zip(self.legend_places())
-        {
+        let places = self.legend_places();
+        for (entry, (x, line)) in self.scene.legend().into_iter().zip(places) {
             let y = top + line * self.legend_line();
-            for piece in dashed(&[(x, y), (x + 2 * em, y)], dash, self.text) {
-                self.path(piece, self.stroke(ink, 1.8))?;
+            for piece in dashed(&[(x, y), (x + 2 * em, y)], entry.dash, self.text) {
+                self.path(piece, self.stroke(entry.ink, 1.8))?;
             }
             let at = (x + 2 * em + em / 2, y);
-            self.label(label, at, HPos::Left, VPos::Center, Ink::Text)?;
+            self.label(entry.label, at, HPos::Left, VPos::Center, Ink::Text)?;
         }
         Ok(())
     }

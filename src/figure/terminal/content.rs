@@ -261,17 +261,33 @@ impl Plot<'_> {
         }
     }
 
+    /// An entry of the key to a heat map.
+    fn scale_text(&self, heat: &Heat, (value, text): &(f32, String)) -> String {
+        match self.palette.colours {
+            Colours::None if matches!(heat.shade, Shade::Exponent { .. }) => {
+                format!(" {}={text} ", heat.shade.digit(*value))
+            }
+            _ => format!(" {text} "),
+        }
+    }
+
+    /// Columns that the ends of the key take, and one before them.
+    pub(super) fn least_scale(&self, heat: &Heat) -> u16 {
+        let entries = heat.shade.scale(&heat.values);
+        let ends = match &entries[..] {
+            [] => return 0,
+            [only] => vec![only],
+            [first, .., last] => vec![first, last],
+        };
+        let ends = ends.into_iter().map(|e| self.scale_text(heat, e).width());
+        ends.sum::<usize>() as u16 + 1
+    }
+
     /// What the shades of a heat map mean, at the right end of its title.
     pub(super) fn scale(&self, heat: &Heat, from: u16, area: Rect, buffer: &mut Buffer) {
         let right = area.x + area.width;
         let mut entries = heat.shade.scale(&heat.values);
-        let text = |(value, text): &(f32, String)| match self.palette.colours {
-            Colours::None if matches!(heat.shade, Shade::Exponent { .. }) => {
-                format!("{}={text}", heat.shade.digit(*value))
-            }
-            _ => text.clone(),
-        };
-        let needed = |e: &(f32, String)| text(e).width() as u16 + 2;
+        let needed = |e: &(f32, String)| self.scale_text(heat, e).width() as u16;
         let width = |entries: &[(f32, String)]| entries.iter().map(needed).sum::<u16>();
         // Every other one goes where not all fit; both ends stay.
         while entries.len() > 2 && from + 1 + width(&entries) > right {
@@ -288,7 +304,7 @@ impl Plot<'_> {
         let mut x = right - width(&entries);
         for entry in &entries {
             let width = needed(entry);
-            let text = format!(" {} ", text(entry));
+            let text = self.scale_text(heat, entry);
             let style = match self.palette.colour(heat.shade.ink(entry.0)) {
                 Some(colour) => Style::new().bg(colour).fg(on(colour)),
                 None => Style::new(),

@@ -7,10 +7,10 @@ use ratatui::widgets::Widget;
 use unicode_width::UnicodeWidthStr;
 
 use super::super::Window;
-use super::super::scene::{Axis, Ink, Item, Label, Place, Scene};
+use super::super::scene::{Axis, Entry, Ink, Item, Label, Place, Scene};
 use super::super::ticks::ticks;
 use super::canvas::{Canvas, letter};
-use super::fit::{BarRows, cut_before_readings};
+use super::fit::{BarRows, cut_before_readings, cut_in_the_middle};
 use super::palette::{Marker, Palette};
 
 /// A scene as a widget: title and legend on top, ticks at the left and below.
@@ -61,25 +61,32 @@ impl<'a> Plot<'a> {
     }
 }
 
-/// Title with its unit, and what of a longer list is seen.
-fn title(scene: &Scene, plot: Rect) -> String {
+/// Title with its unit, and what of a longer list is seen, in so many cells: the unit goes before the
+/// title is cut.
+fn title(scene: &Scene, plot: Rect, width: usize) -> String {
     let unit = &scene.y.label;
-    let (items, of, focus) = match scene.items.first() {
-        Some(Item::Heat(heat)) => (plot.height, heat.rows.len(), heat.focus),
-        Some(Item::Bars(bars)) => (plot.width, bars.bars.len(), bars.focus),
-        _ if scene.title.contains(unit.as_str()) => return scene.title.clone(),
-        _ => return format!("{} [{unit}]", scene.title),
+    let (items, of, focus, unit) = match scene.items.first() {
+        Some(Item::Heat(heat)) => {
+            let unit = heat.shade.unit();
+            (plot.height, heat.rows.len(), heat.focus, unit)
+        }
+        Some(Item::Bars(bars)) => (plot.width, bars.bars.len(), bars.focus, None),
+        _ if scene.title.contains(unit.as_str()) => return shortened(&scene.title, width),
+        _ => return shortened(&format!("{} [{unit}]", scene.title), width),
     };
-    match Window::around(focus, of, items.into()).text() {
-        Some(seen) => format!("{}, {seen}", scene.title),
-        None => scene.title.clone(),
-    }
+    let seen = Window::around(focus, of, items.into()).text();
+    let seen = seen.map_or(String::new(), |seen| format!(", {seen}"));
+    let room = width.saturating_sub(seen.width());
+    let full = unit.map(|unit| format!("{} [{unit}]", scene.title));
+    let name = full.filter(|name| name.width() <= room);
+    let name = name.unwrap_or_else(|| cut_in_the_middle(&scene.title, room));
+    shortened(&(name + &seen), width)
 }
 
 /// Columns of a legend at the right: where the names do not fit beside the title, and there is room.
 fn side_legend(scene: &Scene, area: Rect) -> u16 {
     let legend = scene.legend();
-    let beside_title: usize = legend.iter().map(|e| e.0.width() + 5).sum();
+    let beside_title: usize = legend.iter().map(|e| e.label.width() + 5).sum();
     let title = scene.title.width() + scene.y.label.width() + 3;
     if legend.len() < 2
         || title + beside_title <= area.width.into()
@@ -89,7 +96,7 @@ fn side_legend(scene: &Scene, area: Rect) -> u16 {
     {
         return 0;
     }
-    let longest = legend.iter().map(|e| e.0.width()).max().unwrap_or(0) as u16;
+    let longest = legend.iter().map(|e| e.label.width()).max().unwrap_or(0) as u16;
     (longest + 4).min(area.width / 3)
 }
 
@@ -162,9 +169,15 @@ impl Plot<'_> {
     fn header(&self, area: Rect, buffer: &mut Buffer) {
         let bold = self.palette.style(Ink::Text).add_modifier(Modifier::BOLD);
         let plot = Plot::plot_area(self.scene, area);
-        let title = title(self.scene, plot);
         let width = usize::from(area.width);
-        let (x, _) = buffer.set_stringn(area.x, area.y, shortened(&title, width), width, bold);
+        // Of the key to a heat map both ends stay.
+        let key = match self.scene.items.first() {
+            Some(Item::Heat(heat)) => usize::from(self.least_scale(heat)),
+            _ => 0,
+        };
+        let room = if 2 * key < width { width - key } else { width };
+        let title = title(self.scene, plot, room);
+        let (x, _) = buffer.set_stringn(area.x, area.y, title, width, bold);
         if let Some(Item::Heat(heat)) = self.scene.items.first() {
             return self.scale(heat, x, area, buffer);
         }
@@ -190,14 +203,14 @@ impl Plot<'_> {
     /// As many entries as fit, and how many more there are.
     fn legend_beside_title(
         &self,
-        legend: &[(&str, Ink, usize)],
+        legend: &[Entry<'_>],
         from: u16,
         area: Rect,
         buffer: &mut Buffer,
     ) {
         let (mut x, right) = (from, area.x + area.width);
-        for (i, (label, ink, dash)) in legend.iter().enumerate() {
-            let needed = label.width() as u16 + 5;
+        for (i, entry) in legend.iter().enumerate() {
+            let needed = entry.label.width() as u16 + 5;
             let left = legend.len() - i;
             // Room for the count of those that do not fit.
             let rest = if left > 1 { 6 } else { 0 };
@@ -209,23 +222,17 @@ impl Plot<'_> {
                 }
                 break;
             }
-            let style = self.palette.style(*ink);
-            let sample = self.sample(i, *dash);
+            let style = self.palette.style(entry.ink);
+            let sample = self.sample(entry.series, entry.dash);
             let (next, _) = buffer.set_stringn(x + 2, area.y, &sample, 2, style);
-            (x, _) = buffer.set_stringn(next + 1, area.y, label, needed.into(), style);
+            (x, _) = buffer.set_stringn(next + 1, area.y, entry.label, needed.into(), style);
         }
     }
 
     /// Entries under one another at the right, those of a stack from its top down.
-    fn legend_at_side(
-        &self,
-        legend: &[(&str, Ink, usize)],
-        plot: Rect,
-        area: Rect,
-        buffer: &mut Buffer,
-    ) {
+    fn legend_at_side(&self, legend: &[Entry<'_>], plot: Rect, area: Rect, buffer: &mut Buffer) {
         let stacked = matches!(self.scene.items.first(), Some(Item::Area(_)));
-        let mut entries: Vec<_> = legend.iter().enumerate().collect();
+        let mut entries = legend.to_vec();
         if stacked {
             entries.reverse();
         }
@@ -237,11 +244,11 @@ impl Plot<'_> {
         };
         let x = plot.x + plot.width + 1;
         let width = usize::from((area.x + area.width).saturating_sub(x + 3));
-        let labels: Vec<&str> = entries.iter().map(|(_, entry)| entry.0).collect();
+        let labels: Vec<&str> = entries.iter().map(|entry| entry.label).collect();
         let labels = cut_before_readings(&labels, width);
-        for (row, (i, (_, ink, dash))) in entries.iter().take(fit).enumerate() {
-            let (y, style) = (plot.y + row as u16, self.palette.style(*ink));
-            buffer.set_stringn(x, y, self.sample(*i, *dash), 2, style);
+        for (row, entry) in entries.iter().take(fit).enumerate() {
+            let (y, style) = (plot.y + row as u16, self.palette.style(entry.ink));
+            buffer.set_stringn(x, y, self.sample(entry.series, entry.dash), 2, style);
             buffer.set_stringn(x + 3, y, &labels[row], width, style);
         }
         if entries.len() > rows && rows > 0 {

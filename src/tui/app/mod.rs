@@ -250,7 +250,7 @@ impl App {
             Action::Sort => {
                 self.runs.order = self.runs.order.next();
                 self.tell(format!("runs: {}", self.runs.order.name()));
-                self.list_runs();
+                self.keep_selected_run(Self::list_runs);
             }
             Action::Overlay if self.page == Page::Runs => self.toggle_overlay(),
             Action::Delete if self.page == Page::Runs => self.ask_to_delete(),

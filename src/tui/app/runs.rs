@@ -32,6 +32,8 @@ pub(in crate::tui) struct Runs {
     pub study: Option<String>,
     /// The study's cells, in the order of its file.
     cells: Vec<Cell>,
+    /// Runs that the study's file asks for.
+    pub planned: Option<usize>,
     /// Place of the cell that the others are compared with.
     reference: Option<usize>,
     /// What the experiments of runs ask for besides seeds, and the seed, by label: read once.
@@ -142,6 +144,7 @@ impl Runs {
                 }
             }
         }
+        self.tell_groups_apart();
         let mut tests: Vec<BTreeMap<&str, f64>> = Vec::new();
         let is_study = self.study.is_some();
         for group in &mut self.groups {
@@ -183,6 +186,40 @@ impl Runs {
                 }
                 Order::Kilobytes => {
                     (self.groups).sort_by(|a, b| mean(&a.kilobytes).total_cmp(&mean(&b.kilobytes)));
+                }
+            }
+        }
+    }
+}
+
+impl Runs {
+    /// Groups of one name are called by what their experiments differ in, too.
+    fn tell_groups_apart(&mut self) {
+        let mut alike: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (place, group) in self.groups.iter().enumerate() {
+            alike.entry(group.label.clone()).or_default().push(place);
+        }
+        for places in alike.values().filter(|places| places.len() > 1) {
+            let settings = |place: &usize| -> BTreeSet<&str> {
+                let newest = self.groups[*place].members.first();
+                let label = newest.map(|m| self.all[*m].0.label());
+                let read = label.and_then(|label| self.settings.get(&label)?.as_ref());
+                read.map_or(BTreeSet::new(), |read| read.0.lines().collect())
+            };
+            let all: Vec<BTreeSet<&str>> = places.iter().map(settings).collect();
+            let own = |lines: &BTreeSet<&str>| -> String {
+                let differs = |line: &&&str| !all.iter().all(|other| other.contains(**line));
+                lines
+                    .iter()
+                    .filter(differs)
+                    .copied()
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            };
+            let differences: Vec<String> = all.iter().map(own).collect();
+            for (place, own) in places.iter().zip(differences) {
+                if !own.is_empty() {
+                    self.groups[*place].label += &format!(" {own}");
                 }
             }
         }
@@ -280,15 +317,21 @@ impl App {
             }
         };
         self.runs.reading = None;
-        let chosen = self.selected_run().map(|r| r.0.clone());
         let before = self.runs.all.clone();
-        self.arrange_runs(found);
+        self.keep_selected_run(|app| app.arrange_runs(found));
+        self.runs.all != before
+    }
+
+    /// Lists runs in another way, with the same one selected.
+    pub(super) fn keep_selected_run(&mut self, list: impl FnOnce(&mut Self)) {
+        let chosen = self.selected_run().map(|r| r.0.clone());
+        list(self);
         if let Some(chosen) = chosen {
             let rows = 0..self.runs.rows();
             let mut same = rows.filter(|row| self.runs.at(*row).is_some_and(|r| r.0 == chosen));
             self.selected = same.next().unwrap_or(self.selected);
+            self.compare();
         }
-        self.runs.all != before
     }
 
     fn begin_to_read_runs(&mut self) {
@@ -318,10 +361,12 @@ impl App {
         self.runs.study = names.get(at).cloned();
         self.runs.grouped = self.runs.study.is_some();
         (self.runs.cells, self.runs.reference) = (Vec::new(), None);
+        self.runs.planned = None;
         if let Some(name) = &self.runs.study {
             // (A study whose file cannot be read has cells by the names of its folders.)
             let folder = StudyFolder::at(&studies(&self.runs_root).join(name));
             if let Ok(study) = folder.study() {
+                self.runs.planned = Some(study.tasks.len());
                 (self.runs.cells, self.runs.reference) = (study.cells, study.reference);
             }
         }

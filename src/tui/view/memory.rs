@@ -53,12 +53,16 @@ fn account(h: &History, cursor: Option<f64>) -> Vec<String> {
             100.0 * share
         ));
     }
+    let within = if h.budgets.is_empty() {
+        ""
+    } else {
+        " within budget"
+    };
     match h.best() {
-        Some((step, error)) => parts.push(format!(
-            "best within budget {:.2} % at {step}",
-            100.0 * error
-        )),
-        None => parts.push("no evaluation within budget yet".into()),
+        Some((step, error)) => {
+            parts.push(format!("best{within} {:.2} % at {step}", 100.0 * error));
+        }
+        None => parts.push(format!("no evaluation{within} yet")),
     }
     parts
 }

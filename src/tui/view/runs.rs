@@ -44,11 +44,15 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
         Some(study) => {
             let ended = |m: &&(RunFolder, Manifest)| m.1.status == Status::Finished;
             let finished = app.runs.all.iter().filter(ended).count();
-            format!("study {study}, {finished} finished of ")
+            let planned = match app.runs.planned {
+                Some(planned) if app.runs.filter.is_empty() => format!(", {planned} planned"),
+                _ => String::new(),
+            };
+            format!("study {study}: {count}, {finished} finished{planned}")
         }
-        None => String::new(),
+        None => count,
     };
-    let order = format!("{of}{count}, {}{filter}{seen}", app.runs.order.name());
+    let order = format!("{of}, {}{filter}{seen}", app.runs.order.name());
     buffer.set_stringn(list.x, list.y, order, list.width.into(), muted(app));
     let list = Rect {
         y: list.y + 1,
@@ -96,7 +100,8 @@ fn singly(app: &App, window: Window, list: Rect, buffer: &mut Buffer) {
         text
     };
     let titles = SINGLE.map(|c| c.0.to_owned());
-    buffer.set_stringn(list.x, list.y, line("run", titles), room, bold(app));
+    let first = heading("run", SINGLE.len() - columns);
+    buffer.set_stringn(list.x, list.y, line(&first, titles), room, bold(app));
     for (i, place) in window.range().enumerate() {
         let (folder, m) = &app.runs.all[place];
         let label = folder.label();
@@ -130,6 +135,14 @@ fn singly(app: &App, window: Window, list: Rect, buffer: &mut Buffer) {
         }
         let y = list.y + 1 + i as u16;
         buffer.set_stringn(list.x, y, line(&label, cells), room, style);
+    }
+}
+
+/// The first column's title, with the number of columns that a wider screen has.
+fn heading(title: &str, hidden: usize) -> String {
+    match hidden {
+        0 => title.to_owned(),
+        _ => format!("{title} (+{hidden} hidden)"),
     }
 }
 
@@ -171,7 +184,9 @@ fn groups(app: &App, window: Window, list: Rect, buffer: &mut Buffer) {
         text
     };
     let titles = GROUPED.map(|c| c.0.to_owned());
-    buffer.set_stringn(list.x, list.y, line("experiment", titles), room, bold(app));
+    let wanted = 4 + has.iter().filter(|has| **has).count();
+    let first = heading("experiment", wanted - columns.len());
+    buffer.set_stringn(list.x, list.y, line(&first, titles), room, bold(app));
     let interval = |sample: &Option<Sample>, factor: f64, signed: bool| {
         let Some(sample) = sample else {
             return "-".to_owned();
