@@ -149,10 +149,10 @@ fn elementwise(channels: usize, size: usize) {
         let y = &mut out.spare_capacity_mut()[..n];
         let z = &mut other.spare_capacity_mut()[..n];
         report("quantize", 8 * n, &mut || {
-            quantize::forward(cpu, &grid, &x, y)
+            quantize::forward(cpu, &[grid], x.len(), &x, y)
         });
         report("quantize backward", 12 * n, &mut || {
-            _ = black_box(quantize::backward(cpu, &grid, &x, &g, y));
+            _ = black_box(quantize::backward(cpu, &[grid], x.len(), &x, &g, y));
         });
         for (name, activation) in [
             ("quantizer", Activation::Quantize(grid)),

@@ -13,8 +13,57 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
-use super::{DataError, Pixels, Samples, Splits};
+use super::{DataError, Normalisation, Pixels, Samples, Splits};
 use crate::experiment::{Augment, Experiment};
+
+/// Pictures `[n, c, h, w]` with labels, as a device takes them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prepared {
+    /// Bytes, where the source has bytes: what waits for the device, and is copied to it, is then a
+    /// quarter of the numbers.
+    pub pixels: Pixels<'static>,
+    /// Class of each picture.
+    pub labels: Vec<u16>,
+    /// Channels, height and width.
+    pub shape: [usize; 3],
+}
+
+impl Prepared {
+    /// Some of its pictures.
+    pub fn part(self, pictures: Range<usize>) -> Self {
+        let length: usize = self.shape.iter().product();
+        let values = pictures.start * length..pictures.end * length;
+        Self {
+            pixels: match self.pixels {
+                Pixels::Bytes(bytes) => Pixels::Bytes(bytes[values].to_vec().into()),
+                Pixels::Values(numbers) => Pixels::Values(numbers[values].to_vec().into()),
+            },
+            labels: self.labels[pictures].to_vec(),
+            shape: self.shape,
+        }
+    }
+
+    /// The pictures as numbers.
+    pub fn normalised(self, normalisation: &Normalisation) -> Batch {
+        let [channels, rows, columns] = self.shape;
+        let images = match self.pixels {
+            Pixels::Values(values) => values.into_owned(),
+            Pixels::Bytes(bytes) => {
+                let planes = bytes.chunks_exact((rows * columns).max(1)).enumerate();
+                let numbers = planes.flat_map(|(i, plane)| {
+                    let table = normalisation.channel(i % channels);
+                    plane.iter().map(|byte| table[usize::from(*byte)])
+                });
+                numbers.collect()
+            }
+        };
+        Batch {
+            images,
+            labels: self.labels,
+            shape: self.shape,
+        }
+    }
+}
 
 /// Normalised pictures `[n, c, h, w]` with labels.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,7 +135,7 @@ fn ahead(threads: usize, values: usize) -> usize {
 }
 
 /// A batch, or why there is none.
-type Made = Result<Batch, DataError>;
+type Made = Result<Prepared, DataError>;
 
 /// Threads that prepare batches in turn: worker `i` of `n` makes `first + i`, `first + i + n`, ...
 struct Workers {
@@ -161,7 +210,7 @@ fn work(make: &dyn Fn(u64) -> Option<Made>, first: u64, stride: u64, sender: &Sy
 
 /// A batch, where it could be made. Whoever trains has no other way to go on without it: the run fails
 /// with the reason.
-fn or_end(made: Made) -> Batch {
+fn or_end(made: Made) -> Prepared {
     made.unwrap_or_else(|error| std::panic::resume_unwind(Box::new(error)))
 }
 
@@ -169,7 +218,8 @@ fn or_end(made: Made) -> Batch {
 pub struct Loader {
     workers: Workers,
     per_epoch: u64,
-    /// Seconds that [`Self::next_batch`] waited in total: what the device lost to the loader.
+    normalisation: Normalisation,
+    /// Seconds that [`Self::next_prepared`] waited in total: what the device lost to the loader.
     pub waited_s: f64,
 }
 
@@ -191,6 +241,7 @@ impl Loader {
         let order = Order::default();
         let values = settings.batch.div_ceil(share.of) * data.shape().iter().product::<usize>();
         let ahead = ahead(settings.threads.max(1), values);
+        let normalisation = data.normalisation().clone();
         let make = move |k: u64| {
             let order = order.of(data.len(), settings, k / per_epoch);
             let start = (k % per_epoch) as usize * settings.batch;
@@ -206,6 +257,7 @@ impl Loader {
         Self {
             workers: Workers::start(settings.threads, first, ahead, make),
             per_epoch,
+            normalisation,
             waited_s: 0.0,
         }
     }
@@ -215,8 +267,13 @@ impl Loader {
         self.per_epoch
     }
 
-    /// The next batch. Where it cannot be made, this unwinds with the reason.
+    /// The next batch as numbers. Where it cannot be made, this unwinds with the reason.
     pub fn next_batch(&mut self) -> Batch {
+        self.next_prepared().normalised(&self.normalisation)
+    }
+
+    /// The next batch. Where it cannot be made, this unwinds with the reason.
+    pub fn next_prepared(&mut self) -> Prepared {
         let started = std::time::Instant::now();
         let made = self.workers.next();
         self.waited_s += started.elapsed().as_secs_f64();
@@ -276,11 +333,8 @@ fn assemble(data: &dyn Samples, indices: &[usize], wanted: Wanted<'_>) -> Made {
         share,
     } = wanted;
     let own_places = share.range(indices.len());
-    let mut batch = Batch {
-        images: Vec::with_capacity(own_places.len() * shape.iter().product::<usize>()),
-        labels: Vec::with_capacity(own_places.len()),
-        shape,
-    };
+    let (mut bytes, mut values) = (Vec::new(), Vec::new());
+    let mut labels = Vec::with_capacity(own_places.len());
     for (place, index) in indices.iter().enumerate() {
         let mut change = Change::default();
         let mut own = None;
@@ -300,20 +354,33 @@ fn assemble(data: &dyn Samples, indices: &[usize], wanted: Wanted<'_>) -> Made {
         let is_training = rng.is_some();
         // In training, one that is left out gives its place to the next one that is not.
         let places = if is_training { data.len() } else { 1 };
-        let before = batch.labels.len();
+        let before = labels.len();
         for place in 0..places {
             let index = (index + place) % data.len();
             if let Some((picture, label)) = data.sample(index, own.as_mut())? {
-                append(data, &picture, change, &mut batch.images);
-                batch.labels.push(label);
+                match &picture {
+                    Pixels::Bytes(picture) => append(picture, shape, change, &mut bytes),
+                    Pixels::Values(picture) => append(picture, shape, change, &mut values),
+                }
+                labels.push(label);
                 break;
             }
         }
-        if is_training && batch.labels.len() == before {
+        if is_training && labels.len() == before {
             return Err(DataError::NoPicture(data.len()));
         }
     }
-    Ok(batch)
+    // A source has the one or the other.
+    let pixels = if values.is_empty() {
+        Pixels::Bytes(bytes.into())
+    } else {
+        Pixels::Values(values.into())
+    };
+    Ok(Prepared {
+        pixels,
+        labels,
+        shape,
+    })
 }
 
 /// How one picture is changed.
@@ -324,55 +391,36 @@ struct Change {
     shift: [isize; 2],
 }
 
-/// Appends one picture, changed. Padding is zero in bytes, as a padded picture file would be.
-fn append(data: &dyn Samples, picture: &Pixels<'_>, change: Change, out: &mut Vec<f32>) {
-    let [_, rows, columns] = data.shape();
-    match picture {
-        Pixels::Bytes(bytes) => {
-            let planes = bytes.chunks_exact(rows * columns).enumerate();
-            for (channel, plane) in planes {
-                let table = data.normalisation().channel(channel);
-                let number = |byte: u8| table[usize::from(byte)];
-                append_plane(plane, [rows, columns], change, number, out);
-            }
-        }
-        Pixels::Values(values) => {
-            for plane in values.chunks_exact(rows * columns) {
-                append_plane(plane, [rows, columns], change, |v| v, out);
-            }
-        }
-    }
-}
-
-/// One channel of it. Padding is what zero becomes.
-fn append_plane<T: Copy + Default>(
-    plane: &[T],
-    [rows, columns]: [usize; 2],
+/// Appends one picture, changed. Padding is zero, in bytes as a padded picture file would be.
+fn append<T: Copy + Default>(
+    picture: &[T],
+    [_, rows, columns]: [usize; 3],
     change: Change,
-    number: impl Fn(T) -> f32,
-    out: &mut Vec<f32>,
+    out: &mut Vec<T>,
 ) {
     if change == Change::default() {
-        out.extend(plane.iter().map(|v| number(*v)));
+        out.extend_from_slice(picture);
         return;
     }
     let [down, across] = change.shift;
-    for row in 0..rows as isize {
-        let source = row + down;
-        for column in 0..columns as isize {
-            let column = if change.flip {
-                columns as isize - 1 - column
-            } else {
-                column
-            };
-            let at = [source, column + across];
-            let inside =
-                (0..rows as isize).contains(&at[0]) && (0..columns as isize).contains(&at[1]);
-            out.push(number(if inside {
-                plane[at[0] as usize * columns + at[1] as usize]
-            } else {
-                T::default()
-            }));
+    for plane in picture.chunks_exact(rows * columns) {
+        for row in 0..rows as isize {
+            let source = row + down;
+            for column in 0..columns as isize {
+                let column = if change.flip {
+                    columns as isize - 1 - column
+                } else {
+                    column
+                };
+                let at = [source, column + across];
+                let inside =
+                    (0..rows as isize).contains(&at[0]) && (0..columns as isize).contains(&at[1]);
+                out.push(if inside {
+                    plane[at[0] as usize * columns + at[1] as usize]
+                } else {
+                    T::default()
+                });
+            }
         }
     }
 }
@@ -384,7 +432,8 @@ pub fn evaluation_batches(
     batch: usize,
     threads: usize,
 ) -> impl Iterator<Item = Batch> {
-    shared_batches(data, batch, threads, Share::ALL)
+    let normalisation = data.normalisation().clone();
+    shared_batches(data, batch, threads, Share::ALL).map(move |b| b.normalised(&normalisation))
 }
 
 /// Of these batches every `share.of`-th, from the one of this index on.
@@ -393,7 +442,7 @@ pub fn shared_batches(
     batch: usize,
     threads: usize,
     share: Share,
-) -> impl Iterator<Item = Batch> {
+) -> impl Iterator<Item = Prepared> {
     let (count, batch) = (data.len(), batch.max(1));
     plain(data, batch, threads, move |k| {
         let start = (k as usize * share.of + share.index) * batch;
@@ -408,7 +457,7 @@ pub fn sampled_batches(
     count: usize,
     batch: usize,
     threads: usize,
-) -> impl Iterator<Item = Batch> {
+) -> impl Iterator<Item = Prepared> {
     let all = data.len();
     let count = count.min(all);
     let batches = count.div_ceil(batch.max(1));
@@ -429,7 +478,7 @@ fn plain(
     batch: usize,
     threads: usize,
     indices: impl Fn(u64) -> Vec<usize> + Send + Sync + 'static,
-) -> impl Iterator<Item = Batch> {
+) -> impl Iterator<Item = Prepared> {
     let none = Augment {
         crop: 0,
         flip: false,
@@ -451,7 +500,7 @@ fn plain(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Dataset, Normalisation};
+    use super::super::Dataset;
     use super::*;
 
     fn stream(threads: usize, first: u64, count: usize) -> Vec<Batch> {
@@ -491,9 +540,9 @@ mod tests {
     #[test]
     fn evaluations_are_shared_out_by_batches() {
         let data: Arc<dyn Samples> = Arc::new(super::super::generate_glyphs(100, 0.5, 1));
-        let whole: Vec<Batch> = evaluation_batches(data.clone(), 16, 1).collect();
-        let of = |index| shared_batches(data.clone(), 16, 1, Share { index, of: 2 });
-        let (even, odd): (Vec<Batch>, Vec<Batch>) = (of(0).collect(), of(1).collect());
+        let of = |index, of| shared_batches(data.clone(), 16, 1, Share { index, of });
+        let [whole, even, odd]: [Vec<Prepared>; 3] =
+            [of(0, 1), of(0, 2), of(1, 2)].map(Iterator::collect);
         assert_eq!([even.len(), odd.len()], [4, 3]);
         assert!(even.iter().eq(whole.iter().step_by(2)));
         assert!(odd.iter().eq(whole.iter().skip(1).step_by(2)));

@@ -26,8 +26,8 @@ use std::sync::Arc;
 
 pub use glyphs::generate as generate_glyphs;
 pub use loader::{
-    Batch, Loader, LoaderSettings, Share, batches_per_epoch, evaluation_batches, sampled_batches,
-    shared_batches,
+    Batch, Loader, LoaderSettings, Prepared, Share, batches_per_epoch, evaluation_batches,
+    sampled_batches, shared_batches,
 };
 
 pub use error::DataError;

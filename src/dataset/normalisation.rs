@@ -46,6 +46,11 @@ impl Normalisation {
         self.numbers[channel % self.numbers.len()]
     }
 
+    /// The tables of so many channels, one behind the other.
+    pub fn tables(&self, channels: usize) -> Vec<f32> {
+        (0..channels).flat_map(|c| *self.channel(c)).collect()
+    }
+
     /// The table of a channel.
     pub fn channel(&self, channel: usize) -> &[f32; 256] {
         &self.tables[channel % self.tables.len()]

@@ -5,7 +5,6 @@ use burn_cuda::Cuda;
 
 use super::conv::Geometry;
 use super::ops::{Engine, NormSpec, NormTensors, kernels_of_engine};
-use crate::quantizer::Grid;
 
 kernels_of_engine!(Cuda);
 

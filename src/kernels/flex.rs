@@ -11,10 +11,11 @@ use burn_flex::FlexTensor;
 use super::conv::Geometry;
 use super::ops::{Engine, InputGradient, NormGradients, NormSpec, NormTensors, kernels_of_engine};
 use super::parallel::{Cpu, Pool};
+use super::pictures::Pictures;
 use super::pool::MaxPool;
+use super::quantize::Grids;
 use super::slices::{self, Slices};
 use super::subsample::Subsampling;
-use crate::quantizer::Grid;
 
 kernels_of_engine!(Flex);
 
@@ -80,6 +81,10 @@ impl Engine for Flex {
         slices::subsample_backward::<Self>(&g, s)
     }
 
+    fn pictures(table: FloatTensor<Self>, pictures: Pictures) -> FloatTensor<Self> {
+        slices::pictures::<Self>(&table, &pictures)
+    }
+
     fn max_pool_forward(
         x: FloatTensor<Self>,
         pool: &MaxPool,
@@ -96,16 +101,16 @@ impl Engine for Flex {
         slices::max_pool_backward::<Self>(&x, &g, pool)
     }
 
-    fn fake_quantize_forward(x: FloatTensor<Self>, grid: &Grid) -> FloatTensor<Self> {
-        slices::fake_quantize_forward::<Self>(&x, grid)
+    fn fake_quantize_forward(x: FloatTensor<Self>, grids: &Grids) -> FloatTensor<Self> {
+        slices::fake_quantize_forward::<Self>(&x, grids)
     }
 
     fn fake_quantize_backward(
         x: FloatTensor<Self>,
         g: FloatTensor<Self>,
-        grid: &Grid,
+        grids: &Grids,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        slices::fake_quantize_backward::<Self>(&x, &g, grid)
+        slices::fake_quantize_backward::<Self>(&x, &g, grids)
     }
 
     fn norm_activation_forward(

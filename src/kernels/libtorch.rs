@@ -18,10 +18,11 @@ use super::conv::{self, Extents, Geometry};
 use super::nvidia::by_card;
 use super::ops::{Engine, InputGradient, NormGradients, NormSpec, NormTensors, kernels_of_engine};
 use super::parallel::{Cpu, Pool};
+use super::pictures::Pictures;
 use super::pool::MaxPool;
+use super::quantize::Grids;
 use super::slices::{self, Slices};
 use super::subsample::Subsampling;
-use crate::quantizer::Grid;
 
 kernels_of_engine!(LibTorch);
 
@@ -153,6 +154,19 @@ impl Engine for LibTorch {
         }
     }
 
+    fn pictures(table: FloatTensor<Self>, pictures: Pictures) -> FloatTensor<Self> {
+        if on_cpu(&table) {
+            return slices::pictures::<Self>(&table, &pictures);
+        }
+        let Pictures { bytes, shape } = pictures;
+        let bytes = Tensor::from_data_size(&bytes, &shape.map(|n| n as i64), Kind::Uint8);
+        // From memory that the system cannot move away a card copies by itself, while we go on.
+        let device = table.tensor.device();
+        let bytes = bytes.pin_memory(device);
+        let bytes = bytes.to_device_(device, Kind::Uint8, true, false);
+        composed::looked_up::<Self>(table, TchTensor::new(bytes), shape)
+    }
+
     fn max_pool_forward(
         x: FloatTensor<Self>,
         pool: &MaxPool,
@@ -177,29 +191,37 @@ impl Engine for LibTorch {
         }
     }
 
-    fn fake_quantize_forward(x: FloatTensor<Self>, grid: &Grid) -> FloatTensor<Self> {
+    fn fake_quantize_forward(x: FloatTensor<Self>, grids: &Grids) -> FloatTensor<Self> {
         if on_cpu(&x) {
-            return slices::fake_quantize_forward::<Self>(&x, grid);
+            return slices::fake_quantize_forward::<Self>(&x, grids);
         }
-        match by_card(&x.tensor, |card| card.quantize(&x.tensor, grid)) {
+        let y = match grids {
+            Grids::One(grid) => by_card(&x.tensor, |card| card.quantize(&x.tensor, grid)),
+            Grids::Along { .. } => None,
+        };
+        match y {
             Some(y) => TchTensor::new(y),
-            None => composed::fake_quantize_forward::<Self>(x, grid),
+            None => composed::fake_quantize_forward::<Self>(x, grids),
         }
     }
 
     fn fake_quantize_backward(
         x: FloatTensor<Self>,
         g: FloatTensor<Self>,
-        grid: &Grid,
+        grids: &Grids,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         if on_cpu(&x) {
-            return slices::fake_quantize_backward::<Self>(&x, &g, grid);
+            return slices::fake_quantize_backward::<Self>(&x, &g, grids);
         }
-        match by_card(&x.tensor, |card| {
-            card.quantize_backward(&x.tensor, &g.tensor, grid)
-        }) {
+        let gradients = match grids {
+            Grids::One(grid) => by_card(&x.tensor, |card| {
+                card.quantize_backward(&x.tensor, &g.tensor, grid)
+            }),
+            Grids::Along { .. } => None,
+        };
+        match gradients {
             Some([gx, sums]) => (TchTensor::new(gx), TchTensor::new(sums)),
-            None => composed::fake_quantize_backward::<Self>(x, g, grid),
+            None => composed::fake_quantize_backward::<Self>(x, g, grids),
         }
     }
 

@@ -7,6 +7,7 @@
 //!   operation.
 //! - [`convolution`]: 2-d convolution and both gradients.
 //! - [`max_pool`]: the largest value of each window.
+//! - [`pictures()`]: bytes become the numbers that a network is trained on.
 //! - [`subsample()`]: the shortcut that takes every other pixel.
 //! - [`ranks`]: processes that train one network together, and sums over them.
 //! - [`integer`]: convolution in integers, for the replay of a quantized network.
@@ -40,6 +41,7 @@ pub mod norm;
 mod nvidia;
 pub mod ops;
 pub mod parallel;
+pub mod pictures;
 pub mod pool;
 pub mod quantize;
 pub mod ranks;
@@ -59,22 +61,26 @@ pub use norm::{Across, Activation, Moments};
 pub(crate) use nvidia::status as card_status;
 pub use ops::Input;
 use ops::{Kernels, NormSpec};
+pub use pictures::Pictures;
 pub use pool::MaxPool;
+pub use quantize::Grids;
 pub use simd::Simd;
 pub use subsample::Subsampling;
 
-use crate::quantizer::Grid;
-
-/// Q(x) on `grid`.
+/// Q(x) on its grids: one, or one for every index of an axis.
 ///
-/// `sums` is a leaf of shape `[4]` whose *gradient* after the backward pass holds
-/// [`crate::quantizer::Sums`] (its value is never read): the parameter gradients of every
-/// parametrization are linear in them, so one kernel serves all six.
-pub fn fake_quantize<const D: usize>(x: Tensor<D>, sums: Tensor<1>, grid: Grid) -> Tensor<D> {
+/// `sums` is a leaf of shape `[4]` (of several grids, `[4]` for each, one behind the other) whose
+/// *gradient* after the backward pass holds [`crate::quantizer::Sums`] (its value is never read): the
+/// parameter gradients of every parametrization are linear in them, so one kernel serves all six.
+pub fn fake_quantize<const D: usize>(
+    x: Tensor<D>,
+    sums: Tensor<1>,
+    grids: impl Into<Grids>,
+) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::fake_quantize(
         x.into_dispatch(),
         sums.into_dispatch(),
-        grid,
+        grids.into(),
     ))
 }
 
@@ -160,6 +166,11 @@ pub fn subsample(x: Tensor<4>, stride: usize, extra: usize) -> Tensor<4> {
 /// The largest value of each window of `x` `[n, c, h, w]`; `[n, c, oh, ow]` as the shape says.
 pub fn max_pool(x: Tensor<4>, pool: MaxPool) -> Tensor<4> {
     Tensor::from_dispatch(Dispatch::max_pool(x.into_dispatch(), pool))
+}
+
+/// What `table` `[c * 256]` has for every byte of pictures `[n, c, h, w]`, on the table's device.
+pub fn pictures(pictures: Pictures, table: Tensor<1>) -> Tensor<4> {
+    Tensor::from_dispatch(Dispatch::pictures(table.into_dispatch(), pictures))
 }
 
 /// A vector whose elements `write` initialises.

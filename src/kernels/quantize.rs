@@ -5,6 +5,7 @@
 //! f64 in chunk order, so they do not depend on the number of threads.
 
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 
 use super::parallel::Cpu;
 use super::simd::multiversion;
@@ -14,38 +15,101 @@ use crate::quantizer::{Family, Grid, Rules, Sums};
 pub const CHUNK: usize = 8192;
 const LANES: usize = 16;
 
-/// Writes Q(x) for every element.
-///
-/// # Panics
-/// If the lengths differ.
-pub fn forward(cpu: Cpu, grid: &Grid, x: &[f32], y: &mut [MaybeUninit<f32>]) {
-    assert_eq!(x.len(), y.len(), "input and output have the same length");
-    let chunks = x.chunks(CHUNK).zip(y.chunks_mut(CHUNK)).collect();
-    cpu.map(chunks, |_, (x, y)| forward_chunk(cpu.simd, grid, x, y));
+/// The grids of a tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Grids {
+    /// One for all of it.
+    One(Grid),
+    /// One for every index of an axis, such as a step size for each output channel of a weight.
+    Along {
+        /// The axis.
+        axis: usize,
+        /// As many as the axis is long.
+        grids: Arc<[Grid]>,
+    },
 }
 
-/// Writes dL/dx for upstream gradients `g` and returns the sums behind the parameter gradients.
+impl From<Grid> for Grids {
+    fn from(grid: Grid) -> Self {
+        Self::One(grid)
+    }
+}
+
+impl Grids {
+    /// All of them, in the order of the axis.
+    pub fn all(&self) -> &[Grid] {
+        match self {
+            Self::One(grid) => std::slice::from_ref(grid),
+            Self::Along { grids, .. } => grids,
+        }
+    }
+
+    /// Elements of a tensor of this shape that lie one behind the other on one grid: its rows take the
+    /// grids in turn.
+    ///
+    /// # Panics
+    /// If there are not as many grids as the axis is long.
+    pub fn row(&self, shape: &[usize]) -> usize {
+        match self {
+            Self::One(_) => shape.iter().product(),
+            Self::Along { axis, grids } => {
+                assert_eq!(shape[*axis], grids.len(), "a grid for every index");
+                shape[axis + 1..].iter().product()
+            }
+        }
+    }
+}
+
+/// Writes Q(x) for every element; rows of so many elements take the grids in turn.
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn backward(cpu: Cpu, grid: &Grid, x: &[f32], g: &[f32], gx: &mut [MaybeUninit<f32>]) -> Sums {
+pub fn forward(cpu: Cpu, grids: &[Grid], row: usize, x: &[f32], y: &mut [MaybeUninit<f32>]) {
+    assert_eq!(x.len(), y.len(), "input and output have the same length");
+    let rows = x.chunks(row.max(1)).zip(y.chunks_mut(row.max(1)));
+    let chunks = rows.enumerate().flat_map(|(r, (x, y))| {
+        let grid = &grids[r % grids.len()];
+        let chunks = x.chunks(CHUNK).zip(y.chunks_mut(CHUNK));
+        chunks.map(move |(x, y)| (grid, x, y))
+    });
+    cpu.map(chunks.collect(), |_, (grid, x, y)| {
+        forward_chunk(cpu.simd, grid, x, y);
+    });
+}
+
+/// Writes dL/dx for upstream gradients `g` and returns the sums behind the parameter gradients, of every
+/// grid; rows of so many elements take the grids in turn.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn backward(
+    cpu: Cpu,
+    grids: &[Grid],
+    row: usize,
+    x: &[f32],
+    g: &[f32],
+    gx: &mut [MaybeUninit<f32>],
+) -> Vec<Sums> {
     assert!(
         x.len() == g.len() && x.len() == gx.len(),
         "one length for all three"
     );
-    let chunks = x
-        .chunks(CHUNK)
-        .zip(g.chunks(CHUNK))
-        .zip(gx.chunks_mut(CHUNK))
-        .collect();
-    let parts = cpu.map(chunks, |_, ((x, g), gx)| {
-        backward_chunk(cpu.simd, grid, x, g, gx)
+    let row = row.max(1);
+    let rows = x.chunks(row).zip(g.chunks(row)).zip(gx.chunks_mut(row));
+    let chunks = rows.enumerate().flat_map(|(r, ((x, g), gx))| {
+        let of = r % grids.len();
+        let chunks = x.chunks(CHUNK).zip(g.chunks(CHUNK));
+        let chunks = chunks.zip(gx.chunks_mut(CHUNK));
+        chunks.map(move |((x, g), gx)| (of, x, g, gx))
     });
-    let mut total = Sums::default();
-    for part in parts {
-        total.add(part);
+    let parts = cpu.map(chunks.collect(), |_, (of, x, g, gx)| {
+        (of, backward_chunk(cpu.simd, &grids[of], x, g, gx))
+    });
+    let mut totals = vec![Sums::default(); grids.len()];
+    for (of, part) in parts {
+        totals[of].add(part);
     }
-    total
+    totals
 }
 
 multiversion! {
@@ -214,9 +278,10 @@ mod tests {
 
     fn run(cpu: Cpu, grid: &Grid, x: &[f32], g: &[f32]) -> (Vec<f32>, Vec<f32>, Sums) {
         let mut y = vec![MaybeUninit::new(f32::NAN); x.len()];
-        forward(cpu, grid, x, &mut y);
+        let (grids, row) = (std::slice::from_ref(grid), x.len());
+        forward(cpu, grids, row, x, &mut y);
         let mut gx = vec![MaybeUninit::new(f32::NAN); x.len()];
-        let sums = backward(cpu, grid, x, g, &mut gx);
+        let sums = backward(cpu, grids, row, x, g, &mut gx)[0];
         // SAFETY: both buffers were created initialised.
         let read =
             |v: Vec<MaybeUninit<f32>>| v.iter().map(|v| unsafe { v.assume_init() }).collect();

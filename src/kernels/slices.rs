@@ -9,10 +9,11 @@ use super::conv::{self, Extents, Geometry};
 use super::norm::{self, Across, Activation, Extent, Inputs, Moments};
 use super::ops::{InputGradient, NormGradients, NormTensors};
 use super::parallel::Cpu;
+use super::pictures::{self, Pictures};
 use super::pool::{self, MaxPool};
-use super::quantize;
+use super::quantize::{self, Grids};
 use super::subsample::{self, Subsampling};
-use crate::quantizer::{Grid, Sums};
+use crate::quantizer::Sums;
 
 /// An engine whose CPU tensors are memory.
 pub(super) trait Slices: Backend {
@@ -47,8 +48,11 @@ fn from_values<B: Slices>(values: &[f32], shape: &[usize]) -> FloatTensor<B> {
     .0
 }
 
-fn sums_tensor<B: Slices>(sums: Sums) -> FloatTensor<B> {
-    from_values::<B>(&sums.to_array().map(|v| v as f32), &[Sums::LEN])
+/// `[4]` for each.
+fn sums_tensor<B: Slices>(sums: &[Sums]) -> FloatTensor<B> {
+    let values = sums.iter().flat_map(|sums| sums.to_array());
+    let values: Vec<f32> = values.map(|v| v as f32).collect();
+    from_values::<B>(&values, &[values.len()])
 }
 
 fn shape<B: Backend>(tensor: &FloatTensor<B>) -> Vec<usize> {
@@ -136,6 +140,17 @@ pub(super) fn subsample_backward<B: Slices>(g: &FloatTensor<B>, s: &Subsampling)
     .0
 }
 
+pub(super) fn pictures<B: Slices>(table: &FloatTensor<B>, pictures: &Pictures) -> FloatTensor<B> {
+    let table = B::hold(table);
+    // SAFETY: the kernel writes every element of its output.
+    unsafe {
+        B::written(&pictures.shape, |y| {
+            pictures::forward(B::cpu(), pictures, table.as_ref(), y);
+        })
+    }
+    .0
+}
+
 pub(super) fn max_pool_forward<B: Slices>(x: &FloatTensor<B>, pool: &MaxPool) -> FloatTensor<B> {
     let [images, channels, height, width] = x.shape().dims();
     let x = B::hold(x);
@@ -166,12 +181,16 @@ pub(super) fn max_pool_backward<B: Slices>(
     .0
 }
 
-pub(super) fn fake_quantize_forward<B: Slices>(x: &FloatTensor<B>, grid: &Grid) -> FloatTensor<B> {
-    let input = B::hold(x);
+pub(super) fn fake_quantize_forward<B: Slices>(
+    x: &FloatTensor<B>,
+    grids: &Grids,
+) -> FloatTensor<B> {
+    let (input, shape) = (B::hold(x), shape::<B>(x));
+    let row = grids.row(&shape);
     // SAFETY: the kernel writes every element of its output.
     unsafe {
-        B::written(&shape::<B>(x), |y| {
-            quantize::forward(B::cpu(), grid, input.as_ref(), y);
+        B::written(&shape, |y| {
+            quantize::forward(B::cpu(), grids.all(), row, input.as_ref(), y);
         })
     }
     .0
@@ -180,16 +199,18 @@ pub(super) fn fake_quantize_forward<B: Slices>(x: &FloatTensor<B>, grid: &Grid) 
 pub(super) fn fake_quantize_backward<B: Slices>(
     x: &FloatTensor<B>,
     g: &FloatTensor<B>,
-    grid: &Grid,
+    grids: &Grids,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let (input, upstream) = (B::hold(x), B::hold(g));
+    let (input, upstream, shape) = (B::hold(x), B::hold(g), shape::<B>(x));
+    let row = grids.row(&shape);
     // SAFETY: the kernel writes every element of its output.
     let (gx, sums) = unsafe {
-        B::written(&shape::<B>(x), |gx| {
-            quantize::backward(B::cpu(), grid, input.as_ref(), upstream.as_ref(), gx)
+        B::written(&shape, |gx| {
+            let (input, upstream) = (input.as_ref(), upstream.as_ref());
+            quantize::backward(B::cpu(), grids.all(), row, input, upstream, gx)
         })
     };
-    (gx, sums_tensor::<B>(sums))
+    (gx, sums_tensor::<B>(&sums))
 }
 
 pub(super) fn norm_activation_forward<B: Slices>(
@@ -244,7 +265,7 @@ pub(super) fn norm_activation_backward<B: Slices>(
         residual: slices.residual.is_some().then_some(gr),
         gamma: from_values::<B>(&gradients.gamma, &channels),
         beta: from_values::<B>(&gradients.beta, &channels),
-        sums: sums_tensor::<B>(gradients.sums),
+        sums: sums_tensor::<B>(&[gradients.sums]),
     }
 }
 

@@ -4,6 +4,7 @@
 //! The tests hold them against the kernels.
 
 mod norm;
+mod pictures;
 mod pool;
 mod quantizer;
 mod subsample;
@@ -12,6 +13,9 @@ mod tests;
 mod values;
 
 pub(super) use norm::{norm_activation_backward, norm_activation_forward};
+#[cfg(feature = "libtorch")]
+pub(super) use pictures::looked_up;
+pub(super) use pictures::pictures;
 pub(super) use pool::{max_pool_backward, max_pool_forward};
 pub(super) use quantizer::{fake_quantize_backward, fake_quantize_forward};
 pub(super) use subsample::{subsample_backward, subsample_forward};

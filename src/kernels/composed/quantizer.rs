@@ -2,16 +2,38 @@
 
 use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
+use burn_backend::{Slice, TensorMetadata};
 
 use super::values::Values;
+use crate::kernels::quantize::Grids;
 use crate::quantizer::{Family, Grid, Rules};
 
 /// Q(x), any shape.
 pub(in crate::kernels) fn fake_quantize_forward<B: Backend>(
     x: FloatTensor<B>,
-    grid: &Grid,
+    grids: &Grids,
 ) -> FloatTensor<B> {
-    quantized(Values::<B>(x), grid).0
+    match grids {
+        Grids::One(grid) => quantized(Values::<B>(x), grid).0,
+        Grids::Along { axis, grids } => {
+            let parts = grids.iter().enumerate();
+            let of = |(i, grid)| quantized(Values::<B>(part::<B>(&x, *axis, i)), grid).0;
+            let parts = parts.map(of);
+            B::float_cat(parts.collect(), *axis)
+        }
+    }
+}
+
+/// What lies at an index of an axis, which stays.
+fn part<B: Backend>(x: &FloatTensor<B>, axis: usize, index: usize) -> FloatTensor<B> {
+    let lengths = x.shape().to_vec().into_iter().enumerate();
+    let slices: Vec<Slice> = lengths
+        .map(|(i, length)| match i == axis {
+            true => Slice::from(index..index + 1),
+            false => Slice::from(0..length),
+        })
+        .collect();
+    B::float_slice(x.clone(), &slices)
 }
 
 pub(super) fn quantized<B: Backend>(x: Values<B>, grid: &Grid) -> Values<B> {
@@ -47,14 +69,27 @@ fn octaves<B: Backend>(magnitude: Values<B>, grid: &Grid) -> Values<B> {
     sum
 }
 
-/// Gradient of `x` and the sums `[4]`.
+/// Gradient of `x` and the sums, `[4]` for every grid.
 pub(in crate::kernels) fn fake_quantize_backward<B: Backend>(
     x: FloatTensor<B>,
     g: FloatTensor<B>,
-    grid: &Grid,
+    grids: &Grids,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let (gx, sums) = quantizer_gradient(&Values::<B>(x), &Values(g), grid);
-    (gx.0, sums.0)
+    let of = |x: FloatTensor<B>, g: FloatTensor<B>, grid: &Grid| {
+        let (gx, sums) = quantizer_gradient(&Values::<B>(x), &Values(g), grid);
+        (gx.0, sums.0)
+    };
+    match grids {
+        Grids::One(grid) => of(x, g, grid),
+        Grids::Along { axis, grids } => {
+            let parts = grids.iter().enumerate().map(|(i, grid)| {
+                let [x, g] = [&x, &g].map(|tensor| part::<B>(tensor, *axis, i));
+                of(x, g, grid)
+            });
+            let (gx, sums) = parts.unzip();
+            (B::float_cat(gx, *axis), B::float_cat(sums, 0))
+        }
+    }
 }
 
 pub(super) fn quantizer_gradient<B: Backend>(

@@ -13,6 +13,7 @@ use super::refusal::Refusal;
 use crate::kernels::composed;
 use crate::kernels::norm::{Activation, Moments};
 use crate::kernels::ops::NormTensors;
+use crate::kernels::quantize::Grids;
 use crate::quantizer::{Grid, Parametrization, Quantizer, Rules};
 
 /// Odd numbers everywhere, and several blocks to a channel.
@@ -79,8 +80,10 @@ impl Card {
         let y = self.quantize(&x, grid)?;
         let [gx, sums] = self.quantize_backward(&x, &g, grid)?;
         let [x, g] = [x, g].map(TchTensor::new);
-        let expected_y = composed::fake_quantize_forward::<LibTorch>(x.clone(), grid);
-        let (expected_gx, expected_sums) = composed::fake_quantize_backward::<LibTorch>(x, g, grid);
+        let grids = Grids::from(*grid);
+        let expected_y = composed::fake_quantize_forward::<LibTorch>(x.clone(), &grids);
+        let (expected_gx, expected_sums) =
+            composed::fake_quantize_backward::<LibTorch>(x, g, &grids);
         same("Q(x)", &y, &expected_y, EQUAL)?;
         same("the quantizer's gradient", &gx, &expected_gx, ROUNDED)?;
         same("the quantizer's sums", &sums, &expected_sums, tolerance)?;
@@ -258,6 +261,7 @@ mod tests {
                 let grid = Quantizer::learned(p, signed, rules).grid([0.125, 1.0]);
                 let x = trial(&grid, Device::Cpu);
                 let [x, g] = [x.shallow_clone(), x.sin()].map(TchTensor::new);
+                let grid = Grids::from(grid);
                 let y = composed::fake_quantize_forward::<LibTorch>(x.clone(), &grid);
                 let (gx, sums) =
                     composed::fake_quantize_backward::<LibTorch>(x.clone(), g.clone(), &grid);

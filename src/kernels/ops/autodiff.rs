@@ -12,25 +12,26 @@ use burn_backend::ops::FloatTensorOps;
 use super::{Engine, InputGradient, Kernels, NormSpec, NormTensors};
 use crate::kernels::Input;
 use crate::kernels::conv::Geometry;
+use crate::kernels::pictures::Pictures;
 use crate::kernels::pool::MaxPool;
+use crate::kernels::quantize::Grids;
 use crate::kernels::subsample::Subsampling;
-use crate::quantizer::Grid;
 
 impl<B: Engine, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
     fn fake_quantize(
         x: FloatTensor<Self>,
         sums: FloatTensor<Self>,
-        grid: Grid,
+        grids: Grids,
     ) -> FloatTensor<Self> {
         let (x, x_node) = x.into_parts();
         let (_, sums_node) = sums.into_parts();
-        let output = B::fake_quantize_forward(x.clone(), &grid);
+        let output = B::fake_quantize_forward(x.clone(), &grids);
         match FakeQuantize
             .prepare::<C>([x_node, sums_node])
             .compute_bound()
             .stateful()
         {
-            OpsKind::Tracked(prep) => prep.finish((x, grid), output),
+            OpsKind::Tracked(prep) => prep.finish((x, grids), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }
@@ -120,6 +121,10 @@ impl<B: Engine, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }
+
+    fn pictures(table: FloatTensor<Self>, pictures: Pictures) -> FloatTensor<Self> {
+        Self::from_inner(B::pictures(table.into_primitive(), pictures))
+    }
 }
 
 #[derive(Debug)]
@@ -183,7 +188,7 @@ impl<B: Engine> Backward<B, 1> for Subsample {
 struct FakeQuantize;
 
 impl<B: Engine> Backward<B, 2> for FakeQuantize {
-    type State = (FloatTensor<B>, Grid);
+    type State = (FloatTensor<B>, Grids);
 
     fn backward(
         self,
@@ -193,8 +198,8 @@ impl<B: Engine> Backward<B, 2> for FakeQuantize {
     ) {
         let g = gradients.consume::<B>(&ops.node);
         let parents = tracked(&ops);
-        let (x, grid) = ops.state;
-        let (gx, sums) = B::fake_quantize_backward(x, g, &grid);
+        let (x, grids) = ops.state;
+        let (gx, sums) = B::fake_quantize_backward(x, g, &grids);
         register::<B, 2>(gradients, parents, [gx, sums].map(Some));
     }
 }

@@ -17,9 +17,10 @@ use burn::backend::{Backend, backend_extension};
 use super::composed;
 use super::conv::Geometry;
 use super::norm::{Across, Activation, Moments};
+use super::pictures::Pictures;
 use super::pool::MaxPool;
+use super::quantize::Grids;
 use super::subsample::Subsampling;
-use crate::quantizer::Grid;
 
 /// What else the input of a [`convolution`](super::convolution) goes into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,17 +39,17 @@ pub enum Input {
 /// in fewer passes.
 pub trait Engine: Backend {
     /// Q(x), any shape.
-    fn fake_quantize_forward(x: FloatTensor<Self>, grid: &Grid) -> FloatTensor<Self> {
-        composed::fake_quantize_forward::<Self>(x, grid)
+    fn fake_quantize_forward(x: FloatTensor<Self>, grids: &Grids) -> FloatTensor<Self> {
+        composed::fake_quantize_forward::<Self>(x, grids)
     }
 
-    /// Gradient of `x` and the sums `[4]`.
+    /// Gradient of `x` and the sums, `[4]` for every grid.
     fn fake_quantize_backward(
         x: FloatTensor<Self>,
         g: FloatTensor<Self>,
-        grid: &Grid,
+        grids: &Grids,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        composed::fake_quantize_backward::<Self>(x, g, grid)
+        composed::fake_quantize_backward::<Self>(x, g, grids)
     }
 
     /// Output and the statistics used, `[2, c]`.
@@ -94,6 +95,11 @@ pub trait Engine: Backend {
         pool: &MaxPool,
     ) -> FloatTensor<Self> {
         composed::max_pool_backward::<Self>(x, kept, g, pool)
+    }
+
+    /// Bytes of pictures as numbers, on the table's device.
+    fn pictures(table: FloatTensor<Self>, pictures: Pictures) -> FloatTensor<Self> {
+        composed::pictures::<Self>(table, pictures)
     }
 
     /// Output of the convolution.
@@ -244,7 +250,7 @@ pub trait Kernels: Backend {
     fn fake_quantize(
         x: FloatTensor<Self>,
         sums: FloatTensor<Self>,
-        grid: Grid,
+        grids: Grids,
     ) -> FloatTensor<Self>;
 
     /// See [`super::norm_activation`]. The dispatch macro has no optional tensors: where `spec`
@@ -272,6 +278,9 @@ pub trait Kernels: Backend {
 
     /// See [`super::max_pool`].
     fn max_pool(x: FloatTensor<Self>, pool: MaxPool) -> FloatTensor<Self>;
+
+    /// See [`super::pictures()`]; no gradient passes.
+    fn pictures(table: FloatTensor<Self>, pictures: Pictures) -> FloatTensor<Self>;
 }
 
 /// The operations outside a graph are the engine's forward passes.
@@ -281,9 +290,9 @@ macro_rules! kernels_of_engine {
             fn fake_quantize(
                 x: FloatTensor<Self>,
                 _sums: FloatTensor<Self>,
-                grid: Grid,
+                grids: $crate::kernels::Grids,
             ) -> FloatTensor<Self> {
-                <Self as Engine>::fake_quantize_forward(x, &grid)
+                <Self as Engine>::fake_quantize_forward(x, &grids)
             }
 
             fn norm_activation(
@@ -318,6 +327,13 @@ macro_rules! kernels_of_engine {
 
             fn max_pool(x: FloatTensor<Self>, pool: $crate::kernels::MaxPool) -> FloatTensor<Self> {
                 <Self as Engine>::max_pool_forward(x, &pool).0
+            }
+
+            fn pictures(
+                table: FloatTensor<Self>,
+                pictures: $crate::kernels::Pictures,
+            ) -> FloatTensor<Self> {
+                <Self as Engine>::pictures(table, pictures)
             }
         }
     };

@@ -3,12 +3,10 @@
 use burn::tensor::{Tensor, TensorData};
 
 use super::ranks::Order;
-use super::{EVALUATION_BATCH, Trainer, images};
+use super::{EVALUATION_BATCH, Trainer, first_batch};
 use std::sync::Arc;
 
-use crate::dataset::{
-    Batch, Normalisation, Samples, evaluation_batches, sampled_batches, shared_batches,
-};
+use crate::dataset::{Normalisation, Prepared, Samples, sampled_batches, shared_batches};
 use crate::integers::{ExportError, Program, Replay};
 use crate::kernels::ranks::Group;
 use crate::network::weights::Tensors;
@@ -126,7 +124,9 @@ impl Trainer {
         let (classes, threads) = (data.classes(), self.experiment.loader_threads);
         let values: usize = data.shape().iter().product();
         let batch = (EVALUATION_VALUES / values.max(1)).clamp(1, EVALUATION_BATCH);
-        let program = self.program(data.normalisation());
+        let normalisation = data.normalisation().clone();
+        let program = self.program(&normalisation);
+        let program = program.as_ref().map(|program| (program, &normalisation));
         let rounds = data.len().div_ceil(batch).div_ceil(self.group.size());
         let mut batches = shared_batches(data, batch, threads, self.share());
         for _ in 0..rounds {
@@ -139,7 +139,7 @@ impl Trainer {
                 round.stopped = 1.0;
             }
             if let Some(batch) = batch.filter(|_| round.stopped == 0.0) {
-                round = self.evaluate_batch(&batch, classes, program.as_ref());
+                round = self.evaluate_batch(batch, classes, program);
             }
             totals.add(round.of_all(&self.group));
             if totals.stopped > 0.0 {
@@ -163,24 +163,25 @@ impl Trainer {
 
     fn evaluate_batch(
         &mut self,
-        batch: &Batch,
+        batch: Prepared,
         classes: usize,
-        program: Option<&Program>,
+        program: Option<(&Program, &Normalisation)>,
     ) -> Totals {
+        let labels = batch.labels.clone();
         let logits = match program {
-            Some(program) => {
-                let codes = program.input_codes(&batch.images);
-                Replay::logits_of(program, batch.labels.len(), codes)
+            Some((program, normalisation)) => {
+                let codes = program.input_codes(&batch.normalised(normalisation).images);
+                Replay::logits_of(program, labels.len(), codes)
             }
             None => {
-                let images = images(batch, &self.device);
+                let images = self.intake.images(batch);
                 read_tensor(self.network.forward(images, Mode::Evaluate))
             }
         };
-        let n = batch.labels.len() as f64;
-        let (loss, error) = score(&logits, &batch.labels, classes);
+        let n = labels.len() as f64;
+        let (loss, error) = score(&logits, &labels, classes);
         let beyond_five = if classes > MANY_CLASSES {
-            beyond_largest_five(&logits, &batch.labels, classes) as f64
+            beyond_largest_five(&logits, &labels, classes) as f64
         } else {
             0.0
         };
@@ -225,7 +226,7 @@ impl Trainer {
             return;
         }
         for (number, batch) in sampled_batches(data, batches * size, size, threads).enumerate() {
-            let images = images(&batch, &self.device);
+            let images = self.intake.images(batch);
             self.network
                 .forward(images, Mode::Estimate { batch: number });
         }
@@ -272,9 +273,8 @@ impl Trainer {
         if !self.network.quantized {
             return samples;
         }
-        let batch = evaluation_batches(self.splits.train.clone(), SAMPLED_PICTURES, 1).next();
-        if let Some(batch) = batch {
-            let images = images(&batch, &self.device);
+        if let Some(batch) = first_batch(&self.splits.train, SAMPLED_PICTURES) {
+            let images = self.intake.images(batch);
             let slots = self.network.slots.iter();
             let names: Vec<String> = slots.map(|s| s.name.clone()).collect();
             self.network

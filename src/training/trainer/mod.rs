@@ -13,11 +13,14 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
 
-use crate::dataset::{Batch, Loader, LoaderSettings, Splits, evaluation_batches};
+use crate::dataset::{
+    Loader, LoaderSettings, Pixels, Prepared, Samples, Share, Splits, shared_batches,
+};
 use crate::experiment::{Experiment, Start};
 use crate::graph::Initial;
 use crate::integers::{ExportError, Program};
 use crate::kernels::ranks::Group;
+use crate::kernels::{self, Pictures};
 use crate::network::weights::Tensors;
 use crate::network::{Mode, Network, Slot, Snapshot};
 use crate::quantizer::memory::Role;
@@ -44,6 +47,7 @@ pub struct Trainer {
     optimizer: Optimizer,
     constraints: Constraints,
     splits: Splits,
+    intake: Intake,
     loader: Loader,
     /// Settings the loader runs with; they may lag behind the experiment until the next epoch.
     loader_settings: LoaderSettings,
@@ -152,6 +156,7 @@ impl Trainer {
             constraints: Constraints::new(),
             slot_elements: slot_elements(&network),
             reinitialised: Vec::new(),
+            intake: Intake::new(&*splits.train, &device),
             experiment,
             device,
             network,
@@ -353,11 +358,10 @@ impl Trainer {
     /// ones.)
     fn largest_activations(&mut self) -> Vec<f64> {
         let mut largest = vec![0.0; self.network.slots.len()];
-        let data = self.splits.train.clone();
-        let Some(batch) = evaluation_batches(data, EVALUATION_BATCH, 1).next() else {
+        let Some(batch) = first_batch(&self.splits.train, EVALUATION_BATCH) else {
             return largest;
         };
-        let images = images(&batch, &self.device);
+        let images = self.intake.images(batch);
         let quantized = std::mem::replace(&mut self.network.quantized, false);
         let signed: Vec<bool> = self
             .network
@@ -509,11 +513,44 @@ pub fn network_of(
     Ok(network)
 }
 
-/// A batch's pictures `[n, c, h, w]` on a device.
-fn images(batch: &Batch, device: &Device) -> Tensor<4> {
-    let [c, h, w] = batch.shape;
-    let shape = [batch.labels.len(), c, h, w];
-    Tensor::from_data(TensorData::new(batch.images.clone(), shape), device)
+/// The first so many pictures, without augmentation.
+fn first_batch(data: &Arc<dyn Samples>, size: usize) -> Option<Prepared> {
+    shared_batches(data.clone(), size, 1, Share::ALL).next()
+}
+
+/// Brings pictures to a device.
+struct Intake {
+    device: Device,
+    /// What every byte of each channel becomes, `[c * 256]`.
+    table: Tensor<1>,
+}
+
+impl Intake {
+    /// For all parts of this data: they are normalised alike.
+    fn new(data: &dyn Samples, device: &Device) -> Self {
+        let [channels, ..] = data.shape();
+        let table = data.normalisation().tables(channels);
+        Self {
+            table: Tensor::from_data(&*table, device),
+            device: device.clone(),
+        }
+    }
+
+    /// A batch's pictures as numbers, `[n, c, h, w]`.
+    fn images(&self, batch: Prepared) -> Tensor<4> {
+        let [c, h, w] = batch.shape;
+        let shape = [batch.labels.len(), c, h, w];
+        match batch.pixels {
+            Pixels::Bytes(bytes) => {
+                let bytes = bytes.into_owned();
+                kernels::pictures(Pictures { bytes, shape }, self.table.clone())
+            }
+            Pixels::Values(values) => {
+                let values = TensorData::new(values.into_owned(), shape);
+                Tensor::from_data(values, &self.device)
+            }
+        }
+    }
 }
 
 fn slot_elements(network: &Network) -> Vec<usize> {
@@ -531,14 +568,14 @@ fn slot_elements(network: &Network) -> Vec<usize> {
 /// of pictures.
 fn calibrate(network: &mut Network, norms: &[usize], splits: &Splits, device: &Device) -> usize {
     use crate::graph::Operation;
-    let data = splits.train.clone();
-    let Some(batch) = evaluation_batches(data, EVALUATION_BATCH, 1).next() else {
+    let Some(batch) = first_batch(&splits.train, EVALUATION_BATCH) else {
         return 0;
     };
     let pictures = batch.labels.len();
     let graph = network.graph().clone();
     let mut seen: Vec<Vec<[f64; 2]>> = vec![Vec::new(); norms.len()];
-    network.norm_outputs(images(&batch, device), |node, output| {
+    let images = Intake::new(&*splits.train, device).images(batch);
+    network.norm_outputs(images, |node, output| {
         let Some(place) = norms.iter().position(|n| *n == node) else {
             return;
         };

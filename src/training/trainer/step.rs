@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
-use super::Trainer;
 use super::evaluate::score;
-use super::images;
 use super::ranks::{self, Order, Read, across, share_of};
+use super::{Intake, Trainer};
 use crate::dataset::{Samples, sampled_batches};
 use crate::experiment::BudgetMethod;
 use crate::kernels::ranks::Group;
@@ -43,7 +42,7 @@ impl Trainer {
         let lr = learning_rate(&self.experiment, self.epoch);
         self.refresh_loader();
         self.remember();
-        let batch = self.loader.next_batch();
+        let batch = self.loader.next_prepared();
         self.next_batch += 1;
         let autodiff = self.network.device().clone();
         let own = batch.labels.len();
@@ -54,9 +53,9 @@ impl Trainer {
         };
         let [c, h, w] = batch.shape;
         let shape = [own, c, h, w];
-        let labels = batch.labels;
+        let labels = batch.labels.clone();
         let classes = self.splits.train.classes();
-        let images = Tensor::<4>::from_data(TensorData::new(batch.images, shape), &autodiff);
+        let images = Tensor::from_inner(self.intake.images(batch));
         let targets = Tensor::<2>::from_data(
             targets(&labels, classes, self.experiment.label_smoothing),
             &autodiff,
@@ -203,10 +202,10 @@ impl Trainer {
         let sync = self.experiment.sync_norm;
         // Prepared when a budget is first exceeded.
         let mut measured = self.measured.take();
-        let (data, device) = (self.splits.train.clone(), self.device.clone());
+        let (data, intake) = (self.splits.train.clone(), &self.intake);
         let loss = |network: &mut Network| {
             let measured = measured
-                .get_or_insert_with(|| Measured::new(network, data.clone(), &group, &device));
+                .get_or_insert_with(|| Measured::new(network, data.clone(), &group, intake));
             ranks::tell(&group, network, Order::Measure);
             measured.loss(network, &group, sync)
         };
@@ -222,7 +221,7 @@ impl Trainer {
         let (group, data) = (self.group.clone(), self.splits.train.clone());
         let measured = self
             .measured
-            .get_or_insert_with(|| Measured::new(&self.network, data, &group, &self.device));
+            .get_or_insert_with(|| Measured::new(&self.network, data, &group, &self.intake));
         measured.loss(&mut self.network, &group, self.experiment.sync_norm);
     }
 
@@ -377,22 +376,19 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    fn new(network: &Network, data: Arc<dyn Samples>, group: &Group, device: &Device) -> Self {
+    fn new(network: &Network, data: Arc<dyn Samples>, group: &Group, intake: &Intake) -> Self {
         let macs: u64 = network.multiplications().iter().map(|m| m.macs).sum();
         let [least, most] = MEASURED_PICTURES;
         let count = ((MEASURED_MACS / macs.max(1) as f64) as usize).clamp(least, most);
         let count = count.max(2 * group.size());
         let classes = data.classes();
         let batch = sampled_batches(data, count, count, 1).next();
-        let mut batch = batch.expect("a run has training data");
+        let batch = batch.expect("a run has training data");
         let count = batch.labels.len();
-        let own = share_of(group).range(count);
-        let values: usize = batch.shape.iter().product();
-        batch.images = batch.images[own.start * values..own.end * values].to_vec();
-        batch.labels = batch.labels[own].to_vec();
+        let batch = batch.part(share_of(group).range(count));
         Self {
-            images: images(&batch, device),
-            labels: batch.labels,
+            labels: batch.labels.clone(),
+            images: intake.images(batch),
             classes,
             count,
         }
