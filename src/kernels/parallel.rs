@@ -35,6 +35,16 @@ impl Cpu {
         }
     }
 
+    /// How many threads share the work.
+    pub(super) fn threads(self) -> usize {
+        let threads = match self.pool {
+            Pool::Rayon => rayon::current_num_threads(),
+            #[cfg(feature = "libtorch")]
+            Pool::LibTorch => tch::get_num_threads() as usize,
+        };
+        threads.max(1)
+    }
+
     /// `f` of every item with its index, results in order.
     pub(super) fn map<T: Send, R: Send>(
         self,

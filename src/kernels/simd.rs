@@ -103,8 +103,16 @@ pub(crate) use multiversion;
 /// multiply-adds are fused, and so many names for the registers of a block: number, row and three
 /// accumulators for each output. (As one array they would not stay in registers.)
 macro_rules! with_registers {
+    ($body:ident, $name:ident, $lanes:literal, $fused:literal, 3) => {
+        $body!($name, $lanes, 3, $fused, [(0, g0, a0, b0, c0), (1, g1, a1, b1, c1), (2, g2, a2, b2, c2)]);
+    };
     ($body:ident, $name:ident, $lanes:literal, $fused:literal, 4) => {
         $crate::kernels::simd::with_registers! { @4 $body, $name, $lanes, $fused, 4, [] }
+    };
+    ($body:ident, $name:ident, $lanes:literal, $fused:literal, 6) => {
+        $crate::kernels::simd::with_registers! {
+            @4 $body, $name, $lanes, $fused, 6, [(4, g4, a4, b4, c4), (5, g5, a5, b5, c5)]
+        }
     };
     ($body:ident, $name:ident, $lanes:literal, $fused:literal, 8) => {
         $crate::kernels::simd::with_registers! { @8 $body, $name, $lanes, $fused, 8, [] }

@@ -196,7 +196,7 @@ fn forward_onto(
     let weight = turned.as_deref().unwrap_or(weights.values);
     let (kernel, together) = if by_tiles {
         let packed = winograd::pack_weights(cpu, e, weights);
-        (Kernel::Winograd(packed), winograd::images_together(e))
+        (Kernel::Winograd(packed), winograd::images_together(cpu, e))
     } else if direct::fits(e) {
         (Kernel::Direct(direct::pack_weights(e, weight)), 1)
     } else if depthwise::fits(e) {

@@ -9,7 +9,7 @@
 use super::super::parallel::Scratch;
 use super::super::simd::{Simd, add, multiversion, product, vector, with_registers};
 use super::Extents;
-use super::turned::{Turned, turn};
+use super::turned::{LANES, Turned, turn};
 
 /// Columns of the kernel: three accumulators for each output of a block.
 const KX: usize = 3;
@@ -121,25 +121,24 @@ macro_rules! accumulate_body {
             const L: usize = $lanes;
             let Walk { lanes, stride, kernel_height, outputs, output_size: [height, width], .. } = *walk;
             let output_pixels = walk.output_pixels();
-            let step = stride * lanes;
-            for block in (0..outputs).step_by($outputs) {
-                // Outputs beyond the last repeat it; their sums are dropped.
-                $(let $row = (block + $o).min(outputs - 1) * output_pixels;)*
+            // A block of lanes, as it lies in memory, is walked through for all outputs.
+            for first in (0..lanes).step_by(L) {
+                let start = first / LANES * walk.turned.block() + first % LANES;
                 for ky in 0..kernel_height {
-                    for first in (0..lanes).step_by(L) {
+                    for block in (0..outputs).step_by($outputs) {
+                        // Outputs beyond the last repeat it; their sums are dropped.
+                        $(let $row = (block + $o).min(outputs - 1) * output_pixels;)*
                         $(let mut $a = [0f32; L]; let mut $b = [0f32; L]; let mut $c = [0f32; L];)*
                         let images = turned.chunks_exact(walk.turned.image());
                         for (turned, g) in images.zip(g.chunks_exact(outputs * output_pixels)) {
                             for y in 0..height {
-                                let row = &turned[(y * stride + ky) * walk.turned.row() + first..];
-                                let near = row.chunks(step);
-                                let middle = row[lanes..].chunks(step);
-                                let far = row[2 * lanes..].chunks(step);
+                                let row = &turned[start + (y * stride + ky) * walk.turned.row()..];
+                                let pixels = row.windows(2 * LANES + L).step_by(stride * LANES);
                                 $(let $row = &g[$row + y * width..][..width];)*
-                                for (x, ((near, middle), far)) in near.zip(middle).zip(far).enumerate().take(width) {
-                                    let near: [f32; L] = vector(near, 0);
-                                    let middle: [f32; L] = vector(middle, 0);
-                                    let far: [f32; L] = vector(far, 0);
+                                for (x, pixels) in pixels.enumerate().take(width) {
+                                    let near: [f32; L] = vector(pixels, 0);
+                                    let middle: [f32; L] = vector(pixels, LANES);
+                                    let far: [f32; L] = vector(pixels, 2 * LANES);
                                     $(
                                         let g = [$row[x]; L];
                                         $a = product::<L, $fused>(g, near, $a);
@@ -165,5 +164,5 @@ macro_rules! accumulate_body {
 }
 
 with_registers!(accumulate_body, accumulate_avx512, 16, true, 8);
-with_registers!(accumulate_body, accumulate_avx2, 8, true, 4);
-with_registers!(accumulate_body, accumulate_portable, 4, false, 4);
+with_registers!(accumulate_body, accumulate_avx2, 8, true, 3);
+with_registers!(accumulate_body, accumulate_portable, 4, false, 3);

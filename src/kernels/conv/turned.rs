@@ -1,11 +1,11 @@
-//! Pictures turned so that the channels of a pixel lie side by side, in the lanes of a vector.
+//! Pictures turned so that some channels of a pixel lie side by side, in the lanes of a vector.
 
 use super::super::simd::{multiversion, vector};
 
-/// Lanes that channels are padded to: a multiple of every vector.
+/// Channels that lie side by side, those behind the last one included: a multiple of every vector.
 pub(super) const LANES: usize = 16;
 
-/// Shape of a turned image, `[padded height, padded width, lanes]`.
+/// Shape of a turned image, `[blocks of lanes, padded height, padded width, lanes of a block]`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Turned {
     pub channels: usize,
@@ -23,14 +23,19 @@ impl Turned {
         self.channels.next_multiple_of(LANES)
     }
 
-    /// Floats of one row of pixels.
+    /// Floats of one block's row of pixels.
     pub fn row(&self) -> usize {
-        self.padded[1] * self.lanes()
+        self.padded[1] * LANES
+    }
+
+    /// Floats of one block of lanes.
+    pub fn block(&self) -> usize {
+        self.padded[0] * self.row()
     }
 
     /// Floats of one image.
     pub fn image(&self) -> usize {
-        self.padded[0] * self.row()
+        self.lanes() / LANES * self.block()
     }
 }
 
@@ -51,29 +56,29 @@ fn turn_body(shape: &Turned, x: &[f32], turned: &mut [f32]) {
         padding,
         ..
     } = *shape;
-    let (lanes, pixels) = (shape.lanes(), height * width);
-    let inside = turned.chunks_exact_mut(shape.row()).skip(padding);
-    for (y, row) in inside.take(height).enumerate() {
-        let row = &mut row[padding * lanes..][..width * lanes];
-        for first in (0..channels).step_by(LANES) {
-            let count = (channels - first).min(LANES);
+    let pixels = height * width;
+    for (block, turned) in turned.chunks_exact_mut(shape.block()).enumerate() {
+        let first = block * LANES;
+        let count = (channels - first).min(LANES);
+        let whole = if count == LANES { width / TILE } else { 0 };
+        let inside = turned.chunks_exact_mut(shape.row()).skip(padding);
+        for (y, row) in inside.take(height).enumerate() {
+            let (row, _) = row[padding * LANES..][..width * LANES].as_chunks_mut::<LANES>();
             let from = |channel: usize| &x[(first + channel) * pixels + y * width..][..width];
-            let whole = if count == LANES { width / TILE } else { 0 };
-            let (tiles, rest) = row.split_at_mut(whole * TILE * lanes);
-            for (tile, out) in tiles.chunks_exact_mut(TILE * lanes).enumerate() {
+            let (tiles, rest) = row.split_at_mut(whole * TILE);
+            for (tile, out) in tiles.chunks_exact_mut(TILE).enumerate() {
                 let mut columns = [[0f32; TILE]; LANES];
                 for (channel, column) in columns.iter_mut().enumerate() {
                     *column = vector(from(channel), tile * TILE);
                 }
-                for (j, out) in out.chunks_exact_mut(lanes).enumerate().take(TILE) {
-                    let out = &mut out[first..first + LANES];
+                for (j, out) in out.iter_mut().enumerate() {
                     for channel in 0..LANES {
                         out[channel] = columns[channel][j];
                     }
                 }
             }
-            for (x, out) in rest.chunks_exact_mut(lanes).enumerate() {
-                for (channel, out) in out[first..first + count].iter_mut().enumerate() {
+            for (x, out) in rest.iter_mut().enumerate() {
+                for (channel, out) in out[..count].iter_mut().enumerate() {
                     *out = from(channel)[whole * TILE + x];
                 }
             }

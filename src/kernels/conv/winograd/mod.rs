@@ -81,7 +81,7 @@ macro_rules! store_positions {
         store_positions!(@ $values, $to, $apart, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
     };
     (@ $values:expr, $to:expr, $apart:expr, $($i:literal)*) => {
-        $($to[$i * $apart..][..$values[$i].len()].copy_from_slice(&$values[$i]);)*
+        $($to[$i * $apart..][..$values[$i].len()].copy_from_slice(&$values[$i][..]);)*
     };
 }
 
@@ -148,6 +148,22 @@ impl Tiling {
     /// Images that fill a strip of tiles, where one does not.
     fn images_together(&self, strip: usize) -> usize {
         (strip / self.tiles()).max(1)
+    }
+
+    /// The least number of images that fill a strip and whose tiles nearly fill whole vectors; of more than
+    /// that at most so many.
+    fn images_in_vectors(&self, vector: usize, strip: usize, most: usize) -> usize {
+        let filled = |images: usize| {
+            let tiles = images * self.tiles();
+            tiles as f64 / tiles.next_multiple_of(vector) as f64
+        };
+        let least = self.images_together(strip);
+        let images = least..=most.max(least);
+        let best = images.clone().map(filled).fold(0.0, f64::max);
+        images
+            .clone()
+            .find(|n| filled(*n) >= best.min(0.93))
+            .unwrap_or(least)
     }
 
     /// Floats of one padded row's columns of one parity.

@@ -16,8 +16,6 @@ const STRIP: usize = 64;
 const MOST_OUTPUTS: usize = 16;
 /// Floats of one output's transformed gradients, `[16, tiles]`.
 const OUTPUT_FLOATS: usize = POSITIONS * STRIP + APART;
-/// Floats of one transformed tile of [`LANES`] channels, `[16, lanes]`.
-const TILE_FLOATS: usize = POSITIONS * LANES + APART;
 
 /// `A g A^T` of the 2x2 gradients in two rows, `$N` tiles at a time.
 macro_rules! transformed_gradient {
@@ -51,8 +49,20 @@ impl Tiling {
         }
     }
 
+    /// Outputs with those that fill up the last block of any width.
     fn padded_outputs(&self) -> usize {
-        self.outputs.next_multiple_of(MOST_OUTPUTS)
+        let padded = [4, 6, MOST_OUTPUTS].map(|block| self.outputs.next_multiple_of(block));
+        padded.into_iter().max().unwrap_or(0)
+    }
+
+    /// Floats from one position's sums, `[padded outputs, lanes]`, to the next one's.
+    fn sums_apart(&self) -> usize {
+        self.padded_outputs() * self.turned().lanes() + APART
+    }
+
+    /// Floats from one position's transformed tiles, `[blocks of lanes, tiles, lanes]`, to the next one's.
+    fn inputs_apart(&self) -> usize {
+        self.turned().lanes() * STRIP + APART
     }
 }
 
@@ -79,8 +89,8 @@ pub(in crate::kernels::conv) fn weight_sums(
     turned.resize(together * shape.image(), 0.0);
     gradients.resize(t.padded_outputs() * OUTPUT_FLOATS, 0.0);
     gradients[t.outputs * OUTPUT_FLOATS..].fill(0.0);
-    let mut sums = vec![0.0; POSITIONS * t.padded_outputs() * shape.lanes()];
-    inputs.resize(shape.lanes() / LANES * STRIP * TILE_FLOATS, 0.0);
+    let mut sums = vec![0.0; POSITIONS * t.sums_apart()];
+    inputs.resize(POSITIONS * t.inputs_apart(), 0.0);
     let groups = x.chunks(together * input).zip(g.chunks(together * output));
     for (x, g) in groups {
         for (x, turned) in x
@@ -131,29 +141,30 @@ fn transform_input_body(
 ) {
     const N: usize = LANES;
     let shape = t.turned();
-    let (pixel, row) = (shape.lanes(), shape.row());
-    let (tiles, _) = inputs.as_chunks_mut::<TILE_FLOATS>();
+    let row = shape.row();
+    let apart = t.inputs_apart();
     for s in t.segments(first, count) {
-        let start = s.image * shape.image() + 2 * s.row * row + 2 * s.column * pixel;
-        let rows = &turned[start..][..3 * row + (2 * s.length + 2) * pixel];
-        for (block, tiles) in tiles.chunks_exact_mut(STRIP).enumerate() {
-            let rows = &rows[block * N..];
-            for (tile, to) in tiles[s.lane..][..s.length].iter_mut().enumerate() {
-                let corner = &rows[2 * tile * pixel..];
+        let start = s.image * shape.image() + 2 * s.row * row + 2 * s.column * N;
+        for block in 0..shape.lanes() / N {
+            let rows = &turned[start + block * shape.block()..][..3 * row + (2 * s.length + 2) * N];
+            for tile in 0..s.length {
+                let corner = &rows[2 * tile * N..];
                 macro_rules! row {
                     ($y:literal) => {{
-                        let pixels = &corner[$y * row..][..3 * pixel + N];
+                        let pixels = &corner[$y * row..][..4 * N];
                         [
                             lanes(pixels),
-                            lanes(&pixels[pixel..]),
-                            lanes(&pixels[2 * pixel..]),
-                            lanes(&pixels[3 * pixel..]),
+                            lanes(&pixels[N..]),
+                            lanes(&pixels[2 * N..]),
+                            lanes(&pixels[3 * N..]),
                         ]
                     }};
                 }
                 let rows: [[&[f32; N]; 4]; 4] = [row!(0), row!(1), row!(2), row!(3)];
                 let v = transformed_input!(N, rows);
-                store_positions!(v, to, LANES);
+                let at = (block * STRIP + s.lane + tile) * N;
+                let to = &mut inputs[at..][..(POSITIONS - 1) * apart + N];
+                store_positions!(v, to, apart);
             }
         }
     }
@@ -247,31 +258,72 @@ multiversion! {
         = accumulate_avx512, accumulate_avx2, accumulate_portable
 }
 
-/// One body per instruction set: lanes of a vector, and outputs in a block of registers.
-macro_rules! accumulate_body {
+/// One body per instruction set and block of outputs that are in registers: at one position, all lanes.
+macro_rules! block_body {
     ($name:ident, $lanes:literal, $outputs:literal, $fused:literal,
-     [$(($o:literal, $row:ident, $sum:ident, $b:ident, $c:ident)),*]) => {
+     [$(($o:literal, $row:ident, $a:ident, $b:ident, $c:ident)),*]) => {
+        #[inline(always)]
+        fn $name(inputs: &[[f32; LANES]], rows: &[[f32; OUTPUT_FLOATS]], position: usize, count: usize, sums: &mut [f32]) {
+            const L: usize = $lanes;
+            // A second vector goes along where the lanes make two.
+            const PAIR: usize = if LANES > L { L } else { 0 };
+            let pixel = sums.len() / $outputs;
+            $(let $row: &[f32; STRIP] = lanes(&rows[$o][position * STRIP..]);)*
+            for (lane, tiles) in inputs.chunks_exact(STRIP).enumerate() {
+                for part in (0..LANES).step_by(L + PAIR) {
+                    $(let mut $a = [0f32; L]; let mut $b = [0f32; L];)*
+                    for (tile, input) in tiles.iter().enumerate().take(count) {
+                        let x: [f32; L] = vector(input, part);
+                        let y: [f32; L] = vector(input, part + PAIR);
+                        $(
+                            let gradient = [$row[tile]; L];
+                            $a = product::<L, $fused>(gradient, x, $a);
+                            if PAIR > 0 {
+                                $b = product::<L, $fused>(gradient, y, $b);
+                            }
+                        )*
+                    }
+                    let lane = lane * LANES + part;
+                    $(
+                        add(&mut sums[$o * pixel + lane..], $a);
+                        if PAIR > 0 {
+                            add(&mut sums[$o * pixel + lane + PAIR..], $b);
+                        }
+                    )*
+                }
+            }
+        }
+    };
+}
+
+with_registers!(block_body, sixteen_avx512, 16, true, 16);
+with_registers!(block_body, six_avx2, 8, true, 6);
+with_registers!(block_body, four_avx2, 8, true, 4);
+with_registers!(block_body, four_portable, 4, false, 4);
+
+/// Blocks of the first width as long as they are full, then of the second.
+macro_rules! accumulate_body {
+    ($name:ident, $wide:ident, $most:literal, $narrow:ident, $least:literal) => {
         #[inline(always)]
         fn $name(t: &Tiling, inputs: &[f32], gradients: &[f32], count: usize, sums: &mut [f32]) {
-            const L: usize = $lanes;
-            let (pixel, outputs) = (t.turned().lanes(), t.padded_outputs());
+            let pixel = t.turned().lanes();
             assert!(count <= STRIP, "no more tiles than a strip has");
             let (gradients, _) = gradients.as_chunks::<OUTPUT_FLOATS>();
-            let (inputs, _) = inputs.as_chunks::<TILE_FLOATS>();
-            for (position, sums) in sums.chunks_exact_mut(outputs * pixel).enumerate().take(POSITIONS) {
-                for block in (0..outputs).step_by($outputs) {
-                    let rows = &gradients[block..block + $outputs];
-                    $(let $row: &[f32; STRIP] = lanes(&rows[$o][position * STRIP..]);)*
-                    for (lane, tiles) in inputs.chunks_exact(STRIP).enumerate() {
-                        for part in (0..LANES).step_by(L) {
-                            $(let mut $sum = [0f32; L];)*
-                            for (tile, input) in tiles.iter().enumerate().take(count) {
-                                let input: [f32; L] = vector(input, position * LANES + part);
-                                $($sum = product::<L, $fused>([$row[tile]; L], input, $sum);)*
-                            }
-                            let lane = lane * LANES + part;
-                            $(add(&mut sums[(block + $o) * pixel + lane..], $sum);)*
-                        }
+            for position in 0..POSITIONS {
+                let inputs = &inputs[position * t.inputs_apart()..][..pixel * STRIP];
+                let (inputs, _) = inputs.as_chunks::<LANES>();
+                let sums = &mut sums[position * t.sums_apart()..];
+                let mut block = 0;
+                while block < t.outputs {
+                    let (width, sums) = (t.outputs - block, &mut sums[block * pixel..]);
+                    if width >= $most && width != 2 * $least || $most == $least {
+                        let rows = &gradients[block..][..$most];
+                        $wide(inputs, rows, position, count, &mut sums[..$most * pixel]);
+                        block += $most;
+                    } else {
+                        let rows = &gradients[block..][..$least];
+                        $narrow(inputs, rows, position, count, &mut sums[..$least * pixel]);
+                        block += $least;
                     }
                 }
             }
@@ -279,9 +331,9 @@ macro_rules! accumulate_body {
     };
 }
 
-with_registers!(accumulate_body, accumulate_avx512, 16, true, 16);
-with_registers!(accumulate_body, accumulate_avx2, 8, true, 8);
-with_registers!(accumulate_body, accumulate_portable, 4, false, 8);
+accumulate_body!(accumulate_avx512, sixteen_avx512, 16, sixteen_avx512, 16);
+accumulate_body!(accumulate_avx2, six_avx2, 6, four_avx2, 4);
+accumulate_body!(accumulate_portable, four_portable, 4, four_portable, 4);
 
 multiversion! {
     /// `G^T s G` of one output's sums, all parts of them, as `[c, 3, 3]`.
@@ -293,7 +345,7 @@ multiversion! {
 fn transform_sums_body(t: &Tiling, parts: &[Vec<f32>], output: usize, gradient: &mut [f32]) {
     const N: usize = LANES;
     let pixel = t.turned().lanes();
-    let apart = t.padded_outputs() * pixel;
+    let apart = t.sums_apart();
     for (block, gradient) in gradient.chunks_mut(N * 9).enumerate() {
         let mut sums = [[0f32; N]; POSITIONS];
         for part in parts {
