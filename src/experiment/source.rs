@@ -380,7 +380,7 @@ impl Reader {
         (self.errors.len() == before).then_some(Value::Tables(tables))
     }
 
-    /// One `key.path=value`; a value that is no TOML is taken as text.
+    /// One `key.path=value`; without a value, what the files say is taken away.
     fn setting(&mut self, setting: &str) {
         let file = Arc::new(PathBuf::from(OVERRIDE));
         let Some((key, value)) = setting.split_once('=') else {
@@ -394,11 +394,22 @@ impl Reader {
             return;
         };
         let (key, value) = (key.trim(), value.trim());
-        let kind = Key::find(key).map(|k| k.kind);
+        let known = Key::find(key);
+        if value.is_empty() {
+            match known {
+                Some(known) => _ = self.found.remove(known.path),
+                None => {
+                    let (text, span) = (setting.into(), 0..key.len());
+                    let place = Place { file, text, span };
+                    self.errors.push(unknown_key(key, place));
+                }
+            }
+            return;
+        }
+        let kind = known.map(|k| k.kind);
         let is_text = kind.is_some_and(Kind::is_text);
         let quoted = value.starts_with('"') || value.starts_with('\'');
-        let is_toml = || DeTable::parse(&format!("v = {value}")).is_ok();
-        let text = if (is_text && !quoted) || !is_toml() {
+        let text = if is_text && !quoted {
             format!("{key} = {}", toml::Value::String(value.to_owned()))
         } else {
             format!("{key} = {value}")

@@ -154,6 +154,9 @@ struct Row {
     axes: bool,
     #[serde(default)]
     set: toml::Table,
+    /// Keys that the base's value is taken away from.
+    #[serde(default)]
+    unset: Vec<String>,
     paper: Option<Paper>,
 }
 
@@ -370,6 +373,7 @@ impl Builder<'_> {
             from: None,
             axes: true,
             set: toml::Table::new(),
+            unset: Vec::new(),
             paper: None,
         }];
         let rows = match &self.written.row[..] {
@@ -383,10 +387,17 @@ impl Builder<'_> {
         // Whose cells they are, and at which point of the axes.
         let mut places: Vec<(usize, usize)> = Vec::new();
         for (place, row) in rows.iter().enumerate() {
-            let own = self.overrides(&row.set)?;
+            let mut own: Vec<String> = row.unset.iter().map(|key| format!("{key}=")).collect();
+            own.extend(self.overrides(&row.set)?);
             let mut at_row = Spans::new();
             let table = item(self.table, "row", place);
             spans("", table.and_then(|t| t.get("set")), &mut at_row);
+            if let Some(DeValue::Array(keys)) =
+                table.and_then(|t| t.get("unset")).map(Spanned::get_ref)
+            {
+                let spans = row.unset.iter().zip(keys.iter().map(Spanned::span));
+                at_row.extend(spans.map(|(key, at)| (key.clone(), [at.clone(), at])));
+            }
             let crossed: &[Point] = if row.axes { &points } else { &none };
             for (point, (words, set, at_point)) in crossed.iter().enumerate() {
                 let name = Some(&row.name).filter(|n| !n.is_empty());
@@ -788,6 +799,7 @@ mod tests {
                 "u9"]
             [[row]]
             name = "a"
+            unset = ["budget.weights_kb", "no.key"]
             [row.set]
             train.batch = 0
         "#;
@@ -804,8 +816,18 @@ mod tests {
             places
         };
         let at = |place| format!("folder/study.toml:{place}");
-        assert_eq!(of(0), ["12:27", "3:28", "4:20"].map(at));
-        assert_eq!(of(1), ["12:27", "3:28", "4:20", "8:17"].map(at));
+        assert_eq!(of(0), ["11:43", "13:27", "3:28", "4:20"].map(at));
+        assert_eq!(of(1), ["11:43", "13:27", "3:28", "4:20", "8:17"].map(at));
+    }
+
+    #[test]
+    fn a_row_takes_settings_of_the_base_away() {
+        let study = parse("[[row]]\nname = \"a\"\nunset = [\"budget.weights_kb\"]").expect("one");
+        let set = seeded(&study.cells[0], 1, None);
+        let base = "[budget]\nweights_kb = 3\nactivations_max_kb = 4";
+        let loaded = crate::experiment::load_embedded("base.toml", base, &set).expect("valid");
+        let limits = &loaded.experiment.budgets.limits;
+        assert_eq!(limits.len(), 1, "{limits:?}");
     }
 
     #[test]
