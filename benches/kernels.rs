@@ -1,8 +1,10 @@
-//! The CPU kernels one by one on the shapes of ResNet-20 and ResNet-18, against the peak of a plain loop of
-//! fused multiply-adds on the same threads: `cargo bench --bench kernels`.
+//! The CPU kernels one by one on the shapes of ResNet-20, ResNet-18 and MobileNetV2's depthwise convolutions,
+//! against the peak of a plain loop of fused multiply-adds on the same threads, and against the speed at
+//! which they copy memory: `cargo bench --bench kernels`.
 //!
 //! One JSON object per line. Times are medians; work is counted as two operations per
-//! multiply-accumulate of the plain sum, so that kernels which save products can exceed the peak.
+//! multiply-accumulate of the plain sum, so that kernels which save products can exceed the peak. Bytes
+//! are those of all that goes in and comes out, once.
 //! Words behind `--` choose by label: `-- "weight gradient Avx512 16-16x32"`.
 
 #![allow(
@@ -24,8 +26,14 @@ const IMAGES: usize = 128;
 const ROUNDS: usize = 9;
 
 fn main() {
-    let peak = peak();
-    println!("{}", json!({ "kernel": "peak", "gflops": peak / 1e9 }));
+    let limits = Limits {
+        peak: peak(),
+        bandwidth: bandwidth(),
+    };
+    let line = json!({
+        "kernel": "limits", "gflops": limits.peak / 1e9, "gbytes_per_s": limits.bandwidth / 1e9,
+    });
+    println!("{line}");
     for (images, input, output, size, stride) in [
         (128, 3, 16, 32, 1),
         (128, 16, 16, 32, 1),
@@ -47,9 +55,42 @@ fn main() {
             kernel: [3, 3],
             geometry,
         };
-        convolution(&e, peak);
+        convolution(&e, limits);
+    }
+    for (channels, size, kernel, stride) in [
+        (32, 112, 3, 1),
+        (96, 112, 3, 2),
+        (144, 56, 3, 1),
+        (192, 28, 3, 1),
+        (384, 14, 3, 1),
+        (960, 7, 3, 1),
+        (144, 56, 5, 2),
+        (240, 28, 5, 1),
+    ] {
+        let geometry = Geometry {
+            groups: channels,
+            ..Geometry::square(stride, kernel / 2)
+        };
+        let e = Extents {
+            images: 16,
+            input: channels,
+            size: [size, size],
+            output: channels,
+            kernel: [kernel, kernel],
+            geometry,
+        };
+        convolution(&e, limits);
     }
     elementwise(16, 32);
+}
+
+/// What the threads can do at most.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Operations per second.
+    peak: f64,
+    /// Bytes per second that are read and written while memory is copied.
+    bandwidth: f64,
 }
 
 fn median(mut work: impl FnMut()) -> f64 {
@@ -79,16 +120,18 @@ fn values(n: usize) -> Vec<f32> {
     (0..n).map(|i| (i as f32 * 0.37).sin()).collect()
 }
 
-fn convolution(e: &Extents, peak: f64) {
+fn convolution(e: &Extents, limits: Limits) {
     let [height, width] = e.output_size();
     let input = e.images * e.input * e.size[0] * e.size[1];
     let output = e.images * e.output * height * width;
-    let (x, g, w) = (
-        values(input),
-        values(output),
-        values(e.output * e.input * 9),
-    );
-    let operations = 2.0 * (output * e.input * 9) as f64;
+    let taps = e.input / e.geometry.groups * e.kernel[0] * e.kernel[1];
+    let (x, g, w) = (values(input), values(output), values(e.output * taps));
+    let operations = 2.0 * (output * taps) as f64;
+    let bytes = 4.0 * (input + output + w.len()) as f64;
+    let what = match e.geometry.groups {
+        1 => "",
+        _ => "depthwise ",
+    };
     let (channels, size) = ([e.input, e.output], e.size[0]);
     let n = input.max(output);
     let mut out = Vec::with_capacity(n);
@@ -98,14 +141,17 @@ fn convolution(e: &Extents, peak: f64) {
             pool: Pool::Rayon,
         };
         let report = |kernel: &str, work: &mut dyn FnMut()| {
+            let kernel = format!("{what}{kernel}");
             let shape = format!("{}-{}x{}", e.input, e.output, e.size[0]);
             let Some(seconds) = measured(&format!("{kernel} {simd:?} {shape}"), work) else {
                 return;
             };
             let line = json!({
                 "kernel": kernel, "simd": format!("{simd:?}"), "channels": channels, "size": size,
+                "kernel_size": e.kernel[0], "stride": e.geometry.stride[0],
                 "ms": seconds * 1e3, "gflops": operations / seconds / 1e9,
-                "share_of_peak": operations / seconds / peak,
+                "share_of_peak": operations / seconds / limits.peak,
+                "share_of_bandwidth": bytes / seconds / limits.bandwidth,
             });
             println!("{line}");
         };
@@ -185,6 +231,21 @@ fn elementwise(channels: usize, size: usize) {
             });
         }
     }
+}
+
+/// Bytes per second, read and written, of all threads that copy more than any cache holds.
+fn bandwidth() -> f64 {
+    const FLOATS: usize = 1 << 25;
+    let (from, mut to) = (values(FLOATS), vec![0f32; FLOATS]);
+    let share = FLOATS.div_ceil(rayon::current_num_threads());
+    let seconds = median(|| {
+        rayon::scope(|scope| {
+            for (to, from) in to.chunks_mut(share).zip(from.chunks(share)) {
+                scope.spawn(move |_| to.copy_from_slice(black_box(from)));
+            }
+        });
+    });
+    (8 * FLOATS) as f64 / seconds
 }
 
 /// Operations per second of all threads in a loop of fused multiply-adds on registers.

@@ -824,10 +824,12 @@ mod tests {
     fn a_row_takes_settings_of_the_base_away() {
         let study = parse("[[row]]\nname = \"a\"\nunset = [\"budget.weights_kb\"]").expect("one");
         let set = seeded(&study.cells[0], 1, None);
-        let base = "[budget]\nweights_kb = 3\nactivations_max_kb = 4";
-        let loaded = crate::experiment::load_embedded("base.toml", base, &set).expect("valid");
-        let limits = &loaded.experiment.budgets.limits;
-        assert_eq!(limits.len(), 1, "{limits:?}");
+        let base = "[weights]\nquantizer = \"u3\"\n[budget]\nweights_kb = 3";
+        let limits = |set: Vec<String>| {
+            let loaded = crate::experiment::load_embedded("base.toml", base, &set).expect("valid");
+            loaded.experiment.budgets.limits.len()
+        };
+        assert_eq!([limits(Vec::new()), limits(set)], [1, 0]);
     }
 
     #[test]
