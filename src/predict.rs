@@ -217,10 +217,11 @@ fn network(
                     .or_else(|| folder.newest_checkpoint()),
             };
             let path = path.ok_or_else(|| {
-                wrong(&format!(
-                    "{}: the run has no checkpoint yet",
-                    folder.path().display()
-                ))
+                let what = match predict.step {
+                    Some(step) => format!("no checkpoint at or before step {step}"),
+                    None => "the run has no checkpoint yet".to_owned(),
+                };
+                wrong(&format!("{}: {what}", folder.path().display()))
             })?;
             let experiment = folder.with_own_model(experiment);
             let network = crate::training::network_of(&experiment, &path, pictures.shape, &device);

@@ -239,10 +239,11 @@ impl Shade {
     pub fn text(self, value: f32) -> String {
         match self {
             Self::Bits if (value - value.round()).abs() > 0.05 => format!("{value:.1}"),
-            Self::Exponent { .. } if value == Self::ZERO => "0".into(),
+            // (As a digit it would be an exponent.)
+            Self::Exponent { .. } if value == Self::ZERO => "-".into(),
             // Within a few decades a whole exponent says too little.
             Self::Exponent { base: 10, range } if range.1 - range.0 <= 4.0 => {
-                format!("{:.1}", value + 0.0)
+                format!("{:.1}", (10.0 * value).round() / 10.0 + 0.0)
             }
             _ => format!("{:.0}", value.round() + 0.0),
         }
@@ -258,18 +259,25 @@ impl Shade {
                 named.collect()
             }
             Self::Exponent { base, range } => {
-                let steps = (range.1 - range.0).round().clamp(0.0, 4.0);
-                let at = |i: f32| {
-                    if steps > 0.0 {
-                        range.0 + (range.1 - range.0) * i / steps
-                    } else {
-                        range.0
-                    }
-                };
+                // Whole exponents, evenly: as many steps as divide the range.
+                let span = (range.1 - range.0).round().max(0.0) as u32;
+                let steps = (1..=4).rev().find(|n| span.is_multiple_of(*n)).unwrap_or(1);
+                let steps = steps.min(span);
+                let at = |i: u32| range.0 + (span * i / steps.max(1)) as f32;
                 let zero = values.contains(&Some(Self::ZERO));
                 let zero = zero.then(|| (Self::ZERO, "0".to_owned()));
-                let exponents = (0..=steps as u32).map(|i| at(i as f32));
-                let powers = exponents.map(|v| (v, power(base, f64::from(v.round()))));
+                let finite = || values.iter().copied().flatten().filter(|v| v.is_finite());
+                // What lies beyond has the colour of the end.
+                let beyond = |v: f32, i: u32| match i {
+                    0 if finite().any(|other| other < v - 0.5) => "≤",
+                    i if i == steps && finite().any(|other| other > v + 0.5) => "≥",
+                    _ => "",
+                };
+                let powers = (0..=steps).map(|i| {
+                    let v = at(i);
+                    let text = power(base, f64::from(v.round() + 0.0));
+                    (v, format!("{}{text}", beyond(v, i)))
+                });
                 zero.into_iter().chain(powers).collect()
             }
         }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::experiment::printable;
 use crate::experiment::{difference, resolve_text};
 use crate::face::{CliError, print};
-use crate::run::{Event, LogReader, Manifest, RunFolder, StepRecord};
+use crate::run::{Event, LogReader, Manifest, Phase, RunFolder, StepRecord};
 
 /// Some runs side by side: what differs in their settings, and what they came to.
 pub(crate) fn compare(folders: &[RunFolder], as_json: bool) -> Result<u8, CliError> {
@@ -62,6 +62,13 @@ impl Outcome {
                     }
                     out.last = Some(*record);
                 }
+                Event::Phase {
+                    step: 1..,
+                    phase: Phase::Quantized,
+                } => {
+                    // The float network's best is none of the quantized one's.
+                    (out.best, at_best) = (None, None);
+                }
                 Event::Evaluation {
                     split: crate::run::Split::Test,
                     error,
@@ -93,7 +100,14 @@ impl Outcome {
     }
 
     fn kilobytes(&self) -> Option<(f64, f64)> {
-        let at = self.best.as_ref().map(|(_, r)| r).or(self.last.as_ref())?;
+        let best = self.best.as_ref();
+        // (The record before the quantizers' first evaluation is of the float network.)
+        if let (Some((_, record)), Some(best)) = (best, &self.manifest.best)
+            && record.step == best.step
+        {
+            return Some((best.weight_kb, best.activation_kb));
+        }
+        let at = best.map(|(_, r)| r).or(self.last.as_ref())?;
         Some((at.usage.weights, at.usage.activation_max))
     }
 

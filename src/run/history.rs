@@ -277,10 +277,30 @@ impl History {
 
     /// Best validation error among steps that met the budget, with its step.
     pub fn best(&self) -> Option<(u64, f64)> {
-        let met = |e: &&Evaluation| e.split == Split::Validation && e.budget_met;
-        let best = self.evaluations.iter().filter(met);
+        let best = self.counted(Split::Validation).filter(|e| e.budget_met);
         best.min_by(|a, b| a.error.total_cmp(&b.error))
             .map(|e| (e.step, e.error))
+    }
+
+    /// Evaluations on a part of the data that count: where quantizers came into use, those since then,
+    /// beginning with the one that says what quantizing alone costs.
+    pub fn counted(&self, split: Split) -> impl DoubleEndedIterator<Item = &Evaluation> {
+        let quantized = |m: &&Mark| m.kind == MarkKind::Quantized;
+        let start = self.marks.iter().rev().find(quantized).map(|m| m.step);
+        let all = &self.evaluations;
+        let at_start = |e: &Evaluation| e.split == split && Some(e.step) == start;
+        let first = all.iter().rposition(at_start);
+        let counts = move |place: usize, e: &Evaluation| match start {
+            Some(start) => e.step > start || first == Some(place),
+            None => true,
+        };
+        let of_split = all
+            .iter()
+            .enumerate()
+            .filter(move |(_, e)| e.split == split);
+        of_split
+            .filter(move |(place, e)| counts(*place, e))
+            .map(|(_, e)| e)
     }
 
     /// Gives every layer's info its quantizer, which is not written with it.

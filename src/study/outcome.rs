@@ -7,7 +7,7 @@ use super::plan::Study;
 use super::statistics::{Sample, paired};
 use crate::figure::mean_by_elements;
 use crate::quantizer::memory::{Resource, Side};
-use crate::run::{History, LayerQuantity, LogError, Mark, MarkKind, Quantity, RunFolder, Split};
+use crate::run::{History, LayerQuantity, LogError, Quantity, RunFolder, Split};
 
 /// What a finished run came to. Errors are shares of wrong answers.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,17 +42,7 @@ impl Outcome {
     pub fn read(run: &RunFolder) -> Result<Self, LogError> {
         let history = History::from_log(&run.log(), None)?;
         // What was measured in float, before the quantizers, is not what a quantized run came to.
-        let quantized = |m: &&Mark| m.kind == MarkKind::Quantized;
-        let start = history
-            .marks
-            .iter()
-            .rev()
-            .find(quantized)
-            .map_or(0, |m| m.step);
-        let part = |split| {
-            let all = history.evaluations.iter();
-            all.filter(move |e| e.split == split && (start == 0 || e.step > start))
-        };
+        let part = |split| history.counted(split);
         let lowest = |errors: &mut dyn Iterator<Item = f64>| errors.reduce(f64::min);
         let used = |resource| history.used(resource).newest().map(f64::from);
         let layers = history.layers.iter().filter_map(|l| {

@@ -166,7 +166,10 @@ fn yes() -> bool {
 
 /// A published error alone, or with its memory.
 #[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected an error in percent, or `{ error = 8.58, weights_kb = 70 }`"
+)]
 enum Paper {
     Error(f64),
     Full(Published),

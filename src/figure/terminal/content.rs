@@ -267,6 +267,7 @@ impl Plot<'_> {
             Colours::None if matches!(heat.shade, Shade::Exponent { .. }) => {
                 format!(" {}={text} ", heat.shade.digit(*value))
             }
+            _ if *value == Shade::ZERO => format!(" {}={text} ", heat.shade.text(*value)),
             _ => format!(" {text} "),
         }
     }

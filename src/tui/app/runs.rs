@@ -383,10 +383,11 @@ impl App {
 
     /// One row for each experiment with its seeds, or one for each run again.
     pub(super) fn group_runs(&mut self) {
-        self.runs.grouped = !self.runs.grouped;
-        self.runs.group();
-        self.selected = 0;
-        self.compare();
+        self.keep_selected_run(|app| {
+            app.runs.grouped = !app.runs.grouped;
+            app.runs.group();
+            app.selected = 0;
+        });
         self.tell(if self.runs.grouped {
             "runs of one experiment with several seeds, one row each".into()
         } else {

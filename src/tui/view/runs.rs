@@ -9,7 +9,7 @@ use unicode_width::UnicodeWidthStr;
 use super::super::app::{App, Group};
 use super::{bold, muted};
 use crate::figure::Window;
-use crate::figure::terminal::{Plot, cut_in_the_middle};
+use crate::figure::terminal::{Plot, cut_apart, cut_in_the_middle};
 use crate::figure::{
     Axis, DOT, Ink, Item, Label, Line, Overlaid, Place, Scale, Scene, around, pareto_front,
 };
@@ -183,7 +183,12 @@ fn groups(app: &App, window: Window, list: Rect, buffer: &mut Buffer) {
         }
         text
     };
-    let titles = GROUPED.map(|c| c.0.to_owned());
+    let mut titles = GROUPED.map(|c| c.0.to_owned());
+    // (As in the report of a study; elsewhere of the same step as the best error.)
+    titles[3] = match app.runs.study {
+        Some(_) => "last W kB".into(),
+        None => "best W kB".into(),
+    };
     let wanted = 4 + has.iter().filter(|has| **has).count();
     let first = heading("experiment", wanted - columns.len());
     buffer.set_stringn(list.x, list.y, line(&first, titles), room, bold(app));
@@ -201,6 +206,7 @@ fn groups(app: &App, window: Window, list: Rect, buffer: &mut Buffer) {
             None => mean,
         }
     };
+    let labels = cut_apart(app.runs.groups.iter().map(|g| g.label.as_str()), name - 1);
     for (i, place) in window.range().enumerate() {
         let group = &app.runs.groups[place];
         let cells = [
@@ -211,7 +217,7 @@ fn groups(app: &App, window: Window, list: Rect, buffer: &mut Buffer) {
             (group.published).map_or("-".into(), |error| format!("{error:.2}")),
             interval(&group.difference, 100.0, true),
         ];
-        let text = line(&cut_in_the_middle(&group.label, name - 1), cells);
+        let text = line(&labels[place], cells);
         let mut style = app.palette.style(Ink::Text);
         if place == app.selection() {
             style = style.add_modifier(Modifier::REVERSED);
