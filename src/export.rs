@@ -7,13 +7,14 @@ use clap::{Args, ValueEnum};
 
 use crate::dataset::{Normalisation, Pixels};
 use crate::experiment::{DataSource, Experiment};
+use crate::face::checkpoint::{Checkpoint, Which};
 use crate::face::{CliError, print};
 use crate::integers::onnx::{self, Dialect, Input, NormForm, Rounding};
 use crate::integers::{self, ExportError, Program, weights};
 use crate::network::{Mode, Snapshot, read_tensor};
 use crate::quantizer::{Family, Grid};
 use crate::run::{RunFolder, write_whole};
-use crate::verify::{Checkpoint, Deployed, Which, test_part};
+use crate::verify::{Deployed, test_part};
 
 /// What a network can be written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -124,7 +125,7 @@ pub(crate) fn command(
     let done = write(
         folder,
         experiment,
-        export.checkpoint.which,
+        export.checkpoint.which.unwrap_or(Which::Best),
         export.format,
         export.form,
         &export.output,
@@ -184,7 +185,7 @@ pub(crate) fn write(
     let snapshot = deployed.network.snapshot();
     let normalisation = Normalisation::new(&deployed.experiment.normalise);
     let mut notes = vec![format!("from {}", deployed.checkpoint.display())];
-    notes.extend(deployed.note.clone());
+    notes.extend(deployed.notes.clone());
     let program = Program::of(&snapshot, &normalisation);
     let has_bytes = program.steps[0].is_float() || pictures_are_bytes(&deployed)?;
     let wants_bytes = match format {

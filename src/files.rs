@@ -40,6 +40,9 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`read`], or where it is not UTF-8.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    let text = String::from_utf8(read(path)?);
-    text.map_err(|e| Error::new(ErrorKind::InvalidData, e))
+    String::from_utf8(read(path)?).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let message = format!("it is not UTF-8 at byte {at}");
+        Error::new(ErrorKind::InvalidData, message)
+    })
 }

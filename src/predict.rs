@@ -11,6 +11,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::dataset::Normalisation;
 use crate::experiment::{Experiment, Normalise};
+use crate::face::checkpoint::{Checkpoint, Which};
 use crate::face::{CliError, print};
 use crate::graph::{Architecture, Quantization};
 use crate::integers::{Program, Replay};
@@ -35,9 +36,8 @@ pub(crate) struct Predict {
     /// For a run: the network without its quantizers
     #[arg(long)]
     pub float: bool,
-    /// For a run: the checkpoint at this step instead of the best one
-    #[arg(long, value_name = "N")]
-    pub step: Option<u64>,
+    #[command(flatten)]
+    pub checkpoint: Checkpoint,
     /// Engine and device
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
@@ -51,14 +51,49 @@ pub(crate) struct Predict {
 
 /// What predicts.
 pub(crate) enum Source {
+    /// A network in integers.
+    Integers(Program),
+    /// One with tensors.
+    Tensors(Origin),
+}
+
+/// Where a network with tensors comes from.
+pub(crate) enum Origin {
     /// An ONNX file as it is.
     Model(Architecture),
     /// An experiment before its first step.
     Experiment(Arc<Experiment>),
     /// A run's checkpoint.
     Run(RunFolder, Arc<Experiment>),
-    /// A network in integers.
-    Integers(Program),
+}
+
+impl Origin {
+    /// What it is, and which options say nothing of it.
+    fn without<'a>(&self, predict: &'a Predict) -> (&'static str, Vec<(&'a str, bool)>) {
+        let checkpoint = ("--checkpoint", predict.checkpoint.which.is_some());
+        match self {
+            Self::Model(_) => {
+                let quantizers = [
+                    ("--quantized", predict.quantized),
+                    ("--float", predict.float),
+                ];
+                let options = quantizers.into_iter().chain([checkpoint]);
+                ("an ONNX file", options.collect())
+            }
+            Self::Experiment(_) => ("an experiment before its first step", vec![checkpoint]),
+            Self::Run(..) => ("a run", Vec::new()),
+        }
+    }
+}
+
+/// Refuses an option that would be ignored.
+fn all_mean_something(source: &str, options: &[(&str, bool)]) -> Result<(), CliError> {
+    match options.iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(wrong(&format!(
+            "{option}: has no meaning for {source}; expected a run"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Pictures as floats.
@@ -85,15 +120,21 @@ pub(crate) fn command(source: &Source, predict: &Predict) -> Result<u8, CliError
             "{path}: holds the images; expected another file for the logits"
         )));
     }
-    if let Source::Integers(program) = source {
-        return in_integers(program, predict);
+    match source {
+        Source::Integers(program) => in_integers(program, predict),
+        Source::Tensors(origin) => with_tensors(origin, predict),
     }
-    let normalise = match source {
-        Source::Model(_) | Source::Integers(_) => &Normalise::Symmetric,
-        Source::Experiment(experiment) | Source::Run(_, experiment) => &experiment.normalise,
+}
+
+fn with_tensors(origin: &Origin, predict: &Predict) -> Result<u8, CliError> {
+    let (source, without) = origin.without(predict);
+    all_mean_something(source, &without)?;
+    let normalise = match origin {
+        Origin::Model(_) => &Normalise::Symmetric,
+        Origin::Experiment(experiment) | Origin::Run(_, experiment) => &experiment.normalise,
     };
     let pictures = pictures(&predict.images, &Normalisation::new(normalise))?;
-    let (mut network, device) = network(source, predict, &pictures)?;
+    let (mut network, device) = network(origin, predict, &pictures)?;
     let expected = network.graph().nodes[0].shape;
     if expected != pictures.shape {
         return Err(wrong(&format!(
@@ -140,15 +181,11 @@ fn in_integers(program: &Program, predict: &Predict) -> Result<u8, CliError> {
     let given = [
         ("--float", predict.float),
         ("--quantized", predict.quantized),
-        ("--step", predict.step.is_some()),
+        ("--checkpoint", predict.checkpoint.which.is_some()),
         ("--device", predict.device.is_some()),
         ("--set", !predict.set.is_empty()),
     ];
-    if let Some((option, _)) = given.into_iter().find(|(_, given)| *given) {
-        return Err(wrong(&format!(
-            "{option}: has no meaning for a network in integers; expected a run"
-        )));
-    }
+    all_mean_something("a network in integers", &given)?;
     let path = &predict.images;
     let at = |text: String| wrong(&format!("{}: {text}", path.display()));
     let bytes = crate::files::read(path).map_err(|e| at(e.to_string()))?;
@@ -174,7 +211,7 @@ fn in_integers(program: &Program, predict: &Predict) -> Result<u8, CliError> {
 }
 
 fn network(
-    source: &Source,
+    origin: &Origin,
     predict: &Predict,
     pictures: &Pictures,
 ) -> Result<(Network, burn::tensor::Device), CliError> {
@@ -183,9 +220,8 @@ fn network(
         let engine = crate::device::parse(name).map_err(|e| wrong(&e))?;
         Ok::<_, CliError>(crate::device::burn_device(engine))
     };
-    match source {
-        Source::Integers(_) => unreachable!("predicted without tensors"),
-        Source::Model(architecture) => {
+    match origin {
+        Origin::Model(architecture) => {
             let device = device("auto")?;
             let built = architecture
                 .as_it_is(pictures.shape)
@@ -196,7 +232,7 @@ fn network(
             let network = Network::new(&built, &quantization, &autodiff, &mut rng);
             Ok((network, device))
         }
-        Source::Experiment(experiment) => {
+        Origin::Experiment(experiment) => {
             let device = device(&experiment.device)?;
             let splits = crate::dataset::open(experiment).map_err(|e| failed(&e))?;
             let trainer = Trainer::new(experiment.clone(), splits, device.clone());
@@ -204,25 +240,12 @@ fn network(
             network.quantized &= !predict.float;
             Ok((network, device))
         }
-        Source::Run(folder, experiment) => {
+        Origin::Run(folder, experiment) => {
             let device = device(&experiment.device)?;
-            let path = match predict.step {
-                Some(step) => {
-                    let (found, warnings) = crate::face::checkpoint_at(folder, Some(step));
-                    crate::face::warn(&warnings);
-                    found.map(|(_, path)| path)
-                }
-                None => folder
-                    .best_checkpoint()
-                    .or_else(|| folder.newest_checkpoint()),
-            };
-            let path = path.ok_or_else(|| {
-                let what = match predict.step {
-                    Some(step) => format!("no checkpoint at or before step {step}"),
-                    None => "the run has no checkpoint yet".to_owned(),
-                };
-                wrong(&format!("{}: {what}", folder.path().display()))
-            })?;
+            let which = predict.checkpoint.which.unwrap_or(Which::Best);
+            let chosen = which.of(folder)?;
+            crate::face::warn(&chosen.notes);
+            let path = chosen.path;
             let experiment = folder.with_own_model(experiment);
             let network = crate::training::network_of(&experiment, &path, pictures.shape, &device);
             let mut network = network.map_err(|e| failed(&e))?;

@@ -12,14 +12,15 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::experiment::printable;
-use crate::experiment::{Diagnostics, Loaded, load_embedded};
+use crate::experiment::{Diagnostics, Loaded};
 use crate::face::{self, Begin, CliError, Output, Run, Screen, duration, exit, print};
 use crate::figure::{self, Format, Theme};
 use crate::headless;
 use crate::kernels::ranks::{Group, LAUNCHERS};
 use crate::run::{History, Quantity, RunFolder};
 use crate::study::{
-    Form, Report, Scheduler, State, Study, StudyFolder, differences, figures, script, seeded,
+    Form, Report, Scheduler, State, Study, StudyError, StudyFolder, differences, figures, script,
+    seeded,
 };
 
 /// Variables in which schedulers say which task of an array they start.
@@ -84,7 +85,10 @@ struct Place {
 
 impl Place {
     fn find(path: &Path, into: Option<&Path>) -> Result<Self, CliError> {
-        let wrong = |e: crate::study::StudyError| CliError::Usage(e.to_string());
+        let wrong = |error| match error {
+            StudyError::Wrong(diagnostics) => CliError::Experiment(diagnostics),
+            error @ StudyError::Io { .. } => CliError::Usage(error.to_string()),
+        };
         let (study, own) = if path.is_dir() {
             let folder = StudyFolder::at(path);
             (folder.study().map_err(wrong)?, Some(folder))
@@ -118,10 +122,7 @@ impl Place {
         let of = self.study.tasks[task];
         let cell = &self.study.cells[of.cell];
         let set = seeded(cell, of.seed, start);
-        let loaded = match &cell.experiment {
-            Some(path) => crate::experiment::load(path, &set),
-            None => load_embedded(face::DEMO.0, face::DEMO.1, &set),
-        };
+        let loaded = face::parse(cell.experiment.as_deref(), &set);
         let loaded = loaded.map_err(|e| self.of_cell(task, e))?;
         face::reachable(&loaded).map_err(|e| self.of_cell(task, e))?;
         Ok(loaded)
@@ -170,13 +171,18 @@ impl Place {
         Some(self.folder.run(&self.study, before))
     }
 
-    /// Every cell's experiment, before anything runs: a study that fails at its last cell after a night
-    /// would be worth little.
+    /// Every cell's experiment, and the network of those that have runs to do, before anything runs: a
+    /// study that fails at its last cell after a night would be worth little.
     fn check(&self) -> Result<(), CliError> {
+        let to_do = |task: &usize| self.folder.state(&self.study, *task) != State::Finished;
         for cell in 0..self.study.cells.len() {
-            let task = self.study.task(cell, self.study.seeds[0]);
-            if let Some(task) = task {
-                self.load(task, None)?;
+            let tasks = 0..self.study.tasks.len();
+            let own: Vec<usize> = tasks
+                .filter(|t| self.study.tasks[*t].cell == cell)
+                .collect();
+            let loaded = self.load(own[0], None)?;
+            if let Some(task) = own.into_iter().find(to_do) {
+                face::outline(&loaded).map_err(|e| self.of_cell(task, e))?;
             }
         }
         Ok(())

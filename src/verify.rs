@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::dataset::{Batch, Normalisation, Pixels, Samples, Splits, evaluation_batches};
 use crate::experiment::{DataSource, Experiment};
+use crate::face::checkpoint::{Checkpoint, Chosen, Which};
 use crate::face::{CliError, exit, print};
 use crate::integers::{Comparison, FirstDifference, Program, signed_bits};
 use crate::network::Network;
@@ -40,44 +41,6 @@ pub(crate) struct Verify {
     pub runs: PathBuf,
 }
 
-/// Which of a run's checkpoints.
-#[derive(Debug, Args, Clone)]
-pub(crate) struct Checkpoint {
-    /// `best` (on validation, within the budget), `newest`, or a step: the newest at or before it
-    #[arg(
-        long = "checkpoint",
-        value_name = "best|newest|STEP",
-        default_value = "best"
-    )]
-    pub which: Which,
-}
-
-/// Which of a run's checkpoints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Which {
-    /// Least validation error among those that met the budget; the newest where none did.
-    Best,
-    /// The last one.
-    Newest,
-    /// The newest at or before a step.
-    Step(u64),
-}
-
-impl std::str::FromStr for Which {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "best" => Ok(Self::Best),
-            "newest" => Ok(Self::Newest),
-            step => step
-                .parse()
-                .map(Self::Step)
-                .map_err(|_| format!("\"{text}\"; expected `best`, `newest` or a step")),
-        }
-    }
-}
-
 /// A run's network at a checkpoint, on the host's own engine.
 pub(crate) struct Deployed {
     /// The network, with its quantizers in use.
@@ -89,7 +52,7 @@ pub(crate) struct Deployed {
     /// What computes.
     pub device: Device,
     /// What there is to say of the choice.
-    pub note: Option<String>,
+    pub notes: Vec<String>,
 }
 
 impl Deployed {
@@ -102,24 +65,11 @@ impl Deployed {
         experiment: &Arc<Experiment>,
         which: Which,
     ) -> Result<Self, CliError> {
-        let missing = |what: &str| CliError::Usage(format!("{}: {what}", folder.path().display()));
-        let checkpoint = match which {
-            Which::Best => folder
-                .best_checkpoint()
-                .or_else(|| folder.newest_checkpoint()),
-            Which::Newest => folder.newest_checkpoint(),
-            Which::Step(step) => {
-                let (found, warnings) = crate::face::checkpoint_at(folder, Some(step));
-                crate::face::warn(&warnings);
-                found.map(|(_, path)| path)
-            }
-        };
-        let checkpoint = checkpoint.ok_or_else(|| {
-            missing(&match which {
-                Which::Step(step) => format!("no checkpoint at or before step {step}"),
-                _ => "the run has no checkpoint yet".to_owned(),
-            })
-        })?;
+        let Chosen {
+            path: checkpoint,
+            notes,
+            ..
+        } = which.of(folder)?;
         let engine = crate::device::parse("flex").map_err(|e| CliError::Failed(e.to_string()))?;
         let device = crate::device::burn_device(engine);
         let experiment = folder.with_own_model(experiment);
@@ -133,12 +83,6 @@ impl Deployed {
                 "{error}; the shape of the network's input is the data's"
             )));
         }
-        let note = match which {
-            Which::Best if folder.best_checkpoint().is_none() => {
-                Some("no evaluation met the budget: this is the newest checkpoint".to_owned())
-            }
-            _ => None,
-        };
         let network = crate::training::network_of(&experiment, &checkpoint, shape.picture, &device);
         let network = network.map_err(|e| CliError::Failed(e.to_string()))?;
         if !network.quantized {
@@ -148,14 +92,14 @@ impl Deployed {
             } else {
                 "the run is in its float phase there; expected a checkpoint with quantizers in use"
             };
-            return Err(missing(&format!("{}: {what}", checkpoint.display())));
+            return Err(CliError::Usage(format!("{}: {what}", checkpoint.display())));
         }
         Ok(Self {
             network,
             experiment,
             checkpoint,
             device,
-            note,
+            notes,
         })
     }
 
@@ -216,7 +160,11 @@ pub(crate) fn command(
     experiment: &Arc<Experiment>,
     verify: &Verify,
 ) -> Result<u8, CliError> {
-    let mut deployed = Deployed::open(folder, experiment, verify.checkpoint.which)?;
+    let mut deployed = Deployed::open(
+        folder,
+        experiment,
+        verify.checkpoint.which.unwrap_or(Which::Best),
+    )?;
     let program = deployed.program();
     if program.steps.iter().all(|step| step.is_float()) {
         return Err(CliError::Usage(format!(
@@ -392,6 +340,7 @@ fn as_json(
         "differing": comparison.differing(),
         "compared": comparison.steps.iter().map(|s| s.compared).sum::<u64>(),
         "first": first,
+        "notes": deployed.notes,
         "in_float": float,
         "rounding": rounding,
         "steps": steps,
@@ -441,7 +390,7 @@ fn table(
         );
     }
     text.push('\n');
-    if let Some(note) = &deployed.note {
+    for note in &deployed.notes {
         let _ = writeln!(text, "{note}");
     }
     for (step, why) in program.float_steps() {

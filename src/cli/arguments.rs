@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::face::checkpoint::Checkpoint;
 use crate::face::{Output, Run, Screen};
 
 /// An interactive terminal workbench for learned mixed-precision quantization.
@@ -63,9 +64,8 @@ pub(super) enum Command {
     Fork {
         /// Run folder, or its name under the runs folder
         run: PathBuf,
-        /// From the newest checkpoint at or before this step (default: the newest)
-        #[arg(long, value_name = "N")]
-        step: Option<u64>,
+        #[command(flatten)]
+        checkpoint: Checkpoint,
         /// Without the workbench: plain lines or JSON
         #[command(flatten)]
         output: Output,
@@ -149,8 +149,11 @@ pub(super) enum Command {
     /// List recorded runs, forks below their parents; or rename, annotate or delete one
     Runs {
         /// Where runs are recorded
-        #[arg(default_value = "runs")]
+        #[arg(value_name = "DIR", default_value = "runs", conflicts_with = "root")]
         runs: PathBuf,
+        /// The same, as with other commands
+        #[arg(long = "runs", value_name = "DIR", id = "root")]
+        root: Option<PathBuf>,
         /// One JSON list
         #[arg(long)]
         json: bool,

@@ -12,14 +12,14 @@ use arguments::{Cli, Command, Data};
 
 use crate::check::{self, Check};
 use crate::experiment::{self, Loaded, Overrides};
+use crate::face::checkpoint::{Checkpoint, Which};
 use crate::face::{
-    Begin, CliError, Output, Run, Screen, checkpoint_at, exit, find_run, load, load_recorded,
-    parse, print, report,
+    Begin, CliError, Output, Run, Screen, exit, find_run, load, load_recorded, parse, print, report,
 };
 use crate::graph::Architecture;
 use crate::headless::together;
 use crate::kernels::ranks::Group;
-use crate::predict::{self, Source};
+use crate::predict::{self, Origin, Source};
 use crate::run::{LockError, Parent, RunFolder, RunLock, list_runs};
 use crate::training::{TrainError, resumable};
 use crate::{device, headless, recorded};
@@ -94,7 +94,7 @@ fn run(command: Command) -> Result<u8, CliError> {
         }
         Command::Fork {
             run,
-            step,
+            checkpoint,
             output,
             set,
             steps,
@@ -103,7 +103,7 @@ fn run(command: Command) -> Result<u8, CliError> {
         } => {
             let folder = find_run(&run, &runs)?;
             let run = of_recorded(&folder, set, steps, runs, screen);
-            together(|group| fork(&folder, step, output, &run, group))
+            together(|group| fork(&folder, checkpoint, output, &run, group))
         }
         Command::Check {
             experiment,
@@ -166,12 +166,14 @@ fn run(command: Command) -> Result<u8, CliError> {
         } => watch(&find_run(&run, &runs)?, output, &runs, screen),
         Command::Runs {
             runs,
+            root,
             json,
             rename,
             note,
             delete,
             yes,
         } => {
+            let runs = root.unwrap_or(runs);
             if let Some([run, name]) = rename.as_deref() {
                 return recorded::rename(&find_run(run, &runs)?, &name.to_string_lossy());
             }
@@ -373,25 +375,17 @@ fn resume(folder: &RunFolder, output: Output, run: &Run, group: &Group) -> Resul
 
 fn fork(
     folder: &RunFolder,
-    step: Option<u64>,
+    checkpoint: Checkpoint,
     output: Output,
     run: &Run,
     group: &Group,
 ) -> Result<u8, CliError> {
-    let (found, damaged) = checkpoint_at(folder, step);
-    crate::face::warn(&damaged);
-    let (at, checkpoint) = found.ok_or_else(|| {
-        let path = folder.path().display();
-        CliError::Usage(match step {
-            _ if !damaged.is_empty() => TrainError::AllDamaged(damaged).to_string(),
-            Some(step) => format!("{path}: no checkpoint at or before step {step}"),
-            None => TrainError::no_checkpoint(folder).to_string(),
-        })
-    })?;
+    let chosen = checkpoint.which.unwrap_or(Which::Newest).of(folder)?;
+    crate::face::warn(&chosen.notes);
     let loaded = load_recorded(folder, &run.set)?;
     let parent = Parent {
         run: folder.label(),
-        step: at,
+        step: chosen.step,
     };
     // The child's file is the one that its parent came from: the parent's own copy stays as it is.
     let source = folder.manifest().ok().and_then(|m| m.source);
@@ -399,7 +393,10 @@ fn fork(
         experiment: source.filter(|p| p.is_file()),
         ..run.clone()
     };
-    let begin_at = Begin::Fork { checkpoint, parent };
+    let begin_at = Begin::Fork {
+        checkpoint: chosen.path,
+        parent,
+    };
     begin(loaded, output, &run, begin_at, group)
 }
 
@@ -432,7 +429,7 @@ fn predict_source(
             .is_some_and(|e| e.eq_ignore_ascii_case(ending))
     };
     if ends("onnx") {
-        return model_file(source, &predict.set).map(Source::Model);
+        return model_file(source, &predict.set).map(|model| Source::Tensors(Origin::Model(model)));
     }
     if ends("safetensors") || crate::integers::file::is_program(source) {
         let bytes = crate::files::read(source)
@@ -442,13 +439,12 @@ fn predict_source(
         return Ok(Source::Integers(program));
     }
     if ends("toml") {
-        return Ok(Source::Experiment(
-            load(Some(source), &predict.set)?.experiment,
-        ));
+        let experiment = load(Some(source), &predict.set)?.experiment;
+        return Ok(Source::Tensors(Origin::Experiment(experiment)));
     }
     let folder = find_run(source, runs)?;
     let experiment = load_recorded(&folder, &predict.set)?.experiment;
-    Ok(Source::Run(folder, experiment))
+    Ok(Source::Tensors(Origin::Run(folder, experiment)))
 }
 
 /// A network's file as it is, with what may be said of its input and its output.

@@ -394,6 +394,15 @@ impl Reader {
             return;
         };
         let (key, value) = (key.trim(), value.trim());
+        if key.is_empty() {
+            let (text, span) = (setting.into(), 0..0);
+            self.errors.push(Diagnostic {
+                place: Place { file, text, span },
+                message: format!("`{setting}` names no key"),
+                expected: "key.path=value".into(),
+            });
+            return;
+        }
         let known = Key::find(key);
         if value.is_empty() {
             match known {
@@ -440,14 +449,18 @@ fn unknown_key(path: &str, place: Place) -> Diagnostic {
         .iter()
         .map(|key| (strsim::damerau_levenshtein(key.path, path), key.path))
         .min();
+    let below = |of: &str| -> Vec<&str> {
+        let inside = |k: &&str| k.strip_prefix(of).is_some_and(|rest| rest.starts_with('.'));
+        KEYS.iter().map(|k| k.path).filter(inside).collect()
+    };
+    let of_section = below(path);
     let expected = match nearest {
+        _ if !of_section.is_empty() => format!("one of its keys: {}", of_section.join(", ")),
         Some((distance, nearest)) if distance <= 4 => {
             format!("a known key; did you mean `{nearest}`?")
         }
         _ => {
-            let section = path.split_once('.').map(|(s, _)| s);
-            let in_section = |k: &&Key| k.path.split_once('.').map(|(s, _)| s) == section;
-            let known: Vec<&str> = KEYS.iter().filter(in_section).map(|k| k.path).collect();
+            let known = path.split_once('.').map_or(Vec::new(), |(s, _)| below(s));
             if known.is_empty() {
                 "a known section: model, data, init, train, weights, activations, input, budget, \
                  optimizer, quantizers, evaluate, schedule, log, verdicts"

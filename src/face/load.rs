@@ -23,13 +23,16 @@ pub(crate) fn outlined(
     set: &Overrides,
 ) -> Result<(Loaded, Outline), CliError> {
     let loaded = parse(path, set)?;
-    let outline = Outline::of(&loaded.experiment);
-    if let Ok(outline) = &outline {
-        in_reach(&loaded, out_of_reach(&loaded.experiment, outline))?;
-    }
     known_device(&loaded)?;
-    let outline = outline.map_err(|error| unbuildable(&loaded, &error))?;
+    let outline = outline(&loaded)?;
     Ok((loaded, outline))
+}
+
+/// The network of an experiment, with its budgets in reach.
+pub(crate) fn outline(loaded: &Loaded) -> Result<Outline, Diagnostics> {
+    let outline = Outline::of(&loaded.experiment).map_err(|error| unbuildable(loaded, &error))?;
+    in_reach(loaded, out_of_reach(&loaded.experiment, &outline))?;
+    Ok(outline)
 }
 
 /// The same without building the network: a recorded run has a copy of its file.

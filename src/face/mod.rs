@@ -1,6 +1,7 @@
 //! What the faces share: what is to be run and how it begins, experiments loaded and checked, recorded
 //! runs found, and errors with their exit codes. A face uses this floor and the rooms below it.
 
+pub(crate) mod checkpoint;
 mod error;
 mod load;
 mod signals;
@@ -12,12 +13,12 @@ use std::time::Duration;
 use clap::Args;
 
 pub(crate) use error::{CliError, exit, print, report};
-pub(crate) use load::{DEMO, load, load_recorded, outlined, parse, reachable};
+pub(crate) use load::{DEMO, load, load_recorded, outline, outlined, parse, reachable};
 pub(crate) use signals::{end_when_told, interrupt_flag};
 
 use crate::experiment::{self, Loaded, printable};
 use crate::run::{Parent, RunFolder};
-use crate::training::{Checkpoint, Origin, Setup};
+use crate::training::{Origin, Setup};
 
 /// How long a reader has for the lines that are left when the program is to end.
 pub(crate) const LAST_LINES: Duration = Duration::from_secs(2);
@@ -140,32 +141,6 @@ pub(crate) fn warn(warnings: &[String]) {
     for warning in warnings {
         let _ = writeln!(std::io::stderr(), "warning: {}", printable(warning));
     }
-}
-
-/// The newest sound checkpoint at or before a step, of all without one; and why it is not that of the
-/// step, or not the newest, a sentence each.
-pub(crate) fn checkpoint_at(
-    folder: &RunFolder,
-    step: Option<u64>,
-) -> (Option<(u64, PathBuf)>, Vec<String>) {
-    let mut damaged = Vec::new();
-    for (at, path) in folder.checkpoints_by_step().into_iter().rev() {
-        if step.is_some_and(|step| at > step) {
-            continue;
-        }
-        match Checkpoint::open(&path) {
-            Ok(_) => {
-                if let Some(step) = step.filter(|step| *step != at && damaged.is_empty()) {
-                    damaged.push(format!(
-                        "there is no checkpoint of step {step}; that of step {at} is the newest before it"
-                    ));
-                }
-                return (Some((at, path)), damaged);
-            }
-            Err(error) => damaged.push(format!("{error}; the checkpoint before it serves")),
-        }
-    }
-    (None, damaged)
 }
 
 /// Seconds as h:mm:ss or m:ss.

@@ -97,6 +97,18 @@ impl Theme {
             Ink::Text => c.text.0,
         }
     }
+
+    /// An ink of the ramp as one of xterm's 256 colours: the nearest ones of its ends would be alike.
+    pub fn indexed(self, ink: Ink) -> Option<u8> {
+        let ramp = &self.colours().ramp_256;
+        let last = (ramp.len() - 1) as f32;
+        let place = match ink {
+            Ink::Level(t) => t * last,
+            Ink::Bits(b) => b - 1.0,
+            _ => return None,
+        };
+        Some(ramp[place.clamp(0.0, last).round() as usize])
+    }
 }
 
 /// A theme's file.
@@ -113,6 +125,7 @@ struct Colours {
     layers: [Hex; 8],
     overlays: [Hex; 4],
     ramp: [Hex; 5],
+    ramp_256: [u8; 9],
 }
 
 /// `#rrggbb`
@@ -184,6 +197,35 @@ mod tests {
                     assert_ne!(theme.rgb(overlay), theme.rgb(other), "{}", theme.name());
                 }
             }
+        }
+    }
+
+    /// Of the cube of xterm's 256 colours and its greys.
+    fn indexed(index: u8) -> Rgb {
+        const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];
+        match index.checked_sub(232) {
+            Some(grey) => (8 + 10 * grey, 8 + 10 * grey, 8 + 10 * grey),
+            None => {
+                let at = usize::from(index - 16);
+                (LEVELS[at / 36], LEVELS[at / 6 % 6], LEVELS[at % 6])
+            }
+        }
+    }
+
+    #[test]
+    fn ramps_of_256_colours_rise_too_and_no_two_are_alike() {
+        for theme in Theme::ALL {
+            let indices = (1..=9).map(|b| theme.indexed(Ink::Bits(b as f32)));
+            let indices: Vec<u8> = indices.flatten().collect();
+            assert_eq!(indices.len(), 9);
+            for (at, index) in indices.iter().enumerate() {
+                let level = Ink::Level(at as f32 / 8.0);
+                assert_eq!(theme.indexed(level), Some(*index));
+            }
+            let light = indices.iter().map(|i| indexed(*i));
+            let light: Vec<f32> = light.map(lightness).collect();
+            let rises = light.windows(2).all(|w| w[1] > w[0]);
+            assert!(rises, "{}: {indices:?} {light:?}", theme.name());
         }
     }
 

@@ -66,7 +66,11 @@ fn linear(low: f64, high: f64, wanted: usize) -> Vec<(f64, String)> {
     if span <= 0.0 || !(span / wanted as f64).is_normal() {
         return vec![(low, number(low, 3))];
     }
-    let step = nice(span / wanted as f64);
+    let coarse = nice(span / wanted as f64);
+    // From one tick alone no scale can be read.
+    let inside = |step: f64| (high / step).floor() - (low / step).ceil() >= 1.0;
+    let steps = [coarse, nice(coarse * 0.4), nice(coarse * 0.2)];
+    let step = steps.into_iter().find(|s| inside(*s)).unwrap_or(coarse);
     let first = (low / step).ceil();
     let count = ((high / step).floor() - first) as i64;
     let decimals = (-step.log10().floor()).max(0.0) as usize;
@@ -142,7 +146,7 @@ mod tests {
             prop_assert!(all.iter().all(|(v, _)| *v >= low - slack && *v <= high + slack));
             prop_assert!(all.windows(2).all(|w| w[0].0 < w[1].0));
             prop_assert!(all.windows(2).all(|w| w[0].1 != w[1].1), "{all:?}");
-            prop_assert!(all.len() <= wanted + 1);
+            prop_assert!(all.len() >= 2 && all.len() <= 5.max(wanted + 1), "{all:?}");
         }
 
         #[test]
@@ -167,6 +171,10 @@ mod tests {
             ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]
         );
         assert_eq!(texts(Scale::Linear, (-3.0, 14.0), 4), ["0", "5", "10"]);
+        assert_eq!(
+            texts(Scale::Linear, (30e3, 353e3), 2),
+            ["100k", "200k", "300k"]
+        );
         assert_eq!(
             texts(Scale::Log2, (0.0625, 1.0), 5),
             ["2⁻⁴", "2⁻³", "2⁻²", "2⁻¹", "2⁰"]

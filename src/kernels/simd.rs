@@ -10,6 +10,10 @@ pub enum Simd {
     /// AVX2 and FMA. Only made where the processor has them.
     #[non_exhaustive]
     Avx2,
+    /// The bodies for AVX-512 compiled for AVX2: their blocks and lanes can be tested on processors
+    /// without it.
+    #[cfg(test)]
+    WideOnAvx2,
     /// AVX-512 (F, BW, DQ, VL). Only made where the processor has it.
     #[non_exhaustive]
     Avx512,
@@ -32,10 +36,22 @@ impl Simd {
 
     /// All that this processor has.
     pub fn available() -> Vec<Self> {
-        [Self::Portable, Self::Avx2, Self::Avx512]
-            .into_iter()
-            .filter(|simd| *simd <= Self::best())
-            .collect()
+        let has = |simd: &Self| *simd <= Self::best();
+        let all = [Self::Portable, Self::Avx2, Self::Avx512];
+        let available = all.into_iter().filter(has);
+        #[cfg(test)]
+        let available =
+            available.chain([Self::WideOnAvx2].into_iter().filter(|_| has(&Self::Avx2)));
+        available.collect()
+    }
+
+    /// The set whose bodies run.
+    pub(super) fn bodies(self) -> Self {
+        match self {
+            #[cfg(test)]
+            Self::WideOnAvx2 => Self::Avx512,
+            set => set,
+        }
     }
 
     fn best() -> Self {
@@ -83,12 +99,18 @@ macro_rules! multiversion {
                 fn avx2($($arg: $ty),*) $(-> $ret)? { $avx2($($arg),*) }
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
                 fn avx512($($arg: $ty),*) $(-> $ret)? { $avx512($($arg),*) }
+                #[cfg(test)]
+                #[target_feature(enable = "avx2,fma")]
+                fn wide($($arg: $ty),*) $(-> $ret)? { $avx512($($arg),*) }
                 match simd {
                     // SAFETY: `Simd` values above `Portable` are only made by `Simd::current` and
                     // `Simd::available`, which detected these features on this processor.
                     $crate::kernels::Simd::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
                     $crate::kernels::Simd::Avx2 => return unsafe { avx2($($arg),*) },
+                    // SAFETY: as above.
+                    #[cfg(test)]
+                    $crate::kernels::Simd::WideOnAvx2 => return unsafe { wide($($arg),*) },
                     $crate::kernels::Simd::Portable => {}
                 }
             }

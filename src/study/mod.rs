@@ -3,6 +3,7 @@
 //! Doors: [`Study`] reads a study's file, [`StudyFolder`] knows how far it is, [`Report`] what came of
 //! it, [`script`] has others run it. Nothing here schedules or trains.
 
+mod build;
 mod figures;
 mod folder;
 mod jobs;
@@ -10,6 +11,7 @@ mod outcome;
 mod plan;
 pub mod statistics;
 mod table;
+mod written;
 
 pub use figures::figures;
 pub use folder::{State, StudyFolder};

@@ -1,15 +1,14 @@
-//! A study's file: which experiments, with which settings and seeds, in which order.
+//! A study: which experiments, with which settings and seeds, in which order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
 
-use crate::experiment::{Diagnostics, KEYS, Kind, Place, Values, difference};
+use super::build;
+use crate::experiment::{Diagnostics, Place, Values, difference};
 
 /// A study: cells, each with every seed.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,7 +16,7 @@ pub struct Study {
     /// The file.
     pub file: PathBuf,
     /// Its text.
-    text: Arc<str>,
+    pub(super) text: Arc<str>,
     /// Its name: that of the folder.
     pub name: String,
     /// What it is about, in a sentence or two.
@@ -44,7 +43,7 @@ pub struct Cell {
     /// What is set over it, `key=value` each.
     pub set: Vec<String>,
     /// Where the study's file says so, by key.
-    places: Spans,
+    pub(super) places: Spans,
     /// The cell whose best checkpoint, of the same seed, it starts from.
     pub from: Option<usize>,
     /// What was published for it.
@@ -85,115 +84,13 @@ pub enum StudyError {
         /// Why.
         source: std::io::Error,
     },
-    /// It is no such file.
-    #[error("{path}:{line}:{column}: {message}")]
-    Syntax {
-        /// Which.
-        path: PathBuf,
-        /// Line, from 1.
-        line: usize,
-        /// Column, from 1.
-        column: usize,
-        /// What is wrong.
-        message: String,
-    },
     /// It asks for something that cannot be.
-    #[error("{path}: {message}; expected {expected}")]
-    Meaning {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong.
-        message: String,
-        /// What would do.
-        expected: String,
-    },
+    #[error(transparent)]
+    Wrong(#[from] Diagnostics),
 }
-
-/// The file as it is written.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    name: Option<String>,
-    #[serde(default)]
-    about: String,
-    base: Option<PathBuf>,
-    #[serde(default = "first_seed")]
-    seeds: Vec<i64>,
-    reference: Option<String>,
-    #[serde(default)]
-    set: toml::Table,
-    #[serde(default)]
-    axis: Vec<Axis>,
-    #[serde(default)]
-    row: Vec<Row>,
-    /// By the label of a cell.
-    #[serde(default)]
-    published: BTreeMap<String, Paper>,
-}
-
-fn first_seed() -> Vec<i64> {
-    vec![1]
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Axis {
-    keys: Vec<String>,
-    values: Vec<toml::Value>,
-    #[serde(default)]
-    names: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Row {
-    name: String,
-    base: Option<PathBuf>,
-    from: Option<String>,
-    #[serde(default = "yes")]
-    axes: bool,
-    #[serde(default)]
-    set: toml::Table,
-    /// Keys that the base's value is taken away from.
-    #[serde(default)]
-    unset: Vec<String>,
-    paper: Option<Paper>,
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// A published error alone, or with its memory.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected an error in percent, or `{ error = 8.58, weights_kb = 70 }`"
-)]
-enum Paper {
-    Error(f64),
-    Full(Published),
-}
-
-impl From<Paper> for Published {
-    fn from(paper: Paper) -> Self {
-        match paper {
-            Paper::Full(published) => published,
-            Paper::Error(error) => Self {
-                error,
-                weights_kb: None,
-                activations_max_kb: None,
-                activations_sum_kb: None,
-            },
-        }
-    }
-}
-
-/// A point on the axes: its words, what it sets, and where.
-type Point = (Vec<String>, Vec<String>, Spans);
 
 /// Where a key and its value stand in the text, by key.
-type Spans = BTreeMap<String, [Range<usize>; 2]>;
+pub(super) type Spans = BTreeMap<String, [Range<usize>; 2]>;
 
 impl Study {
     /// Reads a study's file.
@@ -213,28 +110,7 @@ impl Study {
     /// # Errors
     /// As [`Study::read`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, StudyError> {
-        let written: Written = toml::from_str(text).map_err(|error| {
-            let at = error.span().map_or(0, |s| s.start);
-            let before = &text[..at.min(text.len())];
-            StudyError::Syntax {
-                path: path.to_owned(),
-                line: before.matches('\n').count() + 1,
-                column: before.chars().rev().take_while(|c| *c != '\n').count() + 1,
-                message: error.message().to_owned(),
-            }
-        })?;
-        let table = DeTable::parse(text).map_err(|error| StudyError::Meaning {
-            path: path.to_owned(),
-            message: error.message().to_owned(),
-            expected: "valid TOML".into(),
-        })?;
-        let builder = Builder {
-            path,
-            text,
-            written,
-            table: table.get_ref(),
-        };
-        builder.study()
+        Ok(build::study(path, text)?)
     }
 
     /// What is wrong with a cell's experiment; where the study sets it, with the place in its file.
@@ -289,393 +165,6 @@ impl Study {
         let Task { cell, seed } = self.tasks[task];
         format!("{}, seed {seed}", self.cells[cell].label)
     }
-}
-
-struct Builder<'a> {
-    path: &'a Path,
-    text: &'a str,
-    written: Written,
-    /// The same with the places of everything.
-    table: &'a DeTable<'a>,
-}
-
-impl Builder<'_> {
-    fn wrong(&self, message: impl Into<String>, expected: impl Into<String>) -> StudyError {
-        StudyError::Meaning {
-            path: self.path.to_owned(),
-            message: message.into(),
-            expected: expected.into(),
-        }
-    }
-
-    /// A path as the file means it: from its own folder.
-    fn beside(&self, path: &Path) -> PathBuf {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        let joined = folder.join(path);
-        std::path::absolute(&joined).unwrap_or(joined)
-    }
-
-    fn study(&self) -> Result<Study, StudyError> {
-        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
-        let name = self.written.name.clone().unwrap_or(stem.into_owned());
-        if slug(&name).is_empty() {
-            return Err(self.wrong(
-                format!("`name` is \"{name}\""),
-                "a name with letters or digits",
-            ));
-        }
-        let seeds: BTreeSet<i64> = self.written.seeds.iter().copied().collect();
-        if seeds.is_empty() || seeds.len() != self.written.seeds.len() {
-            return Err(self.wrong(
-                format!("`seeds` is {:?}", self.written.seeds),
-                "one or more, each once",
-            ));
-        }
-        let mut cells = self.cells()?;
-        for (label, paper) in &self.written.published {
-            match cells.iter_mut().find(|c| c.label == *label) {
-                Some(cell) => cell.paper = Some((*paper).into()),
-                None => return Err(self.no_cell("published", label, &cells)),
-            }
-        }
-        let reference = match &self.written.reference {
-            None => None,
-            Some(name) => Some(
-                (cells.iter())
-                    .position(|c| c.label == *name)
-                    .ok_or_else(|| self.no_cell("reference", name, &cells))?,
-            ),
-        };
-        let tasks = in_order(&cells, &self.written.seeds);
-        Ok(Study {
-            file: self.path.to_owned(),
-            text: self.text.into(),
-            name: slug(&name),
-            about: self.written.about.clone(),
-            cells,
-            seeds: self.written.seeds.clone(),
-            reference,
-            tasks,
-        })
-    }
-
-    fn no_cell(&self, key: &str, name: &str, cells: &[Cell]) -> StudyError {
-        let labels: Vec<String> = cells.iter().map(|c| format!("\"{}\"", c.label)).collect();
-        self.wrong(
-            format!("`{key}` is \"{name}\""),
-            format!("one of {}", labels.join(", ")),
-        )
-    }
-
-    fn cells(&self) -> Result<Vec<Cell>, StudyError> {
-        let points = self.points()?;
-        let common = self.overrides(&self.written.set)?;
-        let single = [Row {
-            name: String::new(),
-            base: None,
-            from: None,
-            axes: true,
-            set: toml::Table::new(),
-            unset: Vec::new(),
-            paper: None,
-        }];
-        let rows = match &self.written.row[..] {
-            [] => &single[..],
-            rows => rows,
-        };
-        let none: [Point; 1] = [(Vec::new(), Vec::new(), Spans::new())];
-        let mut everywhere = Spans::new();
-        spans("", self.table.get("set"), &mut everywhere);
-        let mut cells: Vec<Cell> = Vec::new();
-        // Whose cells they are, and at which point of the axes.
-        let mut places: Vec<(usize, usize)> = Vec::new();
-        for (place, row) in rows.iter().enumerate() {
-            let mut own: Vec<String> = row.unset.iter().map(|key| format!("{key}=")).collect();
-            own.extend(self.overrides(&row.set)?);
-            let mut at_row = Spans::new();
-            let table = item(self.table, "row", place);
-            spans("", table.and_then(|t| t.get("set")), &mut at_row);
-            if let Some(DeValue::Array(keys)) =
-                table.and_then(|t| t.get("unset")).map(Spanned::get_ref)
-            {
-                let spans = row.unset.iter().zip(keys.iter().map(Spanned::span));
-                at_row.extend(spans.map(|(key, at)| (key.clone(), [at.clone(), at])));
-            }
-            let crossed: &[Point] = if row.axes { &points } else { &none };
-            for (point, (words, set, at_point)) in crossed.iter().enumerate() {
-                let name = Some(&row.name).filter(|n| !n.is_empty());
-                let words: Vec<&str> = name.into_iter().chain(words).map(String::as_str).collect();
-                let label = match words[..] {
-                    [] => "base".to_owned(),
-                    _ => words.join(", "),
-                };
-                let experiment = row.base.as_ref().or(self.written.base.as_ref());
-                cells.push(Cell {
-                    slug: slug(&label),
-                    label,
-                    experiment: experiment.map(|p| self.beside(p)),
-                    set: [&common[..], &own, set].concat(),
-                    // (The last of a key is the one that holds.)
-                    places: [&everywhere, &at_row, at_point]
-                        .into_iter()
-                        .flat_map(Clone::clone)
-                        .collect(),
-                    from: None,
-                    paper: row.paper.map(Published::from),
-                });
-                places.push((place, point));
-            }
-        }
-        for slugs in 0..cells.len() {
-            let same = |c: &&Cell| c.slug == cells[slugs].slug;
-            if cells[slugs].slug.is_empty() || cells.iter().filter(same).count() > 1 {
-                let label = &cells[slugs].label;
-                return Err(self.wrong(
-                    format!("two cells are called \"{label}\", or nearly so"),
-                    "names that differ in letters or digits",
-                ));
-            }
-        }
-        for cell in 0..cells.len() {
-            let (row, point) = places[cell];
-            let Some(name) = &rows[row].from else {
-                continue;
-            };
-            // A row, at the same point of the axes where both are crossed; or one cell by its label.
-            let found = rows.iter().position(|r| r.name == *name);
-            let from = match found.filter(|f| *f != row) {
-                Some(f) if !rows[f].axes => places.iter().position(|p| *p == (f, 0)),
-                Some(f) if rows[row].axes || points.len() == 1 => {
-                    places.iter().position(|p| *p == (f, point))
-                }
-                _ => cells
-                    .iter()
-                    .position(|c| c.label == *name && c.label != cells[cell].label),
-            };
-            cells[cell].from = Some(from.ok_or_else(|| {
-                let others = cells.iter().zip(&places).filter(|(_, p)| p.0 != row);
-                let names: Vec<String> = others.map(|(c, _)| format!("\"{}\"", c.label)).collect();
-                self.wrong(
-                    format!("row \"{}\" is from \"{name}\"", rows[row].name),
-                    format!(
-                        "another row that is crossed with the axes as it is, or one cell: {}",
-                        names.join(", ")
-                    ),
-                )
-            })?);
-        }
-        for cell in 0..cells.len() {
-            let mut seen = BTreeSet::from([cell]);
-            let mut at = cell;
-            while let Some(from) = cells[at].from {
-                if !seen.insert(from) {
-                    let label = &cells[cell].label;
-                    return Err(self.wrong(
-                        format!("\"{label}\" starts from itself, by way of others"),
-                        "a chain that ends at a row without `from`",
-                    ));
-                }
-                at = from;
-            }
-        }
-        Ok(cells)
-    }
-
-    /// Every combination of a value of each axis; the last axis varies fastest.
-    fn points(&self) -> Result<Vec<Point>, StudyError> {
-        let mut points: Vec<Point> = vec![(Vec::new(), Vec::new(), Spans::new())];
-        for (place, axis) in self.written.axis.iter().enumerate() {
-            let own = self.axis(axis)?;
-            let mut crossed = Vec::with_capacity(points.len() * own.len());
-            for (words, set, places) in &points {
-                for (value, (word, more)) in own.iter().enumerate() {
-                    let mut places = places.clone();
-                    places.extend(self.axis_places(place, axis, value));
-                    crossed.push((
-                        [&words[..], std::slice::from_ref(word)].concat(),
-                        [&set[..], more].concat(),
-                        places,
-                    ));
-                }
-            }
-            points = crossed;
-        }
-        Ok(points)
-    }
-
-    /// Where an axis names its keys and one of its values.
-    fn axis_places(&self, place: usize, axis: &Axis, value: usize) -> Spans {
-        let list = |name: &str| match item(self.table, "axis", place)?.get(name)?.get_ref() {
-            DeValue::Array(items) => Some(items.iter().map(Spanned::span).collect::<Vec<_>>()),
-            _ => None,
-        };
-        let (Some(keys), Some(values)) = (list("keys"), list("values")) else {
-            return Spans::new();
-        };
-        let keys = axis.keys.iter().zip(keys);
-        keys.map(|(key, at)| (key.clone(), [at, values[value].clone()]))
-            .collect()
-    }
-
-    /// The values of an axis: a word for each, and what it sets.
-    fn axis(&self, axis: &Axis) -> Result<Vec<(String, Vec<String>)>, StudyError> {
-        let keys = axis.keys.join(", ");
-        if axis.keys.is_empty() || axis.values.is_empty() {
-            return Err(self.wrong(
-                format!("an axis of keys [{keys}] has {} values", axis.values.len()),
-                "at least one key and one value",
-            ));
-        }
-        if !axis.names.is_empty() && axis.names.len() != axis.values.len() {
-            return Err(self.wrong(
-                format!(
-                    "the axis of {keys} has {} values and {} names",
-                    axis.values.len(),
-                    axis.names.len()
-                ),
-                "a name for every value, or none",
-            ));
-        }
-        let mut out = Vec::new();
-        for (i, value) in axis.values.iter().enumerate() {
-            let each: Vec<&toml::Value> = match value {
-                toml::Value::Array(values) if axis.keys.len() > 1 => {
-                    if values.len() != axis.keys.len() {
-                        return Err(self.wrong(
-                            format!("{value} on the axis of {keys}"),
-                            "one value for all keys, or a list with one for each",
-                        ));
-                    }
-                    values.iter().collect()
-                }
-                value => vec![value; axis.keys.len()],
-            };
-            let set = axis
-                .keys
-                .iter()
-                .zip(&each)
-                .map(|(key, value)| self.set(key, value));
-            let set = set.collect::<Result<Vec<_>, _>>()?;
-            let word = axis.names.get(i).cloned().unwrap_or_else(|| {
-                let last = axis.keys[0].rsplit('.').next().unwrap_or_default();
-                let plain = |v: &toml::Value| match v {
-                    toml::Value::String(s) => s.clone(),
-                    v => format!("{last} {v}"),
-                };
-                let mut words: Vec<String> = each.iter().map(|v| plain(v)).collect();
-                words.dedup();
-                words.join("/")
-            });
-            out.push((word, set));
-        }
-        Ok(out)
-    }
-
-    /// What a table sets, `key=value` each; tables in it are the keys' first parts.
-    fn overrides(&self, table: &toml::Table) -> Result<Vec<String>, StudyError> {
-        let mut flat = BTreeMap::new();
-        flatten("", table, &mut flat);
-        flat.iter()
-            .map(|(key, value)| self.set(key, value))
-            .collect()
-    }
-
-    fn set(&self, key: &str, value: &toml::Value) -> Result<String, StudyError> {
-        if matches!(key, "seed" | "init.run" | "init.weights") {
-            let instead = match key {
-                "seed" => "`seeds`, once for the study",
-                _ => "`from`, which names the row to start from",
-            };
-            return Err(self.wrong(format!("`{key}` is set"), instead));
-        }
-        let known = KEYS.iter().find(|k| k.path == key);
-        let is_path = known.is_some_and(|k| matches!(k.kind, Kind::Path));
-        Ok(match value {
-            toml::Value::String(path) if is_path => {
-                format!("{key}={}", self.beside(Path::new(path)).display())
-            }
-            toml::Value::String(text) if known.is_some_and(|k| k.kind.is_text()) => {
-                format!("{key}={text}")
-            }
-            value => format!("{key}={value}"),
-        })
-    }
-}
-
-/// Where the keys and values of a table stand, by their paths.
-fn spans(before: &str, table: Option<&Spanned<DeValue<'_>>>, out: &mut Spans) {
-    let Some(DeValue::Table(table)) = table.map(Spanned::get_ref) else {
-        return;
-    };
-    for (key, value) in table {
-        let path = match before {
-            "" => key.get_ref().to_string(),
-            before => format!("{before}.{}", key.get_ref()),
-        };
-        match value.get_ref() {
-            DeValue::Table(_) => spans(&path, Some(value), out),
-            _ => _ = out.insert(path, [key.span(), value.span()]),
-        }
-    }
-}
-
-/// A table of a list of tables.
-fn item<'t, 'a>(table: &'t DeTable<'a>, list: &str, place: usize) -> Option<&'t DeTable<'a>> {
-    let DeValue::Array(items) = table.get(list)?.get_ref() else {
-        return None;
-    };
-    match items.get(place)?.get_ref() {
-        DeValue::Table(table) => Some(table),
-        _ => None,
-    }
-}
-
-fn flatten(before: &str, table: &toml::Table, out: &mut BTreeMap<String, toml::Value>) {
-    for (key, value) in table {
-        let path = match before {
-            "" => key.clone(),
-            before => format!("{before}.{key}"),
-        };
-        match value {
-            toml::Value::Table(inner) => flatten(&path, inner, out),
-            value => drop(out.insert(path, value.clone())),
-        }
-    }
-}
-
-/// All seeds of every cell, one seed after the other: a study that is stopped half-way has whole
-/// comparisons. Within a seed, what others start from comes first.
-fn in_order(cells: &[Cell], seeds: &[i64]) -> Vec<Task> {
-    let depth = |cell: usize| {
-        let mut depth = 0;
-        let mut at = cell;
-        while let Some(from) = cells[at].from {
-            (depth, at) = (depth + 1, from);
-        }
-        depth
-    };
-    let mut order: Vec<usize> = (0..cells.len()).collect();
-    order.sort_by_key(|cell| depth(*cell));
-    let of_seed = |seed: &i64| {
-        let seed = *seed;
-        let tasks = order.iter().map(move |cell| Task { cell: *cell, seed });
-        tasks.collect::<Vec<_>>()
-    };
-    seeds.iter().flat_map(of_seed).collect()
-}
-
-/// A label as a name of files: lower case, words apart by dashes.
-fn slug(label: &str) -> String {
-    let mut out = String::new();
-    for c in label.chars() {
-        match c {
-            c if c.is_ascii_alphanumeric() => out.push(c.to_ascii_lowercase()),
-            '+' => out.push('+'),
-            _ if !out.is_empty() && !out.ends_with('-') => out.push('-'),
-            _ => {}
-        }
-    }
-    out.trim_end_matches('-').to_owned()
 }
 
 /// What of an experiment a task sets beside its cell's settings.
@@ -782,6 +271,29 @@ mod tests {
             let error = parse(text).expect_err(text).to_string();
             assert!(error.contains(part), "{text}: {error}");
             assert!(error.contains("folder/study.toml"), "{error}");
+        }
+        for (text, place) in [
+            ("reference = \"x\"", "1:13"),
+            ("[set]\nseed = 1", "2:1"),
+            ("seeds = [1]\n[[row]]\nname = \"a\"\nfrom = \"b\"", "4:8"),
+            (
+                "[[axis]]\nkeys = [\"a\", \"b\"]\nvalues = [1,\n [1]]",
+                "4:2",
+            ),
+            (
+                "[[axis]]\nkeys = [\"a\"]\nvalues = [1]\nnames = [\"x\", \"y\"]",
+                "4:9",
+            ),
+            ("[[row]]\nname = \"a\"\n[[row]]\nname = \"A\"", "4:8"),
+            ("sedes = [1]", "1:1"),
+            ("[published]\n\"a, b\" = 1", "2:1"),
+            ("[set.train]\nlr = 1979-05-27", "2:6"),
+        ] {
+            let error = parse(text).expect_err(text).to_string();
+            assert!(
+                error.starts_with(&format!("folder/study.toml:{place}: ")),
+                "{text}: {error}"
+            );
         }
         let error = parse("name = \"a\"\nseeds = [1,")
             .expect_err("cut")

@@ -507,7 +507,7 @@ impl Workbench {
         }
         let old = self.app.shown.folder.clone();
         let checkpoint = fork.and_then(|step| {
-            let (checkpoint, damaged) = crate::face::checkpoint_at(&old, Some(step));
+            let (checkpoint, damaged) = crate::face::checkpoint::checkpoint_at(&old, Some(step));
             damaged
                 .into_iter()
                 .for_each(|problem| self.app.warn(problem));

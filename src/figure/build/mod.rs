@@ -94,7 +94,7 @@ impl XUnit {
         match self {
             Self::Step => "step",
             Self::Epoch => "epoch",
-            Self::Seconds => "seconds of training",
+            Self::Seconds => "seconds",
             Self::Samples => "samples",
         }
     }

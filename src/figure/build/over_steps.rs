@@ -40,6 +40,30 @@ impl Builder<'_> {
         }
     }
 
+    /// The last step at or before `x`, and the first one at or behind it.
+    pub(super) fn steps_around(&self, x: f64) -> [f64; 2] {
+        if self.view.x_unit == XUnit::Step {
+            return [x.max(0.0); 2];
+        }
+        if x <= self.x(0.0) {
+            return [0.0; 2];
+        }
+        let (mut low, mut high) = (0, 1 + self.history.step());
+        while self.x(high as f64) < x && high < 1 << 40 {
+            (low, high) = (high, high * 2);
+        }
+        while high - low > 1 {
+            let middle = low.midpoint(high);
+            if self.x(middle as f64) < x {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        let at_high = self.x(high as f64) <= x;
+        [if at_high { high } else { low } as f64, high as f64]
+    }
+
     /// What a series that grows with the run says at a step: before its first record and behind its
     /// last the pace of the run goes on.
     fn paced(&self, step: f64, series: &Series) -> f64 {

@@ -119,21 +119,28 @@ fn forked(history: &History, other: &Overlaid) -> Forked {
     of(&other.history.parent, &history.name).map_or(Forked::Apart, Forked::FromThis)
 }
 
-/// The steps of another run that stand beside those that are visible of this one. Of a parent that did
-/// not go on behind the fork, as many before it: where the child comes from.
+/// The steps of another run that stand beside those that are visible of this one, in the unit of the x
+/// axis. Of a parent that did not go on behind the fork, as many before it: where the child comes from.
 fn visible_of(history: &History, other: &Overlaid, view: &View) -> Option<(f64, f64)> {
-    let whole = (0.0, history.step() as f64);
-    let (from, to) = view.x_range.unwrap_or(whole);
-    Some(match forked(history, other) {
-        Forked::Apart => return view.x_range,
-        Forked::FromThis(step) => ((from - step as f64).max(0.0), (to - step as f64).max(0.0)),
-        Forked::FromOther(step) => {
-            let step = step as f64;
-            let goes_on = other.history.step() as f64 > step;
-            let before = if goes_on { 0.0 } else { to - from };
-            ((from + step - before).max(0.0), to + step)
-        }
-    })
+    let forked = forked(history, other);
+    if matches!(forked, Forked::Apart) && view.x_range.is_none() {
+        return None;
+    }
+    let own = Builder { history, view };
+    let theirs = Builder {
+        history: &other.history,
+        view,
+    };
+    let (from, to) = own.x_range();
+    let by = fork_distance(history, other, view);
+    let (from, to) = (own.x(from) - by, own.x(to) - by);
+    let before = match forked {
+        Forked::FromOther(step) if other.history.step() <= step => to - from,
+        _ => 0.0,
+    };
+    let [_, from] = theirs.steps_around(from - before);
+    let [to, _] = theirs.steps_around(to);
+    Some((from, to.max(from)))
 }
 
 /// How far another run's axis has to move for parent and child to meet at the fork, in the unit of the
@@ -302,15 +309,20 @@ fn mark_bars(bars: &mut [Bar], theirs: &Scene, ink: Ink) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::panel_count;
+    use super::super::{XUnit, panel_count};
     use super::*;
     use crate::graph::LayerKind;
     use crate::quantizer::Parametrization;
     use crate::quantizer::memory::Role;
     use crate::run::{Event, LayerInfo, LayerRecord, StepRecord, Times};
 
-    /// Twenty steps of one layer at so many bits.
+    /// Twenty steps of one layer at so many bits, a second each.
     fn run(bits: f32) -> History {
+        run_of(bits, 1.0)
+    }
+
+    /// The same with so many seconds a step.
+    fn run_of(bits: f32, pace: f64) -> History {
         let mut history = History::default();
         history.push(&Event::Started {
             name: "r".into(),
@@ -334,6 +346,7 @@ mod tests {
         for step in 1..=20 {
             history.push(&Event::Step(Box::new(StepRecord {
                 step,
+                seconds: step as f64 * pace,
                 loss: 2.0 / step as f64,
                 cross_entropy: 1.0 / step as f64,
                 pulls: [1.0, 0.5],
@@ -387,6 +400,36 @@ mod tests {
         let (range, (from, to)) = of(&close);
         assert_eq!(range, (-5.0, 5.0));
         assert!(from >= -6.0 && to == 0.0, "{from} to {to}");
+    }
+
+    /// Ten seconds of one run stand beside ten seconds of another, however many steps those are.
+    #[test]
+    fn on_an_axis_of_seconds_other_runs_are_cut_by_seconds() {
+        let own = run(4.0);
+        let view = View {
+            x_range: Some((0.0, 10.0)),
+            x_unit: XUnit::Seconds,
+            ..View::default()
+        };
+        for pace in [0.5, 1.0, 4.0] {
+            let others = [Overlaid {
+                label: "other".into(),
+                colour: 0,
+                folder: PathBuf::new(),
+                history: run_of(7.0, pace),
+            }];
+            let scene = panel_with(Name::Loss, 0, &own, &view, &others);
+            let Some(Item::Line(line)) = scene.items.first() else {
+                panic!("no line behind");
+            };
+            let last = line.segments.concat().last().map_or(0.0, |p| p.0);
+            // (A line goes on to the first point that is not seen.)
+            assert!(
+                (8.0..=10.0 + pace).contains(&last),
+                "{pace} s a step: {last}"
+            );
+            assert_eq!(scene.x.range, (0.0, 10.0), "{pace} s a step");
+        }
     }
 
     #[test]

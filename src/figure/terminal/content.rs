@@ -88,12 +88,11 @@ impl Plot<'_> {
 
     pub(super) fn bars(&self, bars: &Bars, plot: Rect, area: Rect, buffer: &mut Buffer) {
         const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-        // A column for a bar at least: what does not fit is scrolled to.
+        // A column for a bar at least: what does not fit is scrolled to. Whole columns for each, or gaps
+        // would differ.
         let shown = Window::around(bars.focus, bars.bars.len(), plot.width.into());
-        let each = (f64::from(plot.width) / shown.count.max(1) as f64).min(9.0);
-        let width = (each.floor() as u16)
-            .saturating_sub(u16::from(each >= 3.0))
-            .max(1);
+        let each = (plot.width / shown.count.max(1) as u16).clamp(1, 9);
+        let width = each - u16::from(each >= 3);
         let visible = &bars.bars[shown.range()];
         // (Of a letter or two nothing can be told.)
         let labels = match width {
@@ -102,10 +101,7 @@ impl Plot<'_> {
         };
         let rows = BarRows::new(&self.scene.y, plot.height);
         for (i, bar) in visible.iter().enumerate() {
-            let x = plot.x + (i as f64 * each) as u16;
-            if x + width > plot.x + plot.width {
-                break;
-            }
+            let x = plot.x + i as u16 * each;
             let eighths = (rows.height(bar.value) * 8.0).round() as usize;
             let style = self.palette.style(Ink::Kind(bar.kind));
             let selected = bars.selected == Some(shown.first + i);
@@ -130,16 +126,21 @@ impl Plot<'_> {
             let value = Shade::Bits.text(bar.value as f32);
             let short = format!("{:.0}", bar.value);
             let value = [value, short].into_iter().find(|v| v.len() <= width.into());
-            if let Some(value) = value {
+            if let Some(value) = &value {
                 let middle = x + width.saturating_sub(value.len() as u16) / 2;
                 let inside = style.add_modifier(Modifier::REVERSED);
-                buffer.set_stringn(middle, y, &value, width.into(), inside);
+                buffer.set_stringn(middle, y, value, width.into(), inside);
             }
             for (height, ink) in &bar.marks {
                 let above = rows.height(*height).ceil().max(1.0) as u16;
-                let y = plot.y + plot.height - above.min(plot.height);
-                let (mark, style) = (self.palette.bar_mark(), self.palette.style(*ink));
-                buffer.set_stringn(x + width - 1, y, mark, 1, style);
+                let at = plot.y + plot.height - above.min(plot.height);
+                let style = self.palette.style(*ink);
+                if at == y && width == 1 && value.is_some() {
+                    // The number stays, in the other's colour.
+                    buffer[(x, y)].set_style(style.add_modifier(Modifier::REVERSED));
+                } else {
+                    buffer.set_stringn(x + width - 1, at, self.palette.bar_mark(), 1, style);
+                }
             }
             let below = plot.y + plot.height;
             if below < area.y + area.height {
@@ -261,59 +262,68 @@ impl Plot<'_> {
         }
     }
 
-    /// An entry of the key to a heat map.
-    fn scale_text(&self, heat: &Heat, (value, text): &(f32, String)) -> String {
-        match self.palette.colours {
-            Colours::None if matches!(heat.shade, Shade::Exponent { .. }) => {
-                format!(" {}={text} ", heat.shade.digit(*value))
-            }
-            _ if *value == Shade::ZERO => format!(" {}={text} ", heat.shade.text(*value)),
-            _ => format!(" {text} "),
-        }
-    }
-
-    /// Columns that the ends of the key take, and one before them.
-    pub(super) fn least_scale(&self, heat: &Heat) -> u16 {
-        let entries = heat.shade.scale(&heat.values);
-        let ends = match &entries[..] {
-            [] => return 0,
-            [only] => vec![only],
-            [first, .., last] => vec![first, last],
+    /// What the shades of a heat map mean: values, and what is written at each.
+    pub(super) fn key(&self, heat: &Heat) -> Vec<(f32, String)> {
+        let letters = self.palette.colours == Colours::None;
+        let text = |(value, text): (f32, String)| {
+            let text = match heat.shade {
+                Shade::Exponent { .. } if letters => {
+                    format!(" {}={text} ", heat.shade.digit(value))
+                }
+                _ if value == Shade::ZERO => format!(" {}={text} ", heat.shade.text(value)),
+                _ => format!(" {text} "),
+            };
+            (value, text)
         };
-        let ends = ends.into_iter().map(|e| self.scale_text(heat, e).width());
-        ends.sum::<usize>() as u16 + 1
+        let entries = heat.shade.scale(&heat.values).into_iter();
+        entries.map(text).collect()
     }
 
-    /// What the shades of a heat map mean, at the right end of its title.
-    pub(super) fn scale(&self, heat: &Heat, from: u16, area: Rect, buffer: &mut Buffer) {
+    /// A key at the right end of a title that ends at `from`.
+    pub(super) fn paint_key(
+        &self,
+        mut key: Vec<(f32, String)>,
+        shade: Shade,
+        from: u16,
+        area: Rect,
+        buffer: &mut Buffer,
+    ) {
         let right = area.x + area.width;
-        let mut entries = heat.shade.scale(&heat.values);
-        let needed = |e: &(f32, String)| self.scale_text(heat, e).width() as u16;
-        let width = |entries: &[(f32, String)]| entries.iter().map(needed).sum::<u16>();
-        // Every other one goes where not all fit; both ends stay.
-        while entries.len() > 2 && from + 1 + width(&entries) > right {
-            let last = entries.len() - 1;
+        // Every other entry goes where not all fit; both ends stay.
+        while key.len() > 2 && from + 1 + width(&key) > right {
+            let last = key.len() - 1;
             let mut place = 0..;
-            entries.retain(|_| place.next().is_some_and(|i| i % 2 == 0 || i == last));
-            if entries.len() == last + 1 {
+            key.retain(|_| place.next().is_some_and(|i| i % 2 == 0 || i == last));
+            if key.len() == last + 1 {
                 break;
             }
         }
-        if from + 1 + width(&entries) > right {
+        if from + 1 + width(&key) > right {
             return;
         }
-        let mut x = right - width(&entries);
-        for entry in &entries {
-            let width = needed(entry);
-            let text = self.scale_text(heat, entry);
-            let style = match self.palette.colour(heat.shade.ink(entry.0)) {
+        let mut x = right - width(&key);
+        for (value, text) in &key {
+            let style = match self.palette.colour(shade.ink(*value)) {
                 Some(colour) => Style::new().bg(colour).fg(on(colour)),
                 None => Style::new(),
             };
-            buffer.set_stringn(x, area.y, text, width.into(), style);
-            x += width;
+            (x, _) = buffer.set_stringn(x, area.y, text, text.width(), style);
         }
     }
+}
+
+fn width(key: &[(f32, String)]) -> u16 {
+    key.iter().map(|entry| entry.1.width() as u16).sum()
+}
+
+/// Columns that the ends of a key take, and one before them.
+pub(super) fn least_width(key: &[(f32, String)]) -> usize {
+    let ends = match key {
+        [] => return 0,
+        [only] => only.1.width(),
+        [first, .., last] => first.1.width() + last.1.width(),
+    };
+    ends + 1
 }
 
 /// Which rows of a heat map a plot shows, and how many lines it has for each.

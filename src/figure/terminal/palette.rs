@@ -108,7 +108,10 @@ impl Palette {
             }
             Colours::Many => {
                 let (r, g, b) = self.theme.rgb(ink);
-                Some(Color::Indexed(nearest([r, g, b])))
+                let of_ramp = self.theme.indexed(ink);
+                Some(Color::Indexed(
+                    of_ramp.unwrap_or_else(|| nearest([r, g, b])),
+                ))
             }
             Colours::Sixteen => Some(match ink {
                 Ink::Series(n) => [Color::Cyan, Color::Yellow, Color::Green, Color::White][n % 4],

@@ -10,6 +10,7 @@ use super::super::Window;
 use super::super::scene::{Axis, Entry, Ink, Item, Label, Place, Scene};
 use super::super::ticks::ticks;
 use super::canvas::{Canvas, letter};
+use super::content::least_width;
 use super::fit::{BarRows, cut_before_readings, cut_in_the_middle};
 use super::palette::{Marker, Palette};
 
@@ -170,17 +171,21 @@ impl Plot<'_> {
         let bold = self.palette.style(Ink::Text).add_modifier(Modifier::BOLD);
         let plot = Plot::plot_area(self.scene, area);
         let width = usize::from(area.width);
-        // Of the key to a heat map both ends stay.
-        let key = match self.scene.items.first() {
-            Some(Item::Heat(heat)) => usize::from(self.least_scale(heat)),
-            _ => 0,
-        };
-        let room = if 2 * key < width { width - key } else { width };
-        let title = title(self.scene, plot, room);
-        let (x, _) = buffer.set_stringn(area.x, area.y, title, width, bold);
         if let Some(Item::Heat(heat)) = self.scene.items.first() {
-            return self.scale(heat, x, area, buffer);
+            let key = self.key(heat);
+            // Both ends of the key stay.
+            let least = least_width(&key);
+            let room = if 2 * least < width {
+                width - least
+            } else {
+                width
+            };
+            let title = title(self.scene, plot, room);
+            let (x, _) = buffer.set_stringn(area.x, area.y, title, width, bold);
+            return self.paint_key(key, heat.shade, x, area, buffer);
         }
+        let title = title(self.scene, plot, width);
+        let (x, _) = buffer.set_stringn(area.x, area.y, title, width, bold);
         let legend = self.scene.legend();
         if side_legend(self.scene, area) > 0 {
             self.legend_at_side(&legend, plot, area, buffer);
@@ -189,10 +194,17 @@ impl Plot<'_> {
         }
     }
 
-    /// A piece of a series's line.
-    fn sample(&self, series: usize, dash: usize) -> String {
-        match (self.palette.marker, dash) {
-            (Marker::Ascii, _) => String::from_iter([letter(series); 2]),
+    /// A piece of what an entry names: of a line, a bar or an area; two columns.
+    fn sample(&self, entry: &Entry<'_>) -> String {
+        let others = matches!(entry.ink, Ink::Overlay(_));
+        match (self.scene.items.first(), self.palette.marker) {
+            (Some(Item::Bars(_)), _) if others => return format!("{} ", self.palette.bar_mark()),
+            (Some(Item::Bars(_)), Marker::Ascii) => return "##".into(),
+            (Some(Item::Bars(_)), _) => return "██".into(),
+            _ => {}
+        }
+        match (self.palette.marker, entry.dash) {
+            (Marker::Ascii, _) => String::from_iter([letter(entry.series); 2]),
             (_, 0) => "──".into(),
             (_, 1) => "╌╌".into(),
             (_, 2) => "┄┄".into(),
@@ -208,51 +220,49 @@ impl Plot<'_> {
         area: Rect,
         buffer: &mut Buffer,
     ) {
-        let (mut x, right) = (from, area.x + area.width);
-        for (i, entry) in legend.iter().enumerate() {
-            let needed = entry.label.width() as u16 + 5;
-            let left = legend.len() - i;
+        let room = usize::from((area.x + area.width).saturating_sub(from));
+        let width = |entry: &Entry<'_>| entry.label.width() + 5;
+        let shown = kept(legend, |entries| {
             // Room for the count of those that do not fit.
-            let rest = if left > 1 { 6 } else { 0 };
-            if x + needed + rest > right {
-                let more = format!(" (+{left})");
-                let room = usize::from(right.saturating_sub(x));
-                if more.width() <= room {
-                    buffer.set_stringn(x, area.y, more, room, self.palette.style(Ink::Muted));
-                }
-                break;
-            }
+            let rest = if entries.len() < legend.len() { 6 } else { 0 };
+            entries.iter().map(width).sum::<usize>() + rest <= room
+        });
+        let mut x = from;
+        for entry in &shown {
             let style = self.palette.style(entry.ink);
-            let sample = self.sample(entry.series, entry.dash);
-            let (next, _) = buffer.set_stringn(x + 2, area.y, &sample, 2, style);
-            (x, _) = buffer.set_stringn(next + 1, area.y, entry.label, needed.into(), style);
+            let (next, _) = buffer.set_stringn(x + 2, area.y, self.sample(entry), 2, style);
+            (x, _) = buffer.set_stringn(next + 1, area.y, entry.label, width(entry), style);
+        }
+        if shown.len() < legend.len() {
+            let more = format!(" (+{})", legend.len() - shown.len());
+            let room = usize::from((area.x + area.width).saturating_sub(x));
+            if more.width() <= room {
+                buffer.set_stringn(x, area.y, more, room, self.palette.style(Ink::Muted));
+            }
         }
     }
 
     /// Entries under one another at the right, those of a stack from its top down.
     fn legend_at_side(&self, legend: &[Entry<'_>], plot: Rect, area: Rect, buffer: &mut Buffer) {
-        let stacked = matches!(self.scene.items.first(), Some(Item::Area(_)));
-        let mut entries = legend.to_vec();
+        let stacked = self.scene.items.iter().any(|i| matches!(i, Item::Area(_)));
+        let rows = usize::from(plot.height);
+        let mut entries = kept(legend, |entries| {
+            entries.len() + usize::from(entries.len() < legend.len()) <= rows
+        });
         if stacked {
             entries.reverse();
         }
-        let rows = usize::from(plot.height);
-        let fit = if entries.len() > rows {
-            rows.saturating_sub(1)
-        } else {
-            rows
-        };
         let x = plot.x + plot.width + 1;
         let width = usize::from((area.x + area.width).saturating_sub(x + 3));
         let labels: Vec<&str> = entries.iter().map(|entry| entry.label).collect();
         let labels = cut_before_readings(&labels, width);
-        for (row, entry) in entries.iter().take(fit).enumerate() {
+        for (row, entry) in entries.iter().enumerate() {
             let (y, style) = (plot.y + row as u16, self.palette.style(entry.ink));
-            buffer.set_stringn(x, y, self.sample(entry.series, entry.dash), 2, style);
+            buffer.set_stringn(x, y, self.sample(entry), 2, style);
             buffer.set_stringn(x + 3, y, &labels[row], width, style);
         }
-        if entries.len() > rows && rows > 0 {
-            let more = format!("+{} more", entries.len() - fit);
+        if entries.len() < legend.len() && rows > 0 {
+            let more = format!("+{} more", legend.len() - entries.len());
             let y = plot.y + plot.height - 1;
             buffer.set_stringn(x, y, more, width + 3, self.palette.style(Ink::Muted));
         }
@@ -263,10 +273,13 @@ impl Plot<'_> {
         if matches!(self.scene.items.first(), Some(Item::Bars(_))) {
             self.bar_ticks(plot, style, buffer);
         } else if !matches!(self.scene.items.first(), Some(Item::Heat(_))) {
+            let mut taken = None;
             for (v, text) in y_ticks(self.scene, area.height) {
-                let Some(row) = row_of(&self.scene.y, v, plot) else {
+                let row = row_of(&self.scene.y, v, plot).filter(|row| taken != Some(*row));
+                let Some(row) = row else {
                     continue;
                 };
+                taken = Some(row);
                 let width = text.width() as u16;
                 let x = (plot.x - 1).saturating_sub(width).max(area.x);
                 buffer.set_stringn(x, row, &text, width.into(), style);
@@ -281,7 +294,9 @@ impl Plot<'_> {
             buffer[(x, axis)].set_char('─').set_style(style);
         }
         let wanted = (usize::from(plot.width) / 14).clamp(2, 12);
-        let mut free_from = area.x;
+        let end = area.x + area.width;
+        // What is free between the texts: columns from and to.
+        let (mut free_from, mut gaps) = (area.x, Vec::new());
         for (v, text) in ticks(&self.scene.x, wanted) {
             let Some(column) = column_of(&self.scene.x, v, plot) else {
                 continue;
@@ -289,17 +304,28 @@ impl Plot<'_> {
             buffer[(column, axis)].set_char('┴').set_style(style);
             let width = text.width() as u16;
             let start = column.saturating_sub(width / 2).max(area.x);
-            let end = area.x + area.width;
             let start = start.min(end.saturating_sub(width));
             if start >= free_from && start + width <= end {
                 buffer.set_stringn(start, axis + 1, &text, width.into(), style);
+                gaps.push((free_from, start.saturating_sub(1)));
                 free_from = start + width + 1;
             }
         }
+        // The unit stands at the end, or else where there is most room.
         let label = &self.scene.x.label;
         let width = label.width() as u16;
-        let start = (area.x + area.width).saturating_sub(width);
-        if start > free_from {
+        let last = end.saturating_sub(width);
+        let start = if last > free_from {
+            Some(last)
+        } else {
+            let widest = gaps
+                .into_iter()
+                .rev()
+                .max_by_key(|g| g.1.saturating_sub(g.0));
+            let room = widest.filter(|g| g.1.saturating_sub(g.0) >= width);
+            room.map(|g| (g.0 + g.1 - width).div_ceil(2))
+        };
+        if let Some(start) = start {
             buffer.set_stringn(start, axis + 1, label, width.into(), style);
         }
     }
@@ -458,6 +484,18 @@ impl Plot<'_> {
             }
         }
     }
+}
+
+/// The entries of a legend that fit: of a run's own the last ones go first, and other runs' names after
+/// all but one of them.
+fn kept<'a>(legend: &[Entry<'a>], fits: impl Fn(&[Entry<'a>]) -> bool) -> Vec<Entry<'a>> {
+    let mut entries = legend.to_vec();
+    while !entries.is_empty() && !fits(&entries) {
+        let own = |e: &Entry<'_>| !matches!(e.ink, Ink::Overlay(_));
+        let last = entries.iter().rposition(own).filter(|at| *at > 0);
+        entries.remove(last.unwrap_or(entries.len() - 1));
+    }
+    entries
 }
 
 /// The beginning of a text that is too long, with a mark that it goes on.

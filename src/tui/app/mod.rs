@@ -212,7 +212,7 @@ impl App {
             .view
             .cursor
             .map_or(self.shown.history.step(), |c| c as u64);
-        match crate::face::checkpoint_at(&self.shown.folder, Some(step)).0 {
+        match crate::face::checkpoint::checkpoint_at(&self.shown.folder, Some(step)).0 {
             Some((at, _)) => {
                 let step = Some(at);
                 self.ask(Overlay::ConfirmFork { loaded, step });

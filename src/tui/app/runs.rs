@@ -63,8 +63,9 @@ pub(in crate::tui) struct Group {
     pub best: Option<Sample>,
     /// Test errors.
     pub test: Option<Sample>,
-    /// kB of weights at the best steps; of a study, as in its report, at the last.
-    pub kilobytes: Option<Sample>,
+    /// kB of weights and of the largest activation at the best steps; of a study, as in its report, at
+    /// the last.
+    pub kilobytes: [Option<Sample>; 2],
     /// By how much test errors differ from those of the study's reference, over seeds that both have.
     pub difference: Option<Sample>,
     /// Published error in percent, of a study's cell that names one.
@@ -81,7 +82,7 @@ impl Group {
             seeds: 0,
             best: None,
             test: None,
-            kilobytes: None,
+            kilobytes: [None; 2],
         }
     }
 }
@@ -162,8 +163,11 @@ impl Runs {
             };
             (group.best, group.test) = (of(|m| m.best_error), of(|m| m.test_error));
             group.kilobytes = match is_study {
-                true => of(|m| Some(m.weight_kb)),
-                false => of(|m| m.best_error.and(m.kilobytes()).map(|kb| kb[0])),
+                true => [of(|m| Some(m.weight_kb)), of(|m| Some(m.activation_kb))],
+                false => [
+                    of(|m| m.best_error.and(m.kilobytes()).map(|kb| kb[0])),
+                    of(|m| m.best_error.and(m.kilobytes()).map(|kb| kb[1])),
+                ],
             };
             let test = |m: &usize| Some((seeds[m].as_str(), self.all[*m].1.test_error?));
             tests.push(distinct.iter().filter_map(test).collect());
@@ -185,7 +189,8 @@ impl Runs {
                     (self.groups).sort_by(|a, b| mean(&a.best).total_cmp(&mean(&b.best)));
                 }
                 Order::Kilobytes => {
-                    (self.groups).sort_by(|a, b| mean(&a.kilobytes).total_cmp(&mean(&b.kilobytes)));
+                    let weights = |g: &Group| mean(&g.kilobytes[0]);
+                    (self.groups).sort_by(|a, b| weights(a).total_cmp(&weights(b)));
                 }
             }
         }
@@ -513,10 +518,14 @@ impl App {
         let labels: Vec<String> = labels.collect();
         if !labels.is_empty() {
             let plural = if labels.len() == 1 { "is" } else { "are" };
-            self.tell(format!(
-                "{} {plural} drawn behind this run's plots",
-                labels.join(", ")
-            ));
+            // (As many names as fit a line of 80 columns.)
+            let which = match labels.join(", ") {
+                names if names.chars().count() > 48 => {
+                    format!("{} and {} more", labels[0], labels.len() - 1)
+                }
+                names => names,
+            };
+            self.tell(format!("{which} {plural} drawn behind this run's plots"));
         }
     }
 

@@ -151,11 +151,12 @@ const LEAST_NAME: usize = 26;
 
 /// Columns of a table of groups: what they hold, and how wide they are. The first that give way on a
 /// narrow screen are the last.
-const GROUPED: [(&str, usize); 6] = [
+const GROUPED: [(&str, usize); 7] = [
     ("seeds", 6),
     ("best val %", 15),
     ("test %", 15),
     ("W kB", 15),
+    ("A kB", 14),
     ("published %", 12),
     ("against reference", 18),
 ];
@@ -169,14 +170,14 @@ fn groups(app: &App, window: Window, list: Rect, buffer: &mut Buffer) {
         any(|g| g.published.is_some()),
         any(|g| g.difference.is_some()),
     ];
-    let mut columns: Vec<usize> = (0..4).collect();
-    columns.extend((4..6).filter(|c| has[c - 4]));
+    let mut columns: Vec<usize> = (0..5).collect();
+    columns.extend((5..7).filter(|c| has[c - 5]));
     let width = |columns: &[usize]| columns.iter().map(|c| GROUPED[*c].1).sum::<usize>();
     while columns.len() > 2 && width(&columns) + LEAST_GROUP > room {
         columns.pop();
     }
     let name = room.saturating_sub(width(&columns)).clamp(12, 60);
-    let line = |label: &str, cells: [String; 6]| {
+    let line = |label: &str, cells: [String; 7]| {
         let mut text = format!("{label:<name$}");
         for column in &columns {
             text += &format!("{:>width$}", cells[*column], width = GROUPED[*column].1);
@@ -185,11 +186,14 @@ fn groups(app: &App, window: Window, list: Rect, buffer: &mut Buffer) {
     };
     let mut titles = GROUPED.map(|c| c.0.to_owned());
     // (As in the report of a study; elsewhere of the same step as the best error.)
-    titles[3] = match app.runs.study {
-        Some(_) => "last W kB".into(),
-        None => "best W kB".into(),
+    let of = if app.runs.study.is_some() {
+        "last"
+    } else {
+        "best"
     };
-    let wanted = 4 + has.iter().filter(|has| **has).count();
+    titles[3] = format!("{of} W kB");
+    titles[4] = format!("{of} A kB");
+    let wanted = 5 + has.iter().filter(|has| **has).count();
     let first = heading("experiment", wanted - columns.len());
     buffer.set_stringn(list.x, list.y, line(&first, titles), room, bold(app));
     let interval = |sample: &Option<Sample>, factor: f64, signed: bool| {
@@ -213,7 +217,8 @@ fn groups(app: &App, window: Window, list: Rect, buffer: &mut Buffer) {
             group.seeds.to_string(),
             interval(&group.best, 100.0, false),
             interval(&group.test, 100.0, false),
-            interval(&group.kilobytes, 1.0, false),
+            interval(&group.kilobytes[0], 1.0, false),
+            interval(&group.kilobytes[1], 1.0, false),
             (group.published).map_or("-".into(), |error| format!("{error:.2}")),
             interval(&group.difference, 100.0, true),
         ];

@@ -57,9 +57,9 @@ fn lay_out_body(t: &Tiling, x: &[f32], planes: &mut [f32]) {
 pub(in crate::kernels::conv) fn images_together(cpu: Cpu, e: &Extents) -> usize {
     const MOST: usize = 8;
     // Two vectors; short ones are taken as often as those of AVX2 are long.
-    let tiles = match cpu.simd {
+    let tiles = match cpu.simd.bodies() {
         Simd::Avx512 => 32,
-        Simd::Avx2 | Simd::Portable => 16,
+        _ => 16,
     };
     let share = e.images / cpu.threads();
     Tiling::of(e).images_in_vectors(tiles, STRIP, share.min(MOST))
@@ -84,10 +84,10 @@ impl Block {
 /// All outputs in blocks: of as many as the registers hold (on AVX2 six in two vectors each: twelve sums,
 /// and no value has to leave its register), and where those would not be filled of fewer.
 fn blocks(simd: Simd, t: &Tiling) -> Vec<Block> {
-    let [wide, narrow] = match simd {
+    let [wide, narrow] = match simd.bodies() {
         Simd::Avx512 => [8, 8],
         Simd::Avx2 => [6, 4],
-        Simd::Portable => [4, 4],
+        _ => [4, 4],
     };
     let (mut all, mut first, mut at) = (Vec::new(), 0, 0);
     while first < t.outputs {
