@@ -474,29 +474,33 @@ impl Scene {
 
     /// Entries of the legend: the scene's own first, other runs behind them.
     pub fn legend(&self) -> Vec<Entry<'_>> {
-        let entry = |series, (label, ink, dash)| Entry {
+        let entry = |series, (label, ink, sample)| Entry {
             label,
             ink,
-            dash,
+            sample,
             series,
         };
         if let Some(Item::Bars(Bars { bars, others, .. })) = self.items.first() {
             let mut kinds: Vec<LayerKind> = bars.iter().map(|b| b.kind).collect();
             kinds.sort_unstable();
             kinds.dedup();
-            let named = kinds.iter().map(|k| (k.word(), Ink::Kind(*k), 0));
-            let others = others.iter().map(|(label, ink)| (label.as_str(), *ink, 0));
+            let named = kinds
+                .iter()
+                .map(|k| (k.word(), Ink::Kind(*k), Sample::Filled));
+            let others = others
+                .iter()
+                .map(|(label, ink)| (label.as_str(), *ink, Sample::Mark));
             let named = named.filter(|_| kinds.len() > 1).chain(others);
             return named.enumerate().map(|(i, e)| entry(i, e)).collect();
         }
         let drawn = self.items.iter().filter_map(|item| match item {
-            Item::Line(l) => Some((l.label.as_str(), l.ink, l.dash)),
-            Item::Area(a) => Some((a.label.as_str(), a.ink, 0)),
+            Item::Line(l) => Some((l.label.as_str(), l.ink, Sample::Line(l.dash))),
+            Item::Area(a) => Some((a.label.as_str(), a.ink, Sample::Filled)),
             _ => None,
         });
         let entries = drawn.enumerate().map(|(i, e)| entry(i, e));
         let mut entries: Vec<_> = entries.filter(|e| !e.label.is_empty()).collect();
-        entries.sort_by_key(|e| matches!(e.ink, Ink::Overlay(_)));
+        entries.sort_by_key(Entry::is_of_another_run);
         entries
     }
 }
@@ -508,10 +512,28 @@ pub struct Entry<'a> {
     pub label: &'a str,
     /// Colour.
     pub ink: Ink,
-    /// Line style.
-    pub dash: usize,
+    /// What it names.
+    pub sample: Sample,
     /// Number of its line or area among all that are drawn.
     pub series: usize,
+}
+
+impl Entry<'_> {
+    /// Whether it names another run, drawn behind.
+    pub fn is_of_another_run(&self) -> bool {
+        matches!(self.ink, Ink::Overlay(_))
+    }
+}
+
+/// What an entry of a legend names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sample {
+    /// A line of this style.
+    Line(usize),
+    /// Bars or an area.
+    Filled,
+    /// Marks on bars.
+    Mark,
 }
 
 /// Plots that belong together, laid out in columns.

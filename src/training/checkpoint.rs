@@ -93,6 +93,7 @@ const CHECKSUM: &str = "bitscope.crc32";
 const CURRENT: &str = "2";
 const MOMENTS: [&str; 2] = ["optimizer.first/", "optimizer.second/"];
 const ACTIVATIONS: &str = "activations/";
+const TEACHER: &str = "teacher/";
 
 /// A checkpoint as its file holds it. `activations` are what went into each activation quantizer, by
 /// its name.
@@ -102,6 +103,7 @@ const ACTIVATIONS: &str = "activations/";
 pub(super) fn bytes(
     network: &Network,
     optimizer: &Optimizer,
+    teacher: Option<&Network>,
     state: &State,
     activations: Tensors,
 ) -> Result<Vec<u8>, SaveError> {
@@ -116,10 +118,11 @@ pub(super) fn bytes(
             );
         }
     }
-    let named = activations
-        .into_iter()
-        .map(|(name, tensor)| (format!("{ACTIVATIONS}{name}"), tensor));
-    tensors.extend(named);
+    let teacher = teacher.map(Network::weights).unwrap_or_default();
+    for (prefix, named) in [(ACTIVATIONS, activations), (TEACHER, teacher)] {
+        let named = named.into_iter();
+        tensors.extend(named.map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
+    }
     // Numbers must come back bit for bit, which decimal text does not promise.
     let bytes = postcard::to_stdvec(state).map_err(std::io::Error::other)?;
     let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
@@ -161,6 +164,8 @@ pub struct Checkpoint {
     /// A sample of what went into each activation quantizer, by its name; empty where none was in
     /// use.
     pub activations: Tensors,
+    /// Weights and running statistics of the float network that it learns from; empty without one.
+    pub(super) teacher: Tensors,
     /// Optimizer's moments, by prefix and name.
     moments: Tensors,
 }
@@ -196,14 +201,13 @@ impl Checkpoint {
         let (moments, rest): (Tensors, Tensors) = all
             .into_iter()
             .partition(|(name, _)| MOMENTS.iter().any(|m| name.starts_with(m)));
-        let (activations, weights): (Tensors, Tensors) = rest
-            .into_iter()
-            .partition(|(name, _)| name.starts_with(ACTIVATIONS));
-        let own = |name: String| name.trim_start_matches(ACTIVATIONS).to_owned();
+        let (activations, rest) = taken(rest, ACTIVATIONS);
+        let (teacher, weights) = taken(rest, TEACHER);
         Ok(Self {
             state,
             weights,
-            activations: activations.into_iter().map(|(n, t)| (own(n), t)).collect(),
+            activations,
+            teacher,
             moments,
         })
     }
@@ -269,6 +273,16 @@ impl Checkpoint {
         optimizer.quantizers.clone_from(&state.quantizers);
         Ok(state)
     }
+}
+
+/// The tensors whose names begin like this, without that beginning; and the others.
+fn taken(all: Tensors, prefix: &str) -> (Tensors, Tensors) {
+    let (own, rest): (Tensors, Tensors) = all
+        .into_iter()
+        .partition(|(name, _)| name.starts_with(prefix));
+    let named = own.into_iter();
+    let named = named.map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor));
+    (named.collect(), rest)
 }
 
 /// What stands beside the tensors.

@@ -8,7 +8,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, FontTransform, register_font};
 
-use super::super::scene::{Entry, Figure, Ink, Item, Scene};
+use super::super::scene::{Entry, Figure, Ink, Item, Sample, Scene};
 use super::super::theme::Theme;
 use super::super::ticks::ticks;
 use super::dashes::dashed;
@@ -389,8 +389,13 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
         let places = self.legend_places();
         for (entry, (x, line)) in self.scene.legend().into_iter().zip(places) {
             let y = top + line * self.legend_line();
-            for piece in dashed(&[(x, y), (x + 2 * em, y)], entry.dash, self.text) {
-                self.path(piece, self.stroke(entry.ink, 1.8))?;
+            let (dash, stroke) = match entry.sample {
+                Sample::Line(dash) => (dash, 1.8),
+                Sample::Mark => (0, 2.0),
+                Sample::Filled => (0, 8.0),
+            };
+            for piece in dashed(&[(x, y), (x + 2 * em, y)], dash, self.text) {
+                self.path(piece, self.stroke(entry.ink, stroke))?;
             }
             let at = (x + 2 * em + em / 2, y);
             self.label(entry.label, at, HPos::Left, VPos::Center, Ink::Text)?;

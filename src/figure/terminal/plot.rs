@@ -7,11 +7,11 @@ use ratatui::widgets::Widget;
 use unicode_width::UnicodeWidthStr;
 
 use super::super::Window;
-use super::super::scene::{Axis, Entry, Ink, Item, Label, Place, Scene};
+use super::super::scene::{Axis, Entry, Ink, Item, Label, Place, Sample, Scene};
 use super::super::ticks::ticks;
 use super::canvas::{Canvas, letter};
 use super::content::least_width;
-use super::fit::{BarRows, cut_before_readings, cut_in_the_middle};
+use super::fit::{BarRows, cut_apart, cut_before_readings, cut_in_the_middle};
 use super::palette::{Marker, Palette};
 
 /// A scene as a widget: title and legend on top, ticks at the left and below.
@@ -194,21 +194,18 @@ impl Plot<'_> {
         }
     }
 
-    /// A piece of what an entry names: of a line, a bar or an area; two columns.
+    /// A piece of what an entry names, two columns wide.
     fn sample(&self, entry: &Entry<'_>) -> String {
-        let others = matches!(entry.ink, Ink::Overlay(_));
-        match (self.scene.items.first(), self.palette.marker) {
-            (Some(Item::Bars(_)), _) if others => return format!("{} ", self.palette.bar_mark()),
-            (Some(Item::Bars(_)), Marker::Ascii) => return "##".into(),
-            (Some(Item::Bars(_)), _) => return "██".into(),
-            _ => {}
-        }
-        match (self.palette.marker, entry.dash) {
-            (Marker::Ascii, _) => String::from_iter([letter(entry.series); 2]),
-            (_, 0) => "──".into(),
-            (_, 1) => "╌╌".into(),
-            (_, 2) => "┄┄".into(),
-            _ => "─┄".into(),
+        let bars = matches!(self.scene.items.first(), Some(Item::Bars(_)));
+        match (entry.sample, self.palette.marker) {
+            (Sample::Mark, _) => format!("{} ", self.palette.bar_mark()),
+            (Sample::Filled, Marker::Ascii) if bars => "##".into(),
+            (_, Marker::Ascii) => String::from_iter([letter(entry.series); 2]),
+            (Sample::Filled, _) => "██".into(),
+            (Sample::Line(0), _) => "──".into(),
+            (Sample::Line(1), _) => "╌╌".into(),
+            (Sample::Line(2), _) => "┄┄".into(),
+            (Sample::Line(_), _) => "─┄".into(),
         }
     }
 
@@ -222,11 +219,23 @@ impl Plot<'_> {
     ) {
         let room = usize::from((area.x + area.width).saturating_sub(from));
         let width = |entry: &Entry<'_>| entry.label.width() + 5;
-        let shown = kept(legend, |entries| {
+        let fits = |entries: &[Entry<'_>]| {
             // Room for the count of those that do not fit.
             let rest = if entries.len() < legend.len() { 6 } else { 0 };
             entries.iter().map(width).sum::<usize>() + rest <= room
-        });
+        };
+        let others = legend.iter().filter(|e| e.is_of_another_run());
+        let cut = cut_apart(others.map(|e| e.label), 8);
+        let mut shown = kept(legend, fits);
+        if shown.len() < legend.len() {
+            // Other runs' names are long; a part tells them apart.
+            let mut names = cut.iter();
+            let mut short = legend.to_vec();
+            for entry in short.iter_mut().filter(|e| e.is_of_another_run()) {
+                entry.label = names.next().map_or(entry.label, String::as_str);
+            }
+            shown = kept(&short, fits);
+        }
         let mut x = from;
         for entry in &shown {
             let style = self.palette.style(entry.ink);
@@ -491,8 +500,8 @@ impl Plot<'_> {
 fn kept<'a>(legend: &[Entry<'a>], fits: impl Fn(&[Entry<'a>]) -> bool) -> Vec<Entry<'a>> {
     let mut entries = legend.to_vec();
     while !entries.is_empty() && !fits(&entries) {
-        let own = |e: &Entry<'_>| !matches!(e.ink, Ink::Overlay(_));
-        let last = entries.iter().rposition(own).filter(|at| *at > 0);
+        let last = entries.iter().rposition(|e| !e.is_of_another_run());
+        let last = last.filter(|at| *at > 0);
         entries.remove(last.unwrap_or(entries.len() - 1));
     }
     entries
