@@ -346,6 +346,10 @@ pub(crate) fn plot(
         // A figure of what is left is worth drawing; that something is missing is worth saying.
         let _ = writeln!(std::io::stderr(), "warning: {damage}");
     }
+    if !view.filter.is_empty() && !history.layers.iter().any(|l| view.shows(l)) {
+        let message = format!("--only {}: no layer of the run matches", view.filter);
+        return Err(CliError::Usage(message));
+    }
     let scene = figure::build(name, &history, view);
     let notes = figure::notes(&history);
     // A named format is that of one panel; pixels are the whole picture's.
@@ -353,8 +357,10 @@ pub(crate) fn plot(
         Some(_) => format.panels(scene.panels.len()),
         None => format,
     };
-    figure::export(&scene, output, theme, format, &notes)
-        .map_err(|e| CliError::Failed(e.to_string()))
+    figure::export(&scene, output, theme, format, &notes).map_err(|error| match error {
+        figure::ExportError::Extension(_) => CliError::Usage(error.to_string()),
+        error => CliError::Failed(error.to_string()),
+    })
 }
 
 /// Draws a saved figure again.

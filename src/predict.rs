@@ -30,10 +30,10 @@ pub(crate) struct Predict {
     /// File to write `logits`, f32 [N, classes], to
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// For a run: its quantized network (the default if it has one)
+    /// For a run or an experiment: its quantized network (the default if it has one)
     #[arg(long, conflicts_with = "float")]
     pub quantized: bool,
-    /// For a run: the network without its quantizers
+    /// For a run or an experiment: the network without its quantizers
     #[arg(long)]
     pub float: bool,
     #[command(flatten)]
@@ -247,6 +247,13 @@ fn network(
             crate::face::warn(&chosen.notes);
             let path = chosen.path;
             let experiment = folder.with_own_model(experiment);
+            let (trained, absent) = crate::dataset::shape(&experiment);
+            if absent.is_none() && trained.picture != pictures.shape {
+                let [found, of] = [pictures.shape, trained.picture];
+                crate::face::warn(&[format!(
+                    "images of shape {found:?}, where the run was trained on {of:?}"
+                )]);
+            }
             let network = crate::training::network_of(&experiment, &path, pictures.shape, &device);
             let mut network = network.map_err(|e| failed(&e))?;
             if predict.quantized && !network.quantized {

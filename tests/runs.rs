@@ -283,6 +283,7 @@ fn a_damaged_manifest_is_rebuilt_from_the_log() {
     let (_, rebuilt) = &listed[0];
     assert_eq!(rebuilt.status, Status::Stopped);
     assert_eq!((rebuilt.step, rebuilt.best_error), (80, before.best_error));
+    assert_eq!(rebuilt.task, before.task);
     assert!(rebuilt.note.as_ref().is_some_and(|n| n.contains("damaged")));
     place.succeed(&["resume", &label(&run), "--plain", "--steps", "2"]);
     assert!(warnings(&run).contains("manifest.json was damaged"));

@@ -484,13 +484,20 @@ impl Scene {
             let mut kinds: Vec<LayerKind> = bars.iter().map(|b| b.kind).collect();
             kinds.sort_unstable();
             kinds.dedup();
-            let named = kinds
-                .iter()
-                .map(|k| (k.word(), Ink::Kind(*k), Sample::Filled));
+            // Activations of all kinds have one colour.
+            let activations = kinds.iter().filter(|k| k.is_activation()).count();
+            let word = |kind: LayerKind| match kind.is_activation() && activations > 1 {
+                true => "activations",
+                false => kind.word(),
+            };
+            let mut named: Vec<(&str, LayerKind)> = kinds.iter().map(|k| (word(*k), *k)).collect();
+            named.dedup_by_key(|n| n.0);
+            let named = named.into_iter().filter(|_| kinds.len() > 1);
+            let named = named.map(|(word, kind)| (word, Ink::Kind(kind), Sample::Filled));
             let others = others
                 .iter()
                 .map(|(label, ink)| (label.as_str(), *ink, Sample::Mark));
-            let named = named.filter(|_| kinds.len() > 1).chain(others);
+            let named = named.chain(others);
             return named.enumerate().map(|(i, e)| entry(i, e)).collect();
         }
         let drawn = self.items.iter().filter_map(|item| match item {

@@ -77,18 +77,11 @@ impl Theme {
             Ink::Layer(n) => c.layers[n % c.layers.len()].0,
             Ink::Overlay(n) => c.overlays[n % c.overlays.len()].0,
             Ink::Level(t) => ramp(&c.ramp, t),
-            Ink::Kind(LayerKind::Convolution) => c.weights.0,
-            Ink::Kind(
-                LayerKind::Nonlinearity
-                | LayerKind::Input
-                | LayerKind::Addition
-                | LayerKind::Pooling
-                | LayerKind::Concatenation
-                | LayerKind::Linear,
-            ) => c.activations.0,
+            Ink::Kind(kind) if kind.is_activation() => c.activations.0,
             Ink::Kind(LayerKind::Affine) => c.layers[4].0,
             Ink::Kind(LayerKind::Depthwise) => c.layers[2].0,
             Ink::Kind(LayerKind::Pointwise) => c.layers[5].0,
+            Ink::Kind(_) => c.weights.0,
             Ink::Weights => c.weights.0,
             Ink::Activations => c.activations.0,
             Ink::Muted => c.muted.0,

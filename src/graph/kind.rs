@@ -38,6 +38,19 @@ impl LayerKind {
         }
     }
 
+    /// Whether it is of an activation, not of weights.
+    pub fn is_activation(self) -> bool {
+        match self {
+            Self::Convolution | Self::Depthwise | Self::Pointwise | Self::Affine => false,
+            Self::Nonlinearity
+            | Self::Input
+            | Self::Addition
+            | Self::Pooling
+            | Self::Concatenation
+            | Self::Linear => true,
+        }
+    }
+
     /// In one word.
     pub fn word(self) -> &'static str {
         match self {

@@ -10,7 +10,7 @@ use super::disk::{sweep, write_whole};
 use super::event::{Event, Parent, Phase, Split};
 use super::lock::RunLock;
 use super::log::{LogError, LogReader, Summary};
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, resolve_text};
 use crate::graph::Architecture;
 
 /// How a run stands.
@@ -110,6 +110,22 @@ pub struct Best {
 }
 
 impl Manifest {
+    /// What a run trains on, and which network: the settings that make two runs comparable.
+    pub fn task_of(experiment: &Experiment) -> String {
+        const OF_THE_TASK: [&str; 7] = [
+            "data.source",
+            "data.path",
+            "data.samples",
+            "data.difficulty",
+            "data.size",
+            "model.name",
+            "model.file",
+        ];
+        let value = |key: &&str| experiment.values.get(key).map(ToString::to_string);
+        let values: Vec<String> = OF_THE_TASK.iter().filter_map(value).collect();
+        values.join(" ")
+    }
+
     /// Memory beside the error that is listed, kB of weights and of the largest activation: that of the
     /// best step, or, of a run that has no best yet, now. `None` before its first step.
     pub fn kilobytes(&self) -> Option<[f64; 2]> {
@@ -386,9 +402,16 @@ impl RunFolder {
         }
         for event in LogReader::open(&self.log())? {
             match event {
-                Event::Started { device, parent, .. } => {
+                Event::Started {
+                    device,
+                    parent,
+                    experiment,
+                    ..
+                } => {
                     m.device = device;
                     m.parent = parent;
+                    let experiment = resolve_text("experiment.toml", &experiment).ok();
+                    m.task = experiment.as_ref().map(Manifest::task_of);
                     m.status = Status::Running;
                 }
                 Event::Step(r) => {

@@ -217,10 +217,13 @@ impl Builder<'_> {
                 self.wrong(
                     name.span(),
                     format!("row \"{}\" is from \"{name}\"", rows[row].name),
-                    format!(
-                        "another row that is crossed with the axes as it is, or one cell: {}",
-                        names.join(", ")
-                    ),
+                    match names.is_empty() {
+                        true => "another row to start from, of which there is none".to_owned(),
+                        false => format!(
+                            "another row that is crossed with the axes as it is, or one cell: {}",
+                            names.join(", ")
+                        ),
+                    },
                 )
             })?);
         }

@@ -84,9 +84,17 @@ pub fn panel_with(
         .collect();
     match scene.items.first_mut() {
         Some(Item::Bars(bars)) => {
+            let mut highest = 0.0f64;
             for (other, theirs) in &theirs {
                 mark_bars(&mut bars.bars, theirs, other.ink());
                 bars.others.push((other.label.clone(), other.ink()));
+                highest = highest.max(theirs.y.range.1);
+            }
+            scene.y.range.1 = scene.y.range.1.max(highest);
+            if let Some(ticks) = &mut scene.y.ticks {
+                let from = ticks.len() as u32;
+                let more = from..=(scene.y.range.1.floor() as u32);
+                ticks.extend(more.map(|b| (b.into(), b.to_string())));
             }
         }
         Some(Item::Heat(heat)) => add_rows(heat, &mut scene.x.range, &theirs),
@@ -134,12 +142,15 @@ fn visible_of(history: &History, other: &Overlaid, view: &View) -> Option<(f64, 
     let (from, to) = own.x_range();
     let by = fork_distance(history, other, view);
     let (from, to) = (own.x(from) - by, own.x(to) - by);
-    let before = match forked {
-        Forked::FromOther(step) if other.history.step() <= step => to - from,
-        _ => 0.0,
+    let (before, least) = match forked {
+        Forked::FromOther(step) if other.history.step() <= step => (to - from, 0.0),
+        // The first step behind the fork: the one before it may be of the float phase.
+        Forked::FromOther(step) => (0.0, step as f64 + 1.0),
+        _ => (0.0, 0.0),
     };
     let [_, from] = theirs.steps_around(from - before);
     let [to, _] = theirs.steps_around(to);
+    let from = from.max(least);
     Some((from, to.max(from)))
 }
 

@@ -15,9 +15,8 @@ impl Builder<'_> {
         let mut layers = self.visible_layers();
         layers.retain(|(_, l)| l.info.role.side() == side);
         layers.sort_by_key(|(i, _)| Some(*i) == self.view.selected);
-        let uniform = layers
-            .first()
-            .is_none_or(|(_, l)| l.info.parametrization.family() == Family::Uniform);
+        let (of, signed) = kind_of_most(&layers, side);
+        let uniform = of.family() == Family::Uniform;
         let paths: Vec<(usize, Segments)> = layers
             .iter()
             .map(|(i, layer)| (*i, self.trajectory(layer)))
@@ -40,10 +39,7 @@ impl Builder<'_> {
         let (x, y) = (range(|p| p.0), range(|p| p.1));
         let mut items = Vec::new();
         if !paths.iter().all(|p| p.1.is_empty()) {
-            let of = layers
-                .first()
-                .map_or(Parametrization::U3, |(_, l)| l.info.parametrization);
-            items.extend(boundaries(of, side == Side::Weights, x, y));
+            items.extend(boundaries(of, signed, x, y));
             if let [(_, layer)] = layers[..] {
                 items.push(Item::Line(clamp_box(layer.info.clamps)));
             }
@@ -97,13 +93,20 @@ impl Builder<'_> {
             ticks: None,
         };
         let step = if uniform { "step size d" } else { "q_min" };
-        let learned = layers
-            .first()
-            .is_some_and(|(_, l)| is_inferred(l.info.parametrization));
-        let used = if learned {
-            " (stairs: rounded to powers of two)"
-        } else {
-            ""
+        let mut used = Vec::new();
+        if !layers.is_empty() && is_inferred(of) {
+            used.push("stairs: rounded to powers of two");
+        }
+        let others = |(_, l): &(usize, &LayerHistory)| is_signed(l) != signed;
+        if layers.iter().any(others) {
+            used.push(match signed {
+                true => "bits of signed quantizers; others have one less",
+                false => "bits of unsigned quantizers; signed ones have one more",
+            });
+        }
+        let used = match &used[..] {
+            [] => String::new(),
+            notes => format!(" ({})", notes.join("; ")),
         };
         Scene {
             title: format!("plane of {step} and range, {}", side.word()),
@@ -175,8 +178,7 @@ impl Builder<'_> {
         // The newest gradient belongs at the newest place, not where an older view ends.
         let is_now = self.view.cursor.is_none() && self.x_range().1 >= self.history.step() as f64;
         let newest = layer.newest.as_ref().filter(|_| is_now)?;
-        let signed = layer.info.role != Role::Activation;
-        let (u, v) = log_descent(&layer.info, newest, signed)?;
+        let (u, v) = log_descent(&layer.info, newest, is_signed(layer))?;
         let spans = ((x.1 / x.0).log2(), (y.1 / y.0).log2());
         // Lengths as seen: each axis has its own scale.
         let length = ((u / spans.0).powi(2) + (v / spans.1).powi(2)).sqrt();
@@ -194,6 +196,26 @@ impl Builder<'_> {
         let tip = to(1.0, 0.0);
         Some(vec![vec![at, tip], vec![to(0.7, 0.2), tip, to(0.7, -0.2)]])
     }
+}
+
+/// Whether a layer's quantizer has negative levels.
+fn is_signed(layer: &LayerHistory) -> bool {
+    let quantizer = layer.info.quantizer.as_ref();
+    quantizer.map_or(layer.info.role != Role::Activation, |q| q.signed)
+}
+
+/// Parametrization and sign that most of the layers have: those that the plane's lines are of.
+fn kind_of_most(layers: &[(usize, &LayerHistory)], side: Side) -> (Parametrization, bool) {
+    let kinds = Parametrization::ALL
+        .into_iter()
+        .flat_map(|p| [(p, false), (p, true)]);
+    let count = |kind: &(Parametrization, bool)| {
+        let same = |l: &LayerHistory| (l.info.parametrization, is_signed(l)) == *kind;
+        layers.iter().filter(|(_, l)| same(l)).count()
+    };
+    let none = (Parametrization::U3, side == Side::Weights);
+    let most = kinds.max_by_key(count).filter(|kind| count(kind) > 0);
+    most.unwrap_or(none)
 }
 
 /// Whether the bitwidth follows from step size and range, instead of being a parameter.

@@ -15,19 +15,26 @@ impl Builder<'_> {
         self.cell_columns().min(1000).min(steps)
     }
 
+    /// The step that each column begins with.
+    fn column_steps(&self) -> Vec<f64> {
+        let (from, to) = self.x_range();
+        let columns = self.stack_columns();
+        let at = |c: usize| (from + (to - from) * c as f64 / columns as f64).ceil();
+        (0..columns).map(at).collect()
+    }
+
     /// A scene of bands on top of one another: label, colour and a height for every column, `None` where
-    /// there is none yet.
+    /// there is none yet; `steps` are where the columns stand.
     fn stack(
         &self,
         title: String,
         unit: &str,
+        steps: &[f64],
         bands: Vec<(String, Ink, Vec<Option<f64>>)>,
         guides: Vec<Guide>,
     ) -> Scene {
-        let (from, to) = self.x_range();
-        let columns = self.stack_columns();
-        let at = |c: usize| self.x(from + (to - from) * c as f64 / columns as f64);
-        let edges: Vec<f64> = (0..columns).map(at).collect();
+        let columns = steps.len();
+        let edges: Vec<f64> = steps.iter().map(|step| self.x(*step)).collect();
         let mut heights = vec![0.0; columns];
         let mut areas = Vec::with_capacity(bands.len());
         for (label, ink, values) in bands {
@@ -115,20 +122,43 @@ impl Builder<'_> {
             Fold::Kinds => "kind of layer",
         };
         let title = format!("kB per {per}, {what}");
-        self.stack(title, "kB", bands, guides.collect())
+        self.stack(title, "kB", &self.column_steps(), bands, guides.collect())
     }
 
-    /// Milliseconds of a step by phase, stacked.
+    /// Milliseconds of a step by phase, stacked: of each column the slowest step, so that no spike is
+    /// lost.
     pub(super) fn phases(&self) -> Scene {
-        let mut cells = vec![None; self.stack_columns()];
-        let bands = PHASES.iter().enumerate().map(|(i, (name, quantity))| {
-            cells.fill(None);
-            self.heat_row(&self.history[*quantity], false, &mut cells);
-            let milliseconds = cells.iter().map(|s| s.map(|s| f64::from(s) * 1e3));
-            ((*name).to_owned(), Ink::Layer(i), milliseconds.collect())
+        let (from, to) = self.x_range();
+        let columns = self.stack_columns();
+        // All are recorded at the same steps, so their buckets match.
+        let series = PHASES.map(|(_, quantity)| {
+            let series = &self.history[quantity];
+            series
+                .range(from.max(0.0) as u64, to.max(0.0) as u64, 4 * columns)
+                .filter(|b| f64::from(b.first) >= from && f64::from(b.last) <= to)
+                .collect::<Vec<_>>()
         });
-        let bands = bands.collect();
-        let scene = self.stack("time of a step".into(), "ms", bands, Vec::new());
+        let mut slowest: Vec<Option<(f64, [f64; PHASES.len()])>> = vec![None; columns];
+        let count = series.iter().map(Vec::len).min().unwrap_or(0);
+        for place in 0..count {
+            let step = f64::from(series[0][place].last);
+            let times = series.each_ref().map(|s| 1e3 * f64::from(s[place].max));
+            let share = (step - from) / (to - from).max(1e-9);
+            let column = ((share * columns as f64) as usize).min(columns - 1);
+            let total = |times: &[f64]| times.iter().sum::<f64>();
+            let kept = &mut slowest[column];
+            if kept.as_ref().is_none_or(|k| total(&k.1) < total(&times)) {
+                *kept = Some((step, times));
+            }
+        }
+        let slowest: Vec<_> = slowest.into_iter().flatten().collect();
+        let steps: Vec<f64> = slowest.iter().map(|s| s.0).collect();
+        let bands = PHASES.iter().enumerate().map(|(i, (name, _))| {
+            let times = slowest.iter().map(|s| Some(s.1[i])).collect();
+            ((*name).to_owned(), Ink::Layer(i), times)
+        });
+        let title = "time of a step, slowest per column";
+        let scene = self.stack(title.into(), "ms", &steps, bands.collect(), Vec::new());
         Scene {
             empty: "no data yet".into(),
             ..scene

@@ -141,9 +141,14 @@ impl<DB: DrawingBackend> Painter<'_, DB> {
                     Ink::Text,
                 )?;
             }
-            for (height, ink) in &bar.marks {
+            for (place, (height, ink)) in bar.marks.iter().enumerate() {
                 let Some(y) = self.y(*height) else { continue };
-                let ends = vec![(from as i32, y), (to as i32, y)];
+                // Runs of equal bits share the bar's width.
+                let same = |m: &&(f64, Ink)| m.0 == *height;
+                let of = bar.marks.iter().filter(same).count() as f64;
+                let before = bar.marks[..place].iter().filter(same).count() as f64;
+                let at = |share: f64| (from + (to - from) * share / of) as i32;
+                let ends = vec![(at(before), y), (at(before + 1.0), y)];
                 self.path(ends, self.stroke(*ink, 2.0))?;
             }
             let at = (middle, bottom + self.text as i32 / 3);

@@ -7,8 +7,15 @@ use ratatui::symbols::pixel::{OCTANTS, QUADRANTS};
 use super::super::scene::Ink;
 use super::palette::{Marker, Palette};
 
-pub(super) fn letter(series: usize) -> char {
-    char::from(b"*o+x#@%&"[series % 8])
+/// What a series is drawn with where there is one character for a cell: other runs have letters, and what
+/// stands for no series of its own has dots and dashes.
+pub(super) fn letter(ink: Ink, series: usize) -> char {
+    match ink {
+        Ink::Overlay(n) => char::from(b"ABCD"[n % 4]),
+        Ink::Muted => '.',
+        Ink::Budget => '-',
+        _ => char::from(b"*o+x#@%&"[series % 8]),
+    }
 }
 
 /// Dots of a plot area; the ink of a cell is that of the last line through it.
@@ -187,7 +194,7 @@ impl<'a> Canvas<'a> {
                 Marker::Braille => char::from_u32(0x2800 + u32::from(*mask)).unwrap_or(' '),
                 Marker::Octant => OCTANTS[usize::from(*mask)],
                 Marker::Block => QUADRANTS[usize::from(*mask)],
-                Marker::Ascii => letter(usize::from(*series)),
+                Marker::Ascii => letter(*ink, usize::from(*series)),
             };
             let position = (
                 self.area.x + (i % width) as u16,

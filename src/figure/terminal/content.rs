@@ -2,14 +2,14 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::{Color, Modifier, Style};
+use ratatui::style::{Modifier, Style};
 use unicode_width::UnicodeWidthStr;
 
 use super::super::Window;
 use super::super::scene::{Area, Bars, Heat, HeatRow, Ink, Line, Shade};
 use super::canvas::Canvas;
 use super::fit::{BarRows, cut_apart};
-use super::palette::{Colours, Marker};
+use super::palette::{Colours, Marker, on};
 use super::plot::Plot;
 
 impl Plot<'_> {
@@ -131,15 +131,22 @@ impl Plot<'_> {
                 let inside = style.add_modifier(Modifier::REVERSED);
                 buffer.set_stringn(middle, y, value, width.into(), inside);
             }
-            for (height, ink) in &bar.marks {
-                let above = rows.height(*height).ceil().max(1.0) as u16;
-                let at = plot.y + plot.height - above.min(plot.height);
+            for (place, (height, ink)) in bar.marks.iter().enumerate() {
+                let row = |height: f64| {
+                    let above = rows.height(height).ceil().max(1.0) as u16;
+                    plot.y + plot.height - above.min(plot.height)
+                };
+                let at = row(*height);
                 let style = self.palette.style(*ink);
+                // Runs of equal bits stand beside one another.
+                let before = bar.marks[..place].iter();
+                let beside = before.filter(|m| row(m.0) == at).count() as u16;
+                let column = x + width.saturating_sub(1 + beside);
                 if at == y && width == 1 && value.is_some() {
                     // The number stays, in the other's colour.
                     buffer[(x, y)].set_style(style.add_modifier(Modifier::REVERSED));
                 } else {
-                    buffer.set_stringn(x + width - 1, at, self.palette.bar_mark(), 1, style);
+                    buffer.set_stringn(column, at, self.palette.bar_mark(), 1, style);
                 }
             }
             let below = plot.y + plot.height;
@@ -252,7 +259,8 @@ impl Plot<'_> {
             if middle && c % EVERY == 3 {
                 // A number that is cut off would be another one.
                 let whole = heat.shade.text(v);
-                let fits = usize::from(plot.width - c) >= whole.len();
+                let end = c + whole.len() as u16;
+                let fits = end <= plot.width && (c..end).all(|c| value(c).is_some());
                 text = if fits { whole } else { String::new() }
                     .into_bytes()
                     .into_iter();
@@ -261,69 +269,6 @@ impl Plot<'_> {
             cell.set_bg(colour).set_fg(on(colour)).set_char(symbol);
         }
     }
-
-    /// What the shades of a heat map mean: values, and what is written at each.
-    pub(super) fn key(&self, heat: &Heat) -> Vec<(f32, String)> {
-        let letters = self.palette.colours == Colours::None;
-        let text = |(value, text): (f32, String)| {
-            let text = match heat.shade {
-                Shade::Exponent { .. } if letters => {
-                    format!(" {}={text} ", heat.shade.digit(value))
-                }
-                _ if value == Shade::ZERO => format!(" {}={text} ", heat.shade.text(value)),
-                _ => format!(" {text} "),
-            };
-            (value, text)
-        };
-        let entries = heat.shade.scale(&heat.values).into_iter();
-        entries.map(text).collect()
-    }
-
-    /// A key at the right end of a title that ends at `from`.
-    pub(super) fn paint_key(
-        &self,
-        mut key: Vec<(f32, String)>,
-        shade: Shade,
-        from: u16,
-        area: Rect,
-        buffer: &mut Buffer,
-    ) {
-        let right = area.x + area.width;
-        // Every other entry goes where not all fit; both ends stay.
-        while key.len() > 2 && from + 1 + width(&key) > right {
-            let last = key.len() - 1;
-            let mut place = 0..;
-            key.retain(|_| place.next().is_some_and(|i| i % 2 == 0 || i == last));
-            if key.len() == last + 1 {
-                break;
-            }
-        }
-        if from + 1 + width(&key) > right {
-            return;
-        }
-        let mut x = right - width(&key);
-        for (value, text) in &key {
-            let style = match self.palette.colour(shade.ink(*value)) {
-                Some(colour) => Style::new().bg(colour).fg(on(colour)),
-                None => Style::new(),
-            };
-            (x, _) = buffer.set_stringn(x, area.y, text, text.width(), style);
-        }
-    }
-}
-
-fn width(key: &[(f32, String)]) -> u16 {
-    key.iter().map(|entry| entry.1.width() as u16).sum()
-}
-
-/// Columns that the ends of a key take, and one before them.
-pub(super) fn least_width(key: &[(f32, String)]) -> usize {
-    let ends = match key {
-        [] => return 0,
-        [only] => only.1.width(),
-        [first, .., last] => first.1.width() + last.1.width(),
-    };
-    ends + 1
 }
 
 /// Which rows of a heat map a plot shows, and how many lines it has for each.
@@ -331,22 +276,4 @@ fn shown_rows(heat: &Heat, plot: Rect) -> (Window, usize) {
     let shown = Window::around(heat.focus, heat.rows.len(), plot.height.into());
     let tall = (usize::from(plot.height) / shown.count.max(1)).clamp(1, 3);
     (shown, tall)
-}
-
-/// Black or white, whichever is read on a colour.
-fn on(colour: Color) -> Color {
-    let light = match colour {
-        Color::Rgb(r, g, b) => {
-            u32::from(r) * 2126 + u32::from(g) * 7152 + u32::from(b) * 722 > 1_150_000
-        }
-        Color::Indexed(i @ 16..232) => {
-            let cube = u32::from(i - 16);
-            let (r, g, b) = (cube / 36, cube / 6 % 6, cube % 6);
-            r * 2126 + g * 7152 + b * 722 > 22_000
-        }
-        Color::Indexed(i) => i >= 244,
-        Color::Magenta | Color::Blue | Color::DarkGray | Color::Black => false,
-        _ => true,
-    };
-    if light { Color::Black } else { Color::White }
 }

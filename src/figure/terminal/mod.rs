@@ -3,6 +3,7 @@
 mod canvas;
 mod content;
 mod fit;
+mod key;
 mod palette;
 mod plot;
 

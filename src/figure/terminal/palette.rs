@@ -136,18 +136,11 @@ impl Palette {
                     Color::Green,
                     Color::Yellow,
                 ][((t * 4.99) as usize).min(4)],
-                Ink::Kind(kind) => match kind {
-                    LayerKind::Convolution => Color::Cyan,
-                    LayerKind::Nonlinearity
-                    | LayerKind::Input
-                    | LayerKind::Addition
-                    | LayerKind::Pooling
-                    | LayerKind::Concatenation
-                    | LayerKind::Linear => Color::Yellow,
-                    LayerKind::Affine => Color::Magenta,
-                    LayerKind::Depthwise => Color::Green,
-                    LayerKind::Pointwise => Color::Blue,
-                },
+                Ink::Kind(kind) if kind.is_activation() => Color::Yellow,
+                Ink::Kind(LayerKind::Affine) => Color::Magenta,
+                Ink::Kind(LayerKind::Depthwise) => Color::Green,
+                Ink::Kind(LayerKind::Pointwise) => Color::Blue,
+                Ink::Kind(_) => Color::Cyan,
                 Ink::Weights => Color::Cyan,
                 Ink::Activations => Color::Yellow,
                 Ink::Muted => Color::DarkGray,
@@ -166,6 +159,24 @@ impl Palette {
             }),
         }
     }
+}
+
+/// Black or white, whichever is read on a colour.
+pub(super) fn on(colour: Color) -> Color {
+    let light = match colour {
+        Color::Rgb(r, g, b) => {
+            u32::from(r) * 2126 + u32::from(g) * 7152 + u32::from(b) * 722 > 1_150_000
+        }
+        Color::Indexed(i @ 16..232) => {
+            let cube = u32::from(i - 16);
+            let (r, g, b) = (cube / 36, cube / 6 % 6, cube % 6);
+            r * 2126 + g * 7152 + b * 722 > 22_000
+        }
+        Color::Indexed(i) => i >= 244,
+        Color::Magenta | Color::Blue | Color::DarkGray | Color::Black => false,
+        _ => true,
+    };
+    if light { Color::Black } else { Color::White }
 }
 
 /// The nearest of xterm's 240 fixed colours, by the sum of squared differences.

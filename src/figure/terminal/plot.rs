@@ -10,8 +10,8 @@ use super::super::Window;
 use super::super::scene::{Axis, Entry, Ink, Item, Label, Place, Sample, Scene};
 use super::super::ticks::ticks;
 use super::canvas::{Canvas, letter};
-use super::content::least_width;
 use super::fit::{BarRows, cut_apart, cut_before_readings, cut_in_the_middle};
+use super::key::Key;
 use super::palette::{Marker, Palette};
 
 /// A scene as a widget: title and legend on top, ticks at the left and below.
@@ -62,8 +62,11 @@ impl<'a> Plot<'a> {
     }
 }
 
-/// Title with its unit, and what of a longer list is seen, in so many cells: the unit goes before the
-/// title is cut.
+/// Columns that a title has beside its unit at least.
+const NAME: usize = 10;
+
+/// Title with its unit, and what of a longer list is seen, in so many cells: the title is cut first, then
+/// the unit goes.
 fn title(scene: &Scene, plot: Rect, width: usize) -> String {
     let unit = &scene.y.label;
     let (items, of, focus, unit) = match scene.items.first() {
@@ -78,9 +81,12 @@ fn title(scene: &Scene, plot: Rect, width: usize) -> String {
     let seen = Window::around(focus, of, items.into()).text();
     let seen = seen.map_or(String::new(), |seen| format!(", {seen}"));
     let room = width.saturating_sub(seen.width());
-    let full = unit.map(|unit| format!("{} [{unit}]", scene.title));
-    let name = full.filter(|name| name.width() <= room);
-    let name = name.unwrap_or_else(|| cut_in_the_middle(&scene.title, room));
+    let unit = unit.map_or(String::new(), |unit| format!(" [{unit}]"));
+    let least = NAME.min(scene.title.width());
+    let unit = Some(unit)
+        .filter(|unit| unit.width() + least <= room)
+        .unwrap_or_default();
+    let name = cut_in_the_middle(&scene.title, room - unit.width()) + &unit;
     shortened(&(name + &seen), width)
 }
 
@@ -172,9 +178,9 @@ impl Plot<'_> {
         let plot = Plot::plot_area(self.scene, area);
         let width = usize::from(area.width);
         if let Some(Item::Heat(heat)) = self.scene.items.first() {
-            let key = self.key(heat);
+            let key = Key::new(heat, self.palette);
             // Both ends of the key stay.
-            let least = least_width(&key);
+            let least = key.least_width();
             let room = if 2 * least < width {
                 width - least
             } else {
@@ -182,12 +188,23 @@ impl Plot<'_> {
             };
             let title = title(self.scene, plot, room);
             let (x, _) = buffer.set_stringn(area.x, area.y, title, width, bold);
-            return self.paint_key(key, heat.shade, x, area, buffer);
+            return key.paint(self.palette, x, area, buffer);
         }
-        let title = title(self.scene, plot, width);
-        let (x, _) = buffer.set_stringn(area.x, area.y, title, width, bold);
         let legend = self.scene.legend();
-        if side_legend(self.scene, area) > 0 {
+        let at_side = side_legend(self.scene, area) > 0;
+        let whole = title(self.scene, plot, width);
+        let entries: usize = legend.iter().map(|e| e.label.width() + 5).sum();
+        let room = if at_side || legend.is_empty() || whole.width() + entries <= width {
+            width
+        } else if legend.iter().any(Entry::is_of_another_run) {
+            // Of a title that is too long a part gives way to another run's name, and to a count.
+            width.saturating_sub(OTHER + 5 + 6).max(width / 2)
+        } else {
+            width.saturating_sub(6)
+        };
+        let text = title(self.scene, plot, room);
+        let (x, _) = buffer.set_stringn(area.x, area.y, text, width, bold);
+        if at_side {
             self.legend_at_side(&legend, plot, area, buffer);
         } else {
             self.legend_beside_title(&legend, x, area, buffer);
@@ -200,7 +217,7 @@ impl Plot<'_> {
         match (entry.sample, self.palette.marker) {
             (Sample::Mark, _) => format!("{} ", self.palette.bar_mark()),
             (Sample::Filled, Marker::Ascii) if bars => "##".into(),
-            (_, Marker::Ascii) => String::from_iter([letter(entry.series); 2]),
+            (_, Marker::Ascii) => String::from_iter([letter(entry.ink, entry.series); 2]),
             (Sample::Filled, _) => "██".into(),
             (Sample::Line(0), _) => "──".into(),
             (Sample::Line(1), _) => "╌╌".into(),
@@ -225,7 +242,7 @@ impl Plot<'_> {
             entries.iter().map(width).sum::<usize>() + rest <= room
         };
         let others = legend.iter().filter(|e| e.is_of_another_run());
-        let cut = cut_apart(others.map(|e| e.label), 8);
+        let cut = cut_apart(others.map(|e| e.label), OTHER);
         let mut shown = kept(legend, fits);
         if shown.len() < legend.len() {
             // Other runs' names are long; a part tells them apart.
@@ -282,13 +299,12 @@ impl Plot<'_> {
         if matches!(self.scene.items.first(), Some(Item::Bars(_))) {
             self.bar_ticks(plot, style, buffer);
         } else if !matches!(self.scene.items.first(), Some(Item::Heat(_))) {
-            let mut taken = None;
-            for (v, text) in y_ticks(self.scene, area.height) {
-                let row = row_of(&self.scene.y, v, plot).filter(|row| taken != Some(*row));
-                let Some(row) = row else {
-                    continue;
-                };
-                taken = Some(row);
+            let ticks = y_ticks(self.scene, area.height).into_iter();
+            let ticks = ticks.filter_map(|(v, text)| Some((row_of(&self.scene.y, v, plot)?, text)));
+            let ticks: Vec<(u16, String)> = ticks.collect();
+            // Every other one where two would share a row.
+            let shared = ticks.windows(2).any(|pair| pair[0].0 == pair[1].0);
+            for (row, text) in ticks.into_iter().step_by(1 + usize::from(shared)) {
                 let width = text.width() as u16;
                 let x = (plot.x - 1).saturating_sub(width).max(area.x);
                 buffer.set_stringn(x, row, &text, width.into(), style);
@@ -494,6 +510,9 @@ impl Plot<'_> {
         }
     }
 }
+
+/// Columns that the name of another run has at least.
+const OTHER: usize = 8;
 
 /// The entries of a legend that fit: of a run's own the last ones go first, and other runs' names after
 /// all but one of them.

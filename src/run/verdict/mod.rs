@@ -269,6 +269,11 @@ impl Verdicts {
                 }
                 return Vec::new();
             }
+            Event::Quantizers { quantizers, .. } => {
+                for (layer, quantizer) in self.layers.iter_mut().zip(quantizers) {
+                    layer.quantizer = Some(quantizer.clone());
+                }
+            }
             Event::Step(record) => self.step(record),
             Event::NonFinite { step, layer } => {
                 let index = layer
@@ -324,7 +329,9 @@ impl Verdicts {
     fn layer(&mut self, index: usize, step: u64, r: &LayerRecord) {
         let info = &self.layers[index];
         let side = usize::from(info.role == Role::Activation);
-        let learn = self.learn[side].unwrap_or(Learn::Both);
+        // (A single quantizer may be fixed where its side learns.)
+        let own = info.quantizer.as_ref().map(|q| q.learn);
+        let learn = own.or(self.learn[side]).unwrap_or(Learn::Both);
         let watch = &mut self.watches[index];
         let t = &self.thresholds;
         watch.follow(step, r, t.window);

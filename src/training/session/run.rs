@@ -164,7 +164,7 @@ impl<'a> Run<'a> {
         }
         let step = trainer.steps();
         let mut manifest = manifest;
-        manifest.task = Some(task(experiment));
+        manifest.task = Some(Manifest::task_of(experiment));
         recorder.emit(Event::Started {
             name: folder.label(),
             device: engine.to_string(),
@@ -750,22 +750,6 @@ impl<'a> Run<'a> {
             Err(_) => self.unwritten = Some(changes),
         }
     }
-}
-
-/// What a run trains on, and which network: the settings that make two runs comparable.
-fn task(experiment: &Experiment) -> String {
-    const OF_THE_TASK: [&str; 7] = [
-        "data.source",
-        "data.path",
-        "data.samples",
-        "data.difficulty",
-        "data.size",
-        "model.name",
-        "model.file",
-    ];
-    let value = |key: &&str| experiment.values.get(key).map(ToString::to_string);
-    let values: Vec<String> = OF_THE_TASK.iter().filter_map(value).collect();
-    values.join(" ")
 }
 
 /// Whether something that happens every so many epochs has come due since it last did.

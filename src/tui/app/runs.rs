@@ -505,7 +505,10 @@ impl App {
             return;
         }
         for folder in &chosen {
-            if *folder == self.shown.folder {
+            // (One may be named by another path.)
+            let real = |f: &RunFolder| std::fs::canonicalize(f.path()).ok();
+            let shown = &self.shown.folder;
+            if folder == shown || real(folder).is_some_and(|f| real(shown) == Some(f)) {
                 self.tell("this is the run on the screen".into());
             } else if !drawn(self, folder) {
                 self.draw_behind(folder);

@@ -59,7 +59,7 @@ fn dead_layers(app: &App) -> Vec<&str> {
 
 /// What is used of every resource that has a budget, beside it; else memory of weights and of the
 /// largest activation.
-fn memory(h: &History, at: u64) -> String {
+pub(super) fn memory(h: &History, at: u64) -> String {
     let used = |resource: Resource| h.used(resource).at(at).map(f64::from);
     let value = |v: Option<f64>| v.map_or("-".into(), |v| format!("{v:.2}"));
     let short = |resource: Resource| match resource {

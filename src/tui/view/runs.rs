@@ -73,11 +73,11 @@ fn percent(v: Option<f64>) -> String {
 
 /// Columns behind the name: what they hold, and how wide they are.
 const SINGLE: [(&str, usize); 6] = [
-    ("status", 12),
+    ("status", 11),
     ("step", 8),
     ("best val %", 11),
     ("test %", 7),
-    ("W kB", 8),
+    ("best W kB", 10),
     ("A kB", 7),
 ];
 

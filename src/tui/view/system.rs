@@ -7,6 +7,7 @@ use super::super::app::App;
 use super::{bold, plot};
 use crate::device::Gpu;
 use crate::figure::Name;
+use crate::figure::terminal::shortened;
 use crate::run::PHASES;
 
 pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
@@ -16,6 +17,7 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
         Layout::vertical([Constraint::Length(rows.max(4)), Constraint::Min(4)]).areas(area);
     for (i, line) in lines.into_iter().enumerate() {
         let width = text.width.saturating_sub(2).into();
+        let line = shortened(&line, width);
         buffer.set_stringn(text.x + 1, text.y + i as u16, line, width, bold(app));
     }
     plot(app, Name::Phases, 0, below, buffer);

@@ -10,7 +10,7 @@ use unicode_width::UnicodeWidthStr;
 use super::super::app::{App, Finding};
 use super::{bold, muted, severity_style};
 use crate::figure::Window;
-use crate::figure::terminal::cut_in_the_middle;
+use crate::figure::terminal::{cut_in_the_middle, shortened};
 use crate::run::{Severity, VerdictKind};
 
 pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
@@ -19,11 +19,11 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
         "{:>8} {:>8} {:>5}  {:<20} {:<20} finding",
         "since", "until", "times", "layer", "verdict"
     );
-    buffer.set_stringn(list.x, list.y, title, list.width.into(), bold(app));
     let verdicts = app.verdicts();
     let rows = usize::from(list.height.saturating_sub(1));
     let selected = app.selection();
     if verdicts.is_empty() {
+        buffer.set_stringn(list.x, list.y, title, list.width.into(), bold(app));
         let text = format!(
             "nothing found by {} detectors; their limits are in [verdicts] of the experiment file",
             VerdictKind::ALL.len()
@@ -32,7 +32,15 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
         return;
     }
     let window = Window::around(selected, verdicts.len(), rows);
-    if let Some(seen) = window.text() {
+    let seen = window.text();
+    let taken = seen.as_ref().map_or(0, |seen| seen.width() + 2);
+    let room = usize::from(list.width).saturating_sub(taken);
+    let title = match title.width() <= room {
+        true => title.as_str(),
+        false => title.trim_end_matches("finding"),
+    };
+    buffer.set_stringn(list.x, list.y, title, room, bold(app));
+    if let Some(seen) = seen {
         let x = (list.x + list.width).saturating_sub(seen.width() as u16 + 1);
         buffer.set_stringn(x, list.y, &seen, seen.width(), muted(app));
     }
@@ -64,6 +72,7 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
         if place == selected {
             style = style.add_modifier(Modifier::REVERSED);
         }
+        let text = shortened(&text, list.width.into());
         buffer.set_stringn(list.x, y, text, list.width.into(), style);
     }
     let chosen = verdicts[selected].verdict;
