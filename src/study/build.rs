@@ -7,12 +7,34 @@ use std::sync::Arc;
 
 use toml::{Spanned, Value};
 
-use super::plan::{Cell, Published, Spans, Study, Task};
+use super::plan::{Cell, Published, Spans, Study, StudyError, Task};
 use super::written::{Axis, Row, Settings, Written};
 use crate::experiment::{Diagnostic, Diagnostics, KEYS, Kind, Place};
 
+impl Study {
+    /// Reads a study's file.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or asks for what cannot be.
+    pub fn read(path: &Path) -> Result<Self, StudyError> {
+        let text = crate::files::read_text(path).map_err(|source| StudyError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(path, &text)
+    }
+
+    /// The same of a text; `path` is where it says that it stands.
+    ///
+    /// # Errors
+    /// As [`Study::read`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self, StudyError> {
+        Ok(study(path, text)?)
+    }
+}
+
 /// The study of a text; `path` is where the text says that it stands.
-pub(super) fn study(path: &Path, text: &str) -> Result<Study, Diagnostics> {
+fn study(path: &Path, text: &str) -> Result<Study, Diagnostics> {
     let text: Arc<str> = text.into();
     let place = |span: Option<Range<usize>>| Place {
         file: Arc::new(path.to_owned()),

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::build;
 use crate::experiment::{Diagnostics, Place, Values, difference};
 
 /// A study: cells, each with every seed.
@@ -93,26 +92,6 @@ pub enum StudyError {
 pub(super) type Spans = BTreeMap<String, [Range<usize>; 2]>;
 
 impl Study {
-    /// Reads a study's file.
-    ///
-    /// # Errors
-    /// Where it cannot be read, or asks for what cannot be.
-    pub fn read(path: &Path) -> Result<Self, StudyError> {
-        let text = crate::files::read_text(path).map_err(|source| StudyError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse(path, &text)
-    }
-
-    /// The same of a text; `path` is where it says that it stands.
-    ///
-    /// # Errors
-    /// As [`Study::read`].
-    pub fn parse(path: &Path, text: &str) -> Result<Self, StudyError> {
-        Ok(build::study(path, text)?)
-    }
-
     /// What is wrong with a cell's experiment; where the study sets it, with the place in its file.
     pub fn placed(&self, cell: usize, diagnostics: Diagnostics) -> Diagnostics {
         let file = Arc::new(self.file.clone());

@@ -75,8 +75,12 @@ fn title(scene: &Scene, plot: Rect, width: usize) -> String {
             (plot.height, heat.rows.len(), heat.focus, unit)
         }
         Some(Item::Bars(bars)) => (plot.width, bars.bars.len(), bars.focus, None),
-        _ if scene.title.contains(unit.as_str()) => return shortened(&scene.title, width),
-        _ => return shortened(&format!("{} [{unit}]", scene.title), width),
+        _ if says(&scene.title, unit) => return shortened(&scene.title, width),
+        _ => {
+            let unit = format!(" [{unit}]");
+            let room = width.saturating_sub(unit.width());
+            return shortened(&(shortened(&scene.title, room) + &unit), width);
+        }
     };
     let seen = Window::around(focus, of, items.into()).text();
     let seen = seen.map_or(String::new(), |seen| format!(", {seen}"));
@@ -88,6 +92,12 @@ fn title(scene: &Scene, plot: Rect, width: usize) -> String {
         .unwrap_or_default();
     let name = cut_in_the_middle(&scene.title, room - unit.width()) + &unit;
     shortened(&(name + &seen), width)
+}
+
+/// Whether a title names the quantity of the y axis already.
+fn says(title: &str, unit: &str) -> bool {
+    let quantity = unit.split(' ').next().unwrap_or_default();
+    title.contains(quantity)
 }
 
 /// Columns of a legend at the right: where the names do not fit beside the title, and there is room.
@@ -104,7 +114,12 @@ fn side_legend(scene: &Scene, area: Rect) -> u16 {
         return 0;
     }
     let longest = legend.iter().map(|e| e.label.width()).max().unwrap_or(0) as u16;
-    (longest + 4).min(area.width / 3)
+    // (Differences between two cursors need more room than names.)
+    let most = match scene.second {
+        Some(_) => 2 * area.width / 5,
+        None => area.width / 3,
+    };
+    (longest + 4).min(most)
 }
 
 fn y_ticks(scene: &Scene, height: u16) -> Vec<(f64, String)> {
@@ -514,14 +529,12 @@ impl Plot<'_> {
 /// Columns that the name of another run has at least.
 const OTHER: usize = 8;
 
-/// The entries of a legend that fit: of a run's own the last ones go first, and other runs' names after
-/// all but one of them.
+/// The entries of a legend that fit: a run's own go before other runs' names, the last ones first.
 fn kept<'a>(legend: &[Entry<'a>], fits: impl Fn(&[Entry<'a>]) -> bool) -> Vec<Entry<'a>> {
     let mut entries = legend.to_vec();
     while !entries.is_empty() && !fits(&entries) {
-        let last = entries.iter().rposition(|e| !e.is_of_another_run());
-        let last = last.filter(|at| *at > 0);
-        entries.remove(last.unwrap_or(entries.len() - 1));
+        let own = entries.iter().rposition(|e| !e.is_of_another_run());
+        entries.remove(own.unwrap_or(entries.len() - 1));
     }
     entries
 }
