@@ -108,7 +108,6 @@ pub const KEYS: &[Key] = &[
     key!("train.epochs", Number(0.0, 1e6), D::Number(160.0), Live, "Length of the run after the float phase, in epochs."),
     key!("train.float_epochs", Number(0.0, 1e6), D::Number(0.0), Fork, "Epochs in float before the quantizers are initialised from what was learned."),
     key!("train.label_smoothing", Number(0.0, 0.9), D::Number(0.0), Live, "Share of each target that is spread evenly over all classes. Reported losses exclude it."),
-    key!("train.teacher", Number(0.0, 1.0), D::Number(0.0), Fork, "Share of each target that the network's own probabilities in float have, as it was when the quantizers came into use; labels have the rest. 0 learns from labels alone. Reported losses are against labels."),
     key!("train.batch", Whole(1, 65536), D::Whole(128), Epoch, "Samples per step."),
 
     key!("train.sync_norm", Flag, D::Flag(true), Live, "For a run on several ranks: batch norms use the mean and variance of the whole batch, so that it trains as on one rank; else each rank uses those of its own share, and running statistics are the mean over all ranks."),

@@ -111,7 +111,6 @@ impl Resolver<'_> {
             epochs: self.number("train.epochs"),
             float_epochs: self.number("train.float_epochs"),
             label_smoothing: self.number("train.label_smoothing"),
-            teacher: self.teacher(),
             sync_norm: self.flag("train.sync_norm"),
             batch: self.whole("train.batch") as usize,
             weights,
@@ -296,23 +295,6 @@ impl Resolver<'_> {
             (None, Some(run)) => Start::Run(run),
             (None, None) => Start::Scratch,
         }
-    }
-
-    /// A teacher is a float network that has learned something.
-    fn teacher(&mut self) -> f64 {
-        let share = self.number("train.teacher");
-        let learned = self.number("train.float_epochs") > 0.0
-            || ["init.weights", "init.run", "model.file"]
-                .iter()
-                .any(|key| self.path(key).is_some());
-        if share > 0.0 && !learned {
-            self.error(
-                "train.teacher",
-                "no network in float to learn from".into(),
-                "`train.float_epochs`, or a start from `init.run`, `init.weights` or `model.file`",
-            );
-        }
-        share
     }
 
     fn quantizer(&mut self, side: &str, signed: bool, rules: Rules) -> Option<QuantizerPlan> {

@@ -56,8 +56,6 @@ pub struct Experiment {
     pub float_epochs: f64,
     /// Share of each target that is spread over all classes.
     pub label_smoothing: f64,
-    /// Share of each target that the float network has.
-    pub teacher: f64,
     /// Whether batch norms of a run on several ranks take the whole batch's statistics.
     pub sync_norm: bool,
     /// Samples per step.

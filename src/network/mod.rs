@@ -32,7 +32,6 @@ use crate::quantizer::memory::{Multiplication, Stored, Usage};
 use parameter::leaf;
 
 /// A network with its parameters and quantizers.
-#[derive(Clone)]
 pub struct Network {
     /// Every learned tensor, in network order.
     pub parameters: Vec<Parameter>,

@@ -8,7 +8,6 @@ use crate::quantizer::{Grid, Quantizer, Sums};
 
 /// One learned tensor. It is kept flat, so that the optimizer, checkpoints and the probe treat all
 /// of them alike; the forward pass gives it its shape.
-#[derive(Clone)]
 pub struct Parameter {
     /// Name of the layer and what it is, such as `s1.b1.conv1.weight`.
     pub name: String,
@@ -52,7 +51,6 @@ pub(super) fn leaf(values: Vec<f32>, device: &Device) -> Tensor<1> {
 }
 
 /// Running mean and variance of a batch norm, `[2, c]`, on the device without a graph.
-#[derive(Clone)]
 pub struct Running {
     /// Names of the two rows in files of weights.
     pub entries: [String; 2],
@@ -61,7 +59,6 @@ pub struct Running {
 }
 
 /// One quantizer of the network.
-#[derive(Clone)]
 pub struct Slot {
     /// Name of its layer.
     pub name: String,

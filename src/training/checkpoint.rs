@@ -93,7 +93,6 @@ const CHECKSUM: &str = "bitscope.crc32";
 const CURRENT: &str = "2";
 const MOMENTS: [&str; 2] = ["optimizer.first/", "optimizer.second/"];
 const ACTIVATIONS: &str = "activations/";
-const TEACHER: &str = "teacher/";
 
 /// A checkpoint as its file holds it. `activations` are what went into each activation quantizer, by
 /// its name.
@@ -103,7 +102,6 @@ const TEACHER: &str = "teacher/";
 pub(super) fn bytes(
     network: &Network,
     optimizer: &Optimizer,
-    teacher: Option<&Network>,
     state: &State,
     activations: Tensors,
 ) -> Result<Vec<u8>, SaveError> {
@@ -118,11 +116,10 @@ pub(super) fn bytes(
             );
         }
     }
-    let teacher = teacher.map(Network::weights).unwrap_or_default();
-    for (prefix, named) in [(ACTIVATIONS, activations), (TEACHER, teacher)] {
-        let named = named.into_iter();
-        tensors.extend(named.map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
-    }
+    let named = activations
+        .into_iter()
+        .map(|(name, tensor)| (format!("{ACTIVATIONS}{name}"), tensor));
+    tensors.extend(named);
     // Numbers must come back bit for bit, which decimal text does not promise.
     let bytes = postcard::to_stdvec(state).map_err(std::io::Error::other)?;
     let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
@@ -164,8 +161,6 @@ pub struct Checkpoint {
     /// A sample of what went into each activation quantizer, by its name; empty where none was in
     /// use.
     pub activations: Tensors,
-    /// Weights and running statistics of the float network that it learns from; empty without one.
-    pub(super) teacher: Tensors,
     /// Optimizer's moments, by prefix and name.
     moments: Tensors,
 }
@@ -201,13 +196,14 @@ impl Checkpoint {
         let (moments, rest): (Tensors, Tensors) = all
             .into_iter()
             .partition(|(name, _)| MOMENTS.iter().any(|m| name.starts_with(m)));
-        let (activations, rest) = taken(rest, ACTIVATIONS);
-        let (teacher, weights) = taken(rest, TEACHER);
+        let (activations, weights): (Tensors, Tensors) = rest
+            .into_iter()
+            .partition(|(name, _)| name.starts_with(ACTIVATIONS));
+        let own = |name: String| name.trim_start_matches(ACTIVATIONS).to_owned();
         Ok(Self {
             state,
             weights,
-            activations,
-            teacher,
+            activations: activations.into_iter().map(|(n, t)| (own(n), t)).collect(),
             moments,
         })
     }
@@ -273,16 +269,6 @@ impl Checkpoint {
         optimizer.quantizers.clone_from(&state.quantizers);
         Ok(state)
     }
-}
-
-/// The tensors whose names begin like this, without that beginning; and the others.
-fn taken(all: Tensors, prefix: &str) -> (Tensors, Tensors) {
-    let (own, rest): (Tensors, Tensors) = all
-        .into_iter()
-        .partition(|(name, _)| name.starts_with(prefix));
-    let named = own.into_iter();
-    let named = named.map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor));
-    (named.collect(), rest)
 }
 
 /// What stands beside the tensors.

@@ -3,7 +3,7 @@
 use super::super::scene::{Axis, DOT, Ink, Item, Label, Line, Place, Scale, Scene};
 use super::Builder;
 use crate::quantizer::memory::{Role, Side};
-use crate::quantizer::{Family, Parametrization, code_count, dynamic, largest_level};
+use crate::quantizer::{Family, Learn, Parametrization, code_count, dynamic, largest_level};
 use crate::run::{LayerHistory, LayerInfo, LayerQuantity, LayerRecord};
 
 /// Unbroken runs of points.
@@ -177,7 +177,10 @@ impl Builder<'_> {
     ) -> Option<Segments> {
         // The newest gradient belongs at the newest place, not where an older view ends.
         let is_now = self.view.cursor.is_none() && self.x_range().1 >= self.history.step() as f64;
-        let newest = layer.newest.as_ref().filter(|_| is_now)?;
+        // What does not learn does not follow its gradient.
+        let quantizer = layer.info.quantizer.as_ref();
+        let learns = quantizer.is_none_or(|q| q.learn != Learn::None);
+        let newest = layer.newest.as_ref().filter(|_| is_now && learns)?;
         let (u, v) = log_descent(&layer.info, newest, is_signed(layer))?;
         let spans = ((x.1 / x.0).log2(), (y.1 / y.0).log2());
         // Lengths as seen: each axis has its own scale.

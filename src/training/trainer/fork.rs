@@ -17,7 +17,7 @@ impl Trainer {
     /// # Errors
     /// Where the file is damaged or of another network.
     pub fn fork_from(&mut self, path: &Path) -> Result<Vec<String>, CheckpointError> {
-        let mut checkpoint = Checkpoint::open(path)?;
+        let checkpoint = Checkpoint::open(path)?;
         let was_quantized = checkpoint.state.quantized;
         let saved = checkpoint.state.slots.clone();
         let mut notes = Vec::new();
@@ -28,23 +28,13 @@ impl Trainer {
             Some(_) => notes.push("the optimizer's moments: its kind changed".into()),
             None => {}
         }
-        let weights = std::mem::take(&mut checkpoint.weights);
-        self.network.load_weights(path, weights, false)?;
+        self.network.load_weights(path, checkpoint.weights, false)?;
         self.epoch = self.experiment.float_epochs;
         if !self.has_quantizers() {
             return Ok(notes);
         }
         // Weights were trained: a float phase has happened already.
         self.initialise_quantizers();
-        self.take_teacher(path, std::mem::take(&mut checkpoint.teacher))?;
-        if self.teacher.is_none() {
-            self.keep_teacher();
-            if was_quantized && self.teacher.is_some() {
-                let without = "`train.teacher`: the parent kept no float network, so its weights without \
-                               quantizers teach";
-                notes.push(without.into());
-            }
-        }
         self.network.quantized = true;
         if !was_quantized {
             return Ok(notes);

@@ -75,8 +75,6 @@ pub struct Trainer {
     before: Option<ranks::Before>,
     /// What the cost of a bit is measured on, once it has been.
     measured: Option<step::Measured>,
-    /// The network in float, as it was when the quantizers came into use, where it is learned from.
-    teacher: Option<Network>,
 }
 
 impl Trainer {
@@ -178,13 +176,11 @@ impl Trainer {
             group: Group::default(),
             before: None,
             measured: None,
-            teacher: None,
         };
         if trainer.experiment.float_epochs > 0.0 {
             trainer.network.quantized = false;
         } else if trainer.has_quantizers() {
             trainer.initialise_quantizers();
-            trainer.keep_teacher();
         }
         Ok(trainer)
     }
@@ -317,33 +313,11 @@ impl Trainer {
             return false;
         }
         self.initialise_quantizers();
-        self.keep_teacher();
         self.network.quantized = true;
         self.optimizer.reset_quantizers();
         // The float phase's best does not count against the quantized network's.
         self.best_error = None;
         true
-    }
-
-    /// Keeps the network as it is in float, where it is to be learned from.
-    fn keep_teacher(&mut self) {
-        if self.experiment.teacher > 0.0 {
-            let mut teacher = self.network.clone();
-            teacher.quantized = false;
-            self.teacher = Some(teacher);
-        }
-    }
-
-    /// The same with the weights of a checkpoint; of none where there are none.
-    fn take_teacher(&mut self, path: &Path, weights: Tensors) -> Result<(), CheckpointError> {
-        self.teacher = None;
-        if !weights.is_empty() {
-            self.keep_teacher();
-        }
-        if let Some(teacher) = &mut self.teacher {
-            teacher.load_weights(path, weights, false)?;
-        }
-        Ok(())
     }
 
     /// Initialises quantizers from the weights, and from one batch's activations.
@@ -444,18 +418,9 @@ impl Trainer {
     }
 
     fn write(&mut self, path: &Path, activations: Tensors) -> Result<(), SaveError> {
-        let bytes = self.checkpoint(activations)?;
+        let state = self.state();
+        let bytes = checkpoint::bytes(&self.network, &self.optimizer, &state, activations)?;
         Ok(crate::run::write_whole(path, &bytes)?)
-    }
-
-    fn checkpoint(&self, activations: Tensors) -> Result<Vec<u8>, SaveError> {
-        checkpoint::bytes(
-            &self.network,
-            &self.optimizer,
-            self.teacher.as_ref(),
-            &self.state(),
-            activations,
-        )
     }
 
     /// Everything besides tensors that a checkpoint holds.
@@ -484,12 +449,7 @@ impl Trainer {
         self.restore_from(path, Checkpoint::open(path)?)
     }
 
-    fn restore_from(
-        &mut self,
-        path: &Path,
-        mut checkpoint: Checkpoint,
-    ) -> Result<(), CheckpointError> {
-        self.take_teacher(path, std::mem::take(&mut checkpoint.teacher))?;
+    fn restore_from(&mut self, path: &Path, checkpoint: Checkpoint) -> Result<(), CheckpointError> {
         let state = checkpoint.restore(path, &mut self.network, &mut self.optimizer)?;
         self.step = state.step;
         self.epoch = state.epoch;

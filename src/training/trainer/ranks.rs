@@ -11,7 +11,7 @@ use std::sync::Arc;
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::Trainer;
+use super::{Trainer, checkpoint};
 use crate::dataset::{LoaderSettings, Share, Splits};
 use crate::experiment::{Experiment, resolve_text};
 use crate::graph::Architecture;
@@ -94,8 +94,7 @@ impl Trainer {
         }
         self.check_shares(&group, &self.experiment)?;
         let activations = crate::network::weights::Tensors::new();
-        let state = self
-            .checkpoint(activations)
+        let state = checkpoint::bytes(&self.network, &self.optimizer, &self.state(), activations)
             .map_err(|error| TrainError::Ranks(error.to_string()))?;
         let model = match &self.experiment.model {
             Architecture::File { path, .. } => Some(path.clone()),
@@ -197,9 +196,6 @@ impl Trainer {
     }
 
     fn take(&mut self, quantizers: Quantizers) {
-        if quantizers.in_use && !self.network.quantized {
-            self.keep_teacher();
-        }
         self.network.quantized = quantizers.in_use;
         for (slot, parameters) in self.network.slots.iter_mut().zip(quantizers.parameters) {
             slot.parameters = parameters;

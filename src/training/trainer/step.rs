@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn::tensor::activation::{log_softmax, softmax};
+use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, TensorData};
 
 use super::evaluate::score;
@@ -44,6 +44,7 @@ impl Trainer {
         self.remember();
         let batch = self.loader.next_prepared();
         self.next_batch += 1;
+        let autodiff = self.network.device().clone();
         let own = batch.labels.len();
         let count = if self.group.is_alone() {
             own
@@ -54,19 +55,12 @@ impl Trainer {
         let shape = [own, c, h, w];
         let labels = batch.labels.clone();
         let classes = self.splits.train.classes();
-        let images = self.intake.images(batch);
-        let smoothing = self.experiment.label_smoothing;
-        let mut targets =
-            Tensor::<2>::from_data(targets(&labels, classes, smoothing), &self.device);
+        let images = Tensor::from_inner(self.intake.images(batch));
+        let targets = Tensor::<2>::from_data(
+            targets(&labels, classes, self.experiment.label_smoothing),
+            &autodiff,
+        );
         let data_done = self.now();
-
-        if let Some(teacher) = &mut self.teacher {
-            let share = self.experiment.teacher as f32;
-            let taught = softmax(teacher.forward(images.clone(), Mode::Evaluate), 1);
-            targets = targets * (1.0 - share) + taught * share;
-        }
-        let images = Tensor::from_inner(images);
-        let targets = Tensor::from_inner(targets);
 
         self.network.across = across(&self.group, self.experiment.sync_norm, count);
         let logits = self.network.forward(images.clone(), Mode::Train);
