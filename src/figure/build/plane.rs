@@ -98,7 +98,8 @@ impl Builder<'_> {
             used.push("stairs: rounded to powers of two");
         }
         let others = |(_, l): &(usize, &LayerHistory)| is_signed(l) != signed;
-        if layers.iter().any(others) {
+        // (The power-of-two quantizer's sign costs no range.)
+        if uniform && layers.iter().any(others) {
             used.push(match signed {
                 true => "bits of signed quantizers; others have one less",
                 false => "bits of unsigned quantizers; signed ones have one more",

@@ -134,7 +134,11 @@ impl Builder<'_> {
         let series = PHASES.map(|(_, quantity)| {
             let series = &self.history[quantity];
             series
-                .range(from.max(0.0) as u64, to.max(0.0) as u64, 4 * columns)
+                .range(
+                    from.max(0.0) as u64,
+                    to.max(0.0) as u64,
+                    (4 * columns).max(2048),
+                )
                 .filter(|b| f64::from(b.first) >= from && f64::from(b.last) <= to)
                 .collect::<Vec<_>>()
         });
@@ -162,6 +166,50 @@ impl Builder<'_> {
         Scene {
             empty: "no data yet".into(),
             ..scene
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Name, View, panel};
+    use super::*;
+    use crate::run::{Event, History, StepRecord, Times};
+
+    /// One slow step among a thousand is seen in full, at its step, however few columns there are.
+    #[test]
+    fn no_slow_step_is_lost_between_columns() {
+        let mut history = History::default();
+        for step in 1..=1000 {
+            let data = if step == 511 { 1.0 } else { 0.01 };
+            history.push(&Event::Step(Box::new(StepRecord {
+                step,
+                times: Times {
+                    data,
+                    forward: 0.02,
+                    ..Times::default()
+                },
+                ..StepRecord::default()
+            })));
+        }
+        for resolution in [7, 40, 333, 2000] {
+            let view = View {
+                resolution,
+                ..View::default()
+            };
+            let scene = panel(Name::Phases, 0, &history, &view);
+            let highest = |item: &Item| match item {
+                Item::Area(area) if area.label == "forward" => area
+                    .points
+                    .iter()
+                    .copied()
+                    .max_by(|a, b| a.2.total_cmp(&b.2)),
+                _ => None,
+            };
+            let (x, low, high) = scene.items.iter().find_map(highest).expect("a band");
+            assert_eq!(x, 511.0, "{resolution} columns");
+            assert!((low - 1000.0).abs() < 0.01 && (high - 1020.0).abs() < 0.01);
+            assert!(scene.y.range.1 > 1020.0);
         }
     }
 }
