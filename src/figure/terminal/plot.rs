@@ -171,10 +171,20 @@ impl Widget for &Plot<'_> {
             self.guides_in_front(plot, buffer);
         }
         self.guide_labels(plot, buffer);
+        let mut without_room = 0;
         for item in &scene.items {
-            if let Item::Label(label) = item {
-                self.word(label, plot, buffer);
+            if let Item::Label(label) = item
+                && !self.word(label, plot, buffer)
+                && label.ink != Ink::Muted
+            {
+                without_room += 1;
             }
+        }
+        if without_room > 0 {
+            let text = format!("+{without_room} names");
+            let x = plot.right().saturating_sub(text.width() as u16).max(plot.x);
+            let style = self.palette.style(Ink::Muted);
+            buffer.set_stringn(x, plot.bottom() - 1, text, plot.width.into(), style);
         }
         self.marks(plot, buffer);
         self.cursor(plot, buffer);
@@ -435,16 +445,17 @@ impl Plot<'_> {
         }
     }
 
-    fn word(&self, label: &Label, plot: Rect, buffer: &mut Buffer) {
+    /// Writes a word; whether there was room for it, or no need.
+    fn word(&self, label: &Label, plot: Rect, buffer: &mut Buffer) -> bool {
         let column = column_of(&self.scene.x, label.at.0, plot);
         let (Some(x), Some(y)) = (column, row_of(&self.scene.y, label.at.1, plot)) else {
-            return;
+            return true;
         };
         let style = self.palette.style(label.ink);
         if label.place == Place::On {
             let room = usize::from(plot.right() - x);
             buffer.set_stringn(x, y, &label.text, room, style);
-            return;
+            return true;
         }
         let width = label.text.width() as u16;
         let before = x.checked_sub(width + 1);
@@ -469,9 +480,11 @@ impl Plot<'_> {
                     cell.symbol() == " " || (line && Some(cell.fg) == quiet)
                 })
         };
-        if let Some((x, y)) = places.into_iter().flatten().find(free) {
+        let place = places.into_iter().flatten().find(free);
+        if let Some((x, y)) = place {
             buffer.set_stringn(x, y, &label.text, width.into(), style);
         }
+        place.is_some()
     }
 
     fn marks(&self, plot: Rect, buffer: &mut Buffer) {
