@@ -119,13 +119,18 @@ impl Place {
 
     /// The experiment of a task, checked; `start` is the run that it starts from.
     fn load(&self, task: usize, start: Option<&Path>) -> Result<Loaded, CliError> {
+        let loaded = self.parse(task, start)?;
+        face::reachable(&loaded).map_err(|e| self.of_cell(task, e))?;
+        Ok(loaded)
+    }
+
+    /// The same without its network.
+    fn parse(&self, task: usize, start: Option<&Path>) -> Result<Loaded, CliError> {
         let of = self.study.tasks[task];
         let cell = &self.study.cells[of.cell];
         let set = seeded(cell, of.seed, start);
         let loaded = face::parse(cell.experiment.as_deref(), &set);
-        let loaded = loaded.map_err(|e| self.of_cell(task, e))?;
-        face::reachable(&loaded).map_err(|e| self.of_cell(task, e))?;
-        Ok(loaded)
+        loaded.map_err(|e| self.of_cell(task, e))
     }
 
     fn of_cell(&self, task: usize, diagnostics: Diagnostics) -> CliError {
@@ -180,10 +185,13 @@ impl Place {
             let own: Vec<usize> = tasks
                 .filter(|t| self.study.tasks[*t].cell == cell)
                 .collect();
-            let loaded = self.load(own[0], None)?;
-            if let Some(task) = own.into_iter().find(to_do) {
-                face::outline(&loaded).map_err(|e| self.of_cell(task, e))?;
-            }
+            let loaded = self.parse(own[0], None)?;
+            // (What is finished needs no network any more, whose file may be gone.)
+            let sound = match own.iter().any(to_do) {
+                true => face::outline(&loaded).map(drop),
+                false => face::reachable(&loaded),
+            };
+            sound.map_err(|e| self.of_cell(own[0], e))?;
         }
         Ok(())
     }

@@ -36,11 +36,6 @@ impl Study {
 /// The study of a text; `path` is where the text says that it stands.
 fn study(path: &Path, text: &str) -> Result<Study, Diagnostics> {
     let text: Arc<str> = text.into();
-    let place = |span: Option<Range<usize>>| Place {
-        file: Arc::new(path.to_owned()),
-        text: text.clone(),
-        span: span.unwrap_or(0..0),
-    };
     let written = toml::from_str(&text).map_err(|error| {
         let message = error.message();
         let (message, expected) = message.split_once(", expected ").unwrap_or((message, ""));
@@ -48,11 +43,7 @@ fn study(path: &Path, text: &str) -> Result<Study, Diagnostics> {
             "" => "a study's file (README, \"Studies\")",
             expected => expected,
         };
-        Diagnostics(vec![Diagnostic {
-            place: place(error.span()),
-            message: message.to_owned(),
-            expected: expected.to_owned(),
-        }])
+        wrong(path, &text, error.span().unwrap_or(0..0), message, expected)
     })?;
     let builder = Builder {
         path,
@@ -60,6 +51,25 @@ fn study(path: &Path, text: &str) -> Result<Study, Diagnostics> {
         written,
     };
     builder.study()
+}
+
+/// What is wrong at a place of a study's text.
+fn wrong(
+    path: &Path,
+    text: &Arc<str>,
+    span: Range<usize>,
+    message: impl Into<String>,
+    expected: impl Into<String>,
+) -> Diagnostics {
+    Diagnostics(vec![Diagnostic {
+        place: Place {
+            file: Arc::new(path.to_owned()),
+            text: text.clone(),
+            span,
+        },
+        message: message.into(),
+        expected: expected.into(),
+    }])
 }
 
 /// A point on the axes: its words, what it sets, and where.
@@ -81,15 +91,7 @@ impl Builder<'_> {
         message: impl Into<String>,
         expected: impl Into<String>,
     ) -> Diagnostics {
-        Diagnostics(vec![Diagnostic {
-            place: Place {
-                file: Arc::new(self.path.to_owned()),
-                text: self.text.clone(),
-                span,
-            },
-            message: message.into(),
-            expected: expected.into(),
-        }])
+        wrong(self.path, self.text, span, message, expected)
     }
 
     /// A path as the file means it: from its own folder.
