@@ -215,3 +215,50 @@ fn a_batch_has_a_picture_for_every_rank() {
         "{error}"
     );
 }
+
+#[test]
+fn pictures_that_other_ranks_left_out_are_counted_too() {
+    const DAMAGED: usize = 6;
+    let folder = tempfile::tempdir().expect("a folder");
+    for (class, shade) in [("a", 40u8), ("b", 200)] {
+        for part in ["train", "test"] {
+            let path = folder.path().join(part).join(class);
+            std::fs::create_dir_all(&path).expect("made");
+            for number in 0..20u8 {
+                let at = path.join(format!("{number}.png"));
+                let shade = |x: u32, y: u32| shade.wrapping_add((x * y) as u8 ^ number);
+                let picture = image::GrayImage::from_fn(9, 9, |x, y| image::Luma([shade(x, y)]));
+                picture.save(&at).expect("written");
+                if part == "train" && usize::from(number) < DAMAGED / 2 {
+                    std::fs::write(&at, b"no picture").expect("written");
+                }
+            }
+        }
+    }
+    let path = format!("data.path={}", folder.path().display());
+    let experiment = experiment(&[
+        "data.source=folder",
+        &path,
+        "data.size=16",
+        "data.cache=none",
+        "data.unreadable=skip",
+        "data.validation=0.2",
+        "train.batch=8",
+    ]);
+    let mut groups = threads(2).into_iter();
+    let leader = groups.next().expect("two");
+    let counted = std::thread::scope(|scope| {
+        let group = groups.next().expect("two");
+        scope.spawn(move || follow(&group).expect("a rank that follows"));
+        let mut trainer = trainer(&experiment);
+        trainer.lead(leader.clone()).expect("a batch for all");
+        for _ in 0..12 {
+            trainer.step(false);
+        }
+        trainer.validate(|| true).expect("validation");
+        let counted = trainer.left_out();
+        leader.dismiss();
+        counted
+    });
+    assert_eq!(counted, DAMAGED);
+}

@@ -614,11 +614,12 @@ impl Samples for Stream {
         &self.normalisation
     }
 
-    fn left_out(&self) -> usize {
-        let left_out = self.left_out.as_ref();
-        left_out.map_or(0, |all| {
-            all.lock().unwrap_or_else(PoisonError::into_inner).len()
-        })
+    fn which_left_out(&self) -> Vec<usize> {
+        let left_out = self.left_out.iter();
+        let left_out = left_out.map(|all| all.lock().unwrap_or_else(PoisonError::into_inner));
+        left_out
+            .flat_map(|all| Vec::from_iter(all.iter().copied()))
+            .collect()
     }
 
     fn crops_itself(&self) -> bool {

@@ -40,9 +40,14 @@ pub trait Samples: Debug + Send + Sync {
     /// What becomes of a byte.
     fn normalisation(&self) -> &Normalisation;
 
-    /// Pictures that were left out so far because they cannot be decoded.
+    /// Indices of the pictures that were left out so far because they cannot be decoded, ascending.
+    fn which_left_out(&self) -> Vec<usize> {
+        Vec::new()
+    }
+
+    /// How many these are.
     fn left_out(&self) -> usize {
-        0
+        self.which_left_out().len()
     }
 
     /// Whether a random crop is taken out of the picture as it was stored, by [`Self::sample`].
@@ -87,8 +92,8 @@ impl Samples for Selection {
         self.all.normalisation()
     }
 
-    fn left_out(&self) -> usize {
-        self.all.left_out()
+    fn which_left_out(&self) -> Vec<usize> {
+        self.all.which_left_out()
     }
 
     fn crops_itself(&self) -> bool {

@@ -3,9 +3,11 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/convolution_backward.h>
+#include <ATen/ops/empty.h>
 
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 
 extern "C" {
@@ -22,6 +24,23 @@ int bitscope_convolution_backward(const at::Tensor* g, const at::Tensor* x, cons
             {0, 0}, groups, {wants_x, true, false});
         *gx = wants_x ? new at::Tensor(of_x) : nullptr;
         *gw = new at::Tensor(of_weight);
+        return 0;
+    } catch (const std::exception& error) {
+        std::snprintf(message, length, "%s", error.what());
+        return 1;
+    }
+}
+
+// Bytes on a card, in a fresh tensor that the caller owns. They pass through memory that the system
+// cannot move away, from which the card copies by itself while the caller goes on.
+// Returns 0, or 1 with the reason in `message`.
+int bitscope_bytes_on_card(const uint8_t* bytes, int64_t count, int64_t card, at::Tensor** out,
+                           char* message, size_t length) {
+    try {
+        at::Tensor pinned = at::empty({count}, at::TensorOptions(at::kByte).pinned_memory(true));
+        std::memcpy(pinned.data_ptr(), bytes, static_cast<size_t>(count));
+        at::Device device(at::kCUDA, static_cast<at::DeviceIndex>(card));
+        *out = new at::Tensor(pinned.to(device, /*non_blocking=*/true));
         return 0;
     } catch (const std::exception& error) {
         std::snprintf(message, length, "%s", error.what());

@@ -18,7 +18,7 @@ use super::conv::{self, Extents, Geometry};
 use super::nvidia::by_card;
 use super::ops::{Engine, InputGradient, NormGradients, NormSpec, NormTensors, kernels_of_engine};
 use super::parallel::{Cpu, Pool};
-use super::pictures::Pictures;
+use super::pictures::{BYTES, Pictures};
 use super::pool::MaxPool;
 use super::quantize::Grids;
 use super::slices::{self, Slices};
@@ -36,6 +36,15 @@ unsafe extern "C" {
         wants_x: bool,
         gx: *mut *mut c_void,
         gw: *mut *mut c_void,
+        message: *mut c_char,
+        length: usize,
+    ) -> i32;
+
+    fn bitscope_bytes_on_card(
+        bytes: *const u8,
+        count: i64,
+        card: i64,
+        out: *mut *mut c_void,
         message: *mut c_char,
         length: usize,
     ) -> i32;
@@ -158,13 +167,11 @@ impl Engine for LibTorch {
         if on_cpu(&table) {
             return slices::pictures::<Self>(&table, &pictures);
         }
-        let Pictures { bytes, shape } = pictures;
-        let bytes = Tensor::from_data_size(&bytes, &shape.map(|n| n as i64), Kind::Uint8);
-        // From memory that the system cannot move away a card copies by itself, while we go on.
-        let device = table.tensor.device();
-        let bytes = bytes.pin_memory(device);
-        let bytes = bytes.to_device_(device, Kind::Uint8, true, false);
-        composed::looked_up::<Self>(table, TchTensor::new(bytes), shape)
+        let Device::Cuda(card) = table.tensor.device() else {
+            unreachable!("LibTorch computes on CPUs and on cards")
+        };
+        let bytes = bytes_on_card(&pictures.bytes, card);
+        TchTensor::new(looked_up(&table.tensor, &bytes, pictures.shape))
     }
 
     fn max_pool_forward(
@@ -261,6 +268,49 @@ impl Engine for LibTorch {
     }
 }
 
+/// Bytes copied to a card, `[count]`.
+fn bytes_on_card(bytes: &[u8], card: usize) -> Tensor {
+    let mut out = std::ptr::null_mut();
+    or_panic(|message, length| {
+        // SAFETY: `bytes` are read during the call; the out parameter is written on success, the
+        // message (terminated, within its length) on failure.
+        unsafe {
+            bitscope_bytes_on_card(
+                bytes.as_ptr(),
+                bytes.len() as i64,
+                card as i64,
+                &raw mut out,
+                message,
+                length,
+            )
+        }
+    });
+    // SAFETY: on success it points to a tensor made for the caller to own.
+    unsafe { Tensor::from_ptr(out.cast()) }
+}
+
+/// What each byte of pictures `[n, c, h, w]` becomes, by a table `[c * 256]` on the same device.
+fn looked_up(table: &Tensor, bytes: &Tensor, shape: [usize; 4]) -> Tensor {
+    let shape = shape.map(|n| n as i64);
+    let channels = Tensor::arange(shape[1], (Kind::Int, table.device()));
+    let starts = (channels * BYTES as i64).reshape([1, shape[1], 1, 1]);
+    let places = bytes.reshape(shape).to_kind(Kind::Int) + starts;
+    table.index_select(0, &places.reshape([-1])).reshape(shape)
+}
+
+/// Calls C++ that returns 0, or another number with the reason in the message it was given.
+///
+/// # Panics
+/// With that reason.
+fn or_panic(call: impl FnOnce(*mut c_char, usize) -> i32) {
+    let mut message = [0 as c_char; 1024];
+    if call(message.as_mut_ptr(), message.len()) != 0 {
+        // SAFETY: the message is terminated.
+        let reason = unsafe { CStr::from_ptr(message.as_ptr()) };
+        panic!("LibTorch: {}", reason.to_string_lossy());
+    }
+}
+
 /// Both gradients by LibTorch's own backward pass.
 fn own_convolution_backward(
     x: &TchTensor,
@@ -270,34 +320,30 @@ fn own_convolution_backward(
     wants_x: bool,
 ) -> (Option<TchTensor>, TchTensor) {
     let (mut gx, mut gw) = (std::ptr::null_mut(), std::ptr::null_mut());
-    let mut message = [0 as c_char; 1024];
     let [a, b, c] = [geometry.stride, geometry.padding, geometry.dilation];
     let axes = [a, b, c]
         .as_flattened()
         .iter()
         .map(|n| *n as i64)
         .collect::<Vec<i64>>();
-    // SAFETY: six numbers at `axes`; the three pointers are of live C++ tensors; the out parameters are written on
-    // success, the message (terminated, within its length) on failure.
-    let failed = unsafe {
-        bitscope_convolution_backward(
-            g.tensor.as_ptr().cast(),
-            x.tensor.as_ptr().cast(),
-            weight.tensor.as_ptr().cast(),
-            axes.as_ptr(),
-            geometry.groups as i64,
-            wants_x,
-            &raw mut gx,
-            &raw mut gw,
-            message.as_mut_ptr(),
-            message.len(),
-        )
-    } != 0;
-    if failed {
-        // SAFETY: the message is terminated.
-        let reason = unsafe { CStr::from_ptr(message.as_ptr()) };
-        panic!("LibTorch: {}", reason.to_string_lossy());
-    }
+    or_panic(|message, length| {
+        // SAFETY: six numbers at `axes`; the three pointers are of live C++ tensors; the out
+        // parameters are written on success, the message (terminated, within its length) on failure.
+        unsafe {
+            bitscope_convolution_backward(
+                g.tensor.as_ptr().cast(),
+                x.tensor.as_ptr().cast(),
+                weight.tensor.as_ptr().cast(),
+                axes.as_ptr(),
+                geometry.groups as i64,
+                wants_x,
+                &raw mut gx,
+                &raw mut gw,
+                message,
+                length,
+            )
+        }
+    });
     // SAFETY: on success both point to tensors made for the caller to own (`gx` null unless
     // wanted).
     let own = |tensor: *mut c_void| unsafe { Tensor::from_ptr(tensor.cast()) };
@@ -315,4 +361,20 @@ pub(crate) fn make_deterministic() {
 /// Whether a CUDA device answers to LibTorch, and how many.
 pub(crate) fn cuda_devices() -> usize {
     usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_looks_pictures_up_as_the_cpu_does() {
+        let shape = [3, 2, 4, 5];
+        let count: usize = shape.iter().product();
+        let bytes: Vec<u8> = (0..count).map(|i| (i * 37) as u8).collect();
+        let table = Tensor::arange(2 * BYTES as i64, (Kind::Float, Device::Cpu)).sin();
+        let ours = looked_up(&table, &Tensor::from_slice(&bytes), shape);
+        let expected = LibTorch::pictures(TchTensor::new(table), Pictures { bytes, shape });
+        assert_eq!(ours, expected.tensor);
+    }
 }

@@ -7,7 +7,9 @@ use super::plan::Study;
 use super::statistics::{Sample, paired};
 use crate::figure::mean_by_elements;
 use crate::quantizer::memory::{Resource, Side};
-use crate::run::{History, LayerQuantity, LogError, Quantity, RunFolder, Split};
+use crate::run::{
+    Event, History, LayerQuantity, LogError, LogReader, Phase, Quantity, RunFolder, Split,
+};
 
 /// What a finished run came to. Errors are shares of wrong answers.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +28,8 @@ pub struct Outcome {
     pub kilobytes: [Option<f64>; 3],
     /// Of every quantizer, by name: side, elements and bits at the last step.
     pub bits: Vec<(String, Side, usize, f64)>,
+    /// How calmly it went under a budget, where there is one.
+    pub calm: Option<Calm>,
     /// Validation errors over steps.
     pub curve: Vec<(u64, f64)>,
     /// Seconds of training.
@@ -66,6 +70,10 @@ impl Outcome {
                 used(Resource::ActivationMax),
             ],
             bits: layers.collect(),
+            calm: match history.budgets.is_empty() {
+                true => None,
+                false => Calm::of(LogReader::open(&run.log())?),
+            },
             curve: (history.evaluations.iter())
                 .filter(|e| e.split == Split::Validation)
                 .map(|e| (e.step, e.error))
@@ -79,6 +87,53 @@ impl Outcome {
     pub fn mean_bits(&self, side: Side) -> Option<f64> {
         let of_side = self.bits.iter().filter(|b| b.1 == side);
         mean_by_elements(of_side.map(|(_, _, elements, bits)| (*elements, *bits)))
+    }
+}
+
+/// How calmly a run with quantizers went under a budget.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Calm {
+    /// Share of quantized steps after which every budget was met. (While a budget tightens, the one
+    /// that was asked for.)
+    pub met: f64,
+    /// Changes of direction of all bitwidths together, from one recorded step to the next.
+    pub turns: usize,
+}
+
+impl Calm {
+    /// From a run's events; `None` without a quantized step.
+    fn of(events: impl Iterator<Item = Event>) -> Option<Self> {
+        let (mut quantized, mut steps, mut met, mut turns) = (false, 0, 0, 0);
+        // Bitwidth and direction of its last change, of every quantizer.
+        let mut bits: Vec<(f32, f32)> = Vec::new();
+        for event in events {
+            let record = match event {
+                Event::Phase { phase, .. } => {
+                    quantized = phase == Phase::Quantized;
+                    continue;
+                }
+                Event::Step(record) if quantized => record,
+                _ => continue,
+            };
+            steps += 1;
+            met += usize::from(record.budget_met);
+            let layers = record.layers.as_deref().unwrap_or_default();
+            if bits.len() != layers.len() && !layers.is_empty() {
+                bits = layers.iter().map(|l| (l.bitwidth, 0.0)).collect();
+            }
+            for ((before, direction), layer) in bits.iter_mut().zip(layers) {
+                let change = layer.bitwidth - *before;
+                *before = layer.bitwidth;
+                if change != 0.0 {
+                    turns += usize::from(change * *direction < 0.0);
+                    *direction = change;
+                }
+            }
+        }
+        (steps > 0).then(|| Self {
+            met: met as f64 / steps as f64,
+            turns,
+        })
     }
 }
 
@@ -103,11 +158,15 @@ pub enum Measure {
     WeightBits,
     /// Mean bitwidth of activations.
     ActivationBits,
+    /// Share of quantized steps that met every budget, in percent.
+    Met,
+    /// Changes of direction of all bitwidths.
+    Turns,
 }
 
 impl Measure {
     /// All, in the order of columns.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Test,
         Self::Last,
         Self::Best,
@@ -117,6 +176,8 @@ impl Measure {
         Self::ActivationMax,
         Self::WeightBits,
         Self::ActivationBits,
+        Self::Met,
+        Self::Turns,
     ];
 
     /// As columns and keys name it.
@@ -131,6 +192,8 @@ impl Measure {
             Self::ActivationMax => "A max kB",
             Self::WeightBits => "W bits",
             Self::ActivationBits => "A bits",
+            Self::Met => "steps met %",
+            Self::Turns => "turns",
         }
     }
 
@@ -147,6 +210,8 @@ impl Measure {
             Self::ActivationMax => outcome.kilobytes[2],
             Self::WeightBits => outcome.mean_bits(Side::Weights),
             Self::ActivationBits => outcome.mean_bits(Side::Activations),
+            Self::Met => percent(outcome.calm.map(|c| c.met)),
+            Self::Turns => outcome.calm.map(|c| c.turns as f64),
         }
     }
 }
@@ -233,5 +298,67 @@ impl Report {
                     Some((format!("{}, seed {seed}", cell.label), state))
                 })
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::{LayerRecord, StepRecord};
+
+    fn step(bits: &[f32], budget_met: bool) -> Event {
+        let layer = |bitwidth: &f32| LayerRecord {
+            d: 0.1,
+            q_max: 1.0,
+            bitwidth: *bitwidth,
+            gradients: [0.0; 2],
+            clipped: 0.0,
+            zeros: 0.0,
+            grad_norm: 0.0,
+            weight_norm: 0.0,
+        };
+        Event::Step(Box::new(StepRecord {
+            step: 0,
+            epoch: 0.0,
+            seconds: 0.0,
+            loss: 0.0,
+            cross_entropy: 0.0,
+            weight_penalty: 0.0,
+            activation_penalty: 0.0,
+            pulls: [0.0; 2],
+            train_error: 0.0,
+            lr: 0.0,
+            usage: Default::default(),
+            budget_met,
+            samples_per_s: 0.0,
+            times: Default::default(),
+            layers: (!bits.is_empty()).then(|| bits.iter().map(layer).collect()),
+        }))
+    }
+
+    /// By hand: the first quantizer goes 4 5 5 4 3 4, which turns twice, the second 4 3 3 3 3 4, which
+    /// turns once; four of seven quantized steps met the budget.
+    #[test]
+    fn turns_and_steps_within_budget_are_counted_from_the_quantizers_start() {
+        let phase = |phase| Event::Phase { step: 0, phase };
+        let events = [
+            phase(Phase::Float),
+            step(&[9.0, 9.0], true),
+            phase(Phase::Quantized),
+            step(&[4.0, 4.0], false),
+            step(&[5.0, 3.0], false),
+            step(&[5.0, 3.0], true),
+            step(&[], true),
+            step(&[4.0, 3.0], true),
+            step(&[3.0, 3.0], false),
+            step(&[4.0, 4.0], true),
+        ];
+        let calm = Calm::of(events.into_iter());
+        let expected = Calm {
+            met: 4.0 / 7.0,
+            turns: 3,
+        };
+        assert_eq!(calm, Some(expected));
+        assert_eq!(Calm::of([step(&[4.0], true)].into_iter()), None);
     }
 }

@@ -147,6 +147,9 @@ impl Report {
             "Mean ± half of the 95 % confidence interval over seeds (Student's t); without an interval if there is only one run.".to_owned(),
             "test: the test part, read once per run, with the weights of the last step. last, best: validation errors; the best of many evaluations is lower than what to expect of one. best in budget: of evaluations that met every budget. kB and bits: at the last step, bits as a mean over elements.".to_owned(),
         ]);
+        if columns(self).contains(&Measure::Turns) {
+            notes.push("steps met: quantized steps that met every budget as it was asked for, those while it tightened included. turns: changes of direction of all bitwidths together.".into());
+        }
         if let Some(reference) = self.study.reference {
             notes.push(format!(
                 "Differences from {} are between runs with the same seed.",
@@ -336,6 +339,7 @@ mod tests {
                 ("a".into(), Side::Weights, 3, 2.0),
                 ("b".into(), Side::Weights, 1, 6.0),
             ],
+            calm: None,
             curve: vec![(1, test)],
             seconds: 2.0,
             steps: 4,

@@ -13,8 +13,6 @@ mod tests;
 mod values;
 
 pub(super) use norm::{norm_activation_backward, norm_activation_forward};
-#[cfg(feature = "libtorch")]
-pub(super) use pictures::looked_up;
 pub(super) use pictures::pictures;
 pub(super) use pool::{max_pool_backward, max_pool_forward};
 pub(super) use quantizer::{fake_quantize_backward, fake_quantize_forward};

@@ -18,6 +18,7 @@
 mod mpi;
 mod threads;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::AddAssign;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -236,7 +237,27 @@ impl Group {
         values.copy_from_slice(&numbered);
     }
 
-    /// The same for gradients.
+    /// What any of the ranks has in its set, on every rank. (Indices up to 2^53.)
+    pub fn union(&self, own: Vec<usize>) -> BTreeSet<usize> {
+        if self.is_alone() {
+            return own.into_iter().collect();
+        }
+        let mut counts = vec![0.0; self.size()];
+        counts[self.rank()] = own.len() as f64;
+        self.sum(&mut counts);
+        let start: f64 = counts[..self.rank()].iter().sum();
+        // Each rank has places of its own, which the others leave zero.
+        let mut all = vec![0.0; counts.iter().sum::<f64>() as usize];
+        for (place, index) in all[start as usize..].iter_mut().zip(own) {
+            *place = index as f64;
+        }
+        if !all.is_empty() {
+            self.sum(&mut all);
+        }
+        all.into_iter().map(|index| index as usize).collect()
+    }
+
+    /// [`Self::sum`] of gradients.
     pub fn sum_gradients(&self, values: &mut [f32]) {
         self.exchange(|ranks| ranks.sum_gradients(values));
     }
@@ -467,6 +488,20 @@ mod tests {
             values
         });
         assert_eq!(gradients, [[3.0; 5]; 3]);
+    }
+
+    #[test]
+    fn a_union_has_what_any_rank_has_once() {
+        let own = [vec![7, 2], vec![], vec![2, 1 << 40, 0]];
+        let all = BTreeSet::from([0, 2, 7, 1 << 40]);
+        let unions = on_each(3, |group| group.union(own[group.rank()].clone()));
+        assert_eq!(unions, vec![all; 3]);
+        assert!(
+            on_each(2, |group| group.union(Vec::new()))
+                .iter()
+                .all(BTreeSet::is_empty)
+        );
+        assert_eq!(Group::default().union(vec![3, 3]), BTreeSet::from([3]));
     }
 
     #[test]

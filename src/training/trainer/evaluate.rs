@@ -153,6 +153,7 @@ impl Trainer {
             count,
             ..
         } = totals;
+        self.left_out_of_all = self.left_out_of(|own| self.group.union(own).len());
         // Nothing could be decoded: no figure.
         (count > 0.0).then(|| Evaluated {
             error: wrong / count,
@@ -242,11 +243,20 @@ impl Trainer {
         self.best_error = error;
     }
 
-    /// Pictures of the data that were left out so far because they cannot be decoded.
+    /// Pictures of the data that were left out so far because they cannot be decoded: by any of the
+    /// ranks, as of the last evaluation, where there are several.
     pub fn left_out(&self) -> usize {
+        match self.group.is_alone() {
+            true => self.left_out_of(|own| own.len()),
+            false => self.left_out_of_all,
+        }
+    }
+
+    /// Counts them, part by part.
+    fn left_out_of(&self, count: impl Fn(Vec<usize>) -> usize) -> usize {
         // (Validation is a part of what training is split off from.)
         let parts = self.splits.test.iter().chain([&self.splits.train]);
-        parts.map(|part| part.left_out()).sum()
+        parts.map(|part| count(part.which_left_out())).sum()
     }
 
     /// Epoch of the last evaluation on validation that was completed.

@@ -69,6 +69,8 @@ pub struct Trainer {
     notes: Vec<String>,
     /// Why the last evaluation was not in integers although that was asked for.
     not_in_integers: Option<ExportError>,
+    /// Pictures that any of several ranks has left out, as of the last evaluation.
+    left_out_of_all: usize,
     /// The ranks that train together.
     group: Group,
     /// What a step in progress has to give back should a rank be lost.
@@ -173,6 +175,7 @@ impl Trainer {
             waits: false,
             notes,
             not_in_integers: None,
+            left_out_of_all: 0,
             group: Group::default(),
             before: None,
             measured: None,
