@@ -154,6 +154,9 @@ fn warm(bench: &Bench) -> Result<(Trainer, Engine), CliError> {
         noise(bench)
     };
     let mut trainer = Trainer::new(experiment, splits, device).map_err(|e| failed(&e))?;
+    if engine.is_card() {
+        trainer.take_ahead();
+    }
     take_steps(&mut trainer, bench.warmup);
     Ok((trainer, engine))
 }

@@ -259,7 +259,7 @@ pub fn burn_device(engine: Engine) -> Device {
         Engine::LibTorchCpu => Device::libtorch(),
         #[cfg(feature = "libtorch")]
         Engine::LibTorchCuda(index) => {
-            crate::kernels::libtorch::make_deterministic();
+            crate::kernels::make_deterministic();
             Device::libtorch_cuda(index)
         }
         #[cfg(feature = "cuda")]

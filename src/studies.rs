@@ -53,7 +53,8 @@ pub(crate) struct Arguments {
     /// Say what would run, how long it may take and how much disk it needs; run nothing
     #[arg(long)]
     dry_run: bool,
-    /// Run failed tasks again, from the start
+    /// Go on with failed tasks from their newest checkpoint, or run them again where there is none or they
+    /// diverged
     #[arg(long)]
     retry: bool,
 }
@@ -267,7 +268,8 @@ fn one(place: &Place, task: usize, retry: bool) -> Result<u8, CliError> {
         .newest_checkpoint()
         .or(folder.best_checkpoint())
         .is_some();
-    if state == State::Finished || (matches!(state, State::Half { .. }) && has_checkpoint) {
+    let goes_on = has_checkpoint && state.may_go_on();
+    if state == State::Finished || goes_on {
         place.refuse_other_settings(task)?;
     }
     let begin = match state {
@@ -289,14 +291,11 @@ fn one(place: &Place, task: usize, retry: bool) -> Result<u8, CliError> {
             let text = format!("{described}: failed before: {reason}; hint: --retry runs it again");
             return Err(CliError::Failed(text));
         }
-        State::Failed(_) => {
-            crate::recorded::remove(&folder)?;
-            Begin::New
-        }
         State::Ready => Begin::New,
-        State::Half { .. } if has_checkpoint => Begin::Resume(folder.clone()),
-        State::Half { .. } => {
-            // Killed before its first checkpoint: nothing was learned that could be lost.
+        State::Half { .. } | State::Failed(_) if goes_on => Begin::Resume(folder.clone()),
+        State::Half { .. } | State::Failed(_) => {
+            // Ended before its first checkpoint, or in values that lead nowhere: nothing was learned that
+            // could be lost.
             crate::recorded::remove(&folder)?;
             Begin::New
         }
@@ -404,7 +403,9 @@ fn all(place: &Place, arguments: &Arguments) -> Result<u8, CliError> {
                 }
                 print(&format!("{}\n", summary(&states)))?;
                 if states.iter().any(|s| matches!(s, State::Failed(_))) {
-                    print("hint: --retry runs failed tasks again, from the start\n")?;
+                    print(
+                        "hint: --retry goes on with failed tasks from their newest checkpoint, or runs them again\n",
+                    )?;
                 }
                 let finished = states.iter().all(|s| *s == State::Finished);
                 return Ok(if finished { 0 } else { exit::FAILED });

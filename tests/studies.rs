@@ -201,6 +201,68 @@ fn a_task_says_why_it_cannot_run_and_runs_once() {
     );
 }
 
+/// Data that is not there for a while costs no training.
+#[test]
+fn a_failed_task_goes_on_from_its_checkpoint() {
+    let place = tempfile::tempdir().expect("a folder");
+    let folder = place.path();
+    let shade = |x: u32, y: u32, number: u32| ((x * 7 + y * 3 + number * 37) % 256) as u8;
+    for part in ["train", "test"] {
+        for (class, offset) in [("a", 0), ("b", 1000)] {
+            let path = folder.join("pictures").join(part).join(class);
+            std::fs::create_dir_all(&path).expect("made");
+            for number in 0..32 {
+                let pixel = |x, y| image::Luma([shade(x, y, offset + number)]);
+                let picture = image::GrayImage::from_fn(16, 16, pixel);
+                let at = path.join(format!("{number}.png"));
+                picture.save(at).expect("written");
+            }
+        }
+    }
+    let base = "device = \"flex\"\n[data]\nsource = \"folder\"\npath = \"pictures\"\nsize = 16\n\
+                [train]\nbatch = 16\nepochs = 60\n[log]\ncheckpoint_every = 1\n";
+    write(folder, "base.toml", base);
+    write(
+        folder,
+        "one.toml",
+        "name = \"one\"\nbase = \"base.toml\"\n[[row]]\nname = \"a\"\n",
+    );
+    let task = |more: &[&str]| {
+        let task = ["study", "one.toml", "--into", "out", "--task", "0"];
+        bitscope(folder, &[&task[..], more].concat())
+    };
+    let mut child = Command::new(program())
+        .args(["study", "one.toml", "--into", "out", "--task", "0"])
+        .current_dir(folder)
+        .spawn()
+        .expect("started");
+    let checkpoints = folder.join("out/runs/a-s1/checkpoints");
+    let began = Instant::now();
+    let saved = || {
+        let files = std::fs::read_dir(&checkpoints).into_iter().flatten();
+        files
+            .flatten()
+            .any(|f| f.file_name().to_string_lossy().starts_with("step-"))
+    };
+    while !saved() && began.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().expect("killed");
+    child.wait().expect("gone");
+    assert!(saved(), "a checkpoint was written");
+
+    std::fs::rename(folder.join("pictures"), folder.join("away")).expect("moved");
+    let failed = task(&[]);
+    assert_eq!(failed.status.code(), Some(1), "{}", text(&failed));
+    std::fs::rename(folder.join("away"), folder.join("pictures")).expect("moved");
+    let refused = task(&[]);
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+    assert!(text(&refused).contains("--retry"), "{}", text(&refused));
+    let done = task(&["--retry"]);
+    assert!(done.status.success(), "{}", text(&done));
+    assert!(text(&done).contains("resumed"), "{}", text(&done));
+}
+
 /// A `sbatch` and a `hq` that run the tasks of an array one after the other, as the real ones would on
 /// one node.
 const FAKE: &str = r#"#!/bin/sh

@@ -126,6 +126,41 @@ fn a_resumed_run_goes_on_bit_for_bit() {
     assert_eq!(parameters(&resumed), parameters(&whole));
 }
 
+/// As on a card. An epoch ends within these steps, and behind it batches are larger.
+#[test]
+fn a_batch_that_was_taken_ahead_is_the_one_that_would_have_come() {
+    let set = ["data.augment=crop-flip", "data.samples=400"];
+    let larger = experiment(&[&set[..], &["train.batch=24"]].concat());
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("c.safetensors");
+    let train = |ahead: bool, save: bool| -> Vec<u64> {
+        let mut trainer = trainer(&set);
+        if ahead {
+            trainer.take_ahead();
+        }
+        let step = |trainer: &mut Trainer, n: usize| {
+            if n == 5 {
+                trainer.apply(larger.clone());
+            }
+            trainer.step(false).loss.to_bits()
+        };
+        let mut losses: Vec<u64> = (0..30).map(|n| step(&mut trainer, n)).collect();
+        if save {
+            trainer.save(&path).expect("saved");
+        }
+        losses.extend((30..40).map(|n| step(&mut trainer, n)));
+        losses
+    };
+    let expected = train(false, false);
+    assert_eq!(train(true, true), expected);
+    let mut resumed = trainer(&set);
+    resumed.restore(&path).expect("restored");
+    let rest: Vec<u64> = (0..10)
+        .map(|_| resumed.step(false).loss.to_bits())
+        .collect();
+    assert_eq!(rest, expected[30..]);
+}
+
 #[test]
 fn a_checkpoint_of_another_network_is_refused_with_names() {
     let folder = tempfile::tempdir().expect("a folder");

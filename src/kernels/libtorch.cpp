@@ -31,6 +31,19 @@ int bitscope_convolution_backward(const at::Tensor* g, const at::Tensor* x, cons
     }
 }
 
+// The same values with the channels of a pixel side by side, in a tensor that the caller owns (a new
+// name for the one given where they are).
+// Returns 0, or 1 with the reason in `message`.
+int bitscope_channels_last(const at::Tensor* x, at::Tensor** out, char* message, size_t length) {
+    try {
+        *out = new at::Tensor(x->contiguous(at::MemoryFormat::ChannelsLast));
+        return 0;
+    } catch (const std::exception& error) {
+        std::snprintf(message, length, "%s", error.what());
+        return 1;
+    }
+}
+
 // Bytes on a card, in a fresh tensor that the caller owns. They pass through memory that the system
 // cannot move away, from which the card copies by itself while the caller goes on.
 // Returns 0, or 1 with the reason in `message`.

@@ -6,7 +6,6 @@
     reason = "burn points users of burn-tch elsewhere; here it is asked for by name"
 )]
 
-use std::ffi::{CStr, c_char, c_void};
 use std::mem::MaybeUninit;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -15,6 +14,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::composed;
 use super::conv::{self, Extents, Geometry};
+use super::libtorch_calls::{Layout, bytes_on_card, convolution_backward};
 use super::nvidia::by_card;
 use super::ops::{Engine, InputGradient, NormGradients, NormSpec, NormTensors, kernels_of_engine};
 use super::parallel::{Cpu, Pool};
@@ -25,32 +25,6 @@ use super::slices::{self, Slices};
 use super::subsample::Subsampling;
 
 kernels_of_engine!(LibTorch);
-
-unsafe extern "C" {
-    fn bitscope_convolution_backward(
-        g: *const c_void,
-        x: *const c_void,
-        weight: *const c_void,
-        axes: *const i64,
-        groups: i64,
-        wants_x: bool,
-        gx: *mut *mut c_void,
-        gw: *mut *mut c_void,
-        message: *mut c_char,
-        length: usize,
-    ) -> i32;
-
-    fn bitscope_bytes_on_card(
-        bytes: *const u8,
-        count: i64,
-        card: i64,
-        out: *mut *mut c_void,
-        message: *mut c_char,
-        length: usize,
-    ) -> i32;
-
-    fn bitscope_make_deterministic();
-}
 
 /// A CPU tensor whose layout is row-major.
 pub(super) struct Contiguous(Tensor);
@@ -124,12 +98,13 @@ impl Engine for LibTorch {
         if is_ours(&x, &e) {
             return slices::convolution_forward::<Self>(&x, &weight, &e);
         }
+        let layout = layout_of_convolution(&x, &geometry);
         let axes = [geometry.stride, geometry.padding, geometry.dilation];
         let [stride, padding, dilation] = axes.map(|axes| axes.map(|n| n as i64));
         let groups = geometry.groups as i64;
-        let none = None::<Tensor>;
-        let y = (x.tensor).conv2d(&weight.tensor, none, stride, padding, dilation, groups);
-        TchTensor::new(y.contiguous())
+        let [x, weight] = [&x, &weight].map(|t| layout.of(&t.tensor));
+        let y = x.conv2d(&weight, None::<Tensor>, stride, padding, dilation, groups);
+        TchTensor::new(layout.of(&y))
     }
 
     fn convolution_backward(
@@ -143,8 +118,12 @@ impl Engine for LibTorch {
         if is_ours(&x, &e) {
             return slices::convolution_backward::<Self>(&x, &weight, &g, &e, wanted);
         }
-        let (gx, gw) = own_convolution_backward(&x, &weight, &g, geometry, wanted.is_wanted());
-        (gx.map(|gx| wanted.with_base(gx)), gw)
+        let layout = layout_of_convolution(&x, &geometry);
+        let tensors = [&x, &weight, &g].map(|t| layout.of(&t.tensor));
+        let (gx, gw) = convolution_backward(tensors.each_ref(), &geometry, wanted.is_wanted());
+        let gx = gx.map(|gx| wanted.with_base(TchTensor::new(layout.of(&gx))));
+        // The weight's gradient is added up beside others, as one long row of numbers.
+        (gx, TchTensor::new(gw.contiguous()))
     }
 
     fn subsample_forward(x: FloatTensor<Self>, s: &Subsampling) -> FloatTensor<Self> {
@@ -268,25 +247,13 @@ impl Engine for LibTorch {
     }
 }
 
-/// Bytes copied to a card, `[count]`.
-fn bytes_on_card(bytes: &[u8], card: usize) -> Tensor {
-    let mut out = std::ptr::null_mut();
-    or_panic(|message, length| {
-        // SAFETY: `bytes` are read during the call; the out parameter is written on success, the
-        // message (terminated, within its length) on failure.
-        unsafe {
-            bitscope_bytes_on_card(
-                bytes.as_ptr(),
-                bytes.len() as i64,
-                card as i64,
-                &raw mut out,
-                message,
-                length,
-            )
-        }
-    });
-    // SAFETY: on success it points to a tensor made for the caller to own.
-    unsafe { Tensor::from_ptr(out.cast()) }
+/// On a card as cuDNN wants it; but convolutions of groups of channels are LibTorch's own there, which
+/// are row-major.
+fn layout_of_convolution(x: &TchTensor, geometry: &Geometry) -> Layout {
+    match !on_cpu(x) && geometry.groups == 1 {
+        true => Layout::ChannelsLast,
+        false => Layout::ChannelsFirst,
+    }
 }
 
 /// What each byte of pictures `[n, c, h, w]` becomes, by a table `[c * 256]` on the same device.
@@ -296,66 +263,6 @@ fn looked_up(table: &Tensor, bytes: &Tensor, shape: [usize; 4]) -> Tensor {
     let starts = (channels * BYTES as i64).reshape([1, shape[1], 1, 1]);
     let places = bytes.reshape(shape).to_kind(Kind::Int) + starts;
     table.index_select(0, &places.reshape([-1])).reshape(shape)
-}
-
-/// Calls C++ that returns 0, or another number with the reason in the message it was given.
-///
-/// # Panics
-/// With that reason.
-fn or_panic(call: impl FnOnce(*mut c_char, usize) -> i32) {
-    let mut message = [0 as c_char; 1024];
-    if call(message.as_mut_ptr(), message.len()) != 0 {
-        // SAFETY: the message is terminated.
-        let reason = unsafe { CStr::from_ptr(message.as_ptr()) };
-        panic!("LibTorch: {}", reason.to_string_lossy());
-    }
-}
-
-/// Both gradients by LibTorch's own backward pass.
-fn own_convolution_backward(
-    x: &TchTensor,
-    weight: &TchTensor,
-    g: &TchTensor,
-    geometry: Geometry,
-    wants_x: bool,
-) -> (Option<TchTensor>, TchTensor) {
-    let (mut gx, mut gw) = (std::ptr::null_mut(), std::ptr::null_mut());
-    let [a, b, c] = [geometry.stride, geometry.padding, geometry.dilation];
-    let axes = [a, b, c]
-        .as_flattened()
-        .iter()
-        .map(|n| *n as i64)
-        .collect::<Vec<i64>>();
-    or_panic(|message, length| {
-        // SAFETY: six numbers at `axes`; the three pointers are of live C++ tensors; the out
-        // parameters are written on success, the message (terminated, within its length) on failure.
-        unsafe {
-            bitscope_convolution_backward(
-                g.tensor.as_ptr().cast(),
-                x.tensor.as_ptr().cast(),
-                weight.tensor.as_ptr().cast(),
-                axes.as_ptr(),
-                geometry.groups as i64,
-                wants_x,
-                &raw mut gx,
-                &raw mut gw,
-                message,
-                length,
-            )
-        }
-    });
-    // SAFETY: on success both point to tensors made for the caller to own (`gx` null unless
-    // wanted).
-    let own = |tensor: *mut c_void| unsafe { Tensor::from_ptr(tensor.cast()) };
-    // burn views gradients in other shapes, which only row-major ones allow.
-    let own = |tensor| TchTensor::new(own(tensor).contiguous());
-    (wants_x.then(|| own(gx)), own(gw))
-}
-
-/// From here on a run that is continued on a GPU takes the same steps, bit for bit.
-pub(crate) fn make_deterministic() {
-    // SAFETY: sets a flag of LibTorch's.
-    unsafe { bitscope_make_deterministic() }
 }
 
 /// Whether a CUDA device answers to LibTorch, and how many.

@@ -34,6 +34,8 @@ pub mod integer;
 #[cfg(feature = "libtorch")]
 pub(crate) mod libtorch;
 #[cfg(feature = "libtorch")]
+mod libtorch_calls;
+#[cfg(feature = "libtorch")]
 mod libtorch_threads;
 mod memory;
 pub mod norm;
@@ -55,6 +57,8 @@ use burn::backend::{Dispatch, DispatchTensor};
 use burn::tensor::Tensor;
 
 pub use conv::Geometry;
+#[cfg(feature = "libtorch")]
+pub(crate) use libtorch_calls::make_deterministic;
 pub use memory::keep_blocks;
 pub use norm::{Across, Activation, Moments};
 #[cfg(feature = "libtorch")]

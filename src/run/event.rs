@@ -101,6 +101,32 @@ pub struct Budget {
     pub limit: f64,
 }
 
+/// A budget on its way, geometrically, from what the network took to what was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Tightening {
+    /// What it bounds.
+    pub resource: Resource,
+    /// Limit at its beginning, kB or 10^9 bit operations.
+    pub from: f64,
+    /// Limit from its end on.
+    pub to: f64,
+    /// Epoch of its beginning.
+    pub since: f64,
+    /// Epoch of its end.
+    pub until: f64,
+}
+
+impl Tightening {
+    /// The limit in force at an epoch.
+    pub fn at(&self, epoch: f64) -> f64 {
+        let (length, done) = (self.until - self.since, epoch - self.since);
+        if length <= 0.0 || done >= length || self.from <= self.to || self.to <= 0.0 {
+            return self.to;
+        }
+        self.to * (self.from / self.to).powf(1.0 - done / length)
+    }
+}
+
 /// Seconds of one step, by phase. A GPU goes on computing while the next phases are launched: there the
 /// first that reads a result, telemetry, waits for what the others left, and only the sum is exact.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -354,6 +380,13 @@ pub enum Event {
         /// Seconds per step in which rank 0 sent, added up and waited for others.
         seconds_per_step: f64,
     },
+    /// Budgets tighten from here on, in place of what was said of them before.
+    Tightens {
+        /// Steps taken.
+        step: u64,
+        /// Those that are not yet what was asked for.
+        budgets: Vec<Tightening>,
+    },
 }
 
 impl Event {
@@ -374,6 +407,7 @@ impl Event {
             | Self::TopFive { step, .. }
             | Self::Note { step, .. }
             | Self::Ranks { step, .. }
+            | Self::Tightens { step, .. }
             | Self::Quantizers { step, .. }
             | Self::Finished { step, .. }
             | Self::Stopped { step }

@@ -6,7 +6,9 @@ use std::ops::Index;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Budget, Event, LayerInfo, LayerRecord, Parent, Phase, Split, StepRecord};
+use super::event::{
+    Budget, Event, LayerInfo, LayerRecord, Parent, Phase, Split, StepRecord, Tightening,
+};
 use super::quantity::{LayerQuantity, LayerSeries, OF_LAYER, OF_STEP, Quantity, RunSeries, Table};
 use super::series::Series;
 use super::verdict::Verdicts;
@@ -172,6 +174,8 @@ pub struct History {
     pub batch: u64,
     /// Every quantizer.
     pub layers: Vec<LayerHistory>,
+    /// Budgets that tighten: from which step on, and which.
+    tightening: Vec<(u64, Vec<Tightening>)>,
     /// All evaluations.
     pub evaluations: Vec<Evaluation>,
     /// Marks on the time axis.
@@ -222,6 +226,11 @@ impl History {
         }
     }
 
+    /// Limits in force while a budget tightened, over steps.
+    pub fn limits(&self, resource: Resource) -> &Series {
+        &self[limit_of(resource)]
+    }
+
     /// This run without what is recorded step by step.
     pub fn outline(&self) -> Self {
         let layers = self.layers.iter();
@@ -246,6 +255,7 @@ impl History {
             phase: self.phase,
             newest: self.newest.clone(),
             batch: self.batch,
+            tightening: self.tightening.clone(),
             evaluations: self.evaluations.clone(),
             marks: self.marks.clone(),
             layers: layers
@@ -475,6 +485,18 @@ impl History {
                 );
                 self.say(*step, Severity::Info, message);
             }
+            Event::Tightens { step, budgets } => {
+                for t in budgets {
+                    let (from, to, unit) = (t.from, t.to, t.resource.unit());
+                    let what = t.resource.label();
+                    let text = format!(
+                        "{what}: the limit falls from {from:.2} to {to:.2} {unit} until epoch {:.2}",
+                        t.until
+                    );
+                    self.say(*step, Severity::Info, text);
+                }
+                self.tightening.push((*step, budgets.clone()));
+            }
             Event::Warning { step, message } => {
                 self.say(*step, Severity::Warning, message.clone());
             }
@@ -549,6 +571,14 @@ impl History {
         for (quantity, of) in OF_STEP {
             self.series[quantity].push(step, of(r) as f32);
         }
+        let newest = self.tightening.iter().rev().find(|(from, _)| *from < step);
+        for tightening in newest.iter().flat_map(|(_, all)| all) {
+            let limit = tightening.at(r.epoch);
+            if limit > tightening.to {
+                let series = &mut self.series[limit_of(tightening.resource)];
+                series.push(step, limit as f32);
+            }
+        }
         self.batch = (r.samples_per_s * f64::from(r.times.total())).round() as u64;
         if let Some(records) = &r.layers {
             for (layer, record) in self.layers.iter_mut().zip(records) {
@@ -566,6 +596,15 @@ impl History {
     fn all_mut(&mut self) -> impl Iterator<Item = &mut Series> {
         let layers = self.layers.iter_mut().flat_map(|l| &mut l.series.0);
         self.series.0.iter_mut().chain(layers)
+    }
+}
+
+fn limit_of(resource: Resource) -> Quantity {
+    match resource {
+        Resource::Weights => Quantity::WeightLimit,
+        Resource::ActivationSum => Quantity::ActivationSumLimit,
+        Resource::ActivationMax => Quantity::ActivationMaxLimit,
+        Resource::Bops => Quantity::GbopsLimit,
     }
 }
 
@@ -627,9 +666,22 @@ mod tests {
             split: Split::Validation,
             error: 0.25,
         };
+        let tightens = Event::Tightens {
+            step: 0,
+            budgets: Resource::ALL
+                .map(|resource| Tightening {
+                    resource,
+                    from: 2.0,
+                    to: 1.0,
+                    since: 0.0,
+                    until: 9.0,
+                })
+                .to_vec(),
+        };
         let mut history = History::default();
         let all = [
             started(0),
+            tightens,
             step(1),
             checked(1),
             top_five(1),

@@ -59,6 +59,14 @@ pub enum Quantity {
     ValidationLoss,
     /// Share of answers on the validation part whose class is not among the five largest.
     ValidationTopFive,
+    /// Limit of the weights while it tightens, kB.
+    WeightLimit,
+    /// Limit of all activations while it tightens, kB.
+    ActivationSumLimit,
+    /// Limit of the largest activation while it tightens, kB.
+    ActivationMaxLimit,
+    /// Limit of 10^9 bit operations while it tightens.
+    GbopsLimit,
 }
 
 /// What a run records over its steps for every quantizer.
@@ -142,7 +150,7 @@ pub const PHASES: [(&str, Quantity); 5] = [
 ];
 
 /// One series for every quantity of a run.
-pub(super) type RunSeries = [Series; Quantity::ValidationTopFive as usize + 1];
+pub(super) type RunSeries = [Series; Quantity::GbopsLimit as usize + 1];
 /// One series for every quantity of a quantizer.
 pub(super) type LayerSeries = [Series; LayerQuantity::Zeros as usize + 1];
 

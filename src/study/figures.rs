@@ -130,7 +130,8 @@ fn bits(report: &Report) -> Figure {
         if bars.is_empty() || bars.iter().all(same) {
             return None;
         }
-        let highest = bars.iter().map(|b| b.value.ceil()).fold(4.0, f64::max);
+        let marks = |b: &Bar| b.marks.iter().map(|m| m.0).fold(b.value, f64::max);
+        let highest = bars.iter().map(|b| marks(b).ceil()).fold(4.0, f64::max);
         let count = bars.len() as f64;
         let mut x = axis("layer, input to output", (0.0, count));
         x.ticks = Some(Vec::new());
@@ -141,7 +142,7 @@ fn bits(report: &Report) -> Figure {
             others: Vec::new(),
         })];
         let title = format!(
-            "bits of weights, mean over seeds (bars: lowest and highest): {}",
+            "bits of weights, mean over seeds (marks: lowest and highest): {}",
             cell.label
         );
         Some(scene(title, x, axis("bits", (0.0, highest + 0.5)), items))

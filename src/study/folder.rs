@@ -54,6 +54,20 @@ impl State {
             Self::Failed(_) => "failed",
         }
     }
+
+    /// Whether training can go on from a checkpoint: not where values ceased to be finite.
+    pub fn may_go_on(&self) -> bool {
+        match self {
+            Self::Half { .. } => true,
+            Self::Failed(reason) => !has_diverged(reason),
+            _ => false,
+        }
+    }
+}
+
+/// Whether a run ended, or waits, because a value is not finite.
+fn has_diverged(reason: &str) -> bool {
+    reason.contains("not finite")
 }
 
 impl StudyFolder {
@@ -142,10 +156,7 @@ impl StudyFolder {
         let Ok(manifest) = run.manifest_or_rebuilt() else {
             return State::Half { step: 0 };
         };
-        let diverged = manifest
-            .reason
-            .as_ref()
-            .filter(|r| r.contains("not finite"));
+        let diverged = manifest.reason.as_ref().filter(|r| has_diverged(r));
         match (manifest.status, diverged) {
             (Status::Finished, _) => State::Finished,
             (Status::Failed, _) => State::Failed(

@@ -318,21 +318,9 @@ mod tests {
             weight_norm: 0.0,
         };
         Event::Step(Box::new(StepRecord {
-            step: 0,
-            epoch: 0.0,
-            seconds: 0.0,
-            loss: 0.0,
-            cross_entropy: 0.0,
-            weight_penalty: 0.0,
-            activation_penalty: 0.0,
-            pulls: [0.0; 2],
-            train_error: 0.0,
-            lr: 0.0,
-            usage: Default::default(),
             budget_met,
-            samples_per_s: 0.0,
-            times: Default::default(),
             layers: (!bits.is_empty()).then(|| bits.iter().map(layer).collect()),
+            ..StepRecord::default()
         }))
     }
 

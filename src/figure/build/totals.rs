@@ -103,6 +103,18 @@ impl Builder<'_> {
                 least: 0.0,
                 factor: 1.0,
             })));
+            let limits = h.limits(*resource);
+            if limits.extent().is_some() {
+                lines.push(self.line(&Drawn {
+                    label: "limit in force",
+                    series: limits,
+                    ink: Ink::Budget,
+                    dash: 2 + i,
+                    smooth: false,
+                    least: 0.0,
+                    factor: 1.0,
+                }));
+            }
             for budget in h.budgets.iter().filter(|b| b.resource == *resource) {
                 guides.push(Guide {
                     y: budget.limit,

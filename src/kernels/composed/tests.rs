@@ -1,3 +1,11 @@
+#![cfg_attr(
+    feature = "libtorch",
+    allow(
+        deprecated,
+        reason = "burn points users of burn-tch elsewhere; here it is asked for by name"
+    )
+)]
+
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::TensorData;

@@ -11,6 +11,7 @@ use tch::{Device, Kind, Tensor};
 use super::Card;
 use super::refusal::Refusal;
 use crate::kernels::composed;
+use crate::kernels::libtorch_calls::Layout;
 use crate::kernels::norm::{Activation, Moments};
 use crate::kernels::ops::NormTensors;
 use crate::kernels::quantize::Grids;
@@ -57,7 +58,7 @@ impl Card {
                     let grid = quantizer.grid([0.125, 1.0]);
                     self.quantizer_agrees(&grid).map_err(|e| on(e, &grid))?;
                     let activation = Activation::Quantize(grid);
-                    self.norm_agrees(activation, TRIAL_SHAPE)
+                    self.norms_agree(activation, TRIAL_SHAPE)
                         .map_err(|e| on(e, &grid))?;
                 }
             }
@@ -67,7 +68,7 @@ impl Card {
             high: 0.5,
         };
         for activation in [Activation::Identity, Activation::Relu, clip] {
-            self.norm_agrees(activation, TRIAL_SHAPE)
+            self.norms_agree(activation, TRIAL_SHAPE)
                 .map_err(|e| on(e, &activation))?;
         }
         Ok(())
@@ -93,14 +94,28 @@ impl Card {
         same("a number of values", &counts(&sums), &expected, EQUAL)
     }
 
-    fn norm_agrees(&self, activation: Activation, shape: [i64; 4]) -> Result<(), Refusal> {
+    /// In both layouts.
+    fn norms_agree(&self, activation: Activation, shape: [i64; 4]) -> Result<(), Refusal> {
+        for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
+            self.norm_agrees(activation, shape, layout)
+                .map_err(|e| on(e, &layout))?;
+        }
+        Ok(())
+    }
+
+    fn norm_agrees(
+        &self,
+        activation: Activation,
+        shape: [i64; 4],
+        layout: Layout,
+    ) -> Result<(), Refusal> {
         let wave = |count: i64, scale: f64| {
             let phases = Tensor::arange(count, (Kind::Float, self.device)) * scale;
             phases.sin() + 0.25
         };
         let values = |scale: f64| {
             let values = wave(shape.iter().product(), scale);
-            TchTensor::new(values.reshape(shape))
+            TchTensor::new(layout.of(&values.reshape(shape)))
         };
         let numbers = |scale: f64| TchTensor::new(wave(shape[1], scale));
         for residual in [None, Some(values(0.37))] {
@@ -243,7 +258,7 @@ mod tests {
         ];
         for shape in shapes {
             for activation in activations {
-                let agrees = Card::on_cpu().norm_agrees(activation, shape);
+                let agrees = Card::on_cpu().norms_agree(activation, shape);
                 assert_eq!(agrees, Ok(()), "{shape:?} {activation:?}");
             }
         }

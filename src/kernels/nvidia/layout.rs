@@ -54,6 +54,7 @@ pub(super) struct NormLayer {
     pub images: u32,
     pub channels: u32,
     pub pixels: u32,
+    pub lanes: u32,
     pub epsilon: f32,
     pub activation: i32,
     pub grid: CardGrid,

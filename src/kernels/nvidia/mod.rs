@@ -25,6 +25,8 @@ use tch::{Device, Kind, Tensor};
 use launch::Place;
 use refusal::Refusal;
 
+use crate::kernels::libtorch_calls::Layout;
+
 /// The kernels on one GPU.
 pub(super) struct Card {
     place: Place,
@@ -100,10 +102,15 @@ impl Card {
 
     /// A tensor as the kernels read it: of f32, on this GPU, row-major.
     fn contiguous(&self, tensor: &Tensor) -> Result<Tensor, Refusal> {
+        self.laid_out(tensor, Layout::ChannelsFirst)
+    }
+
+    /// The same in a layout.
+    fn laid_out(&self, tensor: &Tensor, layout: Layout) -> Result<Tensor, Refusal> {
         if tensor.kind() != Kind::Float || tensor.device() != self.device {
             return Err(Refusal::Unfit(format!("{tensor:?}")));
         }
-        Ok(tensor.contiguous())
+        Ok(layout.of(tensor))
     }
 }
 

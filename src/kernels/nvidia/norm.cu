@@ -2,13 +2,15 @@
 // and one for the output, and the same number back. Compiled at run time, behind element.cuh and
 // total.cuh.
 //
-// Layout [n, c, p]. blockIdx.y is the channel; the gridDim.x blocks of a channel, at most THREADS,
-// share its values, and each leaves its sums for the next kernel to add up.
+// Layout [n, c, p], or [n, p, c], where a block takes a few channels that lie side by side. blockIdx.y
+// is the channel, or the group of channels; the gridDim.x blocks of a group share its values, and each
+// leaves its sums, channel by channel, for the next kernel to add up.
 
 struct NormLayer {
     unsigned int images;
     unsigned int channels;
     unsigned int pixels;
+    unsigned int lanes;  // channels of a block: 1 in [n, c, p], more, a power of two, in [n, p, c]
     float epsilon;   // added to the variance
     int activation;  // 0: nothing, 1: ReLU, 2: the quantizer, 3: a clip to the grid's low and high
     QuantizerGrid grid;
@@ -21,34 +23,55 @@ struct NormChannel {
     float beta;
 };
 
-#define EACH_VALUE(i, layer)                                                                  \
-    for (unsigned int i = blockIdx.x * THREADS + threadIdx.x; i < layer.images * layer.pixels; \
-         i += gridDim.x * THREADS)
+// A thread's channel. Where the last group of channels is not full, the threads beyond it follow the
+// last channel and have no values.
+struct NormLane {
+    unsigned int channel;
+    unsigned int values;
+    bool first;  // of the threads that share a channel in a block, if it has one
+};
 
-// Where the i-th value of this block's channel lies.
-DEVICE unsigned long long offset(const NormLayer &layer, unsigned int i) {
+DEVICE NormLane lane_of(const NormLayer &layer) {
+    unsigned int channel = blockIdx.y * layer.lanes + threadIdx.x % layer.lanes;
+    bool exists = channel < layer.channels;
+    NormLane lane = {exists ? channel : layer.channels - 1,
+                     exists ? layer.images * layer.pixels : 0,
+                     exists && threadIdx.x < layer.lanes};
+    return lane;
+}
+
+#define EACH_VALUE(i, layer, lane)                                                              \
+    for (unsigned int i = blockIdx.x * (THREADS / layer.lanes) + threadIdx.x / layer.lanes,    \
+                      stride_ = gridDim.x * (THREADS / layer.lanes);                           \
+         i < lane.values; i += stride_)
+
+// Where the i-th value of a channel lies.
+DEVICE unsigned long long offset(const NormLayer &layer, const NormLane &lane, unsigned int i) {
+    if (layer.lanes > 1) {
+        return (unsigned long long)i * layer.channels + lane.channel;
+    }
     unsigned int image = i / layer.pixels;
-    unsigned long long row = (unsigned long long)image * layer.channels + blockIdx.y;
+    unsigned long long row = (unsigned long long)image * layer.channels + lane.channel;
     return row * layer.pixels + (i - image * layer.pixels);
 }
 
-// The row of this block, or of another of its channel, among those that blocks leave sums in.
-DEVICE unsigned long long row_of(unsigned int block) {
-    return (unsigned long long)blockIdx.y * gridDim.x + block;
+// The row of a block among those that blocks leave a channel's sums in.
+DEVICE unsigned long long row_of(const NormLane &lane, unsigned int block) {
+    return (unsigned long long)lane.channel * gridDim.x + block;
 }
 
-DEVICE NormChannel channel_of(const NormLayer &layer, float mean, float variance,
-                              const float *gamma, const float *beta) {
-    NormChannel channel = {mean, sqrtf(variance + layer.epsilon), gamma[blockIdx.y],
-                           beta[blockIdx.y]};
+DEVICE NormChannel channel_of(const NormLayer &layer, const NormLane &lane, float mean,
+                              float variance, const float *gamma, const float *beta) {
+    NormChannel channel = {mean, sqrtf(variance + layer.epsilon), gamma[lane.channel],
+                           beta[lane.channel]};
     return channel;
 }
 
 // With the statistics [2, c].
-DEVICE NormChannel channel_with(const NormLayer &layer, const float *statistics,
-                                const float *gamma, const float *beta) {
-    return channel_of(layer, statistics[blockIdx.y], statistics[layer.channels + blockIdx.y], gamma,
-                      beta);
+DEVICE NormChannel channel_with(const NormLayer &layer, const NormLane &lane,
+                                const float *statistics, const float *gamma, const float *beta) {
+    return channel_of(layer, lane, statistics[lane.channel],
+                      statistics[layer.channels + lane.channel], gamma, beta);
 }
 
 DEVICE float normalised(const NormChannel &channel, float x) {
@@ -83,17 +106,18 @@ DEVICE QuantizerShare activation_backward(const NormLayer &layer, float z, float
 
 // Deviations from the channel's first value, and their squares: parts [c, blocks, 2].
 extern "C" __global__ void norm_moments(const float *x, double *parts, NormLayer layer) {
-    float pivot = x[offset(layer, 0)];
+    NormLane lane = lane_of(layer);
+    float pivot = x[offset(layer, lane, 0)];
     double sum = 0.0, square = 0.0;
-    EACH_VALUE(i, layer) {
-        double deviation = (double)x[offset(layer, i)] - (double)pivot;
+    EACH_VALUE(i, layer, lane) {
+        double deviation = (double)x[offset(layer, lane, i)] - (double)pivot;
         sum += deviation;
         square += deviation * deviation;
     }
-    double totals[2] = {block_total(sum), block_total(square)};
-    if (threadIdx.x == 0) {
-        parts[row_of(blockIdx.x) * 2] = totals[0];
-        parts[row_of(blockIdx.x) * 2 + 1] = totals[1];
+    double totals[2] = {lane_total(sum, layer.lanes), lane_total(square, layer.lanes)};
+    if (lane.first) {
+        parts[row_of(lane, blockIdx.x) * 2] = totals[0];
+        parts[row_of(lane, blockIdx.x) * 2 + 1] = totals[1];
     }
 }
 
@@ -101,24 +125,25 @@ extern "C" __global__ void norm_moments(const float *x, double *parts, NormLayer
 extern "C" __global__ void norm_forward(
     const float *x, const float *residual, const float *gamma, const float *beta,
     const double *parts, float *statistics, float *y, NormLayer layer) {
+    NormLane lane = lane_of(layer);
     NormChannel channel;
     if (parts) {
-        const double *own = parts + row_of(0) * 2;
+        const double *own = parts + row_of(lane, 0) * 2;
         double count = (double)(layer.images * layer.pixels);
-        double shift = column_total(own, gridDim.x, 2, 0) / count;
-        double spread = column_total(own, gridDim.x, 2, 1) / count - shift * shift;
-        float mean = (float)((double)x[offset(layer, 0)] + shift);
+        double shift = column_total(own, gridDim.x, 2, 0, layer.lanes) / count;
+        double spread = column_total(own, gridDim.x, 2, 1, layer.lanes) / count - shift * shift;
+        float mean = (float)((double)x[offset(layer, lane, 0)] + shift);
         float variance = spread < 0.0 ? 0.0f : (float)spread;
-        if (blockIdx.x == 0 && threadIdx.x == 0) {
-            statistics[blockIdx.y] = mean;
-            statistics[layer.channels + blockIdx.y] = variance;
+        if (blockIdx.x == 0 && lane.first) {
+            statistics[lane.channel] = mean;
+            statistics[layer.channels + lane.channel] = variance;
         }
-        channel = channel_of(layer, mean, variance, gamma, beta);
+        channel = channel_of(layer, lane, mean, variance, gamma, beta);
     } else {
-        channel = channel_with(layer, statistics, gamma, beta);
+        channel = channel_with(layer, lane, statistics, gamma, beta);
     }
-    EACH_VALUE(i, layer) {
-        unsigned long long at = offset(layer, i);
+    EACH_VALUE(i, layer, lane) {
+        unsigned long long at = offset(layer, lane, i);
         float z = scaled(channel, normalised(channel, x[at]));
         y[at] = activated(layer, residual ? z + residual[at] : z);
     }
@@ -129,10 +154,11 @@ extern "C" __global__ void norm_forward(
 extern "C" __global__ void norm_backward_sums(
     const float *x, const float *residual, const float *gamma, const float *beta,
     const float *statistics, const float *g, float *gz, double *parts, NormLayer layer) {
-    NormChannel channel = channel_with(layer, statistics, gamma, beta);
+    NormLane lane = lane_of(layer);
+    NormChannel channel = channel_with(layer, lane, statistics, gamma, beta);
     float sums[6] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
-    EACH_VALUE(i, layer) {
-        unsigned long long at = offset(layer, i);
+    EACH_VALUE(i, layer, lane) {
+        unsigned long long at = offset(layer, lane, i);
         float n = normalised(channel, x[at]);
         float z = scaled(channel, n);
         QuantizerShare share = activation_backward(layer, residual ? z + residual[at] : z, g[at]);
@@ -147,9 +173,9 @@ extern "C" __global__ void norm_backward_sums(
         sums[5] += share.zero;
     }
     for (unsigned int k = 0; k < 6; k++) {
-        double total = block_total(sums[k]);
-        if (threadIdx.x == 0) {
-            parts[row_of(blockIdx.x) * 6 + k] = total;
+        double total = lane_total(sums[k], layer.lanes);
+        if (lane.first) {
+            parts[row_of(lane, blockIdx.x) * 6 + k] = total;
         }
     }
 }
@@ -159,18 +185,19 @@ extern "C" __global__ void norm_backward(
     const float *x, const float *gamma, const float *beta, const float *statistics,
     const float *g, const float *gz, const double *parts, float *gx, float *gamma_gradient,
     float *beta_gradient, float *quantizer_sums, NormLayer layer) {
-    NormChannel channel = channel_with(layer, statistics, gamma, beta);
-    const double *own = parts + row_of(0) * 6;
-    float product = (float)column_total(own, gridDim.x, 6, 0);
-    float sum = (float)column_total(own, gridDim.x, 6, 1);
+    NormLane lane = lane_of(layer);
+    NormChannel channel = channel_with(layer, lane, statistics, gamma, beta);
+    const double *own = parts + row_of(lane, 0) * 6;
+    float product = (float)column_total(own, gridDim.x, 6, 0, layer.lanes);
+    float sum = (float)column_total(own, gridDim.x, 6, 1, layer.lanes);
     if (blockIdx.x == 0) {
-        if (threadIdx.x == 0) {
-            gamma_gradient[blockIdx.y] = product;
-            beta_gradient[blockIdx.y] = sum;
+        if (lane.first) {
+            gamma_gradient[lane.channel] = product;
+            beta_gradient[lane.channel] = sum;
         }
         if (blockIdx.y == 0) {
             for (unsigned int k = 0; k < 4; k++) {
-                double total = column_total(parts, layer.channels * gridDim.x, 6, 2 + k);
+                double total = column_total(parts, layer.channels * gridDim.x, 6, 2 + k, 1);
                 if (threadIdx.x == 0) {
                     quantizer_sums[k] = (float)total;
                 }
@@ -179,8 +206,8 @@ extern "C" __global__ void norm_backward(
     }
     float share = 1.0f / (float)(layer.images * layer.pixels);
     float mean_product = product * share, mean_sum = sum * share;
-    EACH_VALUE(i, layer) {
-        unsigned long long at = offset(layer, i);
+    EACH_VALUE(i, layer, lane) {
+        unsigned long long at = offset(layer, lane, i);
         float n = normalised(channel, x[at]);
         float upstream =
             gz ? gz[at] : activation_backward(layer, scaled(channel, n), g[at]).gradient;

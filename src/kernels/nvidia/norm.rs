@@ -13,12 +13,18 @@ use super::launch::{Argument, Kernel};
 use super::layout::{CardGrid, NormLayer};
 use super::quantizer::BLOCKS;
 use super::refusal::Refusal;
+use crate::kernels::libtorch_calls::Layout;
 use crate::kernels::norm::Activation;
 use crate::kernels::ops::{NormGradients, NormTensors};
 use crate::quantizer::Sums;
 
 /// Values that a thread sums before blocks share a channel.
 const VALUES_PER_THREAD: u32 = 4;
+/// Channels of a block where the channels of a pixel lie side by side: as many values as a card reads
+/// from memory at once.
+const LANES: u32 = 8;
+/// Blocks that share these channels at most. Every block adds up what all of them left.
+const BLOCKS_OF_LANES: u32 = 128;
 /// Columns of the sums that blocks leave.
 const MOMENTS: i64 = 2;
 const BACKWARD_SUMS: i64 = 6;
@@ -29,16 +35,17 @@ struct NormArguments {
     residual: Option<Tensor>,
     gamma: Tensor,
     beta: Tensor,
+    layout: Layout,
     layer: NormLayer,
-    /// Blocks that share a channel, and channels.
+    /// Blocks that share a channel, or a few; and how often that is.
     blocks: [u32; 2],
 }
 
 impl NormArguments {
     /// Uninitialised rows for the sums of each block.
     fn parts(&self, columns: i64) -> Tensor {
-        let rows = self.blocks.map(i64::from);
-        Tensor::empty([rows[1], rows[0], columns], (Kind::Double, self.x.device()))
+        let shape = [self.layer.channels.into(), self.blocks[0].into(), columns];
+        Tensor::empty(shape, (Kind::Double, self.x.device()))
     }
 }
 
@@ -93,7 +100,7 @@ impl Card {
     ) -> Result<NormGradients<LibTorch>, Refusal> {
         let norm = self.arguments(inputs)?;
         let statistics = self.statistics(statistics, &norm)?;
-        let g = self.contiguous(&g.tensor)?;
+        let g = self.laid_out(&g.tensor, norm.layout)?;
         if g.size() != norm.x.size() {
             return Err(Refusal::Unfit(format!("no gradient {g:?} of {:?}", norm.x)));
         }
@@ -143,7 +150,8 @@ impl Card {
     }
 
     fn arguments(&self, inputs: &NormTensors<LibTorch>) -> Result<NormArguments, Refusal> {
-        let x = self.contiguous(&inputs.x.tensor)?;
+        let layout = Layout::current(&inputs.x.tensor);
+        let x = self.laid_out(&inputs.x.tensor, layout)?;
         let size: Vec<u64> = x.size().iter().map(|n| *n as u64).collect();
         let [images, channels, height, width] = size[..] else {
             return Err(Refusal::Unfit(format!("{x:?} is no batch of images")));
@@ -156,7 +164,8 @@ impl Card {
         }
         let [gamma, beta] = [&inputs.gamma, &inputs.beta].map(|t| self.contiguous(&t.tensor));
         let residual = inputs.residual.as_ref();
-        let residual = residual.map(|t| self.contiguous(&t.tensor)).transpose()?;
+        let residual = residual.map(|t| self.laid_out(&t.tensor, layout));
+        let residual = residual.transpose()?;
         let (gamma, beta) = (gamma?, beta?);
         let is_of_channels = |t: &Tensor| t.numel() as u64 == channels;
         let is_like_x = |t: &Tensor| t.size() == x.size();
@@ -173,18 +182,24 @@ impl Card {
             Activation::Clip { low, high } => (3, CardGrid::between(*low, *high)),
         };
         let threads = self.place.threads();
-        let per_channel = (values as u32).div_ceil(threads * VALUES_PER_THREAD);
-        let most = (BLOCKS / channels).clamp(1, threads.into()) as u32;
+        let (lanes, most) = match layout {
+            Layout::ChannelsFirst => (1, (BLOCKS / channels).clamp(1, threads.into()) as u32),
+            Layout::ChannelsLast => (LANES, BLOCKS_OF_LANES),
+        };
+        let shared = (values as u32).div_ceil(threads / lanes * VALUES_PER_THREAD);
+        let channels = channels as u32;
         Ok(NormArguments {
+            layout,
             layer: NormLayer {
                 images: images as u32,
-                channels: channels as u32,
+                channels,
                 pixels: pixels as u32,
+                lanes,
                 epsilon: inputs.epsilon,
                 activation,
                 grid,
             },
-            blocks: [per_channel.clamp(1, most), channels as u32],
+            blocks: [shared.clamp(1, most), channels.div_ceil(lanes)],
             x,
             residual,
             gamma,

@@ -25,8 +25,8 @@ extern "C" __global__ void quantize_backward(
         clipped += share.clipped;
         zeros += share.zero;
     }
-    double totals[4] = {block_total(inner), block_total(outer), block_total(clipped),
-                        block_total(zeros)};
+    double totals[4] = {lane_total(inner, 1), lane_total(outer, 1), lane_total(clipped, 1),
+                        lane_total(zeros, 1)};
     if (threadIdx.x == 0) {
         for (int k = 0; k < 4; k++) {
             parts[blockIdx.x * 4 + k] = totals[k];
@@ -37,7 +37,7 @@ extern "C" __global__ void quantize_backward(
 // What the blocks left, added up by one more, [4].
 extern "C" __global__ void quantize_sums(const double *parts, float *sums, unsigned int blocks) {
     for (unsigned int k = 0; k < 4; k++) {
-        double total = column_total(parts, blocks, 4, k);
+        double total = column_total(parts, blocks, 4, k, 1);
         if (threadIdx.x == 0) {
             sums[k] = (float)total;
         }

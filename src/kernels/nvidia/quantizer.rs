@@ -5,6 +5,7 @@ use tch::{Kind, Tensor};
 use super::Card;
 use super::launch::{Argument, Kernel};
 use super::refusal::Refusal;
+use crate::kernels::libtorch_calls::Layout;
 use crate::quantizer::{Grid, Sums};
 
 /// Blocks at most: enough to fill a card, few enough that their sums are small.
@@ -13,7 +14,7 @@ pub(super) const BLOCKS: u64 = 2048;
 impl Card {
     /// Q(x).
     pub(in crate::kernels) fn quantize(&self, x: &Tensor, grid: &Grid) -> Result<Tensor, Refusal> {
-        let x = self.contiguous(x)?;
+        let x = self.laid_out(x, Layout::current(x))?;
         let y = Tensor::empty_like(&x);
         let count = x.numel() as u64;
         if count == 0 {
@@ -38,7 +39,9 @@ impl Card {
         g: &Tensor,
         grid: &Grid,
     ) -> Result<[Tensor; 2], Refusal> {
-        let (x, g) = (self.contiguous(x)?, self.contiguous(g)?);
+        // Value by value, in whatever order.
+        let layout = Layout::current(x);
+        let (x, g) = (self.laid_out(x, layout)?, self.laid_out(g, layout)?);
         if x.size() != g.size() {
             return Err(Refusal::Unfit(format!("no gradient {g:?} of {x:?}")));
         }

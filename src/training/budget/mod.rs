@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::experiment::Budgets;
 use crate::network::Network;
 use crate::quantizer::memory::{Resource, Stored, Usage, bitwidth_slopes};
-use crate::run::Budget;
+use crate::run::{Budget, Tightening};
 
 /// Multipliers of the constraints; part of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,6 +64,12 @@ impl Constraints {
         let limits = ramp::limits(&mut self.ramps, budgets, &network.usage(), epoch, until);
         let resources = budgets.limits.iter().map(|(resource, ..)| *resource);
         resources.zip(limits).collect()
+    }
+
+    /// Budgets that are not yet, at this epoch, what was asked for.
+    pub(super) fn tightening(&self, budgets: &Budgets, epoch: f64, until: f64) -> Vec<Tightening> {
+        let all = self.ramps.iter().map(|r| r.tightening(budgets, until));
+        all.filter(|t| t.at(epoch) > t.to).collect()
     }
 
     /// Penalties and their gradients at the network's current bitwidths; moves the multipliers.

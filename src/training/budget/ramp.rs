@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::experiment::Budgets;
 use crate::quantizer::memory::{Resource, Usage};
+use crate::run::Tightening;
 
 /// The way of one resource to its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -45,19 +46,21 @@ pub(super) fn limits(
             });
             ramps.len() - 1
         });
-        ramps[place].at(epoch, budgets.ramp_epochs, until)
+        ramps[place].tightening(budgets, until).at(epoch)
     })
     .collect()
 }
 
 impl Ramp {
-    fn at(&self, epoch: f64, length: f64, until: f64) -> f64 {
-        let length = length.min(until - self.since);
-        let done = (epoch - self.since) / length;
-        if length <= 0.0 || done >= 1.0 || self.from <= self.limit || self.limit <= 0.0 {
-            return self.limit;
+    /// As it is to be under these settings.
+    pub(super) fn tightening(&self, budgets: &Budgets, until: f64) -> Tightening {
+        Tightening {
+            resource: self.resource,
+            from: self.from,
+            to: self.limit,
+            since: self.since,
+            until: (self.since + budgets.ramp_epochs).min(until),
         }
-        self.limit * (self.from / self.limit).powf(1.0 - done)
     }
 }
 

@@ -12,7 +12,8 @@ use crate::experiment::{Change, Class, Experiment, difference, merged};
 use crate::kernels::ranks::{Group, Lost};
 use crate::quantizer::Rules;
 use crate::run::{
-    Best, Command, Event, Manifest, Phase, RunFolder, Split, Status, TensorBoard, write_whole,
+    Best, Command, Event, Manifest, Phase, RunFolder, Split, Status, TensorBoard, Tightening,
+    write_whole,
 };
 use crate::training::TrainError;
 use crate::training::checkpoint::SaveError;
@@ -39,6 +40,8 @@ pub(super) struct Run<'a> {
     last_checkpoint: f64,
     /// Pictures that were left out, as far as that was said.
     left_out: usize,
+    /// What was last said of budgets that tighten.
+    tightening: Vec<Tightening>,
     /// Why the newest checkpoint is not on the disk.
     unsaved: Option<String>,
     /// Changes that the disk did not take yet: the experiment in force is to be written again.
@@ -155,6 +158,9 @@ impl<'a> Run<'a> {
             found.extend(trainer.notes().iter().cloned());
         }
         trainer.lead(group)?;
+        if engine.is_card() {
+            trainer.take_ahead();
+        }
         if experiment.log.tensorboard {
             let began = manifest.started_unix as f64;
             match TensorBoard::create(&folder.tensorboard(), began) {
@@ -219,6 +225,7 @@ impl<'a> Run<'a> {
             is_finite: true,
             last_checkpoint: trainer.epochs(),
             left_out: 0,
+            tightening: Vec::new(),
             unsaved: None,
             unwritten: None,
             told_at: Instant::now(),
@@ -332,7 +339,9 @@ impl<'a> Run<'a> {
     fn one_step(&mut self, out: &mut Recorder) {
         let probe =
             (self.trainer.steps() + 1).is_multiple_of(self.trainer.experiment().log.probe_every);
+        let before = self.trainer.steps();
         let record = self.trainer.step(probe);
+        self.tell_tightening(before, out);
         let broken = self.trainer.non_finite_norm(&record);
         let finite = record.cross_entropy.is_finite() && broken.is_none();
         self.is_finite = finite;
@@ -353,6 +362,17 @@ impl<'a> Run<'a> {
                 self.paused = true;
                 out.emit(Event::Paused { step });
             }
+        }
+    }
+
+    /// Says of budgets that begin to tighten, or do so otherwise, what they will be step by step.
+    fn tell_tightening(&mut self, step: u64, out: &mut Recorder) {
+        let now = self.trainer.tightening();
+        let known = |t: &Tightening| self.tightening.contains(t);
+        // (That one has come to its end was said when it began.)
+        if !now.iter().all(known) {
+            self.tightening.clone_from(&now);
+            out.emit(Event::Tightens { step, budgets: now });
         }
     }
 

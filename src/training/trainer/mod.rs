@@ -25,7 +25,7 @@ use crate::network::weights::Tensors;
 use crate::network::{Mode, Network, Slot, Snapshot};
 use crate::quantizer::memory::Role;
 use crate::quantizer::{InitialBits, Rules, initial_parameters};
-use crate::run::{Budget, LayerInfo, Phase};
+use crate::run::{Budget, LayerInfo, Phase, Tightening};
 use crate::training::TrainError;
 use crate::training::budget::{self, Constraints};
 use crate::training::checkpoint::{
@@ -63,6 +63,10 @@ pub struct Trainer {
     /// Quantizers initialised anew since someone asked.
     reinitialised: Vec<Reinitialised>,
     last_images: Option<(Vec<f32>, [usize; 4])>,
+    /// Whether batches are brought to the device one step ahead, and the one that was: the batch of
+    /// number `next_batch`.
+    takes_ahead: bool,
+    ahead: Option<Taken>,
     /// Whether a phase of a step is over only when the device has computed it.
     waits: bool,
     /// What a reader should know of how the network came about.
@@ -172,6 +176,8 @@ impl Trainer {
             best_error: None,
             evaluated: 0.0,
             last_images: None,
+            takes_ahead: false,
+            ahead: None,
             waits: false,
             notes,
             not_in_integers: None,
@@ -186,6 +192,12 @@ impl Trainer {
             trainer.initialise_quantizers();
         }
         Ok(trainer)
+    }
+
+    /// From here on the next batch is brought to the device while that computes a step: a card then
+    /// does not wait for it.
+    pub fn take_ahead(&mut self) {
+        self.takes_ahead = true;
     }
 
     /// From here on every phase of a step is over only when the device has computed it. Without, a
@@ -296,6 +308,12 @@ impl Trainer {
     /// The constraints in force.
     pub fn budgets(&self) -> Vec<Budget> {
         budget::listed(&self.experiment.budgets)
+    }
+
+    /// Constraints that are still tightening.
+    pub fn tightening(&self) -> Vec<Tightening> {
+        let (budgets, until) = (&self.experiment.budgets, self.experiment.frozen_from());
+        self.constraints.tightening(budgets, self.epoch, until)
     }
 
     /// Whether every budget is met now. In the float phase none is.
@@ -469,6 +487,7 @@ impl Trainer {
 
     /// Has the loader prepare this rank's share of the batches from the next one on.
     fn restart_loader(&mut self) {
+        self.ahead = None;
         let data = self.splits.train.clone();
         self.loader = Loader::shared(data, self.loader_settings, self.share(), self.next_batch);
     }
@@ -519,6 +538,13 @@ pub fn network_of(
 /// The first so many pictures, without augmentation.
 fn first_batch(data: &Arc<dyn Samples>, size: usize) -> Option<Prepared> {
     shared_batches(data.clone(), size, 1, Share::ALL).next()
+}
+
+/// A batch on the device.
+struct Taken {
+    labels: Vec<u16>,
+    /// `[n, c, h, w]`
+    images: Tensor<4>,
 }
 
 /// Brings pictures to a device.

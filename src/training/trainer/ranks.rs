@@ -453,5 +453,8 @@ pub fn follow(group: &Group) -> Result<(), TrainError> {
     let place = std::path::Path::new("the state of rank 0");
     trainer.restore_from(place, Checkpoint::parse(place, &state)?)?;
     trainer.join(group.clone());
+    if engine.is_card() {
+        trainer.take_ahead();
+    }
     trainer.obey()
 }

@@ -8,7 +8,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::evaluate::score;
 use super::ranks::{self, Order, Read, across, share_of};
-use super::{Intake, Trainer};
+use super::{Intake, Taken, Trainer};
 use crate::dataset::{Samples, sampled_batches};
 use crate::experiment::BudgetMethod;
 use crate::kernels::ranks::Group;
@@ -42,20 +42,20 @@ impl Trainer {
         let lr = learning_rate(&self.experiment, self.epoch);
         self.refresh_loader();
         self.remember();
-        let batch = self.loader.next_prepared();
+        let Taken { labels, images } = match self.ahead.take() {
+            Some(taken) => taken,
+            None => self.take_batch(),
+        };
         self.next_batch += 1;
         let autodiff = self.network.device().clone();
-        let own = batch.labels.len();
+        let own = labels.len();
         let count = if self.group.is_alone() {
             own
         } else {
             self.pictures_of_all()
         };
-        let [c, h, w] = batch.shape;
-        let shape = [own, c, h, w];
-        let labels = batch.labels.clone();
         let classes = self.splits.train.classes();
-        let images = Tensor::from_inner(self.intake.images(batch));
+        let images = Tensor::from_inner(images);
         let targets = Tensor::<2>::from_data(
             targets(&labels, classes, self.experiment.label_smoothing),
             &autodiff,
@@ -81,6 +81,10 @@ impl Trainer {
             .iter()
             .map(|s| s.sums.grad_remove(&mut gradients))
             .collect();
+        // What a card was told to do so far it still does while the next batch is fetched.
+        if self.takes_ahead && self.step + 1 < self.total_steps() {
+            self.ahead = Some(self.take_batch());
+        }
         let backward_done = self.now();
 
         let logits = logits.inner();
@@ -120,8 +124,8 @@ impl Trainer {
                 self.revive(&read.sums, count);
             }
         } else {
-            let values = read_tensor(images.inner());
-            self.last_images = Some((values, shape));
+            let shape = images.dims();
+            self.last_images = Some((read_tensor(images.inner()), shape));
         }
         self.step += 1;
         self.epoch += 1.0 / self.loader.per_epoch() as f64;
@@ -153,6 +157,15 @@ impl Trainer {
                 update: (end - telemetry_done).as_secs_f32(),
             },
             layers,
+        }
+    }
+
+    /// The next batch of the loader, on the device.
+    fn take_batch(&mut self) -> Taken {
+        let batch = self.loader.next_prepared();
+        Taken {
+            labels: batch.labels.clone(),
+            images: self.intake.images(batch),
         }
     }
 
