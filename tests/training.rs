@@ -130,7 +130,8 @@ fn a_resumed_run_goes_on_bit_for_bit() {
 #[test]
 fn a_batch_that_was_taken_ahead_is_the_one_that_would_have_come() {
     let set = ["data.augment=crop-flip", "data.samples=400"];
-    let larger = experiment(&[&set[..], &["train.batch=24"]].concat());
+    let changed = [&set[..], &["train.batch=24"]].concat();
+    let larger = experiment(&changed);
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("c.safetensors");
     let train = |ahead: bool, save: bool| -> Vec<u64> {
@@ -153,7 +154,7 @@ fn a_batch_that_was_taken_ahead_is_the_one_that_would_have_come() {
     };
     let expected = train(false, false);
     assert_eq!(train(true, true), expected);
-    let mut resumed = trainer(&set);
+    let mut resumed = trainer(&changed);
     resumed.restore(&path).expect("restored");
     let rest: Vec<u64> = (0..10)
         .map(|_| resumed.step(false).loss.to_bits())
