@@ -288,7 +288,9 @@ fn one(place: &Place, task: usize, retry: bool) -> Result<u8, CliError> {
             return Err(CliError::Failed(text));
         }
         State::Failed(reason) if !retry => {
-            let text = format!("{described}: failed before: {reason}; hint: --retry runs it again");
+            let text = format!(
+                "{described}: failed before: {reason}; hint: --retry goes on from its newest checkpoint, or runs it again"
+            );
             return Err(CliError::Failed(text));
         }
         State::Ready => Begin::New,

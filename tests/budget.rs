@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bitscope::experiment::{Experiment, load_embedded};
 use bitscope::quantizer::memory::{Resource, Role};
 use bitscope::quantizer::{Family, Parametrization};
-use bitscope::run::{Event, LayerInfo, LayerRecord, RunFolder, Split, StepRecord};
+use bitscope::run::{Command, Event, LayerInfo, LayerRecord, RunFolder, Split, StepRecord};
 use bitscope::training::{Origin, Session, Setup, Trainer};
 use common::SMALL;
 
@@ -273,4 +273,80 @@ fn bitwidths_stay_among_those_that_the_hardware_has() {
             last.usage
         );
     }
+}
+
+/// Raised, removed and set again while it tightens: what is said of the limit is always what holds.
+#[test]
+fn what_is_said_of_a_limit_follows_every_change_of_the_budget() {
+    let of = |more: &[&str]| {
+        let base = settings(&["train.float_epochs=0", "budget.ramp_epochs=4"]);
+        let more = more.iter().map(|s| (*s).to_owned());
+        experiment(&base.into_iter().chain(more).collect::<Vec<_>>())
+    };
+    let none = "budget.activations_sum_kb=";
+    let changes = [
+        (10, of(&[none, "budget.weights_kb=30"])),
+        (20, of(&[none, "budget.weights_kb=9"])),
+        (30, of(&[none, "budget.weights_kb="])),
+        (40, of(&[none, "budget.weights_kb=9"])),
+    ];
+    let root = tempfile::tempdir().expect("a folder");
+    let setup = Setup {
+        experiment: of(&[none]),
+        folder: RunFolder::create(root.path(), "test").expect("created"),
+        origin: Origin::New,
+        source: None,
+        set: Vec::new(),
+        max_steps: Some(50),
+        paused: true,
+    };
+    let (sender, events) = std::sync::mpsc::channel();
+    let mut session = Session::start(setup, move |event| drop(sender.send(event)));
+    let steer = session.commands();
+    let send = |command| steer.send(command).expect("heard");
+    // Ten steps at a time, with a change in between.
+    send(Command::Step(10));
+    let mut history = bitscope::run::History::default();
+    let mut changes = changes.into_iter();
+    let mut said = Vec::new();
+    for event in &events {
+        history.push(&event);
+        match event.as_ref() {
+            Event::Tightens { step, budgets } => {
+                said.push((*step, budgets.iter().map(|t| t.to).collect::<Vec<_>>()));
+            }
+            Event::Paused { step } if *step > 0 => {
+                if let Some((_, experiment)) = changes.next() {
+                    send(Command::Apply(experiment));
+                }
+                send(Command::Step(10));
+            }
+            _ => {}
+        }
+    }
+    session.join();
+    let expected = [
+        (0, vec![10.0]),
+        (10, vec![]),
+        (20, vec![9.0]),
+        (30, vec![]),
+        (40, vec![9.0]),
+    ];
+    assert_eq!(said, expected);
+    let limits = history.limits(Resource::Weights);
+    let used = history.used(Resource::Weights);
+    for step in 1..=50u64 {
+        let limit = limits
+            .range(step, step, 9)
+            .find(|b| (b.first..=b.last).contains(&(step as u32)))
+            .map(|b| b.end);
+        let tightens = !matches!(step, 11..=20 | 31..=40);
+        assert_eq!(limit.is_some(), tightens, "step {step}");
+        assert!(
+            limit.is_none_or(|l| used.at(step) <= Some(l + 1e-4)),
+            "step {step}"
+        );
+    }
+    // What was set again begins anew, from where the network is then.
+    assert!(limits.at(41) > Some(9.5), "{:?}", limits.at(41));
 }

@@ -384,7 +384,7 @@ pub enum Event {
     Tightens {
         /// Steps taken.
         step: u64,
-        /// Those that are not yet what was asked for.
+        /// Those that began above what was asked for.
         budgets: Vec<Tightening>,
     },
 }

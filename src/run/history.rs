@@ -226,7 +226,7 @@ impl History {
         }
     }
 
-    /// Limits in force while a budget tightened, over steps.
+    /// Limits in force where a budget tightened, over steps.
     pub fn limits(&self, resource: Resource) -> &Series {
         &self[limit_of(resource)]
     }
@@ -486,7 +486,8 @@ impl History {
                 self.say(*step, Severity::Info, message);
             }
             Event::Tightens { step, budgets } => {
-                for t in budgets {
+                let now = self.newest.as_ref().map_or(0.0, |r| r.epoch);
+                for t in budgets.iter().filter(|t| t.until > now) {
                     let (from, to, unit) = (t.from, t.to, t.resource.unit());
                     let what = t.resource.label();
                     let text = format!(
@@ -571,12 +572,18 @@ impl History {
         for (quantity, of) in OF_STEP {
             self.series[quantity].push(step, of(r) as f32);
         }
+        // A step is held to the limit of its beginning.
+        let before = match &self.newest {
+            Some(newest) if newest.step + 1 == step => newest.epoch,
+            _ => r.epoch - 1.0 / self.steps_per_epoch.max(1) as f64,
+        };
         let newest = self.tightening.iter().rev().find(|(from, _)| *from < step);
-        for tightening in newest.iter().flat_map(|(_, all)| all) {
-            let limit = tightening.at(r.epoch);
-            if limit > tightening.to {
-                let series = &mut self.series[limit_of(tightening.resource)];
-                series.push(step, limit as f32);
+        for resource in Resource::ALL {
+            let mut all = newest.iter().flat_map(|(_, all)| all);
+            let series = &mut self.series[limit_of(resource)];
+            match all.find(|t| t.resource == resource) {
+                Some(tightening) => series.push(step, tightening.at(before) as f32),
+                None => series.break_line(),
             }
         }
         self.batch = (r.samples_per_s * f64::from(r.times.total())).round() as u64;

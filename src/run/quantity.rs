@@ -59,13 +59,13 @@ pub enum Quantity {
     ValidationLoss,
     /// Share of answers on the validation part whose class is not among the five largest.
     ValidationTopFive,
-    /// Limit of the weights while it tightens, kB.
+    /// Limit of the weights where it tightened, kB.
     WeightLimit,
-    /// Limit of all activations while it tightens, kB.
+    /// Limit of all activations where it tightened, kB.
     ActivationSumLimit,
-    /// Limit of the largest activation while it tightens, kB.
+    /// Limit of the largest activation where it tightened, kB.
     ActivationMaxLimit,
-    /// Limit of 10^9 bit operations while it tightens.
+    /// Limit of 10^9 bit operations where it tightened.
     GbopsLimit,
 }
 

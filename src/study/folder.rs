@@ -55,11 +55,12 @@ impl State {
         }
     }
 
-    /// Whether training can go on from a checkpoint: not where values ceased to be finite.
+    /// Whether training can go on from a checkpoint: not where values ceased to be finite, or none was
+    /// intact.
     pub fn may_go_on(&self) -> bool {
         match self {
             Self::Half { .. } => true,
-            Self::Failed(reason) => !has_diverged(reason),
+            Self::Failed(reason) => !has_diverged(reason) && !reason.contains("is intact"),
             _ => false,
         }
     }

@@ -103,36 +103,51 @@ pub struct Calm {
 impl Calm {
     /// From a run's events; `None` without a quantized step.
     fn of(events: impl Iterator<Item = Event>) -> Option<Self> {
-        let (mut quantized, mut steps, mut met, mut turns) = (false, 0, 0, 0);
-        // Bitwidth and direction of its last change, of every quantizer.
-        let mut bits: Vec<(f32, f32)> = Vec::new();
+        let mut quantized = false;
+        // Every quantized step, and whether it met every budget.
+        let mut met: Vec<(u64, bool)> = Vec::new();
+        // Changes of bitwidths: at which step, of which quantizer, to what.
+        let mut changes: Vec<(u64, usize, f32)> = Vec::new();
+        let mut bits: Vec<f32> = Vec::new();
         for event in events {
             let record = match event {
                 Event::Phase { phase, .. } => {
                     quantized = phase == Phase::Quantized;
                     continue;
                 }
+                Event::Started { step, .. } => {
+                    // What came behind the checkpoint that a run goes on from is not part of it.
+                    met.retain(|(of, _)| *of <= step);
+                    changes.retain(|(of, ..)| *of <= step);
+                    bits.clear();
+                    for (_, quantizer, value) in &changes {
+                        bits.resize(bits.len().max(quantizer + 1), f32::NAN);
+                        bits[*quantizer] = *value;
+                    }
+                    continue;
+                }
                 Event::Step(record) if quantized => record,
                 _ => continue,
             };
-            steps += 1;
-            met += usize::from(record.budget_met);
-            let layers = record.layers.as_deref().unwrap_or_default();
-            if bits.len() != layers.len() && !layers.is_empty() {
-                bits = layers.iter().map(|l| (l.bitwidth, 0.0)).collect();
-            }
-            for ((before, direction), layer) in bits.iter_mut().zip(layers) {
-                let change = layer.bitwidth - *before;
-                *before = layer.bitwidth;
-                if change != 0.0 {
-                    turns += usize::from(change * *direction < 0.0);
-                    *direction = change;
+            met.push((record.step, record.budget_met));
+            for (quantizer, layer) in record.layers.iter().flatten().enumerate() {
+                bits.resize(bits.len().max(quantizer + 1), f32::NAN);
+                if bits[quantizer] != layer.bitwidth {
+                    bits[quantizer] = layer.bitwidth;
+                    changes.push((record.step, quantizer, layer.bitwidth));
                 }
             }
         }
-        (steps > 0).then(|| Self {
-            met: met as f64 / steps as f64,
-            turns,
+        let turns = (0..bits.len()).map(|own| {
+            let of_own = changes.iter().filter(|(_, quantizer, _)| *quantizer == own);
+            let values: Vec<f32> = of_own.map(|(.., value)| *value).collect();
+            let turns = |w: &&[f32]| (w[1] - w[0]) * (w[2] - w[1]) < 0.0;
+            values.windows(3).filter(turns).count()
+        });
+        let within = met.iter().filter(|(_, met)| *met).count();
+        (!met.is_empty()).then(|| Self {
+            met: within as f64 / met.len() as f64,
+            turns: turns.sum(),
         })
     }
 }
@@ -306,7 +321,7 @@ mod tests {
     use super::*;
     use crate::run::{LayerRecord, StepRecord};
 
-    fn step(bits: &[f32], budget_met: bool) -> Event {
+    fn step(step: u64, bits: &[f32], budget_met: bool) -> Event {
         let layer = |bitwidth: &f32| LayerRecord {
             d: 0.1,
             q_max: 1.0,
@@ -318,6 +333,7 @@ mod tests {
             weight_norm: 0.0,
         };
         Event::Step(Box::new(StepRecord {
+            step,
             budget_met,
             layers: (!bits.is_empty()).then(|| bits.iter().map(layer).collect()),
             ..StepRecord::default()
@@ -329,17 +345,34 @@ mod tests {
     #[test]
     fn turns_and_steps_within_budget_are_counted_from_the_quantizers_start() {
         let phase = |phase| Event::Phase { step: 0, phase };
+        let start = |step| Event::Started {
+            name: "r".into(),
+            device: "flex".into(),
+            experiment: String::new(),
+            layers: Vec::new(),
+            budgets: Vec::new(),
+            steps_per_epoch: 1,
+            total_steps: 8,
+            step,
+            parent: None,
+        };
         let events = [
+            start(0),
             phase(Phase::Float),
-            step(&[9.0, 9.0], true),
+            step(1, &[9.0, 9.0], true),
             phase(Phase::Quantized),
-            step(&[4.0, 4.0], false),
-            step(&[5.0, 3.0], false),
-            step(&[5.0, 3.0], true),
-            step(&[], true),
-            step(&[4.0, 3.0], true),
-            step(&[3.0, 3.0], false),
-            step(&[4.0, 4.0], true),
+            step(2, &[4.0, 4.0], false),
+            step(3, &[5.0, 3.0], false),
+            step(4, &[5.0, 3.0], true),
+            // Killed behind the checkpoint of step 4: these steps are taken again.
+            step(5, &[2.0, 8.0], false),
+            step(6, &[6.0, 2.0], false),
+            start(4),
+            phase(Phase::Quantized),
+            step(5, &[], true),
+            step(6, &[4.0, 3.0], true),
+            step(7, &[3.0, 3.0], false),
+            step(8, &[4.0, 4.0], true),
         ];
         let calm = Calm::of(events.into_iter());
         let expected = Calm {
@@ -347,6 +380,6 @@ mod tests {
             turns: 3,
         };
         assert_eq!(calm, Some(expected));
-        assert_eq!(Calm::of([step(&[4.0], true)].into_iter()), None);
+        assert_eq!(Calm::of([step(1, &[4.0], true)].into_iter()), None);
     }
 }

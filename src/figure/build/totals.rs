@@ -88,6 +88,7 @@ impl Builder<'_> {
         // With a budget on one of them, the other would only squeeze the scale.
         let limits: Vec<Resource> = h.budgets.iter().map(|b| b.resource).collect();
         let any = resources.iter().any(|r| limits.contains(&r.1));
+        let several = resources.iter().filter(|r| limits.contains(&r.1)).count() > 1;
         let mut lines = Vec::new();
         let mut guides = Vec::new();
         for (i, (label, resource)) in resources.iter().enumerate() {
@@ -105,8 +106,13 @@ impl Builder<'_> {
             })));
             let limits = h.limits(*resource);
             if limits.extent().is_some() {
+                let of = if several {
+                    format!(", {label}")
+                } else {
+                    String::new()
+                };
                 lines.push(self.line(&Drawn {
-                    label: "limit in force",
+                    label: &format!("limit in force{of}"),
                     series: limits,
                     ink: Ink::Budget,
                     dash: 2 + i,

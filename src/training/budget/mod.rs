@@ -58,7 +58,7 @@ impl Constraints {
         epoch: f64,
         until: f64,
     ) -> Vec<(Resource, f64)> {
-        if budgets.limits.is_empty() || !network.quantized {
+        if !network.quantized {
             return Vec::new();
         }
         let limits = ramp::limits(&mut self.ramps, budgets, &network.usage(), epoch, until);
@@ -66,10 +66,10 @@ impl Constraints {
         resources.zip(limits).collect()
     }
 
-    /// Budgets that are not yet, at this epoch, what was asked for.
-    pub(super) fn tightening(&self, budgets: &Budgets, epoch: f64, until: f64) -> Vec<Tightening> {
+    /// Budgets that began, or begin, above what was asked for.
+    pub(super) fn tightening(&self, budgets: &Budgets, until: f64) -> Vec<Tightening> {
         let all = self.ramps.iter().map(|r| r.tightening(budgets, until));
-        all.filter(|t| t.at(epoch) > t.to).collect()
+        all.filter(|t| t.at(t.since) > t.to).collect()
     }
 
     /// Penalties and their gradients at the network's current bitwidths; moves the multipliers.

@@ -365,12 +365,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Says of budgets that begin to tighten, or do so otherwise, what they will be step by step.
+    /// Says of budgets that begin to tighten, or no longer do so as was said, what they are step by step.
     fn tell_tightening(&mut self, step: u64, out: &mut Recorder) {
         let now = self.trainer.tightening();
-        let known = |t: &Tightening| self.tightening.contains(t);
-        // (That one has come to its end was said when it began.)
-        if !now.iter().all(known) {
+        if now != self.tightening {
             self.tightening.clone_from(&now);
             out.emit(Event::Tightens { step, budgets: now });
         }

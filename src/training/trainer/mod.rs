@@ -310,10 +310,10 @@ impl Trainer {
         budget::listed(&self.experiment.budgets)
     }
 
-    /// Constraints that are still tightening.
+    /// Constraints that tighten, or have done so.
     pub fn tightening(&self) -> Vec<Tightening> {
         let (budgets, until) = (&self.experiment.budgets, self.experiment.frozen_from());
-        self.constraints.tightening(budgets, self.epoch, until)
+        self.constraints.tightening(budgets, until)
     }
 
     /// Whether every budget is met now. In the float phase none is.
