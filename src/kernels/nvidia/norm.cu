@@ -11,8 +11,8 @@ struct NormLayer {
     unsigned int channels;
     unsigned int pixels;
     unsigned int lanes;  // channels of a block: 1 in [n, c, p], more, a power of two, in [n, p, c]
-    float epsilon;   // added to the variance
-    int activation;  // 0: nothing, 1: ReLU, 2: the quantizer, 3: a clip to the grid's low and high
+    float epsilon;       // added to the variance
+    int activation;      // 0: nothing, 1: ReLU, 2: the quantizer, 3: a clip to the grid's low and high
     QuantizerGrid grid;
 };
 

@@ -58,7 +58,9 @@ impl Constraints {
         epoch: f64,
         until: f64,
     ) -> Vec<(Resource, f64)> {
-        if !network.quantized {
+        if budgets.limits.is_empty() || !network.quantized {
+            // What is asked for again begins anew.
+            self.ramps.clear();
             return Vec::new();
         }
         let limits = ramp::limits(&mut self.ramps, budgets, &network.usage(), epoch, until);
