@@ -1,7 +1,7 @@
 //! `glyphs`: ten digits drawn from the typefaces of a font crate, jittered, coloured, cluttered.
 //!
-//! Every picture depends on the seed and its index alone, so the set is the same on any machine
-//! and with any number of threads.
+//! Every picture depends on its size, the seed and its index alone, so the set is the same on any
+//! machine and with any number of threads.
 
 use ab_glyph::{Font, FontRef, PxScale, point};
 use rand::{Rng, SeedableRng};
@@ -11,44 +11,48 @@ use rayon::prelude::*;
 
 use super::Dataset;
 
-const SIZE: usize = 32;
 const CLASSES: usize = 10;
-/// Side of the masks that pictures sample from.
+/// Side of the masks that pictures sample from; larger pictures have masks of their own size.
 const MASK: usize = 64;
 
-/// `count` pictures; `difficulty` from 0 (clean) to 1 (rotated, cluttered, noisy).
-pub fn generate(count: usize, difficulty: f64, seed: u64) -> Dataset {
-    let masks = masks();
+/// `count` pictures, `[3, size, size]` each; `difficulty` from 0 (clean) to 1 (rotated, cluttered,
+/// noisy).
+pub fn generate(count: usize, size: usize, difficulty: f64, seed: u64) -> Dataset {
+    let masks = masks(size.max(MASK));
     let pictures: Vec<(Vec<u8>, u8)> = (0..count)
         .into_par_iter()
         .map(|index| {
             let mut rng = Pcg64Mcg::seed_from_u64(
                 seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64).rotate_left(20),
             );
-            picture(&masks, difficulty as f32, &mut rng)
+            picture(&masks, size, difficulty as f32, &mut rng)
         })
         .collect();
     Dataset {
         images: pictures.iter().flat_map(|p| &p.0).copied().collect(),
         labels: pictures.iter().map(|p| p.1.into()).collect(),
-        shape: [3, SIZE, SIZE],
+        shape: [3, size, size],
         classes: CLASSES,
         normalisation: super::Normalisation::symmetric(),
     }
 }
 
-/// Coverage of one digit in one typeface, `MASK` x `MASK`, centred.
-struct Mask(Vec<f32>);
+/// Coverage of one digit in one typeface, `side` x `side`, centred.
+struct Mask {
+    side: usize,
+    coverage: Vec<f32>,
+}
 
 impl Mask {
     /// Bilinear coverage at a point in units of the mask's side, centre at 0; 0 outside.
     fn sample(&self, x: f32, y: f32) -> f32 {
-        let (x, y) = ((x + 0.5) * MASK as f32 - 0.5, (y + 0.5) * MASK as f32 - 0.5);
+        let side = self.side as f32;
+        let (x, y) = ((x + 0.5) * side - 0.5, (y + 0.5) * side - 0.5);
         let (left, top) = (x.floor(), y.floor());
         let at = |column: f32, row: f32| {
-            let inside = column >= 0.0 && row >= 0.0 && column < MASK as f32 && row < MASK as f32;
+            let inside = column >= 0.0 && row >= 0.0 && column < side && row < side;
             if inside {
-                self.0[row as usize * MASK + column as usize]
+                self.coverage[row as usize * self.side + column as usize]
             } else {
                 0.0
             }
@@ -60,7 +64,7 @@ impl Mask {
 }
 
 /// Masks by class, one per typeface.
-fn masks() -> Vec<Vec<Mask>> {
+fn masks(side: usize) -> Vec<Vec<Mask>> {
     let faces = [
         dejavu::sans::regular(),
         dejavu::sans::bold(),
@@ -75,30 +79,33 @@ fn masks() -> Vec<Vec<Mask>> {
         .map(|bytes| FontRef::try_from_slice(bytes).expect("the font crate ships valid typefaces"));
     let digits = (b'0'..=b'9').map(char::from);
     digits
-        .map(|digit| fonts.iter().map(|font| draw(font, digit)).collect())
+        .map(|digit| fonts.iter().map(|font| draw(font, digit, side)).collect())
         .collect()
 }
 
-fn draw(font: &FontRef<'_>, digit: char) -> Mask {
-    let mut mask = vec![0.0; MASK * MASK];
-    let scale = PxScale::from(MASK as f32);
+fn draw(font: &FontRef<'_>, digit: char, side: usize) -> Mask {
+    let mut mask = vec![0.0; side * side];
+    let scale = PxScale::from(side as f32);
     let glyph = font
         .glyph_id(digit)
         .with_scale_and_position(scale, point(0.0, 0.0));
     if let Some(outline) = font.outline_glyph(glyph) {
         let bounds = outline.px_bounds();
         let (dx, dy) = (
-            (MASK as f32 - bounds.width()) / 2.0,
-            (MASK as f32 - bounds.height()) / 2.0,
+            (side as f32 - bounds.width()) / 2.0,
+            (side as f32 - bounds.height()) / 2.0,
         );
         outline.draw(|x, y, coverage| {
             let (column, row) = (x as f32 + dx, y as f32 + dy);
-            if column >= 0.0 && row >= 0.0 && (column as usize) < MASK && (row as usize) < MASK {
-                mask[row as usize * MASK + column as usize] = coverage.min(1.0);
+            if column >= 0.0 && row >= 0.0 && (column as usize) < side && (row as usize) < side {
+                mask[row as usize * side + column as usize] = coverage.min(1.0);
             }
         });
     }
-    Mask(mask)
+    Mask {
+        side,
+        coverage: mask,
+    }
 }
 
 /// An affine placement of a mask in the picture.
@@ -140,7 +147,7 @@ impl Placement {
     }
 }
 
-fn picture(masks: &[Vec<Mask>], difficulty: f32, rng: &mut Pcg64Mcg) -> (Vec<u8>, u8) {
+fn picture(masks: &[Vec<Mask>], size: usize, difficulty: f32, rng: &mut Pcg64Mcg) -> (Vec<u8>, u8) {
     let label = rng.random_range(0..CLASSES);
     let any = |rng: &mut Pcg64Mcg| -> usize { rng.random_range(0..masks[0].len()) };
     let mask = &masks[label][any(rng)];
@@ -160,11 +167,11 @@ fn picture(masks: &[Vec<Mask>], difficulty: f32, rng: &mut Pcg64Mcg) -> (Vec<u8>
     let ink = contrasting(rng, background, 0.55 - 0.35 * difficulty);
     let direction = rng.random_range(0.0..std::f32::consts::TAU);
     let noise = 0.02 + 0.1 * difficulty;
-    let mut bytes = vec![0; 3 * SIZE * SIZE];
-    for row in 0..SIZE {
-        for column in 0..SIZE {
-            let x = (column as f32 + 0.5) / SIZE as f32 - 0.5;
-            let y = (row as f32 + 0.5) / SIZE as f32 - 0.5;
+    let mut bytes = vec![0; 3 * size * size];
+    for row in 0..size {
+        for column in 0..size {
+            let x = (column as f32 + 0.5) / size as f32 - 0.5;
+            let y = (row as f32 + 0.5) / size as f32 - 0.5;
             // Background: a gradient between two colours.
             let t = (x * direction.cos() + y * direction.sin() + 0.7) / 1.4;
             let mut pixel = [0, 1, 2].map(|c| background[0][c] * (1.0 - t) + background[1][c] * t);
@@ -178,7 +185,7 @@ fn picture(masks: &[Vec<Mask>], difficulty: f32, rng: &mut Pcg64Mcg) -> (Vec<u8>
             for c in 0..3 {
                 let grain: f32 = StandardNormal.sample(rng);
                 let value = pixel[c] + (ink[c] - pixel[c]) * coverage + grain * noise;
-                bytes[(c * SIZE + row) * SIZE + column] = (value.clamp(0.0, 1.0) * 255.0) as u8;
+                bytes[(c * size + row) * size + column] = (value.clamp(0.0, 1.0) * 255.0) as u8;
             }
         }
     }
@@ -217,13 +224,38 @@ mod tests {
     fn the_same_seed_gives_the_same_pictures_whatever_the_threads() {
         let pool = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-            pool.expect("a pool").install(|| generate(200, 0.7, 3))
+            pool.expect("a pool").install(|| generate(200, 32, 0.7, 3))
         };
         let one = pool(1);
         assert_eq!(pool(3), one);
-        assert_ne!(generate(200, 0.7, 4), one);
+        assert_ne!(generate(200, 32, 0.7, 4), one);
         let mut seen = [0; CLASSES];
         one.labels.iter().for_each(|l| seen[*l as usize] += 1);
         assert!(seen.iter().all(|n| *n > 5), "{seen:?}");
+    }
+    #[test]
+    fn another_size_draws_the_same_pictures_finer() {
+        let [small, large] = [32, 64].map(|size| generate(20, size, 0.0, 3));
+        assert_eq!(small.labels, large.labels);
+        assert_eq!(large.shape, [3, 64, 64]);
+        let pixels = |data: &Dataset, picture: usize, size: usize| -> Vec<f64> {
+            let bytes = &data.images[picture * 3 * size * size..][..3 * size * size];
+            bytes.iter().map(|b| f64::from(*b)).collect()
+        };
+        for picture in 0..20 {
+            let (coarse, fine) = (pixels(&small, picture, 32), pixels(&large, picture, 64));
+            let apart: f64 = (0..3 * 32 * 32)
+                .map(|i| {
+                    let (c, row, column) = (i / 1024, i / 32 % 32, i % 32);
+                    let at =
+                        |y: usize, x: usize| fine[(c * 64 + 2 * row + y) * 64 + 2 * column + x];
+                    let mean = (at(0, 0) + at(0, 1) + at(1, 0) + at(1, 1)) / 4.0;
+                    (mean - coarse[i]).abs()
+                })
+                .sum::<f64>()
+                / (3.0 * 32.0 * 32.0);
+            // Grain of 0.02 is 5 of 255; edges are sharper where pixels are smaller.
+            assert!(apart < 8.0, "picture {picture}: {apart}");
+        }
     }
 }

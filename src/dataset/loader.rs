@@ -237,27 +237,10 @@ impl Loader {
         share: Share,
         first: u64,
     ) -> Self {
-        let per_epoch = batches_per_epoch(data.len(), settings.batch);
-        let order = Order::default();
-        let values = settings.batch.div_ceil(share.of) * data.shape().iter().product::<usize>();
-        let ahead = ahead(settings.threads.max(1), values);
-        let normalisation = data.normalisation().clone();
-        let make = move |k: u64| {
-            let order = order.of(data.len(), settings, k / per_epoch);
-            let start = (k % per_epoch) as usize * settings.batch;
-            let end = (start + settings.batch).min(order.len());
-            let mut rng = Pcg64Mcg::seed_from_u64(mix(settings.seed, k.wrapping_add(1 << 40)));
-            let wanted = Wanted {
-                augment: settings.augment,
-                rng: Some(&mut rng),
-                share,
-            };
-            Some(assemble(&*data, &order[start..end], wanted))
-        };
         Self {
-            workers: Workers::start(settings.threads, first, ahead, make),
-            per_epoch,
-            normalisation,
+            per_epoch: batches_per_epoch(data.len(), settings.batch),
+            normalisation: data.normalisation().clone(),
+            workers: training_workers(data, settings, share, first, None),
             waited_s: 0.0,
         }
     }
@@ -279,6 +262,47 @@ impl Loader {
         self.waited_s += started.elapsed().as_secs_f64();
         or_end(made.expect("workers run until they are dropped"))
     }
+}
+
+/// Workers that prepare the batches of a run from `first` on, before batch `end` if there is one.
+fn training_workers(
+    data: Arc<dyn Samples>,
+    settings: LoaderSettings,
+    share: Share,
+    first: u64,
+    end: Option<u64>,
+) -> Workers {
+    let per_epoch = batches_per_epoch(data.len(), settings.batch);
+    let order = Order::default();
+    let values = settings.batch.div_ceil(share.of) * data.shape().iter().product::<usize>();
+    let ahead = ahead(settings.threads.max(1), values);
+    Workers::start(settings.threads, first, ahead, move |k| {
+        if end.is_some_and(|end| k >= end) {
+            return None;
+        }
+        let order = order.of(data.len(), settings, k / per_epoch);
+        let start = (k % per_epoch) as usize * settings.batch;
+        let end = (start + settings.batch).min(order.len());
+        let mut rng = Pcg64Mcg::seed_from_u64(mix(settings.seed, k.wrapping_add(1 << 40)));
+        let wanted = Wanted {
+            augment: settings.augment,
+            rng: Some(&mut rng),
+            share,
+        };
+        Some(assemble(&*data, &order[start..end], wanted))
+    })
+}
+
+/// The first `count` batches of a run, shuffled and augmented as it trains on them, at most one epoch.
+/// Where one cannot be made, the iterator unwinds with the reason.
+pub fn training_batches(
+    data: Arc<dyn Samples>,
+    settings: LoaderSettings,
+    count: u64,
+) -> impl Iterator<Item = Prepared> {
+    let end = count.min(batches_per_epoch(data.len(), settings.batch));
+    let mut workers = training_workers(data, settings, Share::ALL, 0, Some(end));
+    std::iter::from_fn(move || workers.next().map(or_end))
 }
 
 /// The order of the newest epoch, which all workers go through.
@@ -508,7 +532,7 @@ mod tests {
     }
 
     fn shared(threads: usize, share: Share, first: u64, count: usize) -> Vec<Batch> {
-        let data = Arc::new(super::super::generate_glyphs(100, 0.5, 1));
+        let data = Arc::new(super::super::generate_glyphs(100, 32, 0.5, 1));
         let augment = Augment {
             crop: 4,
             flip: true,
@@ -539,7 +563,7 @@ mod tests {
 
     #[test]
     fn evaluations_are_shared_out_by_batches() {
-        let data: Arc<dyn Samples> = Arc::new(super::super::generate_glyphs(100, 0.5, 1));
+        let data: Arc<dyn Samples> = Arc::new(super::super::generate_glyphs(100, 32, 0.5, 1));
         let of = |index, of| shared_batches(data.clone(), 16, 1, Share { index, of });
         let [whole, even, odd]: [Vec<Prepared>; 3] =
             [of(0, 1), of(0, 2), of(1, 2)].map(Iterator::collect);
@@ -554,6 +578,28 @@ mod tests {
         assert_eq!(stream(3, 0, 20), all);
         assert_eq!(stream(2, 9, 11), all[9..]);
         assert_ne!(all[0], all[6]);
+    }
+
+    #[test]
+    fn training_batches_are_those_that_a_run_begins_with() {
+        let data: Arc<dyn Samples> = Arc::new(super::super::generate_glyphs(100, 32, 0.5, 1));
+        let settings = LoaderSettings {
+            batch: 16,
+            augment: Augment {
+                crop: 4,
+                flip: true,
+            },
+            seed: 3,
+            threads: 2,
+            in_order: false,
+        };
+        let mut run = Loader::start(data.clone(), settings, 0);
+        let first: Vec<Prepared> = (0..6).map(|_| run.next_prepared()).collect();
+        let of = |count| training_batches(data.clone(), settings, count).collect::<Vec<_>>();
+        assert_eq!(of(4), first[..4]);
+        assert!(of(0).is_empty());
+        // At most an epoch.
+        assert_eq!(of(1000), first);
     }
 
     #[test]

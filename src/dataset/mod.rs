@@ -27,7 +27,7 @@ use std::sync::Arc;
 pub use glyphs::generate as generate_glyphs;
 pub use loader::{
     Batch, Loader, LoaderSettings, Prepared, Share, batches_per_epoch, evaluation_batches,
-    sampled_batches, shared_batches,
+    sampled_batches, shared_batches, training_batches,
 };
 
 pub use error::DataError;
@@ -97,7 +97,7 @@ pub fn shape(experiment: &Experiment) -> (DataShape, Option<DataError>) {
     let present = present(&experiment.data);
     let found = present.and_then(|()| match &experiment.data {
         DataSource::Glyphs { .. } => Ok(DataShape {
-            picture: [3, 32, 32],
+            picture: [3, size, size],
             classes: 10,
         }),
         DataSource::Cifar10(_) => Ok(DataShape {
@@ -171,7 +171,8 @@ pub fn open(experiment: &Experiment) -> Result<Splits, DataError> {
             difficulty,
         } => {
             let all = samples + (samples / 4).max(500);
-            let generated = glyphs::generate(all, *difficulty, experiment.seed);
+            let size = experiment.shape.size.unwrap_or(folder::SIZE);
+            let generated = glyphs::generate(all, size, *difficulty, experiment.seed);
             let indices: Vec<usize> = (0..all).collect();
             let (train, test) = indices.split_at(*samples);
             (

@@ -23,7 +23,9 @@ const FROZEN_SHARE: f64 = 0.1;
 /// Steps after which a dead layer's quantizer is initialised anew, where the file does not say.
 const REVIVE_STEPS: i64 = 50;
 /// Batches that running statistics are computed anew from, of a network under a budget.
-const NORM_BATCHES: i64 = 8;
+const NORM_BATCHES: i64 = 32;
+/// Heights and widths that `glyphs` can be drawn at.
+const GLYPH_SIZES: std::ops::RangeInclusive<i64> = 16..=256;
 
 /// Builds the experiment; `found` says where values stand, `origin` stands for those that do not.
 pub(super) fn resolve(
@@ -155,6 +157,16 @@ impl Resolver<'_> {
             );
         }
         let path = path.unwrap_or_default();
+        if source == "glyphs"
+            && let Some(size) = self.optional_whole("data.size")
+            && !GLYPH_SIZES.contains(&size)
+        {
+            self.error(
+                "data.size",
+                format!("glyphs of {size}x{size}"),
+                &format!("{} to {}", GLYPH_SIZES.start(), GLYPH_SIZES.end()),
+            );
+        }
         match source.as_str() {
             "glyphs" => DataSource::Glyphs {
                 samples: self.whole("data.samples") as usize,

@@ -514,8 +514,8 @@ impl History {
         }
         for verdict in self.verdicts.push(event) {
             let place = verdict.layer.and_then(|l| self.layers.get(l));
-            let name = place.map_or("the run", |l| l.info.name.as_str());
-            let text = format!("{name} {}: {}", verdict.kind.name(), verdict.text);
+            let of = place.map_or(String::new(), |l| format!("{} ", l.info.name));
+            let text = format!("{of}{}: {}", verdict.kind.name(), verdict.text);
             self.say(event.step(), Severity::Warning, text);
         }
         if event.is_last() {

@@ -616,6 +616,11 @@ impl<'a> Run<'a> {
         let complete = self.trainer.is_done();
         if complete && self.trainer.epochs() > self.trainer.evaluated() + 1e-9 {
             self.evaluate(Split::Validation, commands, out);
+            if self.trainer.estimates_norms() {
+                // What was evaluated, with its running statistics, is what a run ends with.
+                self.saved_at = None;
+                self.checkpoint(out);
+            }
         }
         if complete && !self.stopping {
             self.evaluate(Split::Test, commands, out);

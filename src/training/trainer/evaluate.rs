@@ -6,7 +6,9 @@ use super::ranks::Order;
 use super::{EVALUATION_BATCH, Trainer, first_batch};
 use std::sync::Arc;
 
-use crate::dataset::{Normalisation, Prepared, Samples, sampled_batches, shared_batches};
+use crate::dataset::{
+    LoaderSettings, Normalisation, Prepared, Samples, shared_batches, training_batches,
+};
 use crate::integers::{ExportError, Program, Replay};
 use crate::kernels::ranks::Group;
 use crate::network::weights::Tensors;
@@ -216,21 +218,29 @@ impl Trainer {
         self.not_in_integers.as_ref()
     }
 
-    /// Computes the running statistics of batch norm anew, from `evaluate.norm_batches` batches of
-    /// training data: where bitwidths have just moved, or weights swing between levels, what training
-    /// left behind belongs to another network.
+    /// Computes the running statistics of batch norm anew, from the run's first
+    /// `evaluate.norm_batches` training batches: where bitwidths have just moved, or weights swing
+    /// between levels, what training left behind belongs to another network.
+    ///
+    /// The pictures are augmented as in training. Others have other means (a crop that reaches beyond
+    /// the picture has black edges), and a network whose weights have two bits does not bear it.
     fn estimate_norms(&mut self) {
-        let (data, size) = (self.splits.train.clone(), self.experiment.batch);
-        let threads = self.experiment.loader_threads;
-        let batches = self.experiment.norm_batches;
-        if !self.network.quantized || batches == 0 {
+        if !self.estimates_norms() {
             return;
         }
-        for (number, batch) in sampled_batches(data, batches * size, size, threads).enumerate() {
+        let batches = self.experiment.norm_batches;
+        let settings = LoaderSettings::of(&self.experiment, &self.splits);
+        let batches = training_batches(self.splits.train.clone(), settings, batches as u64);
+        for (number, batch) in batches.enumerate() {
             let images = self.intake.images(batch);
             self.network
                 .forward(images, Mode::Estimate { batch: number });
         }
+    }
+
+    /// Whether an evaluation computes running statistics anew.
+    pub fn estimates_norms(&self) -> bool {
+        self.network.quantized && self.experiment.norm_batches > 0
     }
 
     /// Whether a validation error is the best among steps that met the budget.
@@ -331,5 +341,45 @@ mod tests {
         .concat();
         assert_eq!(beyond_largest_five(&rows, &[0, 4, 5, 4, 0], 30), 2);
         assert_eq!(beyond_largest_five(&rows[90..], &[5, 0], 30), 2);
+    }
+    /// Augmented far enough that other pictures have other statistics: black edges of 16 pixels.
+    const CROPPED: &str = r#"
+device = "flex"
+
+[data]
+samples = 200
+augment = "crop-flip"
+crop_padding = 16
+
+[train]
+batch = 64
+
+[weights]
+quantizer = "u3"
+
+[evaluate]
+norm_batches = 1
+"#;
+
+    #[test]
+    fn running_statistics_are_those_of_the_batches_that_a_run_trains_on() {
+        let loaded = crate::experiment::load_embedded("e.toml", CROPPED, &Vec::new());
+        let experiment = loaded.expect("valid").experiment;
+        let splits = crate::dataset::open(&experiment).expect("generated");
+        let settings = LoaderSettings::of(&experiment, &splits);
+        let flex = crate::device::parse("flex").expect("compiled in");
+        let device = crate::device::burn_device(flex);
+        let mut trainer = Trainer::new(experiment, splits, device).expect("built");
+        trainer.enter_phase();
+        trainer.validate(|| true).expect("not stopped");
+        let batch = training_batches(trainer.splits.train.clone(), settings, 1).next();
+        let images = trainer.intake.images(batch.expect("one"));
+        let [own, running] = [Mode::Measure, Mode::Evaluate]
+            .map(|mode| read_tensor(trainer.network.forward(images.clone(), mode)));
+        let largest = own.iter().fold(0f32, |m, v| m.max(v.abs()));
+        for (a, b) in own.iter().zip(&running) {
+            // A running variance is the unbiased one.
+            assert!((a - b).abs() < 0.01 * largest, "{a} {b}");
+        }
     }
 }
