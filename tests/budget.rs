@@ -350,3 +350,24 @@ fn what_is_said_of_a_limit_follows_every_change_of_the_budget() {
     // What was set again begins anew, from where the network is then.
     assert!(limits.at(41) > Some(9.5), "{:?}", limits.at(41));
 }
+
+#[test]
+fn a_rate_of_zero_moves_no_quantizer() {
+    let mut trainer = trainer(&settings(&[
+        "train.float_epochs=0",
+        "optimizer.lr=0",
+        "quantizers.steps=relative",
+        "budget.weights_kb=",
+        "budget.activations_sum_kb=",
+    ]));
+    trainer.enter_phase();
+    let parameters = |trainer: &Trainer| -> Vec<[f64; 2]> {
+        let slots = trainer.network().slots.iter();
+        slots.map(|slot| slot.parameters).collect()
+    };
+    let before = parameters(&trainer);
+    for _ in 0..3 {
+        trainer.step(false);
+    }
+    assert_eq!(parameters(&trainer), before);
+}

@@ -36,7 +36,9 @@ pub enum DataError {
         expected: String,
     },
     /// Nothing is where the data should be.
-    #[error("{0} does not exist; hint: if the data moved, use `--set data.path=PATH`")]
+    #[error(
+        "{0} does not exist; hint: `data.path` says where the data is (`--set data.path=PATH` for one run)"
+    )]
     Missing(PathBuf),
     /// Means and deviations of other channels than the pictures have.
     #[error(

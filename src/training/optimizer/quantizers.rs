@@ -165,7 +165,8 @@ fn relative(
     let (b1, b2) = (settings.momentum, settings.beta2);
     let (c1, c2) = corrections(settings, state.updates);
     let scale = slot.quantizer.per_coordinate(slot.parameters);
-    let Coordinates(mut at) = slot.quantizer.coordinates(slot.parameters);
+    let before = slot.quantizer.coordinates(slot.parameters);
+    let Coordinates(mut at) = before;
     let mut seen = [0.0; 2];
     for i in 0..2 {
         let mut data = gradient.data[i];
@@ -183,7 +184,14 @@ fn relative(
         let spread = (moments.second / c2).sqrt() + f64::MIN_POSITIVE;
         at[i] -= rate * ((moments.first / c1 + penalty) / spread).clamp(-1.0, 1.0);
     }
-    slot.parameters = slot.quantizer.at(Coordinates(at));
+    let moved = slot.quantizer.at(Coordinates(at));
+    for i in 0..2 {
+        // (There and back again is not always the same number, and one that stands exactly where a
+        // bitwidth begins would gain a bit without a step.)
+        if at[i] != before.0[i] {
+            slot.parameters[i] = moved[i];
+        }
+    }
     seen
 }
 
