@@ -4,6 +4,7 @@
 use super::family::Family;
 use super::grid::{Grid, dynamic, largest_level, round_to_power_of_two};
 use super::parametrization::{Parametrization, Quantizer};
+use super::project::CLAMP_MARGIN;
 
 /// Octaves that an inferred bitwidth's range keeps from where one more bit begins: exactly there, the
 /// first step of the gradient would add it. At most this share of a step, so that the top level stays.
@@ -65,13 +66,12 @@ impl Quantizer {
             Parametrization::U3 => {
                 let levels = largest_level(self.signed, bits);
                 let most = (levels * (-BELOW_NEXT_BIT).exp2()).max(levels - BELOW_TOP);
-                let q_max = q_max.min(most * step);
-                let d = if q_max <= step {
-                    step * (-BELOW_RANGE).exp2()
-                } else {
-                    step
-                };
-                [d, q_max]
+                // A range shorter than that holds the same levels, but would draw `d` after it to
+                // the next smaller power of two, and the bitwidth up.
+                let least = step * (-BELOW_RANGE).exp2();
+                let q_max = q_max.min(most * step).max(least);
+                let d = if q_max <= step { least } else { step };
+                [d.min(q_max - CLAMP_MARGIN), q_max]
             }
             Parametrization::P3 => [step, q_max],
             Parametrization::P2 => [bits, q_max],
@@ -235,6 +235,23 @@ mod tests {
                 at = ways[0];
             }
             assert!(q.one_bit_less(at).is_empty(), "{q:?}");
+        }
+    }
+
+    proptest! {
+        /// What a projection onto a budget takes away does not come back by itself: otherwise the
+        /// quantizer loses the same bit at every step and learns nothing.
+        #[test]
+        fn a_bit_less_stays_away(
+            index in 0..12usize, moves in [-3.0..3.0f64, -3.0..3.0f64], bits in 2..8u32,
+        ) {
+            let q = quantizers().nth(index).expect("twelve");
+            let Coordinates(c) = q.coordinates(start(&q, f64::from(bits)));
+            let at = q.project(q.at(Coordinates([c[0] + moves[0], c[1] + moves[1]])));
+            for way in q.one_bit_less(at) {
+                prop_assert_eq!(q.grid(q.project(way)), q.grid(way), "{:?} {:?}", at, way);
+                prop_assert!(q.grid(way).bits < q.grid(at).bits, "{:?} {:?}", at, way);
+            }
         }
     }
 
