@@ -264,20 +264,20 @@ impl Loader {
     }
 }
 
-/// Workers that prepare the batches of a run from `first` on, before batch `end` if there is one.
+/// Workers that prepare the batches of a run from `first` on; of `count` batches, if that is given.
 fn training_workers(
     data: Arc<dyn Samples>,
     settings: LoaderSettings,
     share: Share,
     first: u64,
-    end: Option<u64>,
+    count: Option<u64>,
 ) -> Workers {
     let per_epoch = batches_per_epoch(data.len(), settings.batch);
     let order = Order::default();
     let values = settings.batch.div_ceil(share.of) * data.shape().iter().product::<usize>();
     let ahead = ahead(settings.threads.max(1), values);
     Workers::start(settings.threads, first, ahead, move |k| {
-        if end.is_some_and(|end| k >= end) {
+        if count.is_some_and(|count| k >= first + count) {
             return None;
         }
         let order = order.of(data.len(), settings, k / per_epoch);
@@ -300,8 +300,8 @@ pub fn training_batches(
     settings: LoaderSettings,
     count: u64,
 ) -> impl Iterator<Item = Prepared> {
-    let end = count.min(batches_per_epoch(data.len(), settings.batch));
-    let mut workers = training_workers(data, settings, Share::ALL, 0, Some(end));
+    let count = count.min(batches_per_epoch(data.len(), settings.batch));
+    let mut workers = training_workers(data, settings, Share::ALL, 0, Some(count));
     std::iter::from_fn(move || workers.next().map(or_end))
 }
 
