@@ -233,6 +233,7 @@ mod tests {
         one.labels.iter().for_each(|l| seen[*l as usize] += 1);
         assert!(seen.iter().all(|n| *n > 5), "{seen:?}");
     }
+
     #[test]
     fn another_size_draws_the_same_pictures_finer() {
         let [small, large] = [32, 64].map(|size| generate(20, size, 0.0, 3));

@@ -4,7 +4,7 @@
 //! recipe, with its gradients clipped to plus and minus `d` under a budget.
 //!
 //! *Relative* steps move every parameter on one scale, octaves of `d`, `q_min` and `q_max` and whole
-//! bits of `b`, by at most `optimizer.quantizer_rate`:
+//! bits of `b`, by at most `quantizers.rate`:
 //!
 //! ```text
 //! step = -rate * clamp((momentum of the data's gradient + the penalties' gradient)

@@ -342,6 +342,7 @@ mod tests {
         assert_eq!(beyond_largest_five(&rows, &[0, 4, 5, 4, 0], 30), 2);
         assert_eq!(beyond_largest_five(&rows[90..], &[5, 0], 30), 2);
     }
+
     /// Augmented far enough that other pictures have other statistics: black edges of 16 pixels.
     const CROPPED: &str = r#"
 device = "flex"
