@@ -287,15 +287,15 @@ fn one(place: &Place, task: usize, retry: bool) -> Result<u8, CliError> {
             let text = format!("{described}: starts from {before}, which is not finished");
             return Err(CliError::Failed(text));
         }
-        State::Failed(reason) if !retry => {
+        State::Failed { reason, .. } if !retry => {
             let text = format!(
                 "{described}: failed before: {reason}; hint: --retry goes on from its newest checkpoint, or runs it again"
             );
             return Err(CliError::Failed(text));
         }
         State::Ready => Begin::New,
-        State::Half { .. } | State::Failed(_) if goes_on => Begin::Resume(folder.clone()),
-        State::Half { .. } | State::Failed(_) => {
+        State::Half { .. } | State::Failed { .. } if goes_on => Begin::Resume(folder.clone()),
+        State::Half { .. } | State::Failed { .. } => {
             // Ended before its first checkpoint, or in values that lead nowhere: nothing was learned that
             // could be lost.
             crate::recorded::remove(&folder)?;
@@ -374,7 +374,7 @@ fn all(place: &Place, arguments: &Arguments) -> Result<u8, CliError> {
         for (task, state) in states.iter().enumerate() {
             let may_begin = match state {
                 State::Ready | State::Half { .. } => true,
-                State::Failed(_) => arguments.retry,
+                State::Failed { .. } => arguments.retry,
                 _ => false,
             };
             let free = running.len() < workers && running.iter().all(|w| w.task != task);
@@ -398,13 +398,16 @@ fn all(place: &Place, arguments: &Arguments) -> Result<u8, CliError> {
             });
             if left.count() == 0 {
                 for (task, state) in states.iter().enumerate() {
-                    if let State::Failed(reason) = state {
+                    // Of a task that failed just now that was said when it did.
+                    if let State::Failed { reason, .. } = state
+                        && !tried.contains(&task)
+                    {
                         let described = study.describe(task);
                         print(&format!("[{task}] {described}: failed: {reason}\n"))?;
                     }
                 }
                 print(&format!("{}\n", summary(&states)))?;
-                if states.iter().any(|s| matches!(s, State::Failed(_))) {
+                if states.iter().any(|s| matches!(s, State::Failed { .. })) {
                     print(
                         "hint: --retry goes on with failed tasks from their newest checkpoint, or runs them again\n",
                     )?;
@@ -488,7 +491,7 @@ fn reap(place: &Place, running: &mut Vec<Worker>) -> Result<(), CliError> {
                 });
                 format!("finished in {}{test}", duration(time.as_secs_f64()))
             }
-            State::Failed(reason) => format!("failed: {reason}"),
+            State::Failed { reason, .. } => format!("failed: {reason}"),
             state => {
                 let said = place.folder.said(&place.study, task);
                 let text = std::fs::read_to_string(&said).unwrap_or_default();
@@ -567,7 +570,7 @@ fn dry_run(place: &Place, workers: usize) -> String {
             (State::Finished, _) => {
                 measured[task].map_or(String::new(), |m| format!("took {}", duration(m.0)))
             }
-            (State::Failed(reason), _) => reason.clone(),
+            (State::Failed { reason, .. }, _) => reason.clone(),
             (_, Some((s, b))) => {
                 (seconds, bytes) = (seconds + s, bytes + b);
                 format!("about {}", duration(s))

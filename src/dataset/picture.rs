@@ -2,8 +2,9 @@
 
 use std::io::Cursor;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 use rand::Rng;
 use rand_pcg::Pcg64Mcg;
@@ -164,22 +165,23 @@ fn resized(picture: &RgbImage, part: Part, [width, height]: [u32; 2]) -> Result<
     if part == [0, 0, width, height] && picture.dimensions() == (width, height) {
         return Ok(picture.clone());
     }
-    let source = ImageRef::new(
+    // Of one type of pixel: the way that asks for the type compiles all of them.
+    let source = TypedImageRef::<U8x3>::from_buffer(
         picture.width(),
         picture.height(),
         picture.as_raw(),
-        PixelType::U8x3,
     );
-    let mut target = Image::new(width, height, PixelType::U8x3);
+    let mut target = RgbImage::new(width, height);
+    let pixels = TypedImage::<U8x3>::from_buffer(width, height, &mut target);
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
         .crop(left.into(), top.into(), w.into(), h.into());
     let source = source.map_err(|e| e.to_string())?;
+    let mut pixels = pixels.map_err(|e| e.to_string())?;
     Resizer::new()
-        .resize(&source, &mut target, Some(&options))
+        .resize_typed(&source, &mut pixels, &options)
         .map_err(|e| e.to_string())?;
-    RgbImage::from_raw(width, height, target.into_vec())
-        .ok_or_else(|| "the resized picture has another size".into())
+    Ok(target)
 }
 
 /// Channels one behind the other, of a square out of a picture.

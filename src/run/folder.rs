@@ -85,6 +85,9 @@ pub struct Manifest {
     pub task: Option<String>,
     /// Why it failed.
     pub reason: Option<String>,
+    /// Whether training cannot go on from here: a value is not finite, or no checkpoint is intact.
+    #[serde(default)]
+    pub dead_end: bool,
     /// The run that it was forked from.
     pub parent: Option<Parent>,
     /// The experiment file that it came from; `None` for the embedded default.
@@ -126,6 +129,13 @@ impl Manifest {
         values.join(" ")
     }
 
+    /// A value is not finite, in that layer first.
+    pub(crate) fn not_finite(&mut self, step: u64, layer: Option<&str>) {
+        let first = layer.unwrap_or("an unidentified layer");
+        self.reason = Some(format!("not finite at step {step}, first in {first}"));
+        self.dead_end = true;
+    }
+
     /// Memory beside the error that is listed, kB of weights and of the largest activation: that of the
     /// best step, or, of a run that has no best yet, now. `None` before its first step.
     pub fn kilobytes(&self) -> Option<[f64; 2]> {
@@ -158,6 +168,7 @@ impl Manifest {
             activation_kb: 0.0,
             task: None,
             reason: None,
+            dead_end: false,
             parent: None,
             source: None,
             set: Vec::new(),
@@ -413,6 +424,7 @@ impl RunFolder {
                     let experiment = resolve_text("experiment.toml", &experiment).ok();
                     m.task = experiment.as_ref().map(Manifest::task_of);
                     m.status = Status::Running;
+                    (m.reason, m.dead_end) = (None, false);
                 }
                 Event::Step(r) => {
                     (m.step, m.epoch) = (r.step, r.epoch);
@@ -440,6 +452,7 @@ impl RunFolder {
                     m.status = Status::Finished;
                     m.test_error = test_error;
                 }
+                Event::NonFinite { step, layer } => m.not_finite(step, layer.as_deref()),
                 Event::Stopped { .. } => m.status = Status::Stopped,
                 Event::Failed { message, .. } => {
                     m.status = Status::Failed;

@@ -39,7 +39,12 @@ pub enum State {
     /// Done.
     Finished,
     /// Ended in an error.
-    Failed(String),
+    Failed {
+        /// Which.
+        reason: String,
+        /// Whether training cannot go on from its checkpoints.
+        dead_end: bool,
+    },
 }
 
 impl State {
@@ -51,24 +56,21 @@ impl State {
             Self::Running(_) => "running",
             Self::Half { .. } => "half done",
             Self::Finished => "finished",
-            Self::Failed(_) => "failed",
+            Self::Failed { .. } => "failed",
         }
     }
 
-    /// Whether training can go on from a checkpoint: not where values ceased to be finite, or none was
-    /// intact.
+    /// Whether training can go on from a checkpoint.
     pub fn may_go_on(&self) -> bool {
-        match self {
-            Self::Half { .. } => true,
-            Self::Failed(reason) => !has_diverged(reason) && !reason.contains("is intact"),
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::Half { .. }
+                | Self::Failed {
+                    dead_end: false,
+                    ..
+                }
+        )
     }
-}
-
-/// Whether a run ended, or waits, because a value is not finite.
-fn has_diverged(reason: &str) -> bool {
-    reason.contains("not finite")
 }
 
 impl StudyFolder {
@@ -157,15 +159,16 @@ impl StudyFolder {
         let Ok(manifest) = run.manifest_or_rebuilt() else {
             return State::Half { step: 0 };
         };
-        let diverged = manifest.reason.as_ref().filter(|r| has_diverged(r));
-        match (manifest.status, diverged) {
-            (Status::Finished, _) => State::Finished,
-            (Status::Failed, _) => State::Failed(
-                manifest
+        let dead_end = manifest.dead_end;
+        match manifest.status {
+            Status::Finished => State::Finished,
+            // A run that waits beside a value that is not finite waits for someone who looks.
+            status if status == Status::Failed || dead_end => State::Failed {
+                reason: manifest
                     .reason
                     .unwrap_or_else(|| "no reason recorded".into()),
-            ),
-            (_, Some(reason)) => State::Failed(reason.clone()),
+                dead_end,
+            },
             _ => State::Half {
                 step: manifest.step,
             },
@@ -192,24 +195,29 @@ mod tests {
         let run = folder.run(&study, 0);
         std::fs::create_dir_all(run.path()).expect("made");
         std::fs::write(run.log(), b"").expect("written");
-        for (status, reason, expected) in [
-            (Status::Stopped, None, State::Half { step: 0 }),
-            (Status::Running, None, State::Half { step: 0 }),
-            (Status::Failed, Some("full"), State::Failed("full".into())),
-            (
-                Status::Stopped,
-                Some("not finite at step 3"),
-                State::Failed("not finite at step 3".into()),
-            ),
-            (Status::Finished, None, State::Finished),
+        let failed = |reason: &str, dead_end| State::Failed {
+            reason: reason.into(),
+            dead_end,
+        };
+        for (status, reason, dead_end, expected) in [
+            (Status::Stopped, None, false, State::Half { step: 0 }),
+            (Status::Running, None, false, State::Half { step: 0 }),
+            (Status::Failed, Some("full"), false, failed("full", false)),
+            (Status::Stopped, Some("NaN"), true, failed("NaN", true)),
+            (Status::Running, Some("NaN"), true, failed("NaN", true)),
+            (Status::Finished, None, false, State::Finished),
         ] {
             let manifest = RunManifest {
                 status,
                 reason: reason.map(str::to_owned),
+                dead_end,
                 ..RunManifest::begin("r".into(), "flex".into())
             };
             run.write_manifest(&manifest).expect("written");
-            assert_eq!(folder.state(&study, 0), expected);
+            let state = folder.state(&study, 0);
+            assert_eq!(state, expected);
+            let unfinished = status != Status::Finished;
+            assert_eq!(state.may_go_on(), unfinished && !dead_end);
         }
         assert_eq!(folder.state(&study, 1), State::Ready);
         // The folder knows its study, also when the file is gone.

@@ -168,7 +168,7 @@ impl Report {
         }
         for (task, state) in self.unfinished() {
             let more = match state {
-                State::Failed(reason) => format!(": {reason}"),
+                State::Failed { reason, .. } => format!(": {reason}"),
                 State::Half { step } => format!(", {step} steps"),
                 _ => String::new(),
             };
@@ -255,7 +255,7 @@ impl Report {
                         "values": Value::Object(values.collect()),
                     })
                 }
-                Err(State::Failed(reason)) => {
+                Err(State::Failed { reason, .. }) => {
                     json!({ "seed": seed, "state": "failed", "reason": reason })
                 }
                 Err(state) => json!({ "seed": seed, "state": state.name() }),
@@ -361,7 +361,10 @@ mod tests {
             ]),
             line(vec![
                 Ok(outcome(0.13, 4.0)),
-                Err(State::Failed("full".into())),
+                Err(State::Failed {
+                    reason: "full".into(),
+                    dead_end: false,
+                }),
                 Ok(outcome(0.13, 4.0)),
             ]),
         ];

@@ -196,14 +196,18 @@ fn run(
     }));
     let failed = match outcome {
         Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(error.to_string()),
+        Ok(Err(error)) => Some((
+            error.to_string(),
+            matches!(error, TrainError::AllDamaged(_)),
+        )),
         // What the loader could not read unwinds as what it is.
-        Err(panic) => Some(reason(panic.as_ref())),
+        Err(panic) => Some((reason(panic.as_ref()), false)),
     };
-    if let Some(message) = failed {
+    if let Some((message, dead_end)) = failed {
         if let Ok(mut manifest) = folder.manifest() {
             manifest.status = Status::Failed;
             manifest.reason = Some(message.clone());
+            manifest.dead_end |= dead_end;
             if let Err(error) = folder.write_manifest(&manifest) {
                 tracing::warn!("manifest: {error}");
             }

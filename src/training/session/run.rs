@@ -115,6 +115,7 @@ impl<'a> Run<'a> {
             Manifest {
                 status: Status::Running,
                 reason: None,
+                dead_end: false,
                 set: merged(&manifest.set, &setup.set),
                 note,
                 ..manifest
@@ -587,8 +588,7 @@ impl<'a> Run<'a> {
         let step = self.trainer.steps();
         self.paused = true;
         self.allowed = None;
-        let first = layer.as_deref().unwrap_or("an unidentified layer");
-        self.manifest.reason = Some(format!("not finite at step {step}, first in {first}"));
+        self.manifest.not_finite(step, layer.as_deref());
         out.emit(Event::NonFinite { step, layer });
     }
 
