@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::experiment::{Experiment, Overrides};
+use crate::experiment::{BudgetMethod, Experiment, Overrides};
 use crate::face::{CliError, outlined, print};
 use crate::quantizer::memory::{FLOAT_BITS, Role, kilobytes};
 use crate::training::Outline;
@@ -186,8 +186,14 @@ fn as_text(experiment: &Experiment, outline: &Outline) -> String {
     for (resource, limit, lambda) in &experiment.budgets.limits {
         let unit = resource.unit();
         out += &format!(
-            "budget: {} <= {limit} {unit}, lambda {lambda}\n",
-            resource.label()
+            "budget: {} <= {limit} {unit}, by {}\n",
+            resource.label(),
+            match experiment.budgets.method {
+                BudgetMethod::Projection => "projection".to_owned(),
+                BudgetMethod::Penalty => format!("a penalty, lambda {lambda}"),
+                BudgetMethod::Lagrangian => format!("an augmented Lagrangian, lambda {lambda}"),
+                BudgetMethod::Controller => format!("a controller, lambda {lambda} at first"),
+            }
         );
     }
     out

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::experiment::{Experiment, resolve_text};
 use crate::face::{CliError, print};
-use crate::run::{Event, LogReader, Parent, RunFolder, Split};
+use crate::run::{Event, LogReader, Parent, Phase, RunFolder, Split};
 use crate::training::{Origin, TrainError, Trainer};
 
 /// What a log says of how a run went.
@@ -21,8 +21,11 @@ struct Script {
     reinitialised: BTreeMap<u64, Vec<String>>,
     /// Losses by step; of steps taken twice the later.
     losses: BTreeMap<u64, f64>,
-    /// Validation errors by step, in their order.
-    errors: BTreeMap<u64, Vec<f64>>,
+    /// Validation errors by step and phase, in their order: where the quantizers come into use, a step
+    /// is evaluated before and after that.
+    errors: BTreeMap<(u64, bool), Vec<f64>>,
+    /// Whether the quantizers are in use, as far as it was read.
+    quantized: bool,
 }
 
 impl Script {
@@ -55,7 +58,7 @@ impl Script {
                 }
                 // Resumed at a checkpoint: what came after it is taken again.
                 self.losses.split_off(&(step + 1));
-                self.errors.split_off(&(step + 1));
+                self.errors.split_off(&(step + 1, false));
                 self.applied.split_off(&(step + 1));
                 self.reinitialised.split_off(&(step + 1));
             }
@@ -79,8 +82,42 @@ impl Script {
                 split: Split::Validation,
                 error,
                 ..
-            } => self.errors.entry(step).or_default().push(error),
+            } => {
+                let errors = self.errors.entry((step, self.quantized));
+                errors.or_default().push(error);
+            }
+            Event::Phase { phase, .. } => self.quantized = phase == Phase::Quantized,
             _ => {}
+        }
+    }
+}
+
+/// What was held against the record.
+#[derive(Default)]
+struct Compared {
+    numbers: u64,
+    /// The first difference.
+    first: Option<String>,
+}
+
+impl Compared {
+    fn numbers(&mut self, what: String, now: f64, recorded: f64) {
+        self.numbers += 1;
+        if now.to_bits() != recorded.to_bits() && !(now.is_nan() && recorded.is_nan()) {
+            self.first
+                .get_or_insert_with(|| format!("{what} {now} instead of {recorded}"));
+        }
+    }
+
+    /// Evaluates as often as was recorded here: running statistics may be computed anew for that.
+    fn evaluations(&mut self, trainer: &mut Trainer, script: &Script) {
+        let step = trainer.steps();
+        let here = (step, trainer.phase() == Phase::Quantized);
+        for recorded in script.errors.get(&here).into_iter().flatten() {
+            if let Some(evaluated) = trainer.validate(|| true) {
+                let what = format!("step {step}: validation error");
+                self.numbers(what, evaluated.error, *recorded);
+            }
         }
     }
 }
@@ -95,13 +132,7 @@ pub(crate) fn command(folder: &RunFolder) -> Result<u8, CliError> {
         )));
     };
     let mut trainer = beginning(folder, &script)?;
-    let (mut compared, mut first): (u64, Option<String>) = (0, None);
-    let mut differs = |what: String, now: f64, recorded: f64| {
-        compared += 1;
-        if now.to_bits() != recorded.to_bits() && !(now.is_nan() && recorded.is_nan()) {
-            first.get_or_insert_with(|| format!("{what} {now} instead of {recorded}"));
-        }
-    };
+    let mut compared = Compared::default();
     loop {
         let step = trainer.steps();
         for text in script.applied.get(&step).into_iter().flatten() {
@@ -113,24 +144,21 @@ pub(crate) fn command(folder: &RunFolder) -> Result<u8, CliError> {
         if step >= last {
             break;
         }
-        trainer.enter_phase();
+        if trainer.enter_phase() {
+            compared.evaluations(&mut trainer, &script);
+        }
         let record = trainer.step(false);
         if let Some(recorded) = script.losses.get(&record.step) {
             let what = format!("step {}: loss", record.step);
-            differs(what, record.loss, *recorded);
+            compared.numbers(what, record.loss, *recorded);
         }
-        // As often as it was evaluated: running statistics may be computed anew for that.
-        for recorded in script.errors.get(&record.step).into_iter().flatten() {
-            if let Some(evaluated) = trainer.validate(|| true) {
-                let what = format!("step {}: validation error", record.step);
-                differs(what, evaluated.error, *recorded);
-            }
-        }
+        compared.evaluations(&mut trainer, &script);
     }
-    Ok(match first {
+    Ok(match compared.first {
         None => {
             print(&format!(
-                "{last} steps again: all {compared} losses and validation errors are equal, bit for bit\n"
+                "{last} steps again: all {} losses and validation errors are equal, bit for bit\n",
+                compared.numbers
             ))?;
             0
         }

@@ -22,6 +22,7 @@ use crate::study::{
     Form, Report, Scheduler, State, Study, StudyError, StudyFolder, differences, figures, script,
     seeded,
 };
+use crate::training::Checkpoint;
 
 /// Variables in which schedulers say which task of an array they start.
 const TASK_VARIABLES: [&str; 2] = ["SLURM_ARRAY_TASK_ID", "HQ_TASK_ID"];
@@ -90,8 +91,18 @@ impl Place {
             StudyError::Wrong(diagnostics) => CliError::Experiment(diagnostics),
             error @ StudyError::Io { .. } => CliError::Usage(error.to_string()),
         };
+        let shown = path.display();
+        if !path.exists() {
+            let text =
+                format!("{shown} does not exist; expected the file of a study, or its folder");
+            return Err(CliError::Usage(text));
+        }
         let (study, own) = if path.is_dir() {
             let folder = StudyFolder::at(path);
+            if !folder.is_kept() {
+                let text = format!("{shown} is no folder of a study: it has no study.json");
+                return Err(CliError::Usage(text));
+            }
             (folder.study().map_err(wrong)?, Some(folder))
         } else {
             (Study::read(path).map_err(wrong)?, None)
@@ -150,10 +161,20 @@ impl Place {
         let recorded = face::load_recorded(&run, &Vec::new())?;
         let start = self.start(task);
         let wanted = self.load(task, start.as_ref().map(RunFolder::path))?;
-        Ok(differences(
-            &recorded.experiment.values,
-            &wanted.experiment.values,
-        ))
+        let mut other = differences(&recorded.experiment.values, &wanted.experiment.values);
+        if let (Some(start), Some(before)) = (&start, self.study.needs(task)) {
+            let was = run.manifest().ok().and_then(|m| m.start);
+            let is = Checkpoint::fingerprint_of(start);
+            if let (Some(was), Some(is)) = (was, is)
+                && was != is
+            {
+                let before = self.study.describe(before);
+                other.push(format!(
+                    "the weights of {before} as it was before it was run anew"
+                ));
+            }
+        }
+        Ok(other)
     }
 
     /// Refuses to go on where runs were recorded with other settings: a report would mix the two.
@@ -411,6 +432,12 @@ fn all(place: &Place, arguments: &Arguments) -> Result<u8, CliError> {
                     print(
                         "hint: --retry goes on with failed tasks from their newest checkpoint, or runs them again\n",
                     )?;
+                }
+                // What was run anew here may be what others were started from.
+                for (task, state) in states.iter().enumerate() {
+                    if *state == State::Finished && !tried.contains(&task) {
+                        place.refuse_other_settings(task)?;
+                    }
                 }
                 let finished = states.iter().all(|s| *s == State::Finished);
                 return Ok(if finished { 0 } else { exit::FAILED });

@@ -6,6 +6,7 @@ mod common;
 use std::sync::Arc;
 
 use bitscope::experiment::{Experiment, load_embedded};
+use bitscope::figure::{self, Item, Name, View};
 use bitscope::quantizer::memory::{Resource, Role};
 use bitscope::quantizer::{Family, Parametrization};
 use bitscope::run::{Command, Event, LayerInfo, LayerRecord, RunFolder, Split, StepRecord};
@@ -342,10 +343,27 @@ fn what_is_said_of_a_limit_follows_every_change_of_the_budget() {
             .map(|b| b.end);
         let tightens = !matches!(step, 11..=20 | 31..=40);
         assert_eq!(limit.is_some(), tightens, "step {step}");
+        let read = history.is_limited(Resource::Weights, step);
+        assert_eq!(read, tightens, "step {step}");
         assert!(
             limit.is_none_or(|l| used.at(step) <= Some(l + 1e-4)),
             "step {step}"
         );
+    }
+    // A cursor reads no limit where none holds.
+    for (step, reads) in [(5.0, true), (35.0, false), (45.0, true)] {
+        let view = View {
+            cursor: Some(step),
+            ..View::default()
+        };
+        let figure = figure::build(Name::Memory, &history, &view);
+        let labels = figure.panels[0].items.iter().filter_map(|item| match item {
+            Item::Line(line) => Some(line.label.as_str()),
+            _ => None,
+        });
+        let mut of_limit = labels.filter_map(|l| l.strip_prefix("limit in force"));
+        let value = of_limit.next().expect("a limit is drawn");
+        assert_eq!(!value.is_empty(), reads, "step {step}: {value:?}");
     }
     // What was set again begins anew, from where the network is then.
     assert!(limits.at(41) > Some(9.5), "{:?}", limits.at(41));

@@ -331,6 +331,11 @@ fn exceptions_go_by_name_pattern_kind_and_place() {
     // What a run records of them reads back the same.
     let again = load_embedded("e.toml", &loaded.experiment.values.to_toml(), &Vec::new());
     assert_eq!(again.expect("valid").experiment, loaded.experiment);
+    // What matches nothing is said.
+    let typed = text.replace("\"s1.*\"", "[\"s1.*\", \"stern\"]");
+    let typed = load_embedded("e.toml", &typed, &Vec::new()).expect("valid");
+    let notes = Outline::of(&typed.experiment).expect("builds").notes;
+    assert_eq!(notes, ["`[[layers]]`: `stern` matches no layer"]);
     // And what is wrong with one stands at its place.
     let wrong = "[[layers]]\nmatch = \"first\"\nbitz = 3\n[[layers]]\nbits = 3\n[[layers]]\nmatch = \"x\"\nbits = \"a\"\n";
     let errors = load_embedded("e.toml", wrong, &Vec::new()).expect_err("wrong");

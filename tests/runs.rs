@@ -1141,6 +1141,41 @@ fn a_run_is_replayed_with_its_changes_where_they_were_made() {
     assert!(said.contains("it went differently: step 1: loss"), "{said}");
 }
 
+/// Where the quantizers come into use, a step is evaluated in float and quantized.
+#[test]
+fn a_run_that_began_in_float_is_replayed() {
+    let place = Place::new("\n[budget]\nweights_kb = 12\n");
+    let float = "train.float_epochs=1";
+    place.succeed(&[
+        "train", "e.toml", "--plain", "--steps", "60", "--set", float,
+    ]);
+    let said = place.succeed(&["replay", &label(&place.recorded())]);
+    assert!(said.contains("60 steps again"), "{said}");
+}
+
+#[test]
+fn a_run_that_ends_above_its_budget_says_so_and_has_no_best() {
+    let place = Place::new("\n[budget]\nweights_kb = 12\nramp_epochs = 0\n");
+    let two = "train.epochs=2";
+    let said = place.succeed(&["train", "e.toml", "--plain", "--set", two]);
+    assert!(!said.contains("above its budget"), "{said}");
+    let run = place.recorded();
+    let best = run.manifest().expect("readable").best.expect("met");
+    assert!(best.weight_kb > 8.5, "{best:?}");
+    // Tighter, where no step is left to get there.
+    let tighter = "budget.weights_kb=8.5";
+    let said = place.succeed(&["resume", &label(&run), "--plain", "--set", tighter]);
+    assert!(said.contains("ends above its budget: weights"), "{said}");
+    let manifest = run.manifest().expect("readable");
+    assert_eq!((manifest.best_error, manifest.best), (None, None));
+    let weights = ["--format", "safetensors", "--output", "x.safetensors"];
+    let said = place.succeed(&[&["export", &label(&run)], &weights[..]].concat());
+    assert!(said.contains("no evaluation met the budget"), "{said}");
+    // The log says the same, where the manifest is gone.
+    std::fs::remove_file(run.path().join("manifest.json")).expect("removed");
+    assert_eq!(run.manifest_or_rebuilt().expect("rebuilt").best, None);
+}
+
 #[test]
 fn a_fork_falls_back_from_a_damaged_checkpoint_and_a_resume_to_the_best() {
     let place = Place::new("");

@@ -366,6 +366,38 @@ fn other_settings_under_a_run_that_was_begun_are_refused() {
 }
 
 #[test]
+fn runs_that_started_from_weights_that_are_gone_are_not_mixed_in() {
+    let (place, study) = place();
+    let folder = place.path();
+    let small = ["study", "small.toml", "--workers", "2"];
+    let whole = bitscope(folder, &small);
+    assert!(whole.status.success(), "{}", text(&whole));
+    let runs = folder.join("studies/small/runs");
+    // As it was: the same weights again, and nothing to say.
+    std::fs::remove_dir_all(runs.join("float-s1")).expect("removed");
+    let again = bitscope(folder, &small);
+    assert!(again.status.success(), "{}", text(&again));
+    let float = "name = \"float\"\n";
+    let other = STUDY.replacen(
+        float,
+        &format!("{float}set = {{ optimizer.lr = 0.03 }}\n"),
+        2,
+    );
+    assert_ne!(other, STUDY);
+    std::fs::write(&study, other).expect("written");
+    for label in ["float-s1", "float-s2"] {
+        std::fs::remove_dir_all(runs.join(label)).expect("removed");
+    }
+    let anew = bitscope(folder, &small);
+    assert_eq!(anew.status.code(), Some(2), "{}", text(&anew));
+    let gone = "the weights of float";
+    assert!(text(&anew).contains(gone), "{}", text(&anew));
+    assert!(runs.join("float-s1").is_dir() && runs.join("float-s2").is_dir());
+    let report = bitscope(folder, &["report", "small.toml"]);
+    assert!(report.status.success() && text(&report).contains(gone));
+}
+
+#[test]
 fn figures_are_written_and_files_that_are_wrong_are_named() {
     let (place, _) = place();
     let folder = place.path();
@@ -389,8 +421,16 @@ fn figures_are_written_and_files_that_are_wrong_are_named() {
     let bad = bitscope(folder, &["study", "bad.toml"]);
     assert_eq!(bad.status.code(), Some(2));
     assert!(text(&bad).contains("train.epoch"), "{}", text(&bad));
-    let none = bitscope(folder, &["report", "nothing.toml"]);
-    assert_eq!(none.status.code(), Some(2), "{}", text(&none));
+    for (path, said) in [
+        ("nothing.toml", "nothing.toml does not exist"),
+        ("figures", "it has no study.json"),
+    ] {
+        for command in ["study", "report"] {
+            let none = bitscope(folder, &[command, path]);
+            assert_eq!(none.status.code(), Some(2), "{}", text(&none));
+            assert!(text(&none).contains(said), "{}", text(&none));
+        }
+    }
 }
 
 /// Every study that is shipped can be read, and its experiments are sound.

@@ -11,7 +11,7 @@ use clap::{CommandFactory, Parser};
 use arguments::{Cli, Command, Data};
 
 use crate::check::{self, Check};
-use crate::experiment::{self, Loaded, Overrides};
+use crate::experiment::{self, Loaded, Overrides, printable};
 use crate::face::checkpoint::{Checkpoint, Which};
 use crate::face::{
     Begin, CliError, Output, Run, Screen, exit, find_run, load, load_recorded, parse, print, report,
@@ -186,10 +186,15 @@ fn run(command: Command) -> Result<u8, CliError> {
                 return recorded::delete(&find_run(&run, &runs)?, yes);
             }
             let all = list_runs(&runs);
-            print(&if json {
-                recorded::list_json(&all)?
-            } else {
-                recorded::table(&all)
+            print(&match json {
+                true => recorded::list_json(&all)?,
+                false if all.is_empty() => {
+                    format!(
+                        "no runs in {} yet\n",
+                        printable(&runs.display().to_string())
+                    )
+                }
+                false => recorded::table(&all),
             })?;
             recorded::tell_without_log(&runs);
             Ok(0)

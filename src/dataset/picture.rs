@@ -166,11 +166,8 @@ fn resized(picture: &RgbImage, part: Part, [width, height]: [u32; 2]) -> Result<
         return Ok(picture.clone());
     }
     // Of one type of pixel: the way that asks for the type compiles all of them.
-    let source = TypedImageRef::<U8x3>::from_buffer(
-        picture.width(),
-        picture.height(),
-        picture.as_raw(),
-    );
+    let source =
+        TypedImageRef::<U8x3>::from_buffer(picture.width(), picture.height(), picture.as_raw());
     let mut target = RgbImage::new(width, height);
     let pixels = TypedImage::<U8x3>::from_buffer(width, height, &mut target);
     let options = ResizeOptions::new()

@@ -245,6 +245,7 @@ impl Reader {
             span,
         };
         let (table, errors) = DeTable::parse_recoverable(&text);
+        let is_sound = errors.is_empty();
         for error in errors {
             self.errors.push(Diagnostic {
                 place: place(error.span().unwrap_or(0..0)),
@@ -263,9 +264,20 @@ impl Reader {
                 other => self.errors.push(wrong_type(at, "extends", other, "a path")),
             }
         }
+        let before = self.errors.len();
         for (name, value) in &table {
             match value.get_ref() {
                 _ if name.get_ref() == "extends" => {}
+                DeValue::Table(section) if !is_section(name.get_ref()) => {
+                    let first = section.keys().next().map(|key| key.get_ref());
+                    let path = match first {
+                        Some(key) => format!("{}.{key}", name.get_ref()),
+                        None if is_sound => name.get_ref().to_string(),
+                        // What a parser makes of a broken header need not be a section.
+                        None => continue,
+                    };
+                    self.errors.push(unknown_key(&path, place(name.span())));
+                }
                 DeValue::Table(section) => {
                     for (key, value) in section {
                         let path = format!("{}.{}", name.get_ref(), key.get_ref());
@@ -280,6 +292,8 @@ impl Reader {
                 ),
             }
         }
+        // A table is sorted by name; the file is read from its top.
+        self.errors[before..].sort_by_key(|error| error.place.span.start);
     }
 
     fn key(&mut self, path: &str, key_at: Place, value_at: Place, value: &Spanned<DeValue<'_>>) {
@@ -444,6 +458,12 @@ fn wrong_type(place: Place, path: &str, value: &DeValue<'_>, expected: &str) -> 
     }
 }
 
+/// Whether keys stand below that name.
+fn is_section(name: &str) -> bool {
+    let of_name = |path: &str| path.split_once('.').is_some_and(|(s, _)| s == name);
+    KEYS.iter().any(|key| of_name(key.path))
+}
+
 fn unknown_key(path: &str, place: Place) -> Diagnostic {
     let nearest = KEYS
         .iter()
@@ -456,7 +476,8 @@ fn unknown_key(path: &str, place: Place) -> Diagnostic {
     let of_section = below(path);
     let expected = match nearest {
         _ if !of_section.is_empty() => format!("one of its keys: {}", of_section.join(", ")),
-        Some((distance, nearest)) if distance <= 4 => {
+        // (Of a short word half the letters would make any other.)
+        Some((distance, nearest)) if distance <= 4.min(path.len() / 2) => {
             format!("a known key; did you mean `{nearest}`?")
         }
         _ => {

@@ -120,6 +120,18 @@ pub struct Placed {
     pub plan: QuantizerPlan,
 }
 
+impl Quantization {
+    /// What its exceptions match no layer with, a sentence each.
+    pub fn unmatched(&self, graph: &Graph) -> Vec<String> {
+        let matched =
+            |pattern: &&String| (0..graph.nodes.len()).any(|node| covers(pattern, graph, node));
+        let patterns = self.overrides.iter().flat_map(|o| &o.matches);
+        let unmatched = patterns.filter(|pattern| !matched(pattern));
+        let said = unmatched.map(|p| format!("`[[layers]]`: `{p}` matches no layer"));
+        said.collect()
+    }
+}
+
 /// The quantizers of a network, and where they stand.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Placement {
@@ -238,19 +250,24 @@ impl Placement {
 impl Override {
     /// Whether it speaks of a node.
     pub fn covers(&self, graph: &Graph, node: NodeId) -> bool {
-        let has_weights = |n: &NodeId| {
-            let operation = &graph.nodes[*n].operation;
-            matches!(
-                operation,
-                Operation::Convolution { .. } | Operation::Affine { .. }
-            )
-        };
-        self.matches.iter().any(|pattern| match pattern.as_str() {
-            "first" => (0..graph.nodes.len()).find(has_weights) == Some(node),
-            "last" => (0..graph.nodes.len()).rev().find(has_weights) == Some(node),
-            pattern if pattern == graph.kind(node).word() => true,
-            pattern => glob(pattern.as_bytes(), graph.nodes[node].name.as_bytes()),
-        })
+        self.matches.iter().any(|m| covers(m, graph, node))
+    }
+}
+
+/// Whether one word of `match` speaks of a node.
+fn covers(pattern: &str, graph: &Graph, node: NodeId) -> bool {
+    let has_weights = |n: &NodeId| {
+        let operation = &graph.nodes[*n].operation;
+        matches!(
+            operation,
+            Operation::Convolution { .. } | Operation::Affine { .. }
+        )
+    };
+    match pattern {
+        "first" => (0..graph.nodes.len()).find(has_weights) == Some(node),
+        "last" => (0..graph.nodes.len()).rev().find(has_weights) == Some(node),
+        pattern if pattern == graph.kind(node).word() => true,
+        pattern => glob(pattern.as_bytes(), graph.nodes[node].name.as_bytes()),
     }
 }
 

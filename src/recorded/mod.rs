@@ -23,11 +23,8 @@ impl From<LogError> for CliError {
     }
 }
 
-/// Recorded runs, a line each; a run is indented below the one that it was forked from.
+/// Recorded runs, a line each below their titles; a run is indented below the one that it was forked from.
 pub(crate) fn table(runs: &[(RunFolder, Manifest)]) -> String {
-    if runs.is_empty() {
-        return "no runs yet\n".into();
-    }
     let mut out = format!(
         "{:<40} {:<11} {:>8} {:>7} {:>10} {:>7} {:>9} {:>9}\n",
         "run", "status", "step", "epoch", "best val %", "test %", "weight kB", "act kB"

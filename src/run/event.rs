@@ -101,6 +101,14 @@ pub struct Budget {
     pub limit: f64,
 }
 
+impl Budget {
+    /// Whether a network that takes so much is within it.
+    pub fn is_met(&self, usage: &Usage) -> bool {
+        // kB are sums of exact multiples of 1/8192; the margin covers their summation.
+        usage.amount(self.resource) <= self.limit + 1e-9
+    }
+}
+
 /// A budget on its way, geometrically, from what the network took to what was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Tightening {

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::disk::{sweep, write_whole};
-use super::event::{Event, Parent, Phase, Split};
+use super::event::{Budget, Event, Parent, Phase, Split};
 use super::lock::RunLock;
 use super::log::{LogError, LogReader, Summary};
 use crate::experiment::{Experiment, resolve_text};
 use crate::graph::Architecture;
+use crate::quantizer::memory::Usage;
 
 /// How a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +86,9 @@ pub struct Manifest {
     pub task: Option<String>,
     /// Why it failed.
     pub reason: Option<String>,
+    /// Fingerprint of the weights that it took from another run (`init.run`).
+    #[serde(default)]
+    pub start: Option<String>,
     /// Whether training cannot go on from here: a value is not finite, or no checkpoint is intact.
     #[serde(default)]
     pub dead_end: bool,
@@ -110,6 +114,27 @@ pub struct Best {
     pub weight_kb: f64,
     /// kB of the largest activation.
     pub activation_kb: f64,
+    /// All that was used there.
+    #[serde(default)]
+    pub usage: Option<Usage>,
+}
+
+impl Best {
+    /// Of a step that used so much.
+    pub fn at(step: u64, usage: Usage) -> Self {
+        Self {
+            step,
+            weight_kb: usage.weights,
+            activation_kb: usage.activation_max,
+            usage: Some(usage),
+        }
+    }
+
+    /// Whether it is within these budgets, as far as is known.
+    pub fn is_within(&self, budgets: &[Budget]) -> bool {
+        let within = |usage: Usage| budgets.iter().all(|budget| budget.is_met(&usage));
+        self.usage.is_none_or(within)
+    }
 }
 
 impl Manifest {
@@ -127,6 +152,15 @@ impl Manifest {
         let value = |key: &&str| experiment.values.get(key).map(ToString::to_string);
         let values: Vec<String> = OF_THE_TASK.iter().filter_map(value).collect();
         values.join(" ")
+    }
+
+    /// Forgets the best step where it is beyond budgets that are tighter now. Returns whether it was.
+    pub(crate) fn drop_best_beyond(&mut self, budgets: &[Budget]) -> bool {
+        let is_beyond = self.best.is_some_and(|best| !best.is_within(budgets));
+        if is_beyond {
+            (self.best_error, self.best) = (None, None);
+        }
+        is_beyond
     }
 
     /// A value is not finite, in that layer first.
@@ -168,6 +202,7 @@ impl Manifest {
             activation_kb: 0.0,
             task: None,
             reason: None,
+            start: None,
             dead_end: false,
             parent: None,
             source: None,
@@ -411,14 +446,17 @@ impl RunFolder {
             m.started = created.strftime("%Y-%m-%d %H:%M:%S %:z").to_string();
             m.started_unix = created.timestamp().as_second();
         }
+        let mut usage = None;
         for event in LogReader::open(&self.log())? {
             match event {
                 Event::Started {
                     device,
                     parent,
                     experiment,
+                    budgets,
                     ..
                 } => {
+                    m.drop_best_beyond(&budgets);
                     m.device = device;
                     m.parent = parent;
                     let experiment = resolve_text("experiment.toml", &experiment).ok();
@@ -426,7 +464,9 @@ impl RunFolder {
                     m.status = Status::Running;
                     (m.reason, m.dead_end) = (None, false);
                 }
+                Event::Applied { budgets, .. } => _ = m.drop_best_beyond(&budgets),
                 Event::Step(r) => {
+                    usage = Some(r.usage);
                     (m.step, m.epoch) = (r.step, r.epoch);
                     m.weight_kb = r.usage.weights;
                     m.activation_kb = r.usage.activation_max;
@@ -438,11 +478,7 @@ impl RunFolder {
                     ..
                 } => {
                     m.best_error = Some(error);
-                    m.best = Some(Best {
-                        step: m.step,
-                        weight_kb: m.weight_kb,
-                        activation_kb: m.activation_kb,
-                    });
+                    m.best = usage.map(|usage| Best::at(m.step, usage));
                 }
                 Event::Phase {
                     phase: Phase::Quantized,
@@ -520,6 +556,11 @@ impl RunFolder {
     /// The best checkpoint, if one was ever best.
     pub fn best_checkpoint(&self) -> Option<PathBuf> {
         Some(self.best()).filter(|p| p.is_file())
+    }
+
+    /// The checkpoint that another run takes its weights from: the best one, or else the newest.
+    pub fn start(&self) -> Option<PathBuf> {
+        self.best_checkpoint().or_else(|| self.newest_checkpoint())
     }
 }
 

@@ -231,6 +231,19 @@ impl History {
         &self[limit_of(resource)]
     }
 
+    /// Whether a step was held to a limit of that resource.
+    pub fn is_limited(&self, resource: Resource, step: u64) -> bool {
+        let limited = |t: &Tightening| t.resource == resource;
+        self.tightening_at(step)
+            .is_some_and(|all| all.iter().any(limited))
+    }
+
+    /// The budgets that held a step, as they tightened.
+    fn tightening_at(&self, step: u64) -> Option<&[Tightening]> {
+        let newest = self.tightening.iter().rev().find(|(from, _)| *from < step);
+        newest.map(|(_, all)| all.as_slice())
+    }
+
     /// This run without what is recorded step by step.
     pub fn outline(&self) -> Self {
         let layers = self.layers.iter();
@@ -486,7 +499,7 @@ impl History {
                 self.say(*step, Severity::Info, message);
             }
             Event::Tightens { step, budgets } => {
-                let now = self.newest.as_ref().map_or(0.0, |r| r.epoch);
+                let now = *step as f64 / self.steps_per_epoch.max(1) as f64;
                 for t in budgets.iter().filter(|t| t.until > now) {
                     let (from, to, unit) = (t.from, t.to, t.resource.unit());
                     let what = t.resource.label();
@@ -577,12 +590,13 @@ impl History {
             Some(newest) if newest.step + 1 == step => newest.epoch,
             _ => r.epoch - 1.0 / self.steps_per_epoch.max(1) as f64,
         };
-        let newest = self.tightening.iter().rev().find(|(from, _)| *from < step);
         for resource in Resource::ALL {
-            let mut all = newest.iter().flat_map(|(_, all)| all);
+            let all = self.tightening_at(step).unwrap_or_default();
+            let limit = all.iter().find(|t| t.resource == resource);
+            let limit = limit.map(|tightening| tightening.at(before) as f32);
             let series = &mut self.series[limit_of(resource)];
-            match all.find(|t| t.resource == resource) {
-                Some(tightening) => series.push(step, tightening.at(before) as f32),
+            match limit {
+                Some(limit) => series.push(step, limit),
                 None => series.break_line(),
             }
         }

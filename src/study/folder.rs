@@ -100,6 +100,15 @@ impl StudyFolder {
         self.0.join("study.toml")
     }
 
+    fn manifest(&self) -> PathBuf {
+        self.0.join("study.json")
+    }
+
+    /// Whether it was written down which study it is of.
+    pub fn is_kept(&self) -> bool {
+        self.manifest().is_file()
+    }
+
     /// Writes down which study it is of.
     ///
     /// # Errors
@@ -115,7 +124,7 @@ impl StudyFolder {
             file: std::path::absolute(&study.file)?,
         };
         let json = serde_json::to_vec_pretty(&manifest)?;
-        write_whole(&self.0.join("study.json"), &json)
+        write_whole(&self.manifest(), &json)
     }
 
     /// The study that a folder is of: its file as it is now, or the copy where that is gone.
@@ -123,7 +132,7 @@ impl StudyFolder {
     /// # Errors
     /// Where the folder is none of a study's, or its file cannot be understood.
     pub fn study(&self) -> Result<Study, StudyError> {
-        let path = self.0.join("study.json");
+        let path = self.manifest();
         let io = |source: io::Error| StudyError::Io {
             path: path.clone(),
             source,

@@ -145,7 +145,13 @@ impl Report {
         let mut notes: Vec<String> = self.warnings.iter().map(|w| format!("**{w}**")).collect();
         notes.extend([
             "Mean ± half of the 95 % confidence interval over seeds (Student's t); without an interval if there is only one run.".to_owned(),
-            "test: the test part, read once per run, with the weights of the last step. last, best: validation errors; the best of many evaluations is lower than what to expect of one. best in budget: of evaluations that met every budget. kB and bits: at the last step, bits as a mean over elements.".to_owned(),
+            format!(
+                "test: the test part, read once per run, with the weights of the last step. last, best: validation errors; the best of many evaluations is lower than what to expect of one.{} kB and bits: at the last step, bits as a mean over elements.",
+                match columns(self).contains(&Measure::Within) {
+                    true => " best in budget: of evaluations that met every budget.",
+                    false => "",
+                }
+            ),
         ]);
         if columns(self).contains(&Measure::Turns) {
             notes.push("steps met: quantized steps that met every budget as it was asked for, those while it tightened included. turns: changes of direction of all bitwidths together.".into());

@@ -15,6 +15,7 @@ use crate::network::Network;
 use crate::network::weights::{Tensors, WeightsError, parse, to_bytes};
 use crate::quantizer::Quantizer;
 use crate::quantizer::memory::Role;
+use crate::run::RunFolder;
 
 /// Everything besides tensors that a run needs to go on bit for bit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -166,6 +167,13 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// Of the weights that a run takes from another one: equal weights have equal fingerprints. `None`
+    /// where that run has no checkpoint that can be read.
+    pub fn fingerprint_of(run: &RunFolder) -> Option<String> {
+        let checkpoint = Self::open(&run.start()?).ok()?;
+        Some(checksum(&checkpoint.weights, ""))
+    }
+
     /// Reads a file.
     ///
     /// # Errors

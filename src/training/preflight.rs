@@ -35,13 +35,15 @@ impl Outline {
         let placement = place(&built.graph, &quantization);
         let plan = Plan::new(&built.graph, &placement);
         let account = Account::new(&built.graph, &quantization, &placement, &plan);
+        let mut notes = built.notes;
+        notes.extend(quantization.unmatched(&built.graph));
         Ok(Self {
             graph: built.graph,
             placement,
             account,
             data,
             missing,
-            notes: built.notes,
+            notes,
         })
     }
 
@@ -109,13 +111,18 @@ pub fn out_of_reach(
                 Bops => "budget.gbops",
             };
             let unit = resource.unit();
+            // To the digits that tell it from the budget, rounded up: what is named has to be accepted.
+            let least = match (reachable * 100.0).round() / 100.0 {
+                rounded if *limit < rounded => format!("{rounded:.2}"),
+                _ => format!("{:.4}", (reachable * 1e4 - 1e-6).ceil() / 1e4),
+            };
             problems.push((
                 key,
                 format!(
                     "a budget of {limit} {unit} for {} is out of reach",
                     resource.label()
                 ),
-                format!("at least {reachable:.2} {unit}, what the smallest bitwidths take"),
+                format!("at least {least} {unit}, what the smallest bitwidths take"),
             ));
         }
     }

@@ -190,7 +190,7 @@ pub(super) const KEYMAP: &[Binding] = &[
     bind!(Char('a'), AskAgain, "training", "ask again about the change that was declined", ""),
     bind!(Char('F'), Fork, "training", "fork: a new run from the checkpoint at or before the cursor (or from here)", ""),
     bind!(Char('D'), Detach, "training", "detach: the run goes on in a process of its own and frees the terminal (attach returns to it)", ""),
-    bind!(Char(':'), Palette, "training", "command palette: every action by name, `set KEY VALUE` for the experiment", "command"),
+    bind!(Char(':'), Palette, "training", "command palette: every action by name, `set KEY VALUE` and `unset KEY` for the experiment", "command"),
     bind!(Char('/'), Filter, "looking", "filter layers by name or role, runs by name (Esc clears)", "filter"),
     bind!(Char('j'), Down, "looking", "next row", "next"),
     bind!(KeyCode::Down, Down, "looking", "next row", ""),

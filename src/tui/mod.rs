@@ -454,7 +454,11 @@ impl Workbench {
                 );
                 self.app.warn(text);
             }
-            Effect::NewRun { loaded, fork } => self.new_run(*loaded, fork.then_some(u64::MAX)),
+            Effect::NewRun {
+                loaded,
+                fork: false,
+            } => self.new_run(*loaded, None),
+            Effect::NewRun { loaded, fork: true } => self.new_run(*loaded, Some(None)),
             Effect::Fork { loaded, step } => self.new_run(*loaded, Some(step)),
             Effect::ExportFigure(saved) => self.export_figure(saved),
             Effect::ExportPicture => self.export_picture(),
@@ -501,20 +505,25 @@ impl Workbench {
 
     /// Ends the current run with a checkpoint and starts another, from the checkpoint at or before a
     /// step or from scratch.
-    fn new_run(&mut self, loaded: Loaded, fork: Option<u64>) {
+    /// A new run, from a checkpoint of the one on the screen where it is a fork: the newest at or before a
+    /// step, or the newest of all.
+    fn new_run(&mut self, loaded: Loaded, fork: Option<Option<u64>>) {
         if let Some(session) = self.session.take() {
             session.stop();
         }
         let old = self.app.shown.folder.clone();
         let checkpoint = fork.and_then(|step| {
-            let (checkpoint, damaged) = crate::face::checkpoint::checkpoint_at(&old, Some(step));
+            let (checkpoint, damaged) = crate::face::checkpoint::checkpoint_at(&old, step);
             damaged
                 .into_iter()
                 .for_each(|problem| self.app.warn(problem));
             checkpoint
         });
-        if let (Some(step), None) = (fork, &checkpoint) {
-            tracing::info!("no checkpoint at or before step {step}");
+        if fork.is_some() && checkpoint.is_none() {
+            self.app.warn(format!(
+                "{} has no checkpoint to go on from: the new run starts anew",
+                old.label()
+            ));
         }
         let begin = match checkpoint {
             Some((step, checkpoint)) => Begin::Fork {

@@ -2,7 +2,7 @@
 
 use super::app::{App, EXPORT, Effect, Page, Paper, Role};
 use super::keymap::{Action, KEYMAP};
-use crate::experiment::KEYS;
+use crate::experiment::{Default, KEYS};
 use crate::export::Format;
 use crate::figure::Theme;
 use crate::figure::terminal::Marker;
@@ -19,6 +19,9 @@ pub(super) struct Entry {
 
 /// Ends the run, not the workbench.
 const STOP: &str = "stop run";
+
+/// Takes a value of the experiment away.
+const UNSET: &str = "unset ";
 
 /// Gives the selected run another name.
 const RENAME: &str = "rename ";
@@ -121,6 +124,19 @@ fn all(app: &App) -> Vec<Entry> {
             help: format!("{now} ({}): {}", key.class.name(), key.doc),
         });
     }
+    for key in KEYS {
+        if let Some(now) = app.editing.experiment.values.get(key.path)
+            && key.default == Default::Absent
+        {
+            all.push(Entry {
+                text: format!("{UNSET}{}", key.path),
+                help: format!(
+                    "{now} ({}): the key as if it were not set",
+                    key.class.name()
+                ),
+            });
+        }
+    }
     all
 }
 
@@ -150,13 +166,16 @@ pub(super) fn execute(app: &mut App, text: &str) -> Vec<Effect> {
         return match rest.trim().split_once(char::is_whitespace) {
             Some((key, value)) => app.set(key, value.trim()),
             None => {
+                let key = rest.trim();
                 app.warn(format!(
-                    "set {}: expected a value after the key",
-                    rest.trim()
+                    "set {key}: expected a value after the key; `{UNSET}{key}` takes its value away"
                 ));
                 Vec::new()
             }
         };
+    }
+    if let Some(key) = text.strip_prefix(UNSET) {
+        return app.unset(key.trim());
     }
     if let Some(name) = text.strip_prefix("theme ") {
         match Theme::from_name(name.trim()) {

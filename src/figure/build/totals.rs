@@ -106,20 +106,26 @@ impl Builder<'_> {
             })));
             let limits = h.limits(*resource);
             if limits.extent().is_some() {
-                let of = if several {
-                    format!(", {label}")
-                } else {
-                    String::new()
+                let label = match several {
+                    true => format!("limit in force, {label}"),
+                    false => "limit in force".to_owned(),
                 };
-                lines.push(self.line(&Drawn {
-                    label: &format!("limit in force{of}"),
+                let mut line = self.line(&Drawn {
+                    label: &label,
                     series: limits,
                     ink: Ink::Budget,
                     dash: 2 + i,
                     smooth: false,
                     least: 0.0,
                     factor: 1.0,
-                }));
+                });
+                // A budget that was removed has none, and the series only its last one.
+                let cursors = [self.view.cursor, self.view.second];
+                let free = |cursor: f64| !h.is_limited(*resource, cursor.max(0.0) as u64);
+                if cursors.into_iter().flatten().any(free) {
+                    line.label = label;
+                }
+                lines.push(line);
             }
             for budget in h.budgets.iter().filter(|b| b.resource == *resource) {
                 guides.push(Guide {

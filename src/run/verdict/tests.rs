@@ -74,6 +74,29 @@ fn found(record: impl Fn(u64) -> LayerRecord) -> Vec<Kind> {
 }
 
 #[test]
+fn a_resumed_run_keeps_its_verdicts() {
+    let experiment = resolve_text("e.toml", "[weights]\nquantizer = \"u3\"\n").expect("valid");
+    let quantizer = experiment.weights.expect("planned").quantizer;
+    let mut verdicts = Verdicts::default();
+    verdicts.push(&started(Parametrization::U3));
+    verdicts.push(&Event::Quantizers {
+        step: 0,
+        quantizers: vec![quantizer],
+    });
+    for number in 1..=200 {
+        let much = LayerRecord {
+            clipped: 0.5,
+            ..healthy(number)
+        };
+        verdicts.push(&step(number, much, 0.0));
+    }
+    let before = verdicts.all().to_vec();
+    assert_eq!(before.len(), 1, "{before:?}");
+    verdicts.push(&started(Parametrization::U3));
+    assert_eq!(verdicts.all(), before);
+}
+
+#[test]
 fn a_healthy_run_has_no_verdict() {
     assert_eq!(found(healthy), []);
 }

@@ -163,10 +163,8 @@ pub(super) fn met(budgets: &Budgets, usage: &Usage) -> bool {
 
 /// Whether the usage is within these limits.
 pub(super) fn met_limits(limits: &[(Resource, f64)], usage: &Usage) -> bool {
-    // kB are sums of exact multiples of 1/8192; the margin covers their summation.
-    limits
-        .iter()
-        .all(|(resource, limit)| usage.amount(*resource) <= limit + 1e-9)
+    let budget = |&(resource, limit): &(Resource, f64)| Budget { resource, limit };
+    limits.iter().map(budget).all(|b| b.is_met(usage))
 }
 
 /// The constraints as events carry them.

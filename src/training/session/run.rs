@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::recorder::Recorder;
 use super::resume::{restore, resumable};
 use super::setup::{Origin, Setup};
-use crate::experiment::{Change, Class, Experiment, difference, merged};
+use crate::experiment::{Change, Class, Experiment, Start, difference, merged};
 use crate::kernels::ranks::{Group, Lost};
 use crate::quantizer::Rules;
 use crate::run::{
@@ -16,7 +16,7 @@ use crate::run::{
     write_whole,
 };
 use crate::training::TrainError;
-use crate::training::checkpoint::SaveError;
+use crate::training::checkpoint::{Checkpoint, SaveError};
 use crate::training::trainer::Trainer;
 
 /// What the last warning of a run begins with whose last checkpoint the disk did not take.
@@ -155,8 +155,13 @@ impl<'a> Run<'a> {
                 trainer
             }
         };
+        let mut manifest = manifest;
         if setup.origin == Origin::New {
             found.extend(trainer.notes().iter().cloned());
+            if let Start::Run(start) = &experiment.start {
+                manifest.start = Checkpoint::fingerprint_of(&RunFolder::at(start));
+                folder.write_manifest(&manifest)?;
+            }
         }
         trainer.lead(group)?;
         if engine.is_card() {
@@ -170,7 +175,9 @@ impl<'a> Run<'a> {
             }
         }
         let step = trainer.steps();
-        let mut manifest = manifest;
+        if manifest.drop_best_beyond(&trainer.budgets()) {
+            trainer.set_best_error(None);
+        }
         manifest.task = Some(Manifest::task_of(experiment));
         recorder.emit(Event::Started {
             name: folder.label(),
@@ -329,12 +336,36 @@ impl<'a> Run<'a> {
             self.manifest.reason = Some(message.clone());
             out.emit(Event::Warning { step, message });
         }
+        if status == Status::Finished
+            && let Some(message) = self.above_budget()
+        {
+            out.emit(Event::Warning { step, message });
+        }
         self.write_manifest(status, out);
         let test_error = self.manifest.test_error;
         out.emit(match status {
             Status::Finished => Event::Finished { step, test_error },
             _ => Event::Stopped { step },
         });
+    }
+
+    /// What the network takes more of than it should, at its end.
+    fn above_budget(&self) -> Option<String> {
+        let usage = self.trainer.usage();
+        let budgets = self.trainer.budgets().into_iter();
+        let above = budgets.filter(|budget| !budget.is_met(&usage)).map(|b| {
+            let (amount, unit) = (usage.amount(b.resource), b.resource.unit());
+            let what = b.resource.label();
+            format!("{what} take {amount:.2} {unit} of {} {unit}", b.limit)
+        });
+        let above: Vec<String> = above.collect();
+        (!above.is_empty()).then(|| {
+            format!(
+                "this run ends above its budget: {}; hint: more epochs (`bitscope resume RUN --set \
+                 train.epochs=N`) let it get there",
+                above.join(", ")
+            )
+        })
     }
 
     fn one_step(&mut self, out: &mut Recorder) {
@@ -518,11 +549,7 @@ impl<'a> Run<'a> {
         if saved.is_ok() {
             self.manifest.best_error = Some(error);
             let usage = self.trainer.usage();
-            self.manifest.best = Some(Best {
-                step: self.trainer.steps(),
-                weight_kb: usage.weights,
-                activation_kb: usage.activation_max,
-            });
+            self.manifest.best = Some(Best::at(self.trainer.steps(), usage));
         } else {
             self.trainer.set_best_error(before);
         }
@@ -736,6 +763,9 @@ impl<'a> Run<'a> {
             return;
         }
         self.trainer.apply(experiment.clone());
+        if self.manifest.drop_best_beyond(&self.trainer.budgets()) {
+            self.trainer.set_best_error(None);
+        }
         let changes: Vec<String> = changes.iter().map(Change::told).collect();
         let toml = experiment.values.to_toml();
         if let Err(error) = write_whole(&self.setup.folder.experiment(), toml.as_bytes()) {

@@ -123,6 +123,7 @@ impl Trainer {
         let quantization = experiment.quantization();
         let mut network = Network::new(&built, &quantization, &autodiff, &mut rng);
         let mut notes = built.notes.clone();
+        notes.extend(quantization.unmatched(&built.graph));
         if start == &Start::Scratch && !built.fresh_norms.is_empty() {
             let count = built.fresh_norms.len();
             let pictures = calibrate(&mut network, &built.fresh_norms, &splits, &device);
@@ -139,9 +140,7 @@ impl Trainer {
             }
             Start::Run(folder) => {
                 let folder = crate::run::RunFolder::open(folder)?;
-                let path = folder
-                    .best_checkpoint()
-                    .or_else(|| folder.newest_checkpoint());
+                let path = folder.start();
                 let path = path.ok_or_else(|| TrainError::no_checkpoint(&folder))?;
                 let weights = Checkpoint::open(&path)?.weights;
                 network.load_weights(&path, weights, experiment.replace_head)?;

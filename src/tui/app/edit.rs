@@ -4,9 +4,11 @@ use std::path::Path;
 
 use super::{App, Effect, Overlay, Pending, Role};
 use crate::experiment::{
-    AutoApply, Class, Diagnostics, EditError, Key, Kind, Loaded, Saved as SavedFile, change_file,
-    difference, load_as, load_embedded, replace_file, strongest,
+    AutoApply, Change, Class, Diagnostics, EditError, Key, Kind, Loaded, Overrides,
+    Saved as SavedFile, change_file, difference, load_as, load_embedded, replace_file, set_in_text,
+    strongest,
 };
+use crate::face::reachable;
 use crate::run::{Command, Severity};
 
 impl App {
@@ -30,7 +32,7 @@ impl App {
             SavedFile::Broken(diagnostics) => return self.broken(diagnostics),
             SavedFile::Valid(loaded) => *loaded,
         };
-        if let Err(diagnostics) = crate::face::reachable(&loaded) {
+        if let Err(diagnostics) = reachable(&loaded) {
             return self.broken(diagnostics);
         }
         (self.editing.diagnostics, self.editing.unread) = (None, None);
@@ -140,6 +142,7 @@ impl App {
         };
         self.editing.undoing = Some(before.experiment.values.clone());
         let Some(file) = self.editing.file.clone() else {
+            self.editing.overrides = overrides_of(&before);
             return self.propose(before);
         };
         // The file is rewritten; the watcher reads it back, so file and run cannot disagree. Word for word
@@ -213,9 +216,34 @@ impl App {
         } else {
             value.to_owned()
         };
+        self.change(key, Some(&value))
+    }
+
+    /// Takes a value of the experiment away: the default holds again.
+    pub(in crate::tui) fn unset(&mut self, key: &str) -> Vec<Effect> {
+        if self.shown.role == Role::Watching {
+            self.warn("this run belongs to another process: it is looked at, not steered".into());
+            return Vec::new();
+        }
+        if Key::find(key).is_none() {
+            self.warn(format!("no key \"{key}\"; Tab completes"));
+            return Vec::new();
+        }
+        self.change(key, None)
+    }
+
+    fn change(&mut self, key: &str, value: Option<&str>) -> Vec<Effect> {
+        let done = value.map_or("taken out of".into(), |v| format!("= {v} written to"));
         if let Some(file) = self.editing.file.clone() {
-            match change_file(&file, &[(key, Some(&value))], &self.editing.set) {
-                Ok(_) => self.tell(format!("{key} = {value} written to {}", file.display())),
+            // What is wrong with the file itself is said where it is changed.
+            let changed = crate::files::read_text(&file).ok();
+            let changed = changed.and_then(|text| set_in_text(&text, key, value).ok());
+            let changed = changed.and_then(|text| load_as(&file, &text, &self.editing.set).ok());
+            if let Some(Err(diagnostics)) = changed.as_ref().map(reachable) {
+                return self.refuse(&diagnostics);
+            }
+            match change_file(&file, &[(key, value)], &self.editing.set) {
+                Ok(_) => self.tell(format!("{key} {done} {}", file.display())),
                 Err(EditError::Invalid(diagnostics)) => return self.refuse(&diagnostics),
                 Err(error) => self.warn(error.to_string()),
             }
@@ -223,9 +251,10 @@ impl App {
         }
         let mut overrides = self.editing.overrides.clone();
         overrides.retain(|o| !o.starts_with(&format!("{key}=")));
-        overrides.push(format!("{key}={value}"));
+        overrides.push(format!("{key}={}", value.unwrap_or_default()));
         let (name, text) = crate::face::DEMO;
-        match load_embedded(name, text, &overrides) {
+        let loaded = load_embedded(name, text, &overrides);
+        match loaded.and_then(|loaded| reachable(&loaded).map(|()| loaded)) {
             Ok(loaded) => {
                 self.editing.overrides = overrides;
                 self.saved(SavedFile::Valid(Box::new(loaded)))
@@ -245,6 +274,20 @@ impl App {
     }
 }
 
+/// What is set over the embedded experiment in one that was made from it.
+fn overrides_of(loaded: &Loaded) -> Overrides {
+    let (name, text) = crate::face::DEMO;
+    let Ok(base) = load_embedded(name, text, &Vec::new()) else {
+        unreachable!("the embedded experiment is valid");
+    };
+    let changes = difference(&base.experiment.values, &loaded.experiment.values);
+    let set = |c: &Change| {
+        let value = c.new.as_ref().map_or(String::new(), ToString::to_string);
+        format!("{}={value}", c.path)
+    };
+    changes.iter().map(set).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::{Path, PathBuf};
@@ -253,6 +296,7 @@ mod tests {
 
     use super::*;
     use crate::experiment::load;
+    use crate::quantizer::memory::Resource;
     use crate::run::RunFolder;
 
     fn demo(set: &[&str]) -> App {
@@ -314,6 +358,48 @@ mod tests {
         );
         let text = std::fs::read_to_string(&file).expect("read");
         assert_eq!(text, "# why\n[optimizer]\nlr = 0.1\n");
+    }
+
+    #[test]
+    fn what_was_undone_in_the_embedded_experiment_stays_undone() {
+        let mut app = demo(&["optimizer.momentum=0.8"]);
+        let before = app.editing.experiment.values.clone();
+        app.set("budget.weights_kb", "10");
+        assert_ne!(app.editing.experiment.values, before);
+        press(&mut app, 'u');
+        assert_eq!(app.editing.experiment.values, before);
+        app.set("optimizer.lr", "0.04");
+        let changes = difference(&before, &app.editing.experiment.values);
+        let paths: Vec<&str> = changes.iter().map(|c| c.path.as_str()).collect();
+        assert_eq!(paths, ["optimizer.lr"]);
+    }
+
+    #[test]
+    fn budgets_out_of_reach_are_not_set_and_one_can_be_taken_away() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("e.toml");
+        let text = "[weights]\nquantizer = \"u3\"\n[budget]\nweights_kb = 12\n";
+        std::fs::write(&file, text).expect("written");
+        for mut app in [on_file(&file), demo(&["budget.weights_kb=12"])] {
+            assert!(app.set("budget.weights_kb", "0.1").is_empty());
+            let said = app.notices.message.as_ref().expect("said").2.clone();
+            assert!(said.contains("not set: a budget of 0.1"), "{said}");
+            let limit = |app: &App| app.editing.experiment.budgets.limits.first().map(|l| l.1);
+            assert_eq!(limit(&app), Some(12.0));
+            assert!(app.editing.diagnostics.is_none());
+            app.unset("budget.weights_kb");
+            if app.editing.file.is_some() {
+                assert_eq!(limit(&app), Some(12.0), "until it is read back");
+                watched(&mut app);
+            }
+            let limits = &app.editing.experiment.budgets.limits;
+            assert!(
+                limits.iter().all(|l| l.0 != Resource::Weights),
+                "{limits:?}"
+            );
+        }
+        let text = std::fs::read_to_string(&file).expect("read");
+        assert!(!text.contains("weights_kb"), "{text}");
     }
 
     #[test]

@@ -98,7 +98,6 @@ impl App {
             Some(Overlay::ConfirmQuit) if yes => vec![Effect::Quit],
             Some(Overlay::ConfirmNewRun(pending)) if yes => self.apply(*pending),
             Some(Overlay::ConfirmFork { loaded, step }) if yes => {
-                let step = step.unwrap_or(u64::MAX);
                 vec![Effect::Fork { loaded, step }]
             }
             Some(Overlay::ConfirmDelete { folder, .. }) if yes => {

@@ -70,7 +70,8 @@ pub(super) enum Effect {
     /// A new run with the settings in force, from the checkpoint at or before a step.
     Fork {
         loaded: Box<Loaded>,
-        step: u64,
+        /// `None`: from the newest checkpoint.
+        step: Option<u64>,
     },
     ExportFigure(Saved),
     /// Write the plots of a page that no log draws again: of a checkpoint, of runs, of the toy.

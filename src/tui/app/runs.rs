@@ -355,7 +355,7 @@ impl App {
         let entries = std::fs::read_dir(studies(&self.runs_root));
         let folders = entries.into_iter().flatten().flatten().map(|e| e.path());
         let mut names: Vec<String> = folders
-            .filter(|path| path.join("study.json").is_file())
+            .filter(|path| StudyFolder::at(path).is_kept())
             .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
             .collect();
         names.sort();

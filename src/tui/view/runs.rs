@@ -319,6 +319,7 @@ mod tests {
                 step: 7,
                 weight_kb: best_kb,
                 activation_kb: 2.0,
+                usage: None,
             }),
             weight_kb: now_kb,
             step: 9,
