@@ -594,6 +594,9 @@ fn dry_run(place: &Place, workers: usize) -> String {
         // A cell's own time, or else that of the others.
         let expected = mean(Some(study.tasks[task].cell)).or(mean(None));
         let time = match (state, expected) {
+            (State::Waiting(_), _) if is_blocked(&states, task) => {
+                "starts from a run that failed".into()
+            }
             (State::Finished, _) => {
                 measured[task].map_or(String::new(), |m| format!("took {}", duration(m.0)))
             }
@@ -633,6 +636,14 @@ fn dry_run(place: &Place, workers: usize) -> String {
         );
     }
     out
+}
+
+/// Whether a task waits for one that failed, or for one that does.
+fn is_blocked(states: &[State], mut task: usize) -> bool {
+    while let State::Waiting(before) = &states[task] {
+        task = *before;
+    }
+    matches!(states[task], State::Failed { .. })
 }
 
 /// Seconds and bytes of a finished run.

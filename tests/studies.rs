@@ -225,7 +225,7 @@ fn a_failed_task_goes_on_from_its_checkpoint() {
     write(
         folder,
         "one.toml",
-        "name = \"one\"\nbase = \"base.toml\"\n[[row]]\nname = \"a\"\n",
+        "name = \"one\"\nbase = \"base.toml\"\n[[row]]\nname = \"a\"\n[[row]]\nname = \"b\"\nfrom = \"a\"\n",
     );
     let task = |more: &[&str]| {
         let task = ["study", "one.toml", "--into", "out", "--task", "0"];
@@ -255,6 +255,9 @@ fn a_failed_task_goes_on_from_its_checkpoint() {
     let failed = task(&[]);
     assert_eq!(failed.status.code(), Some(1), "{}", text(&failed));
     std::fs::rename(folder.join("away"), folder.join("pictures")).expect("moved");
+    let left = bitscope(folder, &["study", "one.toml", "--into", "out", "--dry-run"]);
+    let said = text(&left);
+    assert!(said.contains("starts from a run that failed"), "{said}");
     let refused = task(&[]);
     assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
     assert!(text(&refused).contains("--retry"), "{}", text(&refused));

@@ -216,6 +216,13 @@ impl App {
         } else {
             value.to_owned()
         };
+        if value.parse::<toml_edit::Value>().is_err() {
+            let expected = known.kind.expected();
+            self.warn(format!(
+                "not set: {value} is no value of {key}; expected {expected}"
+            ));
+            return Vec::new();
+        }
         self.change(key, Some(&value))
     }
 
@@ -455,7 +462,11 @@ mod tests {
     #[test]
     fn values_that_are_not_valid_are_not_written_and_the_command_line_stays() {
         let mut app = demo(&["optimizer.lr=0.02"]);
-        for (key, value) in [("weights.bits", "99"), ("optimizer.lr", "nan")] {
+        for (key, value) in [
+            ("weights.bits", "99"),
+            ("optimizer.lr", "nan"),
+            ("budget.weights_kb", "none"),
+        ] {
             assert!(app.set(key, value).is_empty());
             let said = &app.notices.message.as_ref().expect("said").2;
             assert!(said.starts_with("not set: "), "{said}");
