@@ -433,9 +433,10 @@ fn all(place: &Place, arguments: &Arguments) -> Result<u8, CliError> {
                         "hint: --retry goes on with failed tasks from their newest checkpoint, or runs them again\n",
                     )?;
                 }
-                // What was run anew here may be what others were started from.
+                // What was run here may be what others were started from before.
                 for (task, state) in states.iter().enumerate() {
-                    if *state == State::Finished && !tried.contains(&task) {
+                    let anew = study.needs(task).is_some_and(|b| tried.contains(&b));
+                    if *state == State::Finished && anew && !tried.contains(&task) {
                         place.refuse_other_settings(task)?;
                     }
                 }
