@@ -17,7 +17,7 @@ pub(crate) struct Check<'a> {
     pub set: &'a Overrides,
     /// One JSON object.
     pub json: bool,
-    /// Missing data is an error.
+    /// Missing data, and weights to start from, are an error.
     pub data: bool,
 }
 
@@ -25,8 +25,11 @@ pub(crate) struct Check<'a> {
 pub(crate) fn command(check: &Check<'_>) -> Result<u8, CliError> {
     let (loaded, outline) = outlined(check.path, check.set)?;
     let experiment = &loaded.experiment;
-    if let (Some(missing), true) = (&outline.missing, check.data) {
-        return Err(CliError::Usage(missing.to_string()));
+    if check.data {
+        let missing = outline.missing.as_ref().map(ToString::to_string);
+        if let Some(missing) = missing.or(outline.missing_start.clone()) {
+            return Err(CliError::Usage(missing));
+        }
     }
     if check.json {
         print(&format!("{}\n", as_json(experiment, &outline)))?;
@@ -76,7 +79,10 @@ fn warnings(outline: &Outline) -> Vec<String> {
             outline.data.classes
         )
     });
-    missing.chain(outline.notes.iter().cloned()).collect()
+    missing
+        .chain(outline.missing_start.clone())
+        .chain(outline.notes.iter().cloned())
+        .collect()
 }
 
 fn role(role: Role) -> &'static str {

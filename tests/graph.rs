@@ -336,6 +336,13 @@ fn exceptions_go_by_name_pattern_kind_and_place() {
     let typed = load_embedded("e.toml", &typed, &Vec::new()).expect("valid");
     let notes = Outline::of(&typed.experiment).expect("builds").notes;
     assert_eq!(notes, ["`[[layers]]`: `stern` matches no layer"]);
+    let float = "[[layers]]\nmatch = \"last\"\nside = \"weights\"\nquantizer = \"u2\"\n";
+    let float = load_embedded("e.toml", float, &Vec::new()).expect("valid");
+    let notes = Outline::of(&float.experiment).expect("builds").notes;
+    assert_eq!(
+        notes,
+        ["`[[layers]]`: `last`: weights are not quantized (`weights.quantizer`)"]
+    );
     // And what is wrong with one stands at its place.
     let wrong = "[[layers]]\nmatch = \"first\"\nbitz = 3\n[[layers]]\nbits = 3\n[[layers]]\nmatch = \"x\"\nbits = \"a\"\n";
     let errors = load_embedded("e.toml", wrong, &Vec::new()).expect_err("wrong");
@@ -483,6 +490,35 @@ fn check_tells_all_of_a_network_as_json() {
         .output()
         .expect("runs");
     assert_eq!(strict.status.code(), Some(2));
+}
+
+#[test]
+fn check_looks_for_the_weights_that_training_starts_from() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (key, gone) in [
+        ("init.weights", "gone.safetensors: No such file"),
+        ("init.run", "gone.safetensors is not a run folder"),
+    ] {
+        let check = |strict: &[&str]| {
+            let out = bitscope(folder.path())
+                .args(["check", "--set", &format!("{key}=gone.safetensors")])
+                .args(strict)
+                .output()
+                .expect("runs");
+            let said = [out.stdout, out.stderr].concat();
+            (
+                out.status.code(),
+                String::from_utf8_lossy(&said).into_owned(),
+            )
+        };
+        let (code, said) = check(&[]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains(&format!("warning: `{key}`: ")), "{said}");
+        assert!(said.contains(gone), "{said}");
+        let (code, said) = check(&["--data"]);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(gone), "{said}");
+    }
 }
 
 #[test]

@@ -366,6 +366,12 @@ fn other_settings_under_a_run_that_was_begun_are_refused() {
             "{said}"
         );
     }
+    // The whole study says so before anything else runs.
+    let whole = bitscope(folder, &["study", "small.toml"]);
+    let said = text(&whole);
+    assert_eq!(whole.status.code(), Some(2), "{said}");
+    assert!(said.contains("other settings"), "{said}");
+    assert!(!said.contains("began"), "{said}");
 }
 
 #[test]

@@ -113,7 +113,7 @@ pub(super) enum Command {
         /// One JSON object: layers, totals, least
         #[arg(long)]
         json: bool,
-        /// Treat missing data as an error
+        /// Treat missing data, or weights to start from, as an error
         #[arg(long)]
         data: bool,
     },

@@ -91,8 +91,8 @@ pub fn set_in_text(
     })
 }
 
-/// Sets or removes values of an experiment file, where the result is a valid experiment. A symbolic
-/// link stays one, as do hard links and the file's mode.
+/// Sets or removes values of an experiment file, where the result is a valid experiment that passes a
+/// further `check`. A symbolic link stays one, as do hard links and the file's mode.
 ///
 /// # Errors
 /// Where the file cannot be read or written, or would not be valid.
@@ -100,6 +100,7 @@ pub fn change_file(
     file: &Path,
     changes: &[(&str, Option<&str>)],
     overrides: &Overrides,
+    check: impl FnOnce(&Loaded) -> Result<(), Diagnostics>,
 ) -> Result<Loaded, EditError> {
     let io = |source| EditError::Io {
         path: file.to_owned(),
@@ -123,19 +124,25 @@ pub fn change_file(
             source,
         })?;
     }
-    replace_file(file, &text, overrides)
+    replace_file(file, &text, overrides, check)
 }
 
-/// Writes a text to an experiment file, where it is a valid experiment.
+/// Writes a text to an experiment file, where it is a valid experiment that passes a further `check`.
 ///
 /// # Errors
 /// As [`change_file`].
-pub fn replace_file(file: &Path, text: &str, overrides: &Overrides) -> Result<Loaded, EditError> {
+pub fn replace_file(
+    file: &Path,
+    text: &str,
+    overrides: &Overrides,
+    check: impl FnOnce(&Loaded) -> Result<(), Diagnostics>,
+) -> Result<Loaded, EditError> {
     let io = |source| EditError::Io {
         path: file.to_owned(),
         source,
     };
     let loaded = load_as(file, text, overrides)?;
+    check(&loaded)?;
     let target = std::fs::canonicalize(file).map_err(io)?;
     replace(&target, text.as_bytes()).map_err(io)?;
     Ok(loaded)
@@ -243,7 +250,8 @@ mod tests {
     const VALID: &str = "[optimizer]\nlr = 0.1\n";
 
     fn set(file: &Path, value: &str) -> Result<Loaded, EditError> {
-        change_file(file, &[("optimizer.lr", Some(value))], &Vec::new())
+        let changes = [("optimizer.lr", Some(value))];
+        change_file(file, &changes, &Vec::new(), |_| Ok(()))
     }
 
     #[test]

@@ -121,14 +121,26 @@ pub struct Placed {
 }
 
 impl Quantization {
-    /// What its exceptions match no layer with, a sentence each.
-    pub fn unmatched(&self, graph: &Graph) -> Vec<String> {
+    /// What of its exceptions has no effect, a sentence each: patterns that match no layer, and sides
+    /// that are in float.
+    pub fn without_effect(&self, graph: &Graph) -> Vec<String> {
         let matched =
             |pattern: &&String| (0..graph.nodes.len()).any(|node| covers(pattern, graph, node));
         let patterns = self.overrides.iter().flat_map(|o| &o.matches);
         let unmatched = patterns.filter(|pattern| !matched(pattern));
         let said = unmatched.map(|p| format!("`[[layers]]`: `{p}` matches no layer"));
-        said.collect()
+        let in_float = self.overrides.iter().filter_map(|o| {
+            let side = match (&o.weights, &o.activations) {
+                (Some(_), None) if self.weights.is_none() => "weights",
+                (None, Some(_)) if self.activations.is_none() => "activations",
+                _ => return None,
+            };
+            let matches = o.matches.join("`, `");
+            Some(format!(
+                "`[[layers]]`: `{matches}`: {side} are not quantized (`{side}.quantizer`)"
+            ))
+        });
+        said.chain(in_float).collect()
     }
 }
 

@@ -195,7 +195,14 @@ impl Builder<'_> {
                     _ => words.join(", "),
                 };
                 let slug = slug(&label);
-                if slug.is_empty() || cells.iter().any(|c| c.slug == slug) {
+                if slug.is_empty() || words.is_empty() && !self.written.row.is_empty() {
+                    return Err(self.wrong(
+                        self.named_at(row),
+                        format!("a cell is called \"{}\"", words.join(", ")),
+                        "a name with letters or digits",
+                    ));
+                }
+                if cells.iter().any(|c| c.slug == slug) {
                     return Err(self.wrong(
                         self.named_at(row),
                         format!("two cells are called \"{label}\", or nearly so"),
@@ -219,6 +226,18 @@ impl Builder<'_> {
                 places.push((place, point));
             }
         }
+        self.link(&mut cells, rows, &places, points.len() == 1)?;
+        Ok(cells)
+    }
+
+    /// Finds the cell that each one starts from.
+    fn link(
+        &self,
+        cells: &mut [Cell],
+        rows: &[Row],
+        places: &[(usize, usize)],
+        one_point: bool,
+    ) -> Result<(), Diagnostics> {
         for cell in 0..cells.len() {
             let (row, point) = places[cell];
             let Some(name) = &rows[row].from else {
@@ -228,7 +247,7 @@ impl Builder<'_> {
             let found = rows.iter().position(|r| r.name == *name);
             let from = match found.filter(|f| *f != row) {
                 Some(f) if !rows[f].axes => places.iter().position(|p| *p == (f, 0)),
-                Some(f) if rows[row].axes || points.len() == 1 => {
+                Some(f) if rows[row].axes || one_point => {
                     places.iter().position(|p| *p == (f, point))
                 }
                 _ => cells
@@ -236,7 +255,7 @@ impl Builder<'_> {
                     .position(|c| c.label == *name.get_ref() && c.label != cells[cell].label),
             };
             cells[cell].from = Some(from.ok_or_else(|| {
-                let others = cells.iter().zip(&places).filter(|(_, p)| p.0 != row);
+                let others = cells.iter().zip(places).filter(|(_, p)| p.0 != row);
                 let names: Vec<String> = others.map(|(c, _)| format!("\"{}\"", c.label)).collect();
                 self.wrong(
                     name.span(),
@@ -267,7 +286,7 @@ impl Builder<'_> {
                 at = from;
             }
         }
-        Ok(cells)
+        Ok(())
     }
 
     /// Where the cells of a row get their names: from it, or else from the last axis.

@@ -233,6 +233,8 @@ mod tests {
                 "[[row]]\nname = \"a\"\n[[row]]\nname = \"A\"",
                 "differ in letters",
             ),
+            ("[[row]]\nname = \"\"", "a name with letters or digits"),
+            ("[[row]]\nname = \"--\"", "a name with letters or digits"),
             ("[[axis]]\nkeys = []\nvalues = [1]", "at least one key"),
             (
                 "[[axis]]\nkeys = [\"a\", \"b\"]\nvalues = [[1]]",

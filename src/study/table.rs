@@ -310,7 +310,12 @@ impl Report {
             let cells: Vec<String> = cells.iter().map(escaped).collect();
             format!("{} \\\\\n", cells.join(" & "))
         };
-        let mut out = format!(
+        // A comment is in no print, but whoever opens the file reads it.
+        let warnings = self.warnings.iter();
+        let mut out: String = warnings
+            .map(|w| format!("% warning: {}\n", w.replace('\n', " ")))
+            .collect();
+        out += &format!(
             "\\begin{{tabular}}{{l{}}}\n\\toprule\n",
             "r".repeat(titles.len() - 1)
         );
@@ -402,7 +407,8 @@ mod tests {
 
     #[test]
     fn every_form_says_the_same() {
-        let report = report();
+        let mut report = report();
+        report.warnings = vec!["other settings:\nlr".into()];
         let markdown = report.text(Form::Md);
         assert!(markdown.contains("5 of 6 runs finished"), "{markdown}");
         assert!(markdown.contains("b, seed 2: failed: full"), "{markdown}");
@@ -412,6 +418,10 @@ mod tests {
         let csv = report.text(Form::Csv);
         assert!(csv.contains("\"a_1\",test %,3,11"), "{csv}");
         let tex = report.text(Form::Tex);
+        assert!(
+            tex.starts_with("% warning: other settings: lr\n\\begin"),
+            "{tex}"
+        );
         assert!(tex.contains("a\\_1 &") && tex.contains("$\\pm$"), "{tex}");
     }
 }

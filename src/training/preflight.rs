@@ -1,10 +1,35 @@
 //! What can be said of an experiment before it runs: its network's layers, memory and bit operations,
 //! and whether its budgets are in reach. No weight is allocated.
 
+use std::path::{Path, PathBuf};
+
+use super::error::TrainError;
 use crate::dataset::{DataError, DataShape};
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, Start};
 use crate::graph::{Account, Graph, GraphError, Placement, Plan, StoredTensor, place};
 use crate::quantizer::memory::{FLOAT_BITS, Usage};
+use crate::run::RunFolder;
+
+/// The checkpoint of another run that training starts from.
+///
+/// # Errors
+/// Where there is no such run, or it has no checkpoint.
+pub(in crate::training) fn first_weights(run: &Path) -> Result<PathBuf, TrainError> {
+    let run = RunFolder::open(run)?;
+    run.start().ok_or_else(|| TrainError::no_checkpoint(&run))
+}
+
+fn missing_start(start: &Start) -> Option<String> {
+    match start {
+        Start::Scratch => None,
+        Start::Weights(file) => {
+            let read = crate::files::open(file);
+            read.err()
+                .map(|e| format!("`init.weights`: {}: {e}", file.display()))
+        }
+        Start::Run(run) => first_weights(run).err().map(|e| format!("`init.run`: {e}")),
+    }
+}
 
 /// An experiment's network without its values.
 #[derive(Debug)]
@@ -19,6 +44,8 @@ pub struct Outline {
     pub data: DataShape,
     /// Where the data is not there: the shape is what the experiment declares.
     pub missing: Option<DataError>,
+    /// Where what training is to start from is not there: why.
+    pub missing_start: Option<String>,
     /// What a reader should know of the network.
     pub notes: Vec<String>,
 }
@@ -36,13 +63,14 @@ impl Outline {
         let plan = Plan::new(&built.graph, &placement);
         let account = Account::new(&built.graph, &quantization, &placement, &plan);
         let mut notes = built.notes;
-        notes.extend(quantization.unmatched(&built.graph));
+        notes.extend(quantization.without_effect(&built.graph));
         Ok(Self {
             graph: built.graph,
             placement,
             account,
             data,
             missing,
+            missing_start: missing_start(&experiment.start),
             notes,
         })
     }

@@ -32,6 +32,7 @@ use crate::training::checkpoint::{
     self, Checkpoint, CheckpointError, SaveError, SavedQuantizer, State,
 };
 use crate::training::optimizer::Optimizer;
+use crate::training::preflight::first_weights;
 
 pub use ranks::{Compared, follow};
 pub use revive::{ASKED, Reinitialised};
@@ -123,7 +124,7 @@ impl Trainer {
         let quantization = experiment.quantization();
         let mut network = Network::new(&built, &quantization, &autodiff, &mut rng);
         let mut notes = built.notes.clone();
-        notes.extend(quantization.unmatched(&built.graph));
+        notes.extend(quantization.without_effect(&built.graph));
         if start == &Start::Scratch && !built.fresh_norms.is_empty() {
             let count = built.fresh_norms.len();
             let pictures = calibrate(&mut network, &built.fresh_norms, &splits, &device);
@@ -139,9 +140,7 @@ impl Trainer {
                 notes.push(format!("{}: {report}", path.display()));
             }
             Start::Run(folder) => {
-                let folder = crate::run::RunFolder::open(folder)?;
-                let path = folder.start();
-                let path = path.ok_or_else(|| TrainError::no_checkpoint(&folder))?;
+                let path = first_weights(folder)?;
                 let weights = Checkpoint::open(&path)?.weights;
                 network.load_weights(&path, weights, experiment.replace_head)?;
             }

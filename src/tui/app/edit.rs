@@ -5,8 +5,7 @@ use std::path::Path;
 use super::{App, Effect, Overlay, Pending, Role};
 use crate::experiment::{
     AutoApply, Change, Class, Diagnostics, EditError, Key, Kind, Loaded, Overrides,
-    Saved as SavedFile, change_file, difference, load_as, load_embedded, replace_file, set_in_text,
-    strongest,
+    Saved as SavedFile, change_file, difference, load_as, load_embedded, replace_file, strongest,
 };
 use crate::face::reachable;
 use crate::run::{Command, Severity};
@@ -153,7 +152,10 @@ impl App {
             loaded.is_ok_and(|l| l.experiment.values == before.experiment.values)
         };
         if let Some(text) = text.filter(|text| same(text)) {
-            self.tell_undone(&file, replace_file(&file, &text, &self.editing.set));
+            self.tell_undone(
+                &file,
+                replace_file(&file, &text, &self.editing.set, reachable),
+            );
             return Vec::new();
         }
         let now = match crate::experiment::load(&file, &self.editing.set) {
@@ -169,7 +171,7 @@ impl App {
             .iter()
             .map(|(path, value)| (path.as_str(), value.as_deref()))
             .collect();
-        let done = change_file(&file, &changes, &self.editing.set);
+        let done = change_file(&file, &changes, &self.editing.set, reachable);
         self.tell_undone(&file, done);
         Vec::new()
     }
@@ -200,12 +202,7 @@ impl App {
     /// Sets a value of the experiment: in the file where there is one (its comments stay; the
     /// watcher reads it back, so file and run cannot disagree), else in the embedded one.
     pub(in crate::tui) fn set(&mut self, key: &str, value: &str) -> Vec<Effect> {
-        if self.shown.role == Role::Watching {
-            self.warn("this run belongs to another process: it is looked at, not steered".into());
-            return Vec::new();
-        }
-        let Some(known) = Key::find(key) else {
-            self.warn(format!("no key \"{key}\"; Tab completes"));
+        let Some(known) = self.steered(key) else {
             return Vec::new();
         };
         // A word needs no quotes here; everything else is TOML already.
@@ -228,34 +225,39 @@ impl App {
 
     /// Takes a value of the experiment away: the default holds again.
     pub(in crate::tui) fn unset(&mut self, key: &str) -> Vec<Effect> {
+        match self.steered(key) {
+            Some(_) => self.change(key, None),
+            None => Vec::new(),
+        }
+    }
+
+    /// The key of that name, where this run can be steered; else it is said why not.
+    fn steered(&mut self, key: &str) -> Option<&'static Key> {
         if self.shown.role == Role::Watching {
             self.warn("this run belongs to another process: it is looked at, not steered".into());
-            return Vec::new();
+            return None;
         }
-        if Key::find(key).is_none() {
+        let known = Key::find(key);
+        if known.is_none() {
             self.warn(format!("no key \"{key}\"; Tab completes"));
-            return Vec::new();
         }
-        self.change(key, None)
+        known
     }
 
     fn change(&mut self, key: &str, value: Option<&str>) -> Vec<Effect> {
+        let Some(file) = self.editing.file.clone() else {
+            return self.change_embedded(key, value);
+        };
         let done = value.map_or("taken out of".into(), |v| format!("= {v} written to"));
-        if let Some(file) = self.editing.file.clone() {
-            // What is wrong with the file itself is said where it is changed.
-            let changed = crate::files::read_text(&file).ok();
-            let changed = changed.and_then(|text| set_in_text(&text, key, value).ok());
-            let changed = changed.and_then(|text| load_as(&file, &text, &self.editing.set).ok());
-            if let Some(Err(diagnostics)) = changed.as_ref().map(reachable) {
-                return self.refuse(&diagnostics);
-            }
-            match change_file(&file, &[(key, value)], &self.editing.set) {
-                Ok(_) => self.tell(format!("{key} {done} {}", file.display())),
-                Err(EditError::Invalid(diagnostics)) => return self.refuse(&diagnostics),
-                Err(error) => self.warn(error.to_string()),
-            }
-            return Vec::new();
+        match change_file(&file, &[(key, value)], &self.editing.set, reachable) {
+            Ok(_) => self.tell(format!("{key} {done} {}", file.display())),
+            Err(EditError::Invalid(diagnostics)) => return self.refuse(&diagnostics),
+            Err(error) => self.warn(error.to_string()),
         }
+        Vec::new()
+    }
+
+    fn change_embedded(&mut self, key: &str, value: Option<&str>) -> Vec<Effect> {
         let mut overrides = self.editing.overrides.clone();
         overrides.retain(|o| !o.starts_with(&format!("{key}=")));
         overrides.push(format!("{key}={}", value.unwrap_or_default()));

@@ -1,0 +1,70 @@
+//! `bitscope report`: what came of a study.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::place::Place;
+use crate::experiment::printable;
+use crate::face::{CliError, print};
+use crate::figure::{self, Format, Theme};
+use crate::study::{Form, Report, figures};
+
+/// What `bitscope report` is asked for.
+#[derive(Debug, Args)]
+pub(crate) struct ReportArguments {
+    /// The study's file, or its folder
+    study: PathBuf,
+    /// Where its runs are recorded (default: studies/NAME)
+    #[arg(long, value_name = "DIR")]
+    into: Option<PathBuf>,
+    /// What to write it as
+    #[arg(long, value_enum, default_value = "md")]
+    format: Form,
+    /// Also write its figures into this folder, as PNG, PDF and CSV
+    #[arg(long, value_name = "DIR")]
+    figures: Option<PathBuf>,
+    /// Colours of the figures
+    #[arg(long, default_value = "light")]
+    theme: Theme,
+}
+
+/// `bitscope report`.
+pub(crate) fn report(arguments: &ReportArguments) -> Result<u8, CliError> {
+    let place = Place::find(&arguments.study, arguments.into.as_deref())?;
+    // What can be shown is shown; that it is of something else has to be said.
+    let mut warnings = Vec::new();
+    for task in 0..place.study.tasks.len() {
+        match place.other_settings(task) {
+            Ok(other) if other.is_empty() => {}
+            Ok(other) => warnings.push(format!(
+                "{} was recorded with other settings: {}",
+                place.study.describe(task),
+                other.join(", ")
+            )),
+            Err(error) => warnings.push(error.to_string()),
+        }
+    }
+    for warning in &warnings {
+        let _ = writeln!(std::io::stderr(), "warning: {}", printable(warning));
+    }
+    let mut report =
+        Report::read(place.study, &place.folder).map_err(|e| CliError::Failed(e.to_string()))?;
+    report.warnings = warnings;
+    if let Some(folder) = &arguments.figures {
+        let failed =
+            |e: &dyn std::fmt::Display| CliError::Failed(format!("{}: {e}", folder.display()));
+        std::fs::create_dir_all(folder).map_err(|e| failed(&e))?;
+        for (name, figure) in figures(&report) {
+            let panels = figure.panels.len() as u32;
+            let format = Format::pixels(1400, (600 * panels).clamp(800, 6000));
+            for extension in ["png", "pdf", "csv"] {
+                let path = folder.join(format!("{name}.{extension}"));
+                figure::export(&figure, &path, arguments.theme, format, &[])
+                    .map_err(|e| failed(&e))?;
+            }
+        }
+    }
+    print(&report.text(arguments.format)).map(|()| 0)
+}
