@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::face::checkpoint::Checkpoint;
 use crate::face::{Output, Run, Screen};
@@ -147,29 +147,7 @@ pub(super) enum Command {
         screen: Screen,
     },
     /// List recorded runs, forks below their parents; or rename, annotate or delete one
-    Runs {
-        /// Where runs are recorded
-        #[arg(value_name = "DIR", default_value = "runs", conflicts_with = "root")]
-        runs: PathBuf,
-        /// The same, as with other commands
-        #[arg(long = "runs", value_name = "DIR", id = "root")]
-        root: Option<PathBuf>,
-        /// One JSON list
-        #[arg(long)]
-        json: bool,
-        /// Give a run another name
-        #[arg(long, num_args = 2, value_names = ["RUN", "NAME"], conflicts_with = "json")]
-        rename: Option<Vec<PathBuf>>,
-        /// Write a note to a run; an empty one removes it
-        #[arg(long, num_args = 2, value_names = ["RUN", "TEXT"], conflicts_with = "json")]
-        note: Option<Vec<PathBuf>>,
-        /// Delete a run with everything in it
-        #[arg(long, value_name = "RUN", conflicts_with = "json")]
-        delete: Option<PathBuf>,
-        /// Do not ask for confirmation
-        #[arg(long, requires = "delete")]
-        yes: bool,
-    },
+    Runs(Runs),
     /// Run a recorded run again, with its changes at the same steps, and say whether the results are equal
     Replay {
         /// Run folder, or its name under the runs folder
@@ -201,33 +179,7 @@ pub(super) enum Command {
         runs: PathBuf,
     },
     /// Draw a figure of a run, or redraw a saved one
-    Plot {
-        /// Run folder, its name under the runs folder, or a figure's TOML file
-        run: PathBuf,
-        /// Which figure (not with a TOML file)
-        figure: Option<crate::figure::Name>,
-        /// PNG, SVG, PDF or CSV file to write (default for a TOML file: its name with .png)
-        #[arg(short, long)]
-        output: Option<PathBuf>,
-        /// What a row stands for
-        #[arg(long, value_name = "ROWS", default_value = "layers")]
-        fold: crate::figure::Fold,
-        /// How per-layer quantities are drawn
-        #[arg(long, value_name = "HOW", default_value = "auto")]
-        by_layer: crate::figure::ByLayer,
-        /// Only layers whose name contains this, or whose role or kind begins with it
-        #[arg(long, value_name = "TEXT", default_value = "")]
-        only: String,
-        /// Colours
-        #[arg(long, default_value = "light")]
-        theme: crate::figure::Theme,
-        /// WIDTHxHEIGHT in pixels; or `column` or `page` for print: 84 or 174 mm wide at 300 dpi, 8-point text
-        #[arg(long, default_value = "1200x800")]
-        size: crate::figure::Format,
-        /// Where runs are recorded
-        #[arg(long, value_name = "DIR", default_value = "runs")]
-        runs: PathBuf,
-    },
+    Plot(Plot),
     /// Run a study: many experiments and seeds, or one of its tasks when a scheduler starts it
     Study(crate::studies::Arguments),
     /// Report the results of a study: tables with confidence intervals, and figures
@@ -310,4 +262,60 @@ pub(super) enum Data {
         #[arg(long)]
         url: Option<String>,
     },
+}
+
+/// What `bitscope runs` is asked for.
+#[derive(Debug, Args)]
+pub(super) struct Runs {
+    /// Where runs are recorded
+    #[arg(value_name = "DIR", default_value = "runs", conflicts_with = "root")]
+    pub runs: PathBuf,
+    /// The same, as with other commands
+    #[arg(long = "runs", value_name = "DIR", id = "root")]
+    pub root: Option<PathBuf>,
+    /// One JSON list
+    #[arg(long)]
+    pub json: bool,
+    /// Give a run another name
+    #[arg(long, num_args = 2, value_names = ["RUN", "NAME"], conflicts_with = "json")]
+    pub rename: Option<Vec<PathBuf>>,
+    /// Write a note to a run; an empty one removes it
+    #[arg(long, num_args = 2, value_names = ["RUN", "TEXT"], conflicts_with = "json")]
+    pub note: Option<Vec<PathBuf>>,
+    /// Delete a run with everything in it
+    #[arg(long, value_name = "RUN", conflicts_with = "json")]
+    pub delete: Option<PathBuf>,
+    /// Do not ask for confirmation
+    #[arg(long, requires = "delete")]
+    pub yes: bool,
+}
+
+/// What `bitscope plot` is asked for.
+#[derive(Debug, Args)]
+pub(super) struct Plot {
+    /// Run folder, its name under the runs folder, or a figure's TOML file
+    pub run: PathBuf,
+    /// Which figure (not with a TOML file)
+    pub figure: Option<crate::figure::Name>,
+    /// PNG, SVG, PDF or CSV file to write (default for a TOML file: its name with .png)
+    #[arg(short, long)]
+    pub output: Option<PathBuf>,
+    /// What a row stands for
+    #[arg(long, value_name = "ROWS", default_value = "layers")]
+    pub fold: crate::figure::Fold,
+    /// How per-layer quantities are drawn
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    pub by_layer: crate::figure::ByLayer,
+    /// Only layers whose name contains this, or whose role or kind begins with it
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub only: String,
+    /// Colours
+    #[arg(long, default_value = "light")]
+    pub theme: crate::figure::Theme,
+    /// WIDTHxHEIGHT in pixels; or `column` or `page` for print: 84 or 174 mm wide at 300 dpi, 8-point text
+    #[arg(long, default_value = "1200x800")]
+    pub size: crate::figure::Format,
+    /// Where runs are recorded
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub runs: PathBuf,
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use arguments::{Cli, Command, Data};
+use arguments::{Cli, Command, Data, Plot, Runs};
 
 use crate::check::{self, Check};
 use crate::experiment::{self, Loaded, Overrides, printable};
@@ -164,87 +164,14 @@ fn run(command: Command) -> Result<u8, CliError> {
             runs,
             screen,
         } => watch(&find_run(&run, &runs)?, output, &runs, screen),
-        Command::Runs {
-            runs,
-            root,
-            json,
-            rename,
-            note,
-            delete,
-            yes,
-        } => {
-            let runs = root.unwrap_or(runs);
-            if let Some([run, name]) = rename.as_deref() {
-                return recorded::rename(&find_run(run, &runs)?, &name.to_string_lossy());
-            }
-            if let Some([run, text]) = note.as_deref() {
-                let note = Some(text.to_string_lossy().into_owned()).filter(|t| !t.is_empty());
-                recorded::change(&find_run(run, &runs)?, |m| m.note = note)?;
-                return Ok(0);
-            }
-            if let Some(run) = delete {
-                return recorded::delete(&find_run(&run, &runs)?, yes);
-            }
-            let all = list_runs(&runs);
-            print(&match json {
-                true => recorded::list_json(&all)?,
-                false if all.is_empty() => {
-                    format!(
-                        "no runs in {} yet\n",
-                        printable(&runs.display().to_string())
-                    )
-                }
-                false => recorded::table(&all),
-            })?;
-            recorded::tell_without_log(&runs);
-            Ok(0)
-        }
+        Command::Runs(arguments) => recorded_runs(arguments),
         Command::Replay { run, runs } => crate::replay::command(&find_run(&run, &runs)?),
         Command::Log { run, extract, runs } => recorded::log(&find_run(&run, &runs)?, &extract),
         Command::Compare { run, json, runs } => {
             let folders: Result<Vec<_>, _> = run.iter().map(|r| find_run(r, &runs)).collect();
             recorded::compare(&folders?, json)
         }
-        Command::Plot {
-            run,
-            figure,
-            output,
-            fold,
-            by_layer,
-            only,
-            theme,
-            size,
-            runs,
-        } => {
-            let saved = run.extension().is_some_and(|e| e == "toml");
-            match (saved, figure, output) {
-                (true, None, output) => headless::plot_saved(&run, output.as_deref())?,
-                (true, Some(_), _) => {
-                    return Err(CliError::Usage(
-                        "a figure's TOML file says which figure; name none".into(),
-                    ));
-                }
-                (false, Some(figure), Some(output)) => {
-                    let folder = find_run(&run, &runs)?;
-                    let view = crate::figure::View {
-                        fold,
-                        by_layer,
-                        filter: only,
-                        ..Default::default()
-                    };
-                    headless::plot(&folder, figure, &view, &output, theme, size)?;
-                }
-                (false, None, _) => {
-                    return Err(CliError::Usage("expected the name of a figure after the run; `bitscope help plot` lists them".into()));
-                }
-                (false, _, None) => {
-                    return Err(CliError::Usage(
-                        "expected -o FILE.png, .svg, .pdf or .csv".into(),
-                    ));
-                }
-            }
-            Ok(0)
-        }
+        Command::Plot(arguments) => plot(arguments),
         Command::Study(arguments) => crate::studies::command(&arguments),
         Command::Report(arguments) => crate::studies::report(&arguments),
         Command::Data {
@@ -281,6 +208,66 @@ fn run(command: Command) -> Result<u8, CliError> {
             Ok(0)
         }
     }
+}
+
+/// Lists recorded runs, or changes one.
+fn recorded_runs(arguments: Runs) -> Result<u8, CliError> {
+    let runs = arguments.root.unwrap_or(arguments.runs);
+    if let Some([run, name]) = arguments.rename.as_deref() {
+        return recorded::rename(&find_run(run, &runs)?, &name.to_string_lossy());
+    }
+    if let Some([run, text]) = arguments.note.as_deref() {
+        let note = Some(text.to_string_lossy().into_owned()).filter(|t| !t.is_empty());
+        recorded::change(&find_run(run, &runs)?, |m| m.note = note)?;
+        return Ok(0);
+    }
+    if let Some(run) = arguments.delete {
+        return recorded::delete(&find_run(&run, &runs)?, arguments.yes);
+    }
+    let all = list_runs(&runs);
+    print(&match arguments.json {
+        true => recorded::list_json(&all)?,
+        false if all.is_empty() => {
+            format!(
+                "no runs in {} yet\n",
+                printable(&runs.display().to_string())
+            )
+        }
+        false => recorded::table(&all),
+    })?;
+    recorded::tell_without_log(&runs);
+    Ok(0)
+}
+
+/// Draws a figure of a run, or a saved one.
+fn plot(arguments: Plot) -> Result<u8, CliError> {
+    let usage = |text: &str| Err(CliError::Usage(text.into()));
+    let Plot { run, output, .. } = arguments;
+    if run.extension().is_some_and(|e| e == "toml") {
+        if arguments.figure.is_some() {
+            return usage("a figure's TOML file says which figure; name none");
+        }
+        headless::plot_saved(&run, output.as_deref())?;
+        return Ok(0);
+    }
+    let Some(figure) = arguments.figure else {
+        return usage(
+            "expected the name of a figure after the run; `bitscope help plot` lists them",
+        );
+    };
+    let Some(output) = output else {
+        return usage("expected -o FILE.png, .svg, .pdf or .csv");
+    };
+    let folder = find_run(&run, &arguments.runs)?;
+    let view = crate::figure::View {
+        fold: arguments.fold,
+        by_layer: arguments.by_layer,
+        filter: arguments.only,
+        ..Default::default()
+    };
+    let (theme, size) = (arguments.theme, arguments.size);
+    headless::plot(&folder, figure, &view, &output, theme, size)?;
+    Ok(0)
 }
 
 /// Writes a new experiment file, where there is none of that name.

@@ -12,6 +12,9 @@ impl History {
     /// Takes an event in.
     pub fn push(&mut self, event: &Event) {
         self.events += 1;
+        for (severity, text) in words(event, self.steps_per_epoch) {
+            self.say(event.step(), severity, text);
+        }
         match event {
             Event::Started {
                 name,
@@ -21,8 +24,8 @@ impl History {
                 budgets,
                 steps_per_epoch,
                 total_steps,
-                step,
                 parent,
+                step: _,
             } => {
                 self.parent.clone_from(parent);
                 self.name.clone_from(name);
@@ -34,29 +37,13 @@ impl History {
                 self.end = None;
                 self.paused = false;
                 self.begin(layers);
-                let verb = if *step > 0 { "resumed" } else { "started" };
-                self.say(*step, Severity::Info, format!("{verb} {name} on {device}"));
             }
             Event::Phase { step, phase } => {
                 // A resumed run says its phase again; only a change is one.
                 let changed = self.phase.replace(*phase) != Some(*phase);
-                let text = match phase {
-                    Phase::Float => "float phase",
-                    Phase::Quantized => "quantizers in use",
-                };
                 if changed && *phase == Phase::Quantized && *step > 0 {
-                    self.mark(*step, MarkKind::Quantized, text.into());
-                    // What the network took in float is another quantity than what it takes now.
-                    for memory in [
-                        Quantity::WeightKb,
-                        Quantity::ActivationSumKb,
-                        Quantity::ActivationMaxKb,
-                        Quantity::Gbops,
-                    ] {
-                        self.series[memory].break_line();
-                    }
+                    self.begin_quantized(event);
                 }
-                self.say(*step, Severity::Info, text.into());
             }
             Event::Step(record) => self.push_step(record),
             Event::Evaluation {
@@ -65,28 +52,22 @@ impl History {
                 error,
                 loss,
                 budget_met,
-                best,
-            } => {
-                let evaluation = Evaluation {
-                    step: *step,
-                    split: *split,
-                    error: *error,
-                    loss: *loss,
-                    budget_met: *budget_met,
-                };
-                self.push_evaluation(evaluation, *best);
-            }
+                best: _,
+            } => self.push_evaluation(Evaluation {
+                step: *step,
+                split: *split,
+                error: *error,
+                loss: *loss,
+                budget_met: *budget_met,
+            }),
             Event::TopFive { step, split, error } => {
                 if *split == Split::Validation {
                     self.series[Quantity::ValidationTopFive].push(*step, *error as f32);
                 }
-                let text = format!("{} top-5 error {:.2} %", split.name(), error * 100.0);
-                self.say(*step, Severity::Info, text);
             }
-            Event::Checkpoint { step, file, best } => {
-                let star = if *best { ", best" } else { "" };
-                self.mark(*step, MarkKind::Checkpoint, format!("checkpoint{star}"));
-                self.say(*step, Severity::Info, format!("checkpoint {file}{star}"));
+            Event::Checkpoint { step, best, .. } => {
+                let label = format!("checkpoint{}", if *best { ", best" } else { "" });
+                self.mark(*step, MarkKind::Checkpoint, label);
             }
             Event::Applied {
                 step,
@@ -98,92 +79,28 @@ impl History {
                 self.experiment.clone_from(experiment);
                 self.budgets.clone_from(budgets);
                 self.total_steps = *total_steps;
-                let text = changes.join(", ");
-                self.mark(*step, MarkKind::Applied, text.clone());
-                self.say(*step, Severity::Info, format!("applied: {text}"));
+                self.mark(*step, MarkKind::Applied, changes.join(", "));
             }
-            Event::Paused { step } => {
+            Event::Paused { .. } => self.paused = true,
+            Event::Resumed { .. } => self.paused = false,
+            Event::NonFinite { .. } => {
                 self.paused = true;
-                self.say(*step, Severity::Info, "paused".into());
+                self.mark_as_said(MarkKind::NonFinite, event);
             }
-            Event::Resumed { step } => {
-                self.paused = false;
-                self.say(*step, Severity::Info, "resumed".into());
-            }
-            Event::NonFinite { step, layer } => {
-                self.paused = true;
-                let layer = layer.as_deref().unwrap_or("an unidentified layer");
-                let text = format!("non-finite value, first in {layer}; paused");
-                self.mark(*step, MarkKind::NonFinite, text.clone());
-                self.say(*step, Severity::Error, text);
-            }
-            Event::Reinitialised {
-                step,
-                layer,
-                reason,
-                before,
-                after,
-                ..
-            } => {
-                let pair = |[d, q_max]: &[f64; 2]| format!("({d:.5}, {q_max:.4})");
-                let text = format!(
-                    "{layer} initialised anew, {reason}: {} to {}",
-                    pair(before),
-                    pair(after)
-                );
-                self.mark(*step, MarkKind::Applied, text.clone());
-                self.say(*step, Severity::Warning, text);
-            }
+            Event::Reinitialised { .. } => self.mark_as_said(MarkKind::Applied, event),
             Event::Quantizers { quantizers, .. } => {
                 for (layer, quantizer) in self.layers.iter_mut().zip(quantizers) {
                     layer.quantizer = Some(quantizer.clone());
                 }
                 self.describe_layers();
             }
-            Event::Note { step, message } => {
-                self.say(*step, Severity::Info, message.clone());
-            }
-            Event::Ranks {
-                step,
-                ranks,
-                fingerprint,
-                bytes_per_step,
-                seconds_per_step,
-            } => {
-                let message = format!(
-                    "{ranks} ranks have the same parameters ({fingerprint:08x}); each step sends {:.2} MB \
-                     from rank 0 and takes {:.1} ms to exchange",
-                    bytes_per_step / 1e6,
-                    seconds_per_step * 1e3
-                );
-                self.say(*step, Severity::Info, message);
-            }
-            Event::Tightens { step, budgets } => {
-                let now = *step as f64 / self.steps_per_epoch.max(1) as f64;
-                for t in budgets.iter().filter(|t| t.until > now) {
-                    let (from, to, unit) = (t.from, t.to, t.resource.unit());
-                    let what = t.resource.label();
-                    let text = format!(
-                        "{what}: the limit falls from {from:.2} to {to:.2} {unit} until epoch {:.2}",
-                        t.until
-                    );
-                    self.say(*step, Severity::Info, text);
-                }
-                self.tightening.push((*step, budgets.clone()));
-            }
-            Event::Warning { step, message } => {
-                self.say(*step, Severity::Warning, message.clone());
-            }
-            Event::Finished { step, test_error } => {
-                let test = test_error.map_or(String::new(), |e| {
-                    format!(", test error {:.2} %", e * 100.0)
-                });
-                self.say(*step, Severity::Info, format!("finished{test}"));
-            }
-            Event::Stopped { step } => self.say(*step, Severity::Info, "stopped".into()),
-            Event::Failed { step, message } => {
-                self.say(*step, Severity::Error, format!("failed: {message}"));
-            }
+            Event::Tightens { step, budgets } => self.tightening.push((*step, budgets.clone())),
+            Event::Note { .. }
+            | Event::Ranks { .. }
+            | Event::Warning { .. }
+            | Event::Finished { .. }
+            | Event::Stopped { .. }
+            | Event::Failed { .. } => {}
         }
         for verdict in self.verdicts.push(event) {
             let place = verdict.layer.and_then(|l| self.layers.get(l));
@@ -193,6 +110,20 @@ impl History {
         }
         if event.is_last() {
             self.end = Some(event.clone());
+        }
+    }
+
+    /// The quantizers have come into use. What the network took in float is another quantity than what it
+    /// takes now.
+    fn begin_quantized(&mut self, event: &Event) {
+        self.mark_as_said(MarkKind::Quantized, event);
+        for memory in [
+            Quantity::WeightKb,
+            Quantity::ActivationSumKb,
+            Quantity::ActivationMaxKb,
+            Quantity::Gbops,
+        ] {
+            self.series[memory].break_line();
         }
     }
 
@@ -206,7 +137,7 @@ impl History {
         }
     }
 
-    fn push_evaluation(&mut self, evaluation: Evaluation, best: bool) {
+    fn push_evaluation(&mut self, evaluation: Evaluation) {
         let Evaluation {
             step, error, loss, ..
         } = evaluation;
@@ -217,11 +148,7 @@ impl History {
             }
             Split::Test => {}
         }
-        let split = evaluation.split.name();
         self.evaluations.push(evaluation);
-        let star = if best { " (best)" } else { "" };
-        let text = format!("{split} error {:.2} %, loss {loss:.4}{star}", error * 100.0);
-        self.say(step, Severity::Info, text);
     }
 
     /// Adds a message of the program itself.
@@ -234,6 +161,13 @@ impl History {
             severity,
             text,
         });
+    }
+
+    /// A mark with the words of the log page.
+    fn mark_as_said(&mut self, kind: MarkKind, event: &Event) {
+        for (_, text) in words(event, self.steps_per_epoch) {
+            self.mark(event.step(), kind, text);
+        }
     }
 
     fn mark(&mut self, step: u64, kind: MarkKind, label: String) {
@@ -268,6 +202,94 @@ impl History {
         }
         self.newest = Some(r.clone());
     }
+}
+
+/// What the log page says of an event.
+fn words(event: &Event, steps_per_epoch: u64) -> Vec<(Severity, String)> {
+    let percent = |error: f64| format!("{:.2} %", error * 100.0);
+    let text = match event {
+        Event::Started {
+            step, name, device, ..
+        } => {
+            let verb = if *step > 0 { "resumed" } else { "started" };
+            format!("{verb} {name} on {device}")
+        }
+        Event::Phase { phase, .. } => match phase {
+            Phase::Float => "float phase".into(),
+            Phase::Quantized => "quantizers in use".into(),
+        },
+        Event::Evaluation {
+            split,
+            error,
+            loss,
+            best,
+            ..
+        } => {
+            let star = if *best { " (best)" } else { "" };
+            let error = percent(*error);
+            format!("{} error {error}, loss {loss:.4}{star}", split.name())
+        }
+        Event::TopFive { split, error, .. } => {
+            format!("{} top-5 error {}", split.name(), percent(*error))
+        }
+        Event::Checkpoint { file, best, .. } => {
+            let star = if *best { ", best" } else { "" };
+            format!("checkpoint {file}{star}")
+        }
+        Event::Applied { changes, .. } => format!("applied: {}", changes.join(", ")),
+        Event::Paused { .. } => "paused".into(),
+        Event::Resumed { .. } => "resumed".into(),
+        Event::NonFinite { layer, .. } => {
+            let layer = layer.as_deref().unwrap_or("an unidentified layer");
+            let text = format!("non-finite value, first in {layer}; paused");
+            return vec![(Severity::Error, text)];
+        }
+        Event::Reinitialised {
+            layer,
+            reason,
+            before,
+            after,
+            ..
+        } => {
+            let pair = |[d, q_max]: &[f64; 2]| format!("({d:.5}, {q_max:.4})");
+            let (before, after) = (pair(before), pair(after));
+            let text = format!("{layer} initialised anew, {reason}: {before} to {after}");
+            return vec![(Severity::Warning, text)];
+        }
+        Event::Note { message, .. } => message.clone(),
+        Event::Ranks {
+            ranks,
+            fingerprint,
+            bytes_per_step,
+            seconds_per_step,
+            ..
+        } => format!(
+            "{ranks} ranks have the same parameters ({fingerprint:08x}); each step sends {:.2} MB from rank \
+             0 and takes {:.1} ms to exchange",
+            bytes_per_step / 1e6,
+            seconds_per_step * 1e3
+        ),
+        Event::Tightens { step, budgets } => {
+            let now = *step as f64 / steps_per_epoch.max(1) as f64;
+            let falling = budgets.iter().filter(|t| t.until > now).map(|t| {
+                let (what, from, to) = (t.resource.label(), t.from, t.to);
+                let (unit, until) = (t.resource.unit(), t.until);
+                format!("{what}: the limit falls from {from:.2} to {to:.2} {unit} until epoch {until:.2}")
+            });
+            return falling.map(|text| (Severity::Info, text)).collect();
+        }
+        Event::Warning { message, .. } => return vec![(Severity::Warning, message.clone())],
+        Event::Finished { test_error, .. } => {
+            let test = test_error.map(|e| format!(", test error {}", percent(e)));
+            format!("finished{}", test.unwrap_or_default())
+        }
+        Event::Stopped { .. } => "stopped".into(),
+        Event::Failed { message, .. } => {
+            return vec![(Severity::Error, format!("failed: {message}"))];
+        }
+        Event::Step(_) | Event::Quantizers { .. } => return Vec::new(),
+    };
+    vec![(Severity::Info, text)]
 }
 
 #[cfg(test)]
