@@ -67,6 +67,7 @@ pub(crate) fn train(
                 return Ok(exit::INTERRUPTED);
             }
             if told.elapsed() > LAST_CHECKPOINT {
+                session.forget();
                 group.abandon();
                 return Ok(exit::INTERRUPTED);
             }

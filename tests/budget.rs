@@ -10,7 +10,7 @@ use bitscope::figure::{self, Item, Name, View};
 use bitscope::quantizer::memory::{Resource, Role};
 use bitscope::quantizer::{Family, Parametrization};
 use bitscope::run::{Command, Event, LayerInfo, LayerRecord, RunFolder, Split, StepRecord};
-use bitscope::training::{Origin, Session, Setup, Trainer};
+use bitscope::training::{Checkpoint, Origin, Outline, Session, Setup, Trainer, out_of_reach};
 use common::SMALL;
 
 fn experiment(set: &[String]) -> Arc<Experiment> {
@@ -218,6 +218,66 @@ fn a_dead_layer_is_brought_back_and_it_is_recorded() {
     assert!(clipped(&record) < 0.7, "{}", clipped(&record));
     // By hand as well, and only where there is such a layer.
     assert!(trainer.reinitialise("conv3") && !trainer.reinitialise("conv9"));
+}
+
+/// Weights whose clamps keep them above their budget: that of the activations is held all the same.
+#[test]
+fn one_budget_out_of_reach_does_not_switch_off_the_others() {
+    let set = settings(&[
+        "train.float_epochs=0",
+        "train.epochs=1",
+        "budget.ramp_epochs=0",
+        "weights.bits=8",
+        "weights.d_bounds=[0.00390625, 0.00390625]",
+        "weights.q_max_bounds=[0.4, 0.49]",
+    ]);
+    let outline = Outline::of(&experiment(&set)).expect("builds");
+    let problems = out_of_reach(&experiment(&set), &outline);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(problems[0].0, "budget.weights_kb");
+    let (_, steps) = run(&set);
+    let last = steps.last().expect("steps").usage;
+    assert!(
+        last.weights > 10.0 && last.activation_sum <= 3.0,
+        "{last:?}"
+    );
+}
+
+/// The limit of the last step's beginning is not yet what was asked for.
+#[test]
+fn a_ramp_as_long_as_the_run_ends_within_the_budget() {
+    for method in ["projection", "penalty"] {
+        let method = format!("budget.method={method}");
+        let set = settings(&[
+            "train.float_epochs=0",
+            "train.epochs=1",
+            "budget.ramp_epochs=1",
+            "quantizers.freeze_epochs=0",
+            "budget.weights_kb=8.9",
+            &method,
+        ]);
+        let (_, steps) = run(&set);
+        let last = steps.last().expect("steps");
+        assert!(last.budget_met, "{method}: {:?}", last.usage);
+    }
+}
+
+#[test]
+fn bitwidths_of_the_hardware_come_back_with_a_checkpoint() {
+    let set = settings(&["weights.allowed_bits=[2, 4, 8]", "train.float_epochs=0"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("c.safetensors");
+    let mut whole = trainer(&set);
+    whole.enter_phase();
+    whole.step(false);
+    whole.save(&path).expect("saved");
+    let saved = Checkpoint::open(&path).expect("read").state.slots;
+    let lists: Vec<(Role, usize)> = saved
+        .iter()
+        .map(|s| (s.role, s.quantizer.allowed_bits.len()))
+        .collect();
+    assert!(lists.contains(&(Role::Weight, 3)), "{lists:?}");
+    assert!(lists.contains(&(Role::Activation, 0)), "{lists:?}");
 }
 
 #[test]

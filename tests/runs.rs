@@ -1176,6 +1176,52 @@ fn a_run_that_ends_above_its_budget_says_so_and_has_no_best() {
     assert_eq!(run.manifest_or_rebuilt().expect("rebuilt").best, None);
 }
 
+/// As after a kill: the newest checkpoint is of before the budget, what the run forgot since is known to its
+/// log.
+#[test]
+fn a_best_that_a_budget_took_away_does_not_come_back() {
+    let place = Place::new("");
+    let run = place.trained(80);
+    let wide = run.newest_checkpoint().expect("saved");
+    let kept = std::fs::read(&wide).expect("read");
+    let tight = "budget.weights_kb=9";
+    let resume = ["resume", &label(&run), "--plain", "--steps"];
+    let budget = ["2", "--set", tight, "--set", "budget.ramp_epochs=0"];
+    place.succeed(&[&resume[..], &budget].concat());
+    assert_eq!(run.manifest().expect("readable").best_error, None);
+    assert_eq!(run.best_checkpoint(), None);
+    for path in run.all_checkpoints() {
+        std::fs::remove_file(path).expect("there");
+    }
+    std::fs::write(&wide, kept).expect("written");
+    place.succeed(&[&resume[..], &["80"]].concat());
+    let best = run.manifest().expect("readable").best.expect("within");
+    assert!(best.step > 80 && best.weight_kb <= 9.0, "{best:?}");
+    assert!(run.best_checkpoint().is_some());
+}
+
+/// A run that goes on says its phase again, which is no change of it.
+#[test]
+fn what_was_best_stays_so_in_every_list_when_a_run_goes_on() {
+    let place = Place::new("");
+    let float = "train.float_epochs=1";
+    place.succeed(&[
+        "train", "e.toml", "--plain", "--steps", "160", "--set", float,
+    ]);
+    let run = place.recorded();
+    let best = || run.manifest_or_rebuilt().expect("readable").best_error;
+    let before = best().expect("evaluated");
+    place.succeed(&["resume", &label(&run), "--plain", "--steps", "1"]);
+    assert_eq!(best(), Some(before));
+    let compared = place.succeed(&["compare", &label(&run), &label(&run), "--json"]);
+    assert!(
+        compared.contains(&format!("{before}")),
+        "{before}: {compared}"
+    );
+    std::fs::remove_file(run.path().join("manifest.json")).expect("removed");
+    assert_eq!(best(), Some(before));
+}
+
 #[test]
 fn a_fork_falls_back_from_a_damaged_checkpoint_and_a_resume_to_the_best() {
     let place = Place::new("");

@@ -351,11 +351,7 @@ fn resume(folder: &RunFolder, output: Output, run: &Run, group: &Group) -> Resul
             LockError::Held { folder, holder }.to_string(),
         ));
     }
-    if folder
-        .newest_checkpoint()
-        .or(folder.best_checkpoint())
-        .is_none()
-    {
+    if folder.newest_checkpoint().is_none() && !folder.best().is_file() {
         return Err(CliError::Usage(
             TrainError::no_checkpoint(folder).to_string(),
         ));

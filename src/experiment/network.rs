@@ -188,6 +188,17 @@ impl Resolver<'_> {
         if let Some(word) = text(table, "learn") {
             quantizer.learn = learn(word);
         }
+        if quantizer.learn == Learn::Range && !quantizer.parametrization.has_bitwidth_parameter() {
+            let found = format!(
+                "`learn` of `[[layers]]` is \"range\" for {side}, which fixes the bitwidth that {} infers",
+                quantizer.parametrization
+            );
+            self.error(
+                "layers",
+                found,
+                "\"both\" or \"none\", or a quantizer with b as a parameter (u1, u2, p1, p2)",
+            );
+        }
         let range = |name: &str| match table.get(name) {
             Some(Value::Numbers(v)) => Some(v[0]..=v[1]),
             _ => None,

@@ -63,10 +63,8 @@ impl Which {
     /// # Errors
     /// If there is none, or none that can be read.
     pub fn of(self, folder: &RunFolder) -> Result<Chosen, CliError> {
-        // (A manifest that is gone is no reason not to use what it spoke of.)
-        let has_best = folder.manifest().map_or(true, |m| m.best_error.is_some());
         let before = match (self, folder.best_checkpoint()) {
-            (Self::Best, Some(path)) if has_best => {
+            (Self::Best, Some(path)) => {
                 let read = training::Checkpoint::open(&path);
                 let read = read.map_err(|e| CliError::Failed(e.to_string()))?;
                 return Ok(Chosen {

@@ -101,28 +101,29 @@ impl Quantizer {
         self.parameters_of(f64::from(grid.step), f64::from(grid.q_max), grid.bits)
     }
 
-    /// The ways to use one bit less (the next smaller allowed bitwidth): first a coarser step over the same range, then a shorter
-    /// range with the same step. Empty at the least bitwidth; ways that the clamps forbid are left
-    /// out.
+    /// The ways to use one bit less (the next smaller allowed bitwidth): first a coarser step over the same
+    /// range, then a shorter range with the same step; where several bits go at once, also what lies in
+    /// between. Empty at the least bitwidth; ways that the clamps forbid are left out.
     pub fn one_bit_less(&self, parameters: [f64; 2]) -> Vec<[f64; 2]> {
         let grid = self.grid(parameters);
         let Some(bits) = self.next_smaller(grid.bits) else {
             return Vec::new();
         };
         let (step, q_max) = (f64::from(grid.step), f64::from(grid.q_max));
-        let (coarser, shorter) = match grid.family {
+        let ways: Vec<(f64, f64)> = match grid.family {
             Family::Uniform => {
                 let levels = largest_level(self.signed, bits).max(1.0);
-                let coarser = (2.0 * step, q_max.min(levels * 2.0 * step));
-                (coarser, (step, q_max.min(levels * step)))
+                let used = ((q_max / step + 1.0).log2() + f64::from(self.signed)).ceil();
+                let octaves = (used - bits).max(1.0) as i32;
+                let steps = (0..=octaves).rev().map(|k| step * f64::from(k).exp2());
+                steps.map(|step| (step, q_max.min(levels * step))).collect()
             }
             Family::PowerOfTwo => {
                 let ratio = dynamic(bits);
-                ((q_max / ratio, q_max), (step, q_max.min(step * ratio)))
+                vec![(q_max / ratio, q_max), (step, q_max.min(step * ratio))]
             }
         };
-        [coarser, shorter]
-            .into_iter()
+        ways.into_iter()
             .map(|(step, q_max)| self.parameters_of(step, q_max, bits))
             .filter(|p| self.grid(*p).bits <= bits)
             .collect()

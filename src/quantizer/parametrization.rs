@@ -162,6 +162,7 @@ pub struct Quantizer {
     /// A bitwidth counts as the next of them, in levels where it is a parameter (U1, U2, P1, P2) and in
     /// memory and bit operations always. An inferred one (U3, P3) keeps its levels: those that the next
     /// allowed bitwidth has more stay unused. Gradients go straight through, as through the ceiling.
+    /// (Logs do not hold them, checkpoints do beside the rest.)
     #[serde(skip)]
     pub allowed_bits: Vec<f64>,
 }
@@ -190,7 +191,7 @@ impl Quantizer {
     }
 
     /// The next smaller bitwidth that the hardware has.
-    pub(super) fn next_smaller(&self, bits: f64) -> Option<f64> {
+    pub fn next_smaller(&self, bits: f64) -> Option<f64> {
         let smaller = match self.allowed_bits.is_empty() {
             true => Some(bits - 1.0),
             false => self.allowed_bits.iter().copied().rfind(|b| *b < bits),
@@ -231,12 +232,6 @@ impl Quantizer {
                 };
                 Grid::uniform(signed, self.rules, d, q_max).with_bits(self.whole(first))
             }
-            Parametrization::U3 => self.at_least(Grid::uniform(
-                signed,
-                self.rules,
-                round_to_power_of_two(first),
-                second,
-            )),
             Parametrization::P1 => {
                 let q_min = round_to_power_of_two(second);
                 Grid::power_of_two(signed, self.rules, q_min, q_min * self.dynamic(first))
@@ -247,17 +242,44 @@ impl Quantizer {
                 Grid::power_of_two(signed, self.rules, q_max / self.dynamic(first), q_max)
                     .with_bits(self.whole(first))
             }
-            Parametrization::P3 => {
-                let q_max = round_to_power_of_two(second);
-                let q_min = round_to_power_of_two(first).min(q_max);
-                self.at_least(Grid::power_of_two(signed, self.rules, q_min, q_max))
+            Parametrization::U3 | Parametrization::P3 => {
+                let levels = self.inferred(parameters);
+                self.at_least(levels.expect("both infer their bitwidth"))
             }
         }
     }
 
-    /// The smallest bitwidth that the clamps allow.
+    /// The grid of U3 and P3 with the bitwidth of its levels, whatever it counts as; `None` where the
+    /// bitwidth is a parameter.
+    pub(super) fn inferred(&self, parameters: [f64; 2]) -> Option<Grid> {
+        let [first, second] = self.clamped(parameters);
+        let step = round_to_power_of_two(first);
+        match self.parametrization {
+            Parametrization::U3 => Some(Grid::uniform(self.signed, self.rules, step, second)),
+            Parametrization::P3 => {
+                let q_max = round_to_power_of_two(second);
+                let q_min = step.min(q_max);
+                Some(Grid::power_of_two(self.signed, self.rules, q_min, q_max))
+            }
+            _ => None,
+        }
+    }
+
+    /// The smallest bitwidth that its clamp allows.
     pub fn least_bits(&self) -> f64 {
         self.allowed(self.bounds.b.start().ceil())
+    }
+
+    /// The smallest bitwidth that all clamps allow: an inferred one is also bounded by those of the step and
+    /// the range.
+    pub fn least_reachable_bits(&self) -> f64 {
+        let names = self.parametrization.parameter_names();
+        let (step, range) = (self.bounds.of(names[0]), self.bounds.of(names[1]));
+        let coarsest = self.project([*step.end(), *range.start()]);
+        match self.inferred(coarsest) {
+            Some(_) => self.grid(coarsest).bits,
+            None => self.least_bits(),
+        }
     }
 
     /// A bitwidth that is a parameter, as it is used.
@@ -272,7 +294,8 @@ impl Quantizer {
             Rules::Paper => grid.bits,
             Rules::PublishedCode => grid.bits.max(self.least_bits()),
         };
-        grid.with_bits(self.allowed(bits))
+        // (More levels than the hardware has bits for are not counted as fewer.)
+        grid.with_bits(self.allowed(bits).max(bits))
     }
 
     /// Gradients of both parameters from the sums a kernel's backward pass gathered on

@@ -45,20 +45,29 @@ impl Quantizer {
         projected
     }
 
+    /// Brings an inferred bitwidth within its bounds, by the step; where that is at its clamp, by the range.
     fn project_bitwidth(&self, parameters: &mut [f64; 2]) {
-        let infers = matches!(
-            self.parametrization,
-            Parametrization::U3 | Parametrization::P3
-        );
-        if !infers || self.is_pinned() {
+        let Some(levels) = self.inferred(*parameters) else {
+            return;
+        };
+        if self.is_pinned() {
             return;
         }
-        let bits = self.grid(*parameters).bits;
-        let (low, high) = (*self.bounds.b.start(), *self.bounds.b.end());
-        if bits > high.floor() {
-            parameters[0] = self.step_for(parameters[1], high.floor(), f64::ceil);
-        } else if bits < low.ceil() {
-            parameters[0] = self.step_for(parameters[1], low.ceil(), f64::floor);
+        let (low, high) = (self.bounds.b.start().ceil(), self.bounds.b.end().floor());
+        // At most `high` bits of levels, whatever they count as; at least `low` that count.
+        let (bits, step) = if levels.bits > high {
+            (high, self.step_for(parameters[1], high, f64::ceil))
+        } else if self.grid(*parameters).bits < low {
+            (low, self.step_for(parameters[1], low, f64::floor))
+        } else {
+            return;
+        };
+        let clamp = |name: &str, v: f64| {
+            v.clamp(*self.bounds.of(name).start(), *self.bounds.of(name).end())
+        };
+        parameters[0] = clamp(self.parametrization.parameter_names()[0], step);
+        if parameters[0] != step {
+            parameters[1] = clamp("q_max", self.range_for(parameters[0], bits));
         }
     }
 
@@ -72,6 +81,15 @@ impl Quantizer {
         match self.parametrization {
             Parametrization::P3 => round_to_power_of_two(q_max) / dynamic(bits),
             _ => round((q_max / largest_level(self.signed, bits)).log2()).exp2(),
+        }
+    }
+
+    /// The range that `bits` span with this step (or `q_min`).
+    fn range_for(&self, step: f64, bits: f64) -> f64 {
+        let step = round_to_power_of_two(step);
+        step * match self.parametrization {
+            Parametrization::P3 => dynamic(bits),
+            _ => largest_level(self.signed, bits),
         }
     }
 }

@@ -403,7 +403,15 @@ fn a_bitwidth_is_one_that_the_hardware_has() {
                 } else {
                     assert_eq!(used.levels(999), free.levels(999), "{p} {bits}");
                 }
-                for less in quantizer.one_bit_less(parameters) {
+                let ways = quantizer.one_bit_less(parameters);
+                // Several bits at once: the first way still spans the range.
+                if p.family() == Family::Uniform
+                    && let Some(first) = ways.first()
+                {
+                    let span = quantizer.grid(*first).q_max;
+                    assert!(span > 0.6 * used.q_max, "{p} {bits}: {span} of {used:?}");
+                }
+                for less in ways {
                     let less = quantizer.grid(less).bits;
                     assert!(
                         [2.0, 4.0].contains(&less) && less < used.bits,
@@ -413,4 +421,29 @@ fn a_bitwidth_is_one_that_the_hardware_has() {
             }
         }
     }
+}
+
+/// A range that grows, or falls, under a step that is at its clamp, and more levels than the hardware has
+/// bits for: the bitwidth stays within its bounds.
+#[test]
+fn bounds_of_the_bitwidth_hold_at_the_clamps_of_the_step() {
+    let of = |p, d: [f64; 2], b: [f64; 2], allowed: &[f64]| {
+        let mut q = Quantizer::learned(p, false, Rules::Paper);
+        (q.bounds.d, q.bounds.b) = (d[0]..=d[1], b[0]..=b[1]);
+        q.bounds.q_min = q.bounds.d.clone();
+        q.allowed_bits = allowed.to_vec();
+        q
+    };
+    let narrow = of(Parametrization::U3, [0.0039, 0.125], [1.0, 4.0], &[]);
+    let wide = narrow.project([0.1, 9.0]);
+    assert_eq!((wide[0], narrow.grid(wide).bits), (0.125, 4.0));
+    let coarse = of(Parametrization::U3, [0.25, 1.0], [3.0, 8.0], &[]);
+    let short = coarse.project([0.3, 0.5]);
+    assert_eq!((short[0], coarse.grid(short).bits), (0.25, 3.0));
+    let ratios = of(Parametrization::P3, [0.01, 0.125], [1.0, 3.0], &[]);
+    let far = ratios.project([0.1, 200.0]);
+    assert_eq!((far[0], ratios.grid(far).bits), (0.125, 3.0));
+    let hardware = of(Parametrization::U3, [0.0039, 1.0], [2.0, 3.0], &[2.0, 3.0]);
+    let grid = hardware.grid(hardware.project([0.004, 0.5]));
+    assert_eq!((grid.bits, grid.level_count() <= 8), (3.0, true));
 }

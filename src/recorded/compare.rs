@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::experiment::printable;
 use crate::experiment::{difference, resolve_text};
 use crate::face::{CliError, print};
-use crate::run::{Event, LogReader, Manifest, Phase, RunFolder, StepRecord};
+use crate::run::{Event, LayerRecord, LogReader, Manifest, Phase, RunFolder, StepRecord};
 
 /// Some runs side by side: what differs in their settings, and what they came to.
 pub(crate) fn compare(folders: &[RunFolder], as_json: bool) -> Result<u8, CliError> {
@@ -51,10 +51,18 @@ impl Outcome {
             samples_per_s: None,
         };
         let (mut layers, mut probed, mut paces) = (Vec::new(), None, Vec::new());
-        let mut at_best = None;
+        // Every evaluation that was the best so far, with the records of its step.
+        let mut bests: Vec<(f64, StepRecord, Option<Vec<LayerRecord>>)> = Vec::new();
+        let mut phase = None;
         for event in LogReader::open(&folder.log())? {
             match event {
-                Event::Started { layers: of, .. } => layers = of,
+                Event::Started {
+                    layers: of, step, ..
+                } => {
+                    layers = of;
+                    // What came behind the checkpoint that a run goes on from is not part of it.
+                    bests.retain(|(_, record, _)| record.step <= step);
+                }
                 Event::Step(record) => {
                     paces.push(record.samples_per_s);
                     if record.layers.is_some() {
@@ -62,12 +70,13 @@ impl Outcome {
                     }
                     out.last = Some(*record);
                 }
-                Event::Phase {
-                    step: 1..,
-                    phase: Phase::Quantized,
-                } => {
-                    // The float network's best is none of the quantized one's.
-                    (out.best, at_best) = (None, None);
+                Event::Phase { phase: now, .. } => {
+                    // The float network's best is none of the quantized one's. (A run that goes on says its
+                    // phase again.)
+                    let before = phase.replace(now);
+                    if (before, now) == (Some(Phase::Float), Phase::Quantized) {
+                        bests.clear();
+                    }
                 }
                 Event::Evaluation {
                     split: crate::run::Split::Test,
@@ -79,16 +88,19 @@ impl Outcome {
                     budget_met: true,
                     ..
                 } => {
-                    let better = out.best.as_ref().is_none_or(|(best, _)| error < *best);
+                    let better = bests.last().is_none_or(|(best, ..)| error < *best);
                     if let (true, Some(last)) = (better, &out.last) {
-                        out.best = Some((error, last.clone()));
-                        at_best.clone_from(&probed);
+                        bests.push((error, last.clone(), probed.clone()));
                     }
                 }
                 _ => {}
             }
         }
-        let records = at_best.or(probed).unwrap_or_default();
+        let best = bests.pop().map(|(error, record, layers)| {
+            out.best = Some((error, record));
+            layers
+        });
+        let records = best.flatten().or(probed).unwrap_or_default();
         out.bits = layers
             .iter()
             .zip(records)

@@ -144,10 +144,18 @@ pub(crate) fn delete(folder: &RunFolder, sure: bool) -> Result<u8, CliError> {
 pub(crate) fn remove(folder: &RunFolder) -> Result<(), CliError> {
     let lock = RunLock::take(folder.path()).map_err(|e| CliError::Usage(e.to_string()))?;
     let path = folder.path();
-    std::fs::remove_dir_all(path)
-        .map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?;
+    let failed = |e: std::io::Error| CliError::Failed(format!("{}: {e}", path.display()));
+    // The lock goes last: a file that is open keeps its folder on a network disk.
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_dir() {
+            std::fs::remove_dir_all(entry.path()).map_err(failed)?;
+        } else if entry.file_name() != RunLock::FILE {
+            std::fs::remove_file(entry.path()).map_err(failed)?;
+        }
+    }
     drop(lock);
-    Ok(())
+    std::fs::remove_dir_all(path).map_err(failed)
 }
 
 #[cfg(test)]

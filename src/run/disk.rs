@@ -1,8 +1,11 @@
 //! The one way that files of a run are written: whole or not at all.
 
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Ending of files that are not complete yet.
 const TEMPORARY: &str = "tmp";
@@ -42,10 +45,15 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The name of the process is in it: two writers never share a temporary file.
+/// Two writers never share a temporary file: in its name are a number of this process alone (process numbers
+/// are, but on one machine, and not in containers) and one of the file.
 fn temporary(path: &Path) -> PathBuf {
+    static PROCESS: LazyLock<u64> =
+        LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.{}.{TEMPORARY}", std::process::id()))
+    let (process, file) = (*PROCESS, WRITTEN.fetch_add(1, Ordering::Relaxed));
+    path.with_file_name(format!(".{name}.{process:016x}-{file}.{TEMPORARY}"))
 }
 
 /// Removes what writers that were killed left behind in a folder. Only its owner may: another

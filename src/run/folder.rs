@@ -446,7 +446,7 @@ impl RunFolder {
             m.started = created.strftime("%Y-%m-%d %H:%M:%S %:z").to_string();
             m.started_unix = created.timestamp().as_second();
         }
-        let mut usage = None;
+        let (mut usage, mut phase) = (None, None);
         for event in LogReader::open(&self.log())? {
             match event {
                 Event::Started {
@@ -480,10 +480,13 @@ impl RunFolder {
                     m.best_error = Some(error);
                     m.best = usage.map(|usage| Best::at(m.step, usage));
                 }
-                Event::Phase {
-                    phase: Phase::Quantized,
-                    ..
-                } => (m.best_error, m.best) = (None, None),
+                Event::Phase { phase: now, .. } => {
+                    // (A run that goes on says its phase again.)
+                    let before = phase.replace(now);
+                    if (before, now) == (Some(Phase::Float), Phase::Quantized) {
+                        (m.best_error, m.best) = (None, None);
+                    }
+                }
                 Event::Finished { test_error, .. } => {
                     m.status = Status::Finished;
                     m.test_error = test_error;
@@ -498,6 +501,28 @@ impl RunFolder {
             }
         }
         Ok(m)
+    }
+
+    /// Whether the evaluation that was best with this error took no more than these budgets, as far as the
+    /// log says.
+    pub fn was_best_within(&self, error: f64, budgets: &[Budget]) -> bool {
+        let Ok(events) = LogReader::open(&self.log()) else {
+            return true;
+        };
+        let (mut usage, mut best) = (None, None);
+        for event in events {
+            match event {
+                Event::Step(r) => usage = Some((r.step, r.usage)),
+                Event::Evaluation {
+                    split: Split::Validation,
+                    error: found,
+                    best: true,
+                    ..
+                } if found == error => best = usage.map(|(step, usage)| Best::at(step, usage)),
+                _ => {}
+            }
+        }
+        best.is_none_or(|best| best.is_within(budgets))
     }
 
     /// Bytes of the log that opening the run reads: those behind its summary.
@@ -553,9 +578,11 @@ impl RunFolder {
         self.checkpoints().join("best.safetensors")
     }
 
-    /// The best checkpoint, if one was ever best.
+    /// The best checkpoint, if one is best: not where budgets that are tighter now have made it none.
     pub fn best_checkpoint(&self) -> Option<PathBuf> {
-        Some(self.best()).filter(|p| p.is_file())
+        // (A manifest that is gone is no reason not to use what it spoke of.)
+        let has_best = self.manifest().map_or(true, |m| m.best_error.is_some());
+        Some(self.best()).filter(|p| has_best && p.is_file())
     }
 
     /// The checkpoint that another run takes its weights from: the best one, or else the newest.

@@ -9,8 +9,12 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+
+/// For how long a lock without a name is waited for: those who look hold it for a moment.
+const LOOKED_AT: Duration = Duration::from_secs(1);
 
 /// Who holds a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +79,9 @@ pub struct RunLock {
 }
 
 impl RunLock {
+    /// Name of the file in a run folder.
+    pub const FILE: &str = "lock";
+
     /// Takes a run folder.
     ///
     /// # Errors
@@ -85,32 +92,45 @@ impl RunLock {
             path: path.clone(),
             source,
         };
-        let mut options = File::options();
-        let mut file = options
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(io)?;
-        let is_kept = match file.try_lock() {
-            Ok(()) => true,
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(LockError::Held {
-                    folder: folder.to_owned(),
-                    holder: read(&mut file),
-                });
+        let began = Instant::now();
+        loop {
+            let mut options = File::options();
+            let mut file = options
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .open(&path)
+                .map_err(io)?;
+            let is_kept = match file.try_lock() {
+                Ok(()) => true,
+                Err(std::fs::TryLockError::WouldBlock) => {
+                    let holder = read(&mut file);
+                    // Without a name it may be someone who only looks who has it.
+                    if holder.is_none() && began.elapsed() < LOOKED_AT {
+                        std::thread::sleep(Duration::from_millis(10));
+                        continue;
+                    }
+                    let folder = folder.to_owned();
+                    return Err(LockError::Held { folder, holder });
+                }
+                Err(std::fs::TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {
+                    false
+                }
+                Err(std::fs::TryLockError::Error(e)) => return Err(io(e)),
+            };
+            if !is_still_there(&file, &path) {
+                // It was removed with its run since it was opened: what is locked is nothing.
+                continue;
             }
-            Err(std::fs::TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => false,
-            Err(std::fs::TryLockError::Error(e)) => return Err(io(e)),
-        };
-        let text = serde_json::to_vec(&Holder::this_process()).expect("plain data");
-        // Who holds it is for people: a full disk must not keep a run from going on.
-        let _ = file
-            .set_len(0)
-            .and_then(|()| file.seek(SeekFrom::Start(0)))
-            .and_then(|_| file.write_all(&text));
-        Ok(Self { file, is_kept })
+            let text = serde_json::to_vec(&Holder::this_process()).expect("plain data");
+            // Who holds it is for people: a full disk must not keep a run from going on.
+            let _ = file
+                .set_len(0)
+                .and_then(|()| file.seek(SeekFrom::Start(0)))
+                .and_then(|_| file.write_all(&text));
+            return Ok(Self { file, is_kept });
+        }
     }
 
     /// Who holds a run now, if anyone does.
@@ -132,7 +152,24 @@ impl Drop for RunLock {
 }
 
 fn path_of(folder: &Path) -> PathBuf {
-    folder.join("lock")
+    folder.join(RunLock::FILE)
+}
+
+/// Whether the path still leads to an open file.
+#[cfg(unix)]
+fn is_still_there(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let place = |m: std::fs::Metadata| (m.dev(), m.ino());
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(open), Ok(there)) => place(open) == place(there),
+        (_, Err(error)) => error.kind() != io::ErrorKind::NotFound,
+        _ => true,
+    }
+}
+
+#[cfg(not(unix))]
+fn is_still_there(_: &File, _: &Path) -> bool {
+    true
 }
 
 fn read(file: &mut File) -> Option<Holder> {
@@ -168,5 +205,20 @@ mod tests {
         drop(lock);
         assert_eq!(RunLock::holder(folder.path()), None);
         RunLock::take(folder.path()).expect("free again");
+    }
+
+    #[test]
+    fn who_only_looks_is_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        drop(RunLock::take(folder.path()).expect("free"));
+        let looking = File::open(path_of(folder.path())).expect("a lock");
+        looking.lock_shared().expect("shared");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(100));
+                looking.unlock().expect("free");
+            });
+            RunLock::take(folder.path()).expect("free in a moment");
+        });
     }
 }

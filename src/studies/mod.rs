@@ -13,7 +13,7 @@ use crate::face::{self, Begin, CliError, Output, Run, Screen, print};
 use crate::headless;
 use crate::kernels::ranks::Group;
 use crate::run::RunFolder;
-use crate::study::{Scheduler, State, script, seeded};
+use crate::study::{Scheduler, State, moved, script, seeded};
 
 mod dry_run;
 mod place;
@@ -30,10 +30,11 @@ pub(crate) struct Arguments {
     /// Where its runs are recorded (default: studies/NAME)
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
-    /// Runs at a time; the cores are shared out among them
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    workers: u16,
-    /// Run only the K-th task, counted from 0 (default: SLURM_ARRAY_TASK_ID or HQ_TASK_ID, where one is set)
+    /// Runs at a time, by default 1; the cores are shared out among them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
+    /// Run only the K-th task, counted from 0 (default: SLURM_ARRAY_TASK_ID or HQ_TASK_ID, where one is set
+    /// and --workers is not given)
     #[arg(long, value_name = "K", conflicts_with_all = ["workers", "plan", "dry_run"])]
     task: Option<usize>,
     /// Write a job script instead, to standard output
@@ -61,14 +62,16 @@ pub(crate) fn command(arguments: &Arguments) -> Result<u8, CliError> {
         let text = script(&place.study, &place.folder, &program, cores, scheduler);
         return print(&text).map(|()| 0);
     }
+    let workers = usize::from(arguments.workers.unwrap_or(1));
     if arguments.dry_run {
         place.check()?;
-        return print(&dry_run(&place, arguments.workers.into())).map(|()| 0);
+        return print(&dry_run(&place, workers)).map(|()| 0);
     }
-    if let Some(task) = arguments
-        .task
-        .map_or_else(task_of_scheduler, |t| Ok(Some(t)))?
-    {
+    let task = match (arguments.task, arguments.workers) {
+        (None, None) => task_of_scheduler()?,
+        (task, _) => task,
+    };
+    if let Some(task) = task {
         return one(&place, task, arguments.retry);
     }
     place.check()?;
@@ -79,7 +82,7 @@ pub(crate) fn command(arguments: &Arguments) -> Result<u8, CliError> {
             place.refuse_other_settings(task)?;
         }
     }
-    all(&place, arguments.workers.into(), arguments.retry)
+    all(&place, workers, arguments.retry)
 }
 
 /// The task that a scheduler started this process for.
@@ -168,9 +171,10 @@ fn one(place: &Place, task: usize, retry: bool) -> Result<u8, CliError> {
     let loaded = match &begin {
         Begin::Resume(folder) => {
             let recorded = face::load_recorded(folder, &Vec::new())?;
+            let (was, is) = (&recorded.experiment.values, &wanted.experiment.values);
+            run.set = moved(was, is);
             run.experiment = Some(folder.experiment());
-            run.set.clear();
-            recorded
+            face::load_recorded(folder, &run.set)?
         }
         _ => {
             let folders = std::fs::create_dir_all(folder.checkpoints());

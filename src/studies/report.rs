@@ -46,12 +46,11 @@ pub(crate) fn report(arguments: &ReportArguments) -> Result<u8, CliError> {
             Err(error) => warnings.push(error.to_string()),
         }
     }
-    for warning in &warnings {
+    let mut report = Report::read(place.study, &place.folder);
+    report.warnings.splice(0..0, warnings);
+    for warning in &report.warnings {
         let _ = writeln!(std::io::stderr(), "warning: {}", printable(warning));
     }
-    let mut report =
-        Report::read(place.study, &place.folder).map_err(|e| CliError::Failed(e.to_string()))?;
-    report.warnings = warnings;
     if let Some(folder) = &arguments.figures {
         let failed =
             |e: &dyn std::fmt::Display| CliError::Failed(format!("{}: {e}", folder.display()));

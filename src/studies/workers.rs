@@ -34,7 +34,7 @@ pub(super) fn all(place: &Place, workers: usize, retry: bool) -> Result<u8, CliE
     let threads = (cores / workers).max(1);
     let mut states = place.states();
     let mut tried: BTreeSet<usize> = BTreeSet::new();
-    let mut running: Vec<Worker> = Vec::new();
+    let mut running = Workers(Vec::new());
     let mut said = Instant::now();
     let mut waits = false;
     print(&format!(
@@ -43,11 +43,11 @@ pub(super) fn all(place: &Place, workers: usize, retry: bool) -> Result<u8, CliE
     ))?;
     loop {
         if interrupted.load(Ordering::Relaxed) {
-            stop(&mut running)?;
+            running.stop();
             print(&format!("stopped; {}\n", summary(&place.states())))?;
             return Ok(exit::INTERRUPTED);
         }
-        reap(place, &mut running)?;
+        running.reap(place)?;
         place.look_again(&mut states);
         for (task, state) in states.iter().enumerate() {
             let may_begin = match state {
@@ -55,9 +55,9 @@ pub(super) fn all(place: &Place, workers: usize, retry: bool) -> Result<u8, CliE
                 State::Failed { .. } => retry,
                 _ => false,
             };
-            let free = running.len() < workers && running.iter().all(|w| w.task != task);
+            let free = running.0.len() < workers && !running.have(task);
             if may_begin && free && tried.insert(task) {
-                running.push(begin(place, task, threads, retry)?);
+                running.0.push(begin(place, task, threads, retry)?);
                 let described = study.describe(task);
                 let verb = match state {
                     State::Half { .. } => "goes on",
@@ -66,11 +66,12 @@ pub(super) fn all(place: &Place, workers: usize, retry: bool) -> Result<u8, CliE
                 print(&format!("[{task}] {described}: {verb}\n"))?;
             }
         }
-        let elsewhere = states.iter().enumerate().filter(|(task, state)| {
-            matches!(state, State::Running(_)) && running.iter().all(|w| w.task != *task)
-        });
+        let elsewhere = states
+            .iter()
+            .enumerate()
+            .filter(|(task, state)| matches!(state, State::Running(_)) && !running.have(*task));
         let elsewhere = elsewhere.count();
-        if running.is_empty() && elsewhere == 0 {
+        if running.0.is_empty() && elsewhere == 0 {
             let left = states.iter().enumerate().filter(|(task, state)| {
                 matches!(state, State::Ready | State::Half { .. }) && !tried.contains(task)
             });
@@ -101,7 +102,7 @@ pub(super) fn all(place: &Place, workers: usize, retry: bool) -> Result<u8, CliE
                 return Ok(if finished { 0 } else { exit::FAILED });
             }
         }
-        if running.is_empty() && elsewhere > 0 && !std::mem::replace(&mut waits, true) {
+        if running.0.is_empty() && elsewhere > 0 && !std::mem::replace(&mut waits, true) {
             print(&format!(
                 "waiting for runs of other processes ({elsewhere})\n"
             ))?;
@@ -132,7 +133,7 @@ fn begin(place: &Place, task: usize, threads: usize, retry: bool) -> Result<Work
     let mut command = Command::new(program()?);
     command
         .arg("study")
-        .arg(&place.study.file)
+        .arg(place.folder.source(&place.study))
         .arg("--into")
         .arg(place.folder.path())
         .args(["--task", &task.to_string()])
@@ -159,55 +160,78 @@ fn begin(place: &Place, task: usize, threads: usize, retry: bool) -> Result<Work
     })
 }
 
-/// Says what ended runs came to.
-fn reap(place: &Place, running: &mut Vec<Worker>) -> Result<(), CliError> {
-    let mut ended = Vec::new();
-    running.retain_mut(|worker| match worker.child.try_wait() {
-        Ok(None) => true,
-        _ => {
-            ended.push((worker.task, worker.began.elapsed()));
-            false
-        }
-    });
-    for (task, time) in ended {
-        let described = place.study.describe(task);
-        let state = place.folder.state(&place.study, task);
-        let came = match &state {
-            State::Finished => {
-                let manifest = place.folder.run(&place.study, task).manifest().ok();
-                let test = manifest.and_then(|m| m.test_error);
-                let test = test.map_or(String::new(), |e| {
-                    format!(", test error {:.2} %", 100.0 * e)
-                });
-                format!("finished in {}{test}", duration(time.as_secs_f64()))
-            }
-            State::Failed { reason, .. } => format!("failed: {reason}"),
-            state => {
-                let said = place.folder.said(&place.study, task);
-                let text = std::fs::read_to_string(&said).unwrap_or_default();
-                let last = text
-                    .lines()
-                    .rev()
-                    .find(|l| !l.trim().is_empty())
-                    .unwrap_or_default();
-                format!("{}: {} ({})", state.name(), printable(last), said.display())
-            }
-        };
-        print(&format!("[{task}] {described}: {came}\n"))?;
+/// The runs of this process. None is left behind, whatever ends it.
+struct Workers(Vec<Worker>);
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.stop();
     }
-    Ok(())
 }
 
-/// Asks the runs to stop, each with a checkpoint, and waits for them.
-fn stop(running: &mut Vec<Worker>) -> Result<(), CliError> {
-    for worker in running.iter_mut() {
-        if let Err(error) = crate::process::terminate(&mut worker.child) {
-            tracing::warn!("task {}: {error}", worker.task);
+impl Workers {
+    fn have(&self, task: usize) -> bool {
+        self.0.iter().any(|w| w.task == task)
+    }
+
+    /// Asks the runs to stop, each with a checkpoint, and waits for them.
+    fn stop(&mut self) {
+        let told = |worker: &Worker, outcome: std::io::Result<()>| {
+            if let Err(error) = outcome {
+                tracing::warn!("task {}: {error}", worker.task);
+            }
+        };
+        for worker in &mut self.0 {
+            let asked = crate::process::terminate(&mut worker.child);
+            told(worker, asked);
+        }
+        for mut worker in self.0.drain(..) {
+            let ended = worker.child.wait().map(drop);
+            told(&worker, ended);
         }
     }
-    for mut worker in running.drain(..) {
-        let waited = worker.child.wait();
-        waited.map_err(|e| CliError::Failed(format!("task {}: {e}", worker.task)))?;
+
+    /// Says what ended runs came to.
+    fn reap(&mut self, place: &Place) -> Result<(), CliError> {
+        let mut ended = Vec::new();
+        self.0.retain_mut(|worker| match worker.child.try_wait() {
+            Ok(None) => true,
+            status => {
+                let code = status.ok().flatten().and_then(|s| s.code());
+                ended.push((worker.task, worker.began.elapsed(), code));
+                false
+            }
+        });
+        for (task, time, code) in ended {
+            let described = place.study.describe(task);
+            let came = came_to(place, task, time, code);
+            print(&format!("[{task}] {described}: {came}\n"))?;
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+/// What a process that has ended came to, in words.
+fn came_to(place: &Place, task: usize, time: Duration, code: Option<i32>) -> String {
+    match place.folder.state(&place.study, task) {
+        State::Finished => {
+            let manifest = place.folder.run(&place.study, task).manifest().ok();
+            let test = manifest.and_then(|m| m.test_error);
+            let test = test.map_or(String::new(), |e| {
+                format!(", test error {:.2} %", 100.0 * e)
+            });
+            format!("finished in {}{test}", duration(time.as_secs_f64()))
+        }
+        // (One that was refused is as it was.)
+        State::Failed { reason, .. } if code != Some(exit::USAGE.into()) => {
+            format!("failed: {reason}")
+        }
+        state => {
+            let said = place.folder.said(&place.study, task);
+            let text = std::fs::read_to_string(&said).unwrap_or_default();
+            let mut lines = text.lines().rev();
+            let last = lines.find(|l| !l.trim().is_empty()).unwrap_or_default();
+            format!("{}: {} ({})", state.name(), printable(last), said.display())
+        }
+    }
 }

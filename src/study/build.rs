@@ -188,6 +188,15 @@ impl Builder<'_> {
             at_row.extend(spans);
             let crossed: &[Point] = if row.axes { &points } else { &none };
             for (point, (words, set, at_point)) in crossed.iter().enumerate() {
+                if let Some((key, [span, _])) =
+                    at_row.iter().find(|(k, _)| at_point.contains_key(*k))
+                {
+                    return Err(self.wrong(
+                        span.clone(),
+                        format!("row \"{}\" sets `{key}`, which an axis sets too", row.name),
+                        "one of the two, or `axes = false` in the row",
+                    ));
+                }
                 let name = Some(row.name.get_ref()).filter(|n| !n.is_empty());
                 let words: Vec<&str> = name.into_iter().chain(words).map(String::as_str).collect();
                 let label = match words[..] {
@@ -195,6 +204,13 @@ impl Builder<'_> {
                     _ => words.join(", "),
                 };
                 let slug = slug(&label);
+                if label.contains(char::is_control) {
+                    return Err(self.wrong(
+                        self.named_at(row),
+                        format!("a cell is called {label:?}"),
+                        "a name on one line, without control characters",
+                    ));
+                }
                 if slug.is_empty() || words.is_empty() && !self.written.row.is_empty() {
                     return Err(self.wrong(
                         self.named_at(row),
@@ -444,16 +460,39 @@ fn in_order(cells: &[Cell], seeds: &[i64]) -> Vec<Task> {
     seeds.iter().flat_map(of_seed).collect()
 }
 
+/// Bytes of a name of files; what is longer is cut, and told apart by a checksum.
+const NAME: usize = 120;
+
 /// A label as a name of files: lower case, words apart by dashes.
 fn slug(label: &str) -> String {
     let mut out = String::new();
     for c in label.chars() {
         match c {
-            c if c.is_ascii_alphanumeric() => out.push(c.to_ascii_lowercase()),
+            c if c.is_alphanumeric() => out.extend(c.to_lowercase()),
             '+' => out.push('+'),
             _ if !out.is_empty() && !out.ends_with('-') => out.push('-'),
             _ => {}
         }
     }
-    out.trim_end_matches('-').to_owned()
+    out.truncate(out.trim_end_matches('-').len());
+    if out.len() > NAME {
+        let check = crc32fast::hash(out.as_bytes());
+        let end = out.floor_char_boundary(NAME - 9);
+        out.truncate(end);
+        out += &format!("-{check:08x}");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_files_are_short_and_of_any_script() {
+        assert_eq!(slug("From float, U3 + P3!"), "from-float-u3-+-p3");
+        assert_eq!(slug("Étude 日本"), "étude-日本");
+        let long = |end: &str| slug(&format!("{}{end}", "ä".repeat(99)));
+        assert!(long("a").len() <= NAME && long("a") != long("b"));
+    }
 }

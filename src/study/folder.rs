@@ -117,14 +117,24 @@ impl StudyFolder {
         for folder in ["runs", "said"] {
             std::fs::create_dir_all(self.0.join(folder))?;
         }
-        let text = crate::files::read_text(&study.file)?;
-        write_whole(&self.copy(), text.as_bytes())?;
+        if study.file.is_file() {
+            let text = crate::files::read_text(&study.file)?;
+            write_changed(&self.copy(), text.as_bytes())?;
+        }
         let manifest = Manifest {
             version: env!("CARGO_PKG_VERSION").into(),
             file: std::path::absolute(&study.file)?,
         };
         let json = serde_json::to_vec_pretty(&manifest)?;
-        write_whole(&self.manifest(), &json)
+        write_changed(&self.manifest(), &json)
+    }
+
+    /// What another process is to be given to find the study: its file, or the folder where that is gone.
+    pub fn source<'a>(&'a self, study: &'a Study) -> &'a Path {
+        match study.file.is_file() {
+            true => &study.file,
+            false => self.path(),
+        }
     }
 
     /// The study that a folder is of: its file as it is now, or the copy where that is gone.
@@ -182,6 +192,14 @@ impl StudyFolder {
                 step: manifest.step,
             },
         }
+    }
+}
+
+/// Writes a file that does not say so already: many tasks begin at once.
+fn write_changed(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match crate::files::read(path) {
+        Ok(there) if there == bytes => Ok(()),
+        _ => write_whole(path, bytes),
     }
 }
 

@@ -50,8 +50,12 @@ pub fn script(
     cores: usize,
     scheduler: Scheduler,
 ) -> String {
-    let file = std::path::absolute(&study.file).unwrap_or(study.file.clone());
+    let source = folder.source(study);
+    let file = std::path::absolute(source).unwrap_or(source.to_owned());
     let words = [
+        "env".into(),
+        format!("RAYON_NUM_THREADS={cores}"),
+        format!("OMP_NUM_THREADS={cores}"),
         program.display().to_string(),
         "study".into(),
         file.display().to_string(),
@@ -97,12 +101,11 @@ pub fn script(
             out
         }
         Scheduler::Hyperqueue => {
-            let output = quoted(
-                &said
-                    .join("hq-%{JOB_ID}-%{TASK_ID}.txt")
-                    .display()
-                    .to_string(),
-            );
+            // (Both in one file would overwrite each other.)
+            let [output, errors] = ["txt", "err.txt"].map(|ending| {
+                let name = format!("hq-%{{JOB_ID}}-%{{TASK_ID}}.{ending}");
+                quoted(&said.join(name).display().to_string())
+            });
             let mut out = format!(
                 "#!/bin/bash\n\
                  # Study {name}: {} tasks in {} stages. Run it again to go on: what is finished ends at once.\n\
@@ -117,7 +120,7 @@ pub fn script(
                 out += &format!(
                     "\n# Stage {stage}: {}\n\
                      hq submit --wait --name={name}-{stage} --array={} --cpus={cores} \\\n    \
-                     --stdout={output} --stderr={output} \"$@\" -- \\\n    \
+                     --stdout={output} --stderr={errors} \"$@\" -- \\\n    \
                      {command}\n",
                     study.describe(tasks[0]),
                     ranges(tasks),
@@ -139,9 +142,7 @@ pub fn script(
                     .needs(task)
                     .map_or(String::new(), |b| format!(" task-{b}"));
                 let (words, command) = (study.describe(task), command.replace('$', "$$"));
-                out += &format!(
-                    "# {words}\ntask-{task}:{before}\n\tRAYON_NUM_THREADS={cores} {command} --task {task}\n",
-                );
+                out += &format!("# {words}\ntask-{task}:{before}\n\t{command} --task {task}\n",);
             }
             out
         }
@@ -170,6 +171,10 @@ mod tests {
         );
         let hq = make(Scheduler::Hyperqueue);
         assert!(hq.contains("--array=0,2 ") && hq.contains("--wait"), "{hq}");
+        assert!(
+            hq.contains("env RAYON_NUM_THREADS=2 OMP_NUM_THREADS=2 /bin/b"),
+            "{hq}"
+        );
         let makefile = make(Scheduler::Make);
         assert!(makefile.contains("task-3: task-2"), "{makefile}");
     }

@@ -17,5 +17,5 @@ pub use figures::figures;
 pub use folder::{State, StudyFolder};
 pub use jobs::{Scheduler, script};
 pub use outcome::{Line, Measure, Outcome, Report};
-pub use plan::{Cell, Published, Study, StudyError, Task, differences, seeded};
+pub use plan::{Cell, Published, Study, StudyError, Task, differences, moved, seeded};
 pub use table::{Form, compared_by, interval};

@@ -36,6 +36,8 @@ pub struct Outcome {
     pub seconds: f64,
     /// Steps taken.
     pub steps: u64,
+    /// What is damaged in its log, a sentence each: numbers may be missing.
+    pub damages: Vec<String>,
 }
 
 impl Outcome {
@@ -55,7 +57,11 @@ impl Outcome {
             Some((l.info.name.clone(), side, elements, f64::from(bits)))
         });
         Ok(Self {
-            test: part(Split::Test).next_back().map(|e| e.error),
+            // (A damaged log may have lost it; the manifest has it too.)
+            test: part(Split::Test)
+                .next_back()
+                .map(|e| e.error)
+                .or_else(|| run.manifest().ok()?.test_error),
             test_reads: part(Split::Test).count(),
             last: part(Split::Validation).next_back().map(|e| e.error),
             best: lowest(&mut part(Split::Validation).map(|e| e.error)),
@@ -80,6 +86,7 @@ impl Outcome {
                 .collect(),
             seconds: history[Quantity::Seconds].newest().unwrap_or(0.0).into(),
             steps: history.step(),
+            damages: history.damages.clone(),
         })
     }
 
@@ -262,37 +269,43 @@ impl Line {
 pub struct Report {
     /// Of which.
     pub study: Study,
-    /// What does not belong into it as it is: runs that were recorded with other settings.
+    /// What to know before any number: runs that were recorded with other settings, damaged logs.
     pub warnings: Vec<String>,
     /// A line for each of its cells.
     pub lines: Vec<Line>,
 }
 
 impl Report {
-    /// Reads every run.
-    ///
-    /// # Errors
-    /// Where a finished run's log cannot be read.
-    pub fn read(study: Study, folder: &StudyFolder) -> Result<Self, LogError> {
-        let mut lines = vec![
-            Line {
-                runs: BTreeMap::new(),
-            };
-            study.cells.len()
-        ];
+    /// Reads every run. A finished one whose log cannot be read counts as failed.
+    pub fn read(study: Study, folder: &StudyFolder) -> Self {
+        let empty = Line {
+            runs: BTreeMap::new(),
+        };
+        let mut lines = vec![empty; study.cells.len()];
+        let mut warnings = Vec::new();
         for (at, task) in study.tasks.iter().enumerate() {
             let outcome = match folder.state(&study, at) {
-                State::Finished => Ok(Outcome::read(&folder.run(&study, at))?),
+                State::Finished => {
+                    Outcome::read(&folder.run(&study, at)).map_err(|error| State::Failed {
+                        reason: format!("finished, and its log cannot be read: {error}"),
+                        dead_end: true,
+                    })
+                }
                 state => Err(state),
             };
+            if let Ok(Outcome { damages, .. }) = &outcome
+                && !damages.is_empty()
+            {
+                let (task, damages) = (study.describe(at), damages.join("; "));
+                warnings.push(format!("{task}: numbers may be missing: {damages}"));
+            }
             lines[task.cell].runs.insert(task.seed, outcome);
         }
-        let warnings = Vec::new();
-        Ok(Self {
+        Self {
             study,
             warnings,
             lines,
-        })
+        }
     }
 
     /// Runs that are finished, of how many.

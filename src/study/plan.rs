@@ -154,12 +154,25 @@ pub fn seeded(cell: &Cell, seed: i64, start: Option<&Path>) -> Vec<String> {
     set
 }
 
+/// Keys that belong to the machine: a run may go on elsewhere.
+const MOVABLE: [&str; 4] = ["device", "data.path", "init.run", "data.loader_threads"];
+
 /// What a recorded run has other settings in than a task asks for; what belongs to the machine aside.
 pub fn differences(recorded: &Values, wanted: &Values) -> Vec<String> {
-    const MOVABLE: [&str; 4] = ["device", "data.path", "init.run", "data.loader_threads"];
     let changes = difference(recorded, wanted).into_iter();
     let matters = changes.filter(|c| !MOVABLE.contains(&c.path.as_str()));
     matters.map(|c| c.to_string()).collect()
+}
+
+/// What of a task's settings belongs to the machine and is other than was recorded, as it is set.
+pub fn moved(recorded: &Values, wanted: &Values) -> Vec<String> {
+    let changes = difference(recorded, wanted).into_iter();
+    let moved = changes.filter(|c| MOVABLE.contains(&c.path.as_str()));
+    let set = moved.map(|c| {
+        let value = c.new.as_ref().map_or(String::new(), ToString::to_string);
+        format!("{}={value}", c.path)
+    });
+    set.collect()
 }
 
 #[cfg(test)]
@@ -235,6 +248,11 @@ mod tests {
             ),
             ("[[row]]\nname = \"\"", "a name with letters or digits"),
             ("[[row]]\nname = \"--\"", "a name with letters or digits"),
+            ("[[row]]\nname = \"a\\nb\"", "a name on one line"),
+            (
+                "[[axis]]\nkeys = [\"seed_\"]\nvalues = [1]\n[[row]]\nname = \"a\"\nset = { seed_ = 2 }",
+                "one of the two",
+            ),
             ("[[axis]]\nkeys = []\nvalues = [1]", "at least one key"),
             (
                 "[[axis]]\nkeys = [\"a\", \"b\"]\nvalues = [[1]]",

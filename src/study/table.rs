@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::folder::State;
-use super::outcome::{Measure, Report};
+use super::outcome::{Line, Measure, Report};
 use super::statistics::Sample;
 
 /// What a report is written as.
@@ -101,7 +101,12 @@ impl Report {
                 cell.label.clone(),
                 format!("{finished} of {}", line.runs.len()),
             ];
-            let value = |sample: Option<Sample>| sample.map_or("-".into(), |s| interval(&s));
+            // Of fewer runs than are finished: how many.
+            let value = |sample: Option<Sample>| match sample {
+                None => "-".into(),
+                Some(s) if s.count < finished => format!("{} ({})", interval(&s), s.count),
+                Some(s) => interval(&s),
+            };
             row.extend(columns.iter().map(|m| value(line.sample(*m))));
             if let Some(reference) = reference {
                 let difference = line.against(&self.lines[reference], by);
@@ -127,7 +132,10 @@ impl Report {
         }
         out += &format!("{done} of {all} runs finished.\n\n");
         let (titles, rows) = self.table();
-        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let line = |cells: &[String]| {
+            let cells: Vec<String> = cells.iter().map(|c| c.replace('|', "\\|")).collect();
+            format!("| {} |\n", cells.join(" | "))
+        };
         out += &line(&titles);
         out += &format!("|{}\n", "---|".repeat(titles.len()));
         for row in rows {
@@ -164,6 +172,16 @@ impl Report {
         }
         if self.study.cells.iter().any(|c| c.paper.is_some()) {
             notes.push("published: the paper's number, from one run, its best evaluation on the test part.".into());
+        }
+        let partial = |line: &Line| {
+            let finished = line.runs.values().flatten().count();
+            let counts = columns(self).into_iter().filter_map(|m| line.sample(m));
+            counts.into_iter().any(|s| s.count < finished)
+        };
+        if self.lines.iter().any(partial) {
+            notes.push(
+                "A number in parentheses: so many of the finished runs have this value.".into(),
+            );
         }
         let again = self.lines.iter().flat_map(|l| l.runs.values().flatten());
         let again = again.filter(|o| o.test_reads > 1).count();
@@ -333,7 +351,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
 
-    use super::super::outcome::{Line, Outcome};
+    use super::super::outcome::Outcome;
     use super::super::plan::Study;
     use super::*;
     use crate::quantizer::memory::Side;
@@ -354,6 +372,7 @@ mod tests {
             curve: vec![(1, test)],
             seconds: 2.0,
             steps: 4,
+            damages: Vec::new(),
         }
     }
 
@@ -402,6 +421,24 @@ mod tests {
         assert!(
             !titles.iter().any(|t| t.contains("in budget")),
             "{titles:?}"
+        );
+    }
+
+    #[test]
+    fn a_number_of_fewer_runs_than_are_finished_says_so() {
+        let mut report = report();
+        if let Some(Ok(outcome)) = report.lines[0].runs.get_mut(&2) {
+            outcome.test = None;
+        }
+        report.study.cells[1].label = "b|c".into();
+        let (titles, rows) = report.table();
+        let test = titles.iter().position(|t| t == "test %").expect("a column");
+        assert_eq!(rows[0][test], "10.50 ± 6.35 (2)");
+        assert_eq!(rows[0][1], "3 of 3");
+        let markdown = report.text(Form::Md);
+        assert!(
+            markdown.contains("in parentheses") && markdown.contains("b\\|c"),
+            "{markdown}"
         );
     }
 

@@ -92,6 +92,8 @@ const VERSION: &str = "bitscope.version";
 const CHECKSUM: &str = "bitscope.crc32";
 /// Version of the state's format.
 const CURRENT: &str = "2";
+/// Bitwidths that each quantizer's hardware has, where it has not all: a list of lists, as JSON.
+const ALLOWED: &str = "bitscope.allowed_bits";
 const MOMENTS: [&str; 2] = ["optimizer.first/", "optimizer.second/"];
 const ACTIVATIONS: &str = "activations/";
 
@@ -128,11 +130,17 @@ pub(super) fn bytes(
     if let Some((name, _)) = tensors.iter().find(|(_, (_, v))| v.iter().any(broken)) {
         return Err(SaveError::NotFinite(name.clone()));
     }
-    let metadata = HashMap::from([
-        (CHECKSUM.to_owned(), checksum(&tensors, &text)),
-        (VERSION.to_owned(), CURRENT.to_owned()),
-        (STATE.to_owned(), text),
-    ]);
+    let slots = state.slots.iter();
+    let allowed: Vec<&[f64]> = slots.map(|s| &*s.quantizer.allowed_bits).collect();
+    let mut metadata = HashMap::from([(VERSION.to_owned(), CURRENT.to_owned())]);
+    let mut beside = text.clone();
+    if allowed.iter().any(|list| !list.is_empty()) {
+        let json = serde_json::to_string(&allowed).map_err(std::io::Error::other)?;
+        beside += &json;
+        metadata.insert(ALLOWED.to_owned(), json);
+    }
+    metadata.insert(CHECKSUM.to_owned(), checksum(&tensors, &beside));
+    metadata.insert(STATE.to_owned(), text);
     Ok(to_bytes(&tensors, metadata)?)
 }
 
@@ -282,13 +290,16 @@ impl Checkpoint {
 /// What stands beside the tensors.
 struct Metadata {
     state: String,
+    /// Bitwidths of the hardware, as JSON; empty where every quantizer may have any.
+    allowed: String,
     checksum: String,
 }
 
 impl Metadata {
     /// The state, where the checksum over everything is right.
     fn state(&self, tensors: &Tensors) -> Result<State, String> {
-        if checksum(tensors, &self.state) != self.checksum {
+        let beside = format!("{}{}", self.state, self.allowed);
+        if checksum(tensors, &beside) != self.checksum {
             return Err("damaged: its checksum is wrong".into());
         }
         let text = &self.state;
@@ -296,7 +307,16 @@ impl Metadata {
             .step_by(2)
             .map(|i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok())
             .collect();
-        postcard::from_bytes(&bytes.ok_or("damaged state")?).map_err(|e| e.to_string())
+        let bytes = bytes.ok_or("damaged state")?;
+        let mut state: State = postcard::from_bytes(&bytes).map_err(|e| e.to_string())?;
+        if !self.allowed.is_empty() {
+            let allowed: Vec<Vec<f64>> =
+                serde_json::from_str(&self.allowed).map_err(|e| e.to_string())?;
+            for (slot, allowed) in state.slots.iter_mut().zip(allowed) {
+                slot.quantizer.allowed_bits = allowed;
+            }
+        }
+        Ok(state)
     }
 }
 
@@ -320,5 +340,10 @@ fn parse_metadata(bytes: &[u8]) -> Result<Metadata, String> {
         }
     }
     let checksum = find(CHECKSUM).ok_or("damaged: no checksum in it")?;
-    Ok(Metadata { state, checksum })
+    let allowed = find(ALLOWED).unwrap_or_default();
+    Ok(Metadata {
+        state,
+        allowed,
+        checksum,
+    })
 }

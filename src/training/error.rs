@@ -35,6 +35,9 @@ pub enum TrainError {
     /// The run folder.
     #[error("run folder: {0}")]
     Folder(#[from] std::io::Error),
+    /// A new run in a folder that holds one.
+    #[error("{0}: another process has begun this run")]
+    Begun(PathBuf),
     /// A run without a checkpoint.
     #[error("{folder}: the run has no checkpoint{}", .reason.as_ref().map_or(" yet".into(), |r| format!(": {r}")))]
     NoCheckpoint {

@@ -86,12 +86,12 @@ impl Outline {
         self.account.usage(|q| self.initial_bits(q))
     }
 
-    /// The least that the clamps of the bitwidths allow.
+    /// The least that the clamps allow.
     pub fn least(&self) -> Usage {
         self.account.usage(|q| {
             let plan = &self.placement.quantizers[q].plan;
             if plan.quantizer.is_learned(0) {
-                plan.quantizer.least_bits()
+                plan.quantizer.least_reachable_bits()
             } else {
                 self.initial_bits(q)
             }

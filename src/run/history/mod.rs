@@ -109,8 +109,10 @@ pub struct History {
     pub layers: Vec<LayerHistory>,
     /// Budgets that tighten: from which step on, and which.
     tightening: Vec<(u64, Vec<Tightening>)>,
-    /// All evaluations.
+    /// All evaluations but those of steps that were taken back.
     pub evaluations: Vec<Evaluation>,
+    /// How many of them are of the network before its quantizers came into use.
+    in_float: usize,
     /// Marks on the time axis.
     pub marks: Vec<Mark>,
     /// Messages, newest last.
@@ -203,6 +205,7 @@ impl History {
             batch: self.batch,
             tightening: self.tightening.clone(),
             evaluations: self.evaluations.clone(),
+            in_float: self.in_float,
             marks: self.marks.clone(),
             layers: layers
                 .map(|l| LayerHistory {
@@ -241,22 +244,8 @@ impl History {
     /// Evaluations on a part of the data that count: where quantizers came into use, those since then,
     /// beginning with the one that says what quantizing alone costs.
     pub fn counted(&self, split: Split) -> impl DoubleEndedIterator<Item = &Evaluation> {
-        let quantized = |m: &&Mark| m.kind == MarkKind::Quantized;
-        let start = self.marks.iter().rev().find(quantized).map(|m| m.step);
-        let all = &self.evaluations;
-        let at_start = |e: &Evaluation| e.split == split && Some(e.step) == start;
-        let first = all.iter().rposition(at_start);
-        let counts = move |place: usize, e: &Evaluation| match start {
-            Some(start) => e.step > start || first == Some(place),
-            None => true,
-        };
-        let of_split = all
-            .iter()
-            .enumerate()
-            .filter(move |(_, e)| e.split == split);
-        of_split
-            .filter(move |(place, e)| counts(*place, e))
-            .map(|(_, e)| e)
+        let counted = self.evaluations[self.in_float..].iter();
+        counted.filter(move |e| e.split == split)
     }
 
     /// Gives every layer's info its quantizer, which is not written with it.

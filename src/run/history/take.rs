@@ -25,7 +25,7 @@ impl History {
                 steps_per_epoch,
                 total_steps,
                 parent,
-                step: _,
+                step,
             } => {
                 self.parent.clone_from(parent);
                 self.name.clone_from(name);
@@ -37,6 +37,9 @@ impl History {
                 self.end = None;
                 self.paused = false;
                 self.begin(layers);
+                // What came behind the checkpoint that a run goes on from is not part of it.
+                self.evaluations.retain(|e| e.step <= *step);
+                self.in_float = self.in_float.min(self.evaluations.len());
             }
             Event::Phase { step, phase } => {
                 // A resumed run says its phase again; only a change is one.
@@ -117,6 +120,7 @@ impl History {
     /// takes now.
     fn begin_quantized(&mut self, event: &Event) {
         self.mark_as_said(MarkKind::Quantized, event);
+        self.in_float = self.evaluations.len();
         for memory in [
             Quantity::WeightKb,
             Quantity::ActivationSumKb,
@@ -388,5 +392,54 @@ mod tests {
         }
         let marks: Vec<_> = history.marks.iter().map(|m| (m.step, m.kind)).collect();
         assert_eq!(marks, [(100, MarkKind::Quantized)]);
+    }
+
+    /// Stopped in the evaluation that follows the quantizers' start: it is made up for, and the float one of
+    /// the same step never stands for it. What is evaluated twice counts once.
+    #[test]
+    fn evaluations_count_from_the_quantizers_start_and_once() {
+        let started = |step| Event::Started {
+            name: "r".into(),
+            device: "flex".into(),
+            experiment: String::new(),
+            layers: Vec::new(),
+            budgets: Vec::new(),
+            steps_per_epoch: 10,
+            total_steps: 100,
+            step,
+            parent: None,
+        };
+        let phase = |step, phase| Event::Phase { step, phase };
+        let checked = |step, error| Event::Evaluation {
+            step,
+            split: Split::Validation,
+            error,
+            loss: 1.0,
+            budget_met: true,
+            best: false,
+        };
+        let mut history = History::default();
+        let mut take = |events: &[Event]| {
+            events.iter().for_each(|e| history.push(e));
+            let counted = history.counted(Split::Validation);
+            (history.best(), counted.map(|e| e.step).collect::<Vec<_>>())
+        };
+        let cut_short = [
+            started(0),
+            phase(0, Phase::Float),
+            checked(10, 0.9),
+            checked(20, 0.1),
+            phase(20, Phase::Quantized),
+        ];
+        assert_eq!(take(&cut_short), (None, Vec::new()));
+        let goes_on = [
+            started(20),
+            phase(20, Phase::Quantized),
+            checked(20, 0.6),
+            checked(30, 0.5),
+        ];
+        assert_eq!(take(&goes_on), (Some((30, 0.5)), vec![20, 30]));
+        let taken_back = [started(25), checked(30, 0.55)];
+        assert_eq!(take(&taken_back), (Some((30, 0.55)), vec![20, 30]));
     }
 }

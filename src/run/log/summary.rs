@@ -12,7 +12,7 @@ use super::LogError;
 use super::reader::{Damage, LogReader};
 
 /// What the file begins with.
-const HEADER: &[u8] = b"bitscope summary 5\n";
+const HEADER: &[u8] = b"bitscope summary 6\n";
 /// Bytes of the log beyond a summary from which on it pays to write it anew.
 const WORTH: u64 = 8 << 20;
 /// Bytes of the log before a summary's end that tell whether it is still the same log.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::event::{Event, LayerInfo, LayerRecord, StepRecord};
 use crate::experiment::{BudgetMethod, Experiment, Thresholds, resolve_text};
 use crate::quantizer::memory::Role;
-use crate::quantizer::{Learn, Parametrization};
+use crate::quantizer::{CLAMP_MARGIN, Learn, Parametrization};
 
 /// What can be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -175,6 +175,8 @@ pub struct Verdicts {
     learn: [Option<Learn>; 2],
     /// Whether bitwidths are held at a budget: there they rest by design.
     held: bool,
+    /// Epoch from which on all bitwidths stand still by design.
+    frozen_from: Option<f64>,
     layers: Vec<LayerInfo>,
     watches: Vec<Watch>,
     penalty: State,
@@ -242,6 +244,7 @@ impl Verdicts {
         self.learn = [learn(&experiment.weights), learn(&experiment.activations)];
         let budgets = &experiment.budgets;
         self.held = !budgets.limits.is_empty() && budgets.method == BudgetMethod::Projection;
+        self.frozen_from = Some(experiment.frozen_from());
     }
 
     /// Takes an event in; returns what was found through it.
@@ -323,14 +326,15 @@ impl Verdicts {
             text,
         );
         let Some(records) = &r.layers else { return };
+        let held = self.held || self.frozen_from.is_some_and(|from| r.epoch >= from);
         for (index, record) in records.iter().enumerate().take(self.layers.len()) {
             if record.d.is_finite() && record.bitwidth.is_finite() {
-                self.layer(index, r.step, record);
+                self.layer(index, r.step, record, held);
             }
         }
     }
 
-    fn layer(&mut self, index: usize, step: u64, r: &LayerRecord) {
+    fn layer(&mut self, index: usize, step: u64, r: &LayerRecord, held: bool) {
         let info = &self.layers[index];
         let side = usize::from(info.role == Role::Activation);
         // (A single quantizer may be fixed where its side learns.)
@@ -341,7 +345,7 @@ impl Verdicts {
         watch.follow(step, r, t.window);
         for (place, kind) in Kind::ALL.into_iter().enumerate() {
             let found = match kind {
-                Kind::Frozen if self.held => None,
+                Kind::Frozen if held => None,
                 _ => finding(kind, info, learn, watch, step, r, t),
             };
             // These know since when they hold; the others count records.
@@ -426,7 +430,12 @@ fn finding(
                 Parametrization::P1 | Parametrization::P2 | Parametrization::P3 => "q_min",
                 _ => "d",
             };
-            let near = |v: f32, bound: f64| (f64::from(v) / bound - 1.0).abs() <= t.clamp_margin;
+            // The published code keeps a margin from either end.
+            let near = |v: f32, bound: f64| {
+                let v = f64::from(v);
+                (v / bound - 1.0).abs() <= t.clamp_margin
+                    || (v - bound).abs() <= 1.01 * CLAMP_MARGIN
+            };
             let pinned = |name: &str, v: f32, clamp: [f64; 2]| {
                 let at = clamp.into_iter().find(|bound| near(v, *bound))?;
                 names

@@ -15,7 +15,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::met_limits;
-use crate::network::Network;
+use crate::network::{Network, Slot};
 use crate::quantizer::memory::{Resource, Usage, bitwidth_slopes};
 
 /// How many times what another bit costs a bit must be worth that rose beyond the budget.
@@ -85,14 +85,10 @@ impl Costs {
     fn cheapest(&self, network: &Network, saved: &[f64], risen: &[bool]) -> Option<usize> {
         let slots = network.slots.iter().enumerate();
         slots
-            .filter(|(i, slot)| {
-                let q = &slot.quantizer;
-                saved[*i] > 0.0 && q.is_learned(0) && !q.one_bit_less(slot.parameters).is_empty()
-            })
+            .filter(|(i, _)| saved[*i] > 0.0)
             .map(|(i, slot)| {
                 let known = self.known[i].filter(|cost| cost.bits == slot.grid().bits);
-                let worth = if risen[i] { WORTH } else { 1.0 };
-                let ratio = |cost: Cost| cost.loss / saved[i] / worth;
+                let ratio = |cost: Cost| worth(cost.loss, risen[i]) / saved[i];
                 (i, known.map_or(f64::NEG_INFINITY, ratio))
             })
             .min_by(|a, b| a.1.total_cmp(&b.1))
@@ -100,26 +96,51 @@ impl Costs {
     }
 }
 
-/// What a bit less of each quantizer saves of the first resource that is exceeded.
+/// What a bit counts for where it is compared with others: one that rose beyond the budget is given up
+/// sooner, whether that costs something or helps.
+fn worth(loss: f64, has_risen: bool) -> f64 {
+    match has_risen {
+        true if loss > 0.0 => loss / WORTH,
+        true => loss * WORTH,
+        false => loss,
+    }
+}
+
+/// What each quantizer saves with its next smaller bitwidth, of the first resource that is exceeded and
+/// that any of them saves something of.
 fn exceeded(limits: &[(Resource, f64)], network: &Network) -> Option<Vec<f64>> {
     let stored = network.stored();
     let usage = Usage::of(&stored, network.multiplications());
-    let (resource, _) = limits
-        .iter()
-        .find(|limit| !met_limits(&[**limit], &usage))?;
-    let slopes = bitwidth_slopes(
-        *resource,
-        network.rules(),
-        &stored,
-        network.multiplications(),
-    );
-    let mut saved = vec![0.0; network.slots.len()];
-    for (slot, slope) in network.stored_slots().into_iter().zip(slopes) {
-        if let Some(slot) = slot {
-            saved[slot] += slope;
-        }
+    let exceeded = limits.iter().filter(|l| !met_limits(&[**l], &usage));
+    exceeded
+        .map(|(resource, _)| {
+            let slopes = bitwidth_slopes(
+                *resource,
+                network.rules(),
+                &stored,
+                network.multiplications(),
+            );
+            let mut saved = vec![0.0; network.slots.len()];
+            for (slot, slope) in network.stored_slots().into_iter().zip(slopes) {
+                if let Some(slot) = slot {
+                    saved[slot] += slope;
+                }
+            }
+            for (saved, slot) in saved.iter_mut().zip(&network.slots) {
+                *saved *= bits_less(slot);
+            }
+            saved
+        })
+        .find(|saved| saved.iter().any(|s| *s > 0.0))
+}
+
+/// How many bits less the next smaller bitwidth of a quantizer is; 0 where there is none.
+fn bits_less(slot: &Slot) -> f64 {
+    let (q, bits) = (&slot.quantizer, slot.grid().bits);
+    if !q.is_learned(0) || q.one_bit_less(slot.parameters).is_empty() {
+        return 0.0;
     }
-    Some(saved)
+    q.next_smaller(bits).map_or(0.0, |smaller| bits - smaller)
 }
 
 /// Tries the ways to one bit less; the network is left as it was.

@@ -46,7 +46,13 @@ pub(super) fn limits(
             });
             ramps.len() - 1
         });
-        ramps[place].tightening(budgets, until).at(epoch)
+        let ramp = &mut ramps[place];
+        let tightening = ramp.tightening(budgets, until);
+        if epoch >= tightening.until {
+            // It has arrived; more epochs, or a longer ramp, do not loosen it again.
+            ramp.from = ramp.limit;
+        }
+        tightening.at(epoch)
     })
     .collect()
 }
@@ -107,6 +113,7 @@ mod tests {
         assert_eq!(limits(&mut ramps, &b, &usage(100.0), 0.0, 4.0), [100.0]);
         assert_eq!(limits(&mut ramps, &b, &usage(100.0), 2.0, 4.0), [50.0]);
         assert_eq!(limits(&mut ramps, &b, &usage(100.0), 4.0, 4.0), [25.0]);
+        assert_eq!(limits(&mut ramps, &b, &usage(25.0), 5.0, 99.0), [25.0]);
         let loose = budgets(200.0, 100.0);
         assert_eq!(limits(&mut ramps, &loose, &usage(100.0), 2.0, 4.0), [200.0]);
     }

@@ -81,14 +81,13 @@ impl Optimizer {
         lr: f64,
         gradients: &[Gradient],
     ) -> Vec<[f64; 2]> {
-        let updates = self.updates;
         let all = network.slots.iter_mut().zip(&mut self.quantizers);
         all.zip(gradients)
             .map(|((slot, state), gradient)| {
                 state.updates += 1;
                 let before = slot.parameters;
                 let seen = match experiment.quantizers.steps {
-                    QuantizerSteps::Plain => plain(slot, state, experiment, lr, gradient, updates),
+                    QuantizerSteps::Plain => plain(slot, state, experiment, lr, gradient),
                     QuantizerSteps::Relative => relative(slot, state, experiment, lr, gradient),
                 };
                 slot.parameters = slot.quantizer.project(slot.parameters);
@@ -119,7 +118,6 @@ fn plain(
     experiment: &Experiment,
     lr: f64,
     gradient: &Gradient,
-    updates: u64,
 ) -> [f64; 2] {
     let settings = &experiment.optimizer;
     let lr = lr * factor(slot, settings);
@@ -140,7 +138,7 @@ fn plain(
                 moments.first = 0.0;
             }
             moments.pulled = pulls;
-            slot.parameters[i] -= moments.update(g, settings, updates, lr);
+            slot.parameters[i] -= moments.update(g, settings, state.updates, lr);
         }
         g
     })

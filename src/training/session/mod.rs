@@ -116,8 +116,13 @@ impl Session {
     }
 
     /// Leaves the thread to itself: it ends at its next look at the commands, or with the process.
-    pub fn abandon(&mut self) {
+    pub fn forget(&mut self) {
         self.thread = None;
+    }
+
+    /// The same of a run that has not begun, whose manifest then says so.
+    pub fn abandon(&mut self) {
+        self.forget();
         // The manifest is the thread's own, but it will not write it in time.
         if let Ok(mut manifest) = self.folder.manifest() {
             manifest.status = Status::Stopped;
@@ -155,7 +160,11 @@ fn run(
         .map_err(TrainError::from)
         .and_then(|lock| {
             folder.sweep();
-            Ok((lock, LogWriter::open(&folder.log())?))
+            let log = LogWriter::open(&folder.log())?;
+            if setup.origin != Origin::Resume && !log.was_empty() {
+                return Err(TrainError::Begun(folder.path().to_owned()));
+            }
+            Ok((lock, log))
         });
     let (lock, log) = match owned {
         Ok(owned) => owned,

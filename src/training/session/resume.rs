@@ -78,7 +78,7 @@ pub(super) fn restore(
 ) -> Result<Vec<String>, TrainError> {
     let mut damaged = Vec::new();
     let newest_first = folder.all_checkpoints().into_iter().rev();
-    for path in newest_first.chain(folder.best_checkpoint()) {
+    for path in newest_first.chain(Some(folder.best()).filter(|p| p.is_file())) {
         match trainer.restore(&path) {
             Ok(()) => {
                 let passed = |error| format!("{error}; going on from the checkpoint before it");

@@ -30,6 +30,7 @@ impl Trainer {
         }
         self.network.load_weights(path, checkpoint.weights, false)?;
         self.epoch = self.experiment.float_epochs;
+        self.evaluated = self.epoch;
         if !self.has_quantizers() {
             return Ok(notes);
         }

@@ -334,8 +334,10 @@ impl Trainer {
         self.initialise_quantizers();
         self.network.quantized = true;
         self.optimizer.reset_quantizers();
-        // The float phase's best does not count against the quantized network's.
+        // The float phase's best does not count against the quantized network's, and its evaluation of this
+        // step is not the quantized one's, which is due.
         self.best_error = None;
+        self.evaluated = -1.0;
         true
     }
 

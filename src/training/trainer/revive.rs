@@ -62,12 +62,16 @@ impl Trainer {
                 };
                 let percent = clipped.max(zeros) * 100.0;
                 let reason = format!("{percent:.1} % of the elements {what} for {limit} steps");
-                self.reinitialise_slot(slot, reason);
+                if !self.reinitialise_slot(slot, reason) {
+                    // Not before it has been dead for as long again.
+                    self.optimizer.quantizers[slot].count_dead(false);
+                }
             }
         }
     }
 
-    fn reinitialise_slot(&mut self, slot: usize, reason: String) {
+    /// Initialises a quantizer anew; `false` where nothing comes in, so that no range would help.
+    fn reinitialise_slot(&mut self, slot: usize, reason: String) -> bool {
         let of = &self.network.slots[slot];
         let (quantizer, bits) = (of.quantizer.clone(), of.grid().bits);
         let before: [f64; 2] = quantizer.raw_step_and_range(of.parameters).into();
@@ -82,8 +86,7 @@ impl Trainer {
                     Some(largest) if largest > 0.0 => {
                         initial_parameters(&quantizer, largest, InitialBits(bits))
                     }
-                    // Nothing comes in: no range would help.
-                    _ => return,
+                    _ => return false,
                 }
             }
         };
@@ -97,5 +100,6 @@ impl Trainer {
             before,
             after: quantizer.raw_step_and_range(of.parameters).into(),
         });
+        true
     }
 }

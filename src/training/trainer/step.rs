@@ -195,12 +195,18 @@ impl Trainer {
                 .update_quantizers(&mut self.network, &experiment, lr, gradients)
         };
         // Whatever brought them near, the last thing that bitwidths do is to meet the budget.
-        let last = frozen || self.step + 1 >= self.total_steps();
+        let ends = self.step + 1 >= self.total_steps();
+        let last = frozen || ends;
         let held = match experiment.budgets.method {
             BudgetMethod::Projection => true,
             _ => last && experiment.rules == Rules::Paper,
         };
-        if held {
+        if held && ends && experiment.rules == Rules::Paper {
+            // A ramp that reaches to the very end is one step short of it.
+            let all = experiment.budgets.limits.iter();
+            let asked: Vec<(Resource, f64)> = all.map(|(r, limit, _)| (*r, *limit)).collect();
+            self.hold_budgets(&asked);
+        } else if held {
             self.hold_budgets(limits);
         }
         seen

@@ -69,11 +69,19 @@ impl Run<'_> {
             Command::Stop => self.stopping = true,
             Command::Apply(experiment) => self.apply(experiment, out),
             Command::Reinitialise(layer) => {
-                if !self.trainer.reinitialise(&layer) {
-                    let message = format!("no quantizer in use has the name {layer}");
-                    out.emit(Event::Warning { step, message });
-                }
-                self.tell_reinitialised(out);
+                let is_known = self.trainer.reinitialise(&layer);
+                let message = match (is_known, self.tell_reinitialised(out)) {
+                    (false, _) => format!("no quantizer in use has the name {layer}"),
+                    (true, 0) => {
+                        format!("{layer}: nothing above zero comes in; no range would help")
+                    }
+                    (true, _) => {
+                        // A checkpoint of this step has it as it was.
+                        self.saved_at = None;
+                        return;
+                    }
+                };
+                out.emit(Event::Warning { step, message });
             }
         }
     }

@@ -207,9 +207,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn tell_reinitialised(&mut self, out: &mut Recorder) {
+    /// Says which quantizers were initialised anew; how many.
+    fn tell_reinitialised(&mut self, out: &mut Recorder) -> usize {
         let step = self.trainer.steps();
-        for of in self.trainer.take_reinitialised() {
+        let all = self.trainer.take_reinitialised();
+        let count = all.len();
+        for of in all {
             out.emit(Event::Reinitialised {
                 step,
                 layer: of.layer,
@@ -219,6 +222,7 @@ impl<'a> Run<'a> {
                 after: of.after,
             });
         }
+        count
     }
 
     /// Evaluations and checkpoints at their cadence.

@@ -95,6 +95,7 @@ impl<'a> Run<'a> {
             trainer,
         };
         run.drop_best_beyond();
+        run.drop_forgotten_best();
         run.announce(engine, described, found, recorder);
         if !changes.is_empty() {
             let toml = experiment.values.to_toml();

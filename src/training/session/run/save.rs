@@ -39,6 +39,22 @@ impl Run<'_> {
     pub(super) fn drop_best_beyond(&mut self) {
         if self.manifest.drop_best_beyond(&self.trainer.budgets()) {
             self.trainer.set_best_error(None);
+            // A checkpoint of this step still knows it.
+            self.saved_at = None;
+        }
+    }
+
+    /// The same for what a checkpoint knew as best that is older than the manifest: a run that was killed
+    /// may have forgotten it since.
+    pub(super) fn drop_forgotten_best(&mut self) {
+        let Some(error) = self.trainer.best_error() else {
+            return;
+        };
+        let folder = &self.setup.folder;
+        if self.manifest.best_error != Some(error)
+            && !folder.was_best_within(error, &self.trainer.budgets())
+        {
+            self.trainer.set_best_error(None);
         }
     }
 
