@@ -31,8 +31,9 @@ pub struct LogWriter {
     shared: Arc<Shared>,
     /// What was damaged in a log that goes on, in words.
     found: Vec<String>,
-    /// Whether there was a log without a record.
+    /// Whether there was a log without a record, or one with.
     was_empty: bool,
+    had_records: bool,
 }
 
 #[derive(Default)]
@@ -105,6 +106,7 @@ impl LogWriter {
             shared,
             found,
             was_empty: was_there && sound <= HEADER.len() as u64,
+            had_records: was_there && sound > HEADER.len() as u64,
         })
     }
 
@@ -116,6 +118,11 @@ impl LogWriter {
     /// Whether there was a log before that held nothing.
     pub fn was_empty(&self) -> bool {
         self.was_empty
+    }
+
+    /// Whether there was a log before that held something.
+    pub fn had_records(&self) -> bool {
+        self.had_records
     }
 
     /// Appends an event.

@@ -161,7 +161,7 @@ fn run(
         .and_then(|lock| {
             folder.sweep();
             let log = LogWriter::open(&folder.log())?;
-            if setup.origin != Origin::Resume && !log.was_empty() {
+            if setup.origin != Origin::Resume && log.had_records() {
                 return Err(TrainError::Begun(folder.path().to_owned()));
             }
             Ok((lock, log))
