@@ -154,7 +154,7 @@ impl LogReader {
         Some(event)
     }
 
-    /// Goes to the next sound record behind `from`; `false` where none is found.
+    /// Goes to the next sound record from `from` on; `false` where none is found.
     fn resynchronise(&mut self, from: u64) -> bool {
         let mut rest = Vec::new();
         let read = self
@@ -174,7 +174,9 @@ impl LogReader {
                 && crc32fast::hash(&behind[..length]) == u32::from_le_bytes([e, f, g, h])
                 && postcard::from_bytes::<Event>(&behind[..length]).is_ok()
         };
-        match (1..rest.len()).find(sound) {
+        match (0..rest.len()).find(sound) {
+            // It was being written a moment ago.
+            Some(0) => self.seek(from).is_ok(),
             Some(offset) => {
                 let at = from + offset as u64;
                 self.damages.push(Damage {

@@ -4,10 +4,14 @@ use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(unix)]
+use std::time::{Duration, Instant};
 
 use super::Workbench;
 use crate::experiment::Loaded;
 use crate::face::{Begin, CliError};
+#[cfg(unix)]
+use crate::run::RunLock;
 #[cfg(unix)]
 use crate::run::control::{Controls, Request};
 use crate::run::{Command, Feed, Parent, RunFolder};
@@ -191,15 +195,30 @@ impl Workbench {
     }
 }
 
+/// For how long a run that goes from one process to the next may have no one who listens.
+#[cfg(unix)]
+const HANDOVER: Duration = Duration::from_secs(2);
+
 /// Asks whoever trains a run; a run that went on in another process meanwhile is asked there.
 #[cfg(unix)]
 fn pass_on(controls: &mut Controls, folder: &RunFolder, command: &Command) -> io::Result<()> {
     let request = Request::of(command);
-    match controls.ask(&request) {
-        Err(error) if error.kind() != io::ErrorKind::Other => {
-            *controls = Controls::take(folder.path()).map_err(|_| error)?;
-            controls.ask(&request)
+    let gone = match controls.ask(&request) {
+        Err(error) if error.kind() != io::ErrorKind::Other => error,
+        outcome => return outcome,
+    };
+    let began = Instant::now();
+    loop {
+        match Controls::take(folder.path()) {
+            Ok(taken) => {
+                *controls = taken;
+                return controls.ask(&request);
+            }
+            // (Who owns it listens in a moment.)
+            Err(_) if began.elapsed() < HANDOVER && RunLock::holder(folder.path()).is_some() => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(_) => return Err(gone),
         }
-        outcome => outcome,
     }
 }
