@@ -343,6 +343,17 @@ fn exceptions_go_by_name_pattern_kind_and_place() {
         notes,
         ["`[[layers]]`: `last`: weights are not quantized (`weights.quantizer`)"]
     );
+    // Bounds that leave no bitwidth are an error, for a side and for a layer.
+    let bounds = "bits_bounds = [2, 4]\nd_bounds = [0.0001, 0.001]\nq_max_bounds = [4, 8]\n";
+    for text in [
+        format!("[weights]\nquantizer = \"u3\"\n{bounds}"),
+        format!(
+            "[weights]\nquantizer = \"u3\"\n[[layers]]\nmatch = \"last\"\nside = \"weights\"\n{bounds}"
+        ),
+    ] {
+        let errors = load_embedded("e.toml", &text, &Vec::new()).expect_err("no bitwidth");
+        assert!(errors.to_string().contains("leave 13 to 18"), "{errors}");
+    }
     // And what is wrong with one stands at its place.
     let wrong = "[[layers]]\nmatch = \"first\"\nbitz = 3\n[[layers]]\nbits = 3\n[[layers]]\nmatch = \"x\"\nbits = \"a\"\n";
     let errors = load_embedded("e.toml", wrong, &Vec::new()).expect_err("wrong");

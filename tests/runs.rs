@@ -1198,6 +1198,14 @@ fn a_best_that_a_budget_took_away_does_not_come_back() {
     let best = run.manifest().expect("readable").best.expect("within");
     assert!(best.step > 80 && best.weight_kb <= 9.0, "{best:?}");
     assert!(run.best_checkpoint().is_some());
+    // Every list says the same.
+    let error = run.manifest().expect("readable").best_error;
+    let compared = place.succeed(&["compare", &label(&run), "--json"]);
+    let compared: serde_json::Value = serde_json::from_str(&compared).expect("JSON");
+    assert_eq!(compared["runs"][0]["best_error"].as_f64(), error);
+    assert_eq!(compared["runs"][0]["best_step"].as_u64(), Some(best.step));
+    let history = bitscope::run::History::from_log(&run.log(), None).expect("readable");
+    assert_eq!(history.best().map(|(_, e)| e), error);
 }
 
 /// A run that goes on says its phase again, which is no change of it.

@@ -422,6 +422,28 @@ fn figures_are_written_and_files_that_are_wrong_are_named() {
         let output = bitscope(folder, &["report", "studies/small", "--format", form]);
         assert!(text(&output).contains("learned"), "{form}");
     }
+    // The folder of another study is not taken over.
+    write(
+        folder,
+        "other.toml",
+        STUDY.replacen("small", "other", 1).as_str(),
+    );
+    let other = bitscope(
+        folder,
+        &[
+            "study",
+            "other.toml",
+            "--into",
+            "studies/small",
+            "--dry-run",
+        ],
+    );
+    assert_eq!(other.status.code(), Some(2), "{}", text(&other));
+    assert!(
+        text(&other).contains("is of the study \"small\""),
+        "{}",
+        text(&other)
+    );
     write(
         folder,
         "bad.toml",

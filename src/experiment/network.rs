@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::resolve::Resolver;
+use super::resolve::{Resolver, contradiction};
 use super::value::Value;
 use crate::graph::{
     Architecture, Initial, LayerSpec, Model, NormChoice, Override, QuantizerPlan, Shortcut, Sites,
@@ -224,6 +224,13 @@ impl Resolver<'_> {
         let allowed = plan.quantizer.allowed_bits.clone();
         let bounds = plan.quantizer.bounds.clone();
         plan.quantizer.bounds = self.within("layers", bounds, &allowed);
+        if let Some((found, expected)) = contradiction(&plan.quantizer) {
+            self.error(
+                "layers",
+                format!("`[[layers]]` for {side}: {found}"),
+                &expected,
+            );
+        }
         let least = if plan.quantizer.signed { 2.0 } else { 1.0 };
         let bounds = plan.quantizer.bounds.b.clone();
         if *bounds.start() < least {

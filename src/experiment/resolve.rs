@@ -345,6 +345,9 @@ impl Resolver<'_> {
             bounds,
             allowed_bits,
         };
+        if let Some((found, expected)) = contradiction(&quantizer) {
+            self.error(&at("bits_bounds"), found, &expected);
+        }
         let initial = match self.word(&at("init")) {
             "data" => Initial::Data,
             _ => Initial::Fixed(self.fixed(side, &quantizer, bits)),
@@ -671,4 +674,20 @@ impl Resolver<'_> {
         let bounds = self.numbers(path);
         bounds[0]..=bounds[1]
     }
+}
+/// What is wrong with bounds of an inferred bitwidth that those of step and range leave nothing of.
+pub(super) fn contradiction(quantizer: &Quantizer) -> Option<(String, String)> {
+    let [least, most] = quantizer.clamped_bits()?;
+    let bounds = &quantizer.bounds.b;
+    let (low, high) = (bounds.start().ceil(), bounds.end().floor());
+    if quantizer.rules == Rules::PublishedCode || least <= high && low <= most {
+        return None;
+    }
+    let step = quantizer.parametrization.parameter_names()[0];
+    Some((
+        format!(
+            "bitwidths of {low} to {high}, where `{step}_bounds` and `q_max_bounds` leave {least} to {most}"
+        ),
+        "bounds that have a bitwidth in common".into(),
+    ))
 }

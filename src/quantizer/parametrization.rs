@@ -282,6 +282,16 @@ impl Quantizer {
         }
     }
 
+    /// The least and the most bits that the clamps of step and range leave, where the bitwidth is inferred
+    /// from the two.
+    pub fn clamped_bits(&self) -> Option<[f64; 2]> {
+        let names = self.parametrization.parameter_names();
+        let (step, range) = (self.bounds.of(names[0]), self.bounds.of(names[1]));
+        let bits = |step: f64, range: f64| Some(self.inferred([step.min(range), range])?.bits);
+        let least = bits(*step.end(), *range.start())?;
+        Some([least, bits(*step.start(), *range.end())?])
+    }
+
     /// A bitwidth that is a parameter, as it is used.
     fn whole(&self, b: f64) -> f64 {
         self.allowed(round_half_away(b))

@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 use crate::experiment::printable;
 use crate::experiment::{difference, resolve_text};
 use crate::face::{CliError, print};
-use crate::run::{Event, LayerRecord, LogReader, Manifest, Phase, RunFolder, StepRecord};
+use crate::quantizer::memory::Usage;
+use crate::run::{Budget, Event, LayerRecord, LogReader, Manifest, Phase, RunFolder, StepRecord};
 
 /// Some runs side by side: what differs in their settings, and what they came to.
 pub(crate) fn compare(folders: &[RunFolder], as_json: bool) -> Result<u8, CliError> {
@@ -51,17 +52,25 @@ impl Outcome {
             samples_per_s: None,
         };
         let (mut layers, mut probed, mut paces) = (Vec::new(), None, Vec::new());
-        // Every evaluation that was the best so far, with the records of its step.
+        // Every evaluation that the run itself took for its best, with the records of its step.
         let mut bests: Vec<(f64, StepRecord, Option<Vec<LayerRecord>>)> = Vec::new();
         let mut phase = None;
         for event in LogReader::open(&folder.log())? {
             match event {
                 Event::Started {
-                    layers: of, step, ..
+                    layers: of,
+                    step,
+                    budgets,
+                    ..
                 } => {
                     layers = of;
                     // What came behind the checkpoint that a run goes on from is not part of it.
-                    bests.retain(|(_, record, _)| record.step <= step);
+                    bests.retain(|(_, record, _)| {
+                        record.step <= step && is_within(&budgets, &record.usage)
+                    });
+                }
+                Event::Applied { budgets, .. } => {
+                    bests.retain(|(_, record, _)| is_within(&budgets, &record.usage));
                 }
                 Event::Step(record) => {
                     paces.push(record.samples_per_s);
@@ -84,12 +93,9 @@ impl Outcome {
                     ..
                 } => out.test = Some(error),
                 Event::Evaluation {
-                    error,
-                    budget_met: true,
-                    ..
+                    error, best: true, ..
                 } => {
-                    let better = bests.last().is_none_or(|(best, ..)| error < *best);
-                    if let (true, Some(last)) = (better, &out.last) {
+                    if let Some(last) = &out.last {
                         bests.push((error, last.clone(), probed.clone()));
                     }
                 }
@@ -139,6 +145,10 @@ impl Outcome {
             "samples_per_s": self.samples_per_s, "bits": bits,
         })
     }
+}
+
+fn is_within(budgets: &[Budget], usage: &Usage) -> bool {
+    budgets.iter().all(|budget| budget.is_met(usage))
 }
 
 /// Keys whose values are not the same in all runs: a value for each run.

@@ -27,7 +27,7 @@ impl From<LogError> for CliError {
 pub(crate) fn table(runs: &[(RunFolder, Manifest)]) -> String {
     let mut out = format!(
         "{:<40} {:<11} {:>8} {:>7} {:>10} {:>7} {:>9} {:>9}\n",
-        "run", "status", "step", "epoch", "best val %", "test %", "weight kB", "act kB"
+        "run", "status", "step", "epoch", "best val %", "test %", "best W kB", "A kB"
     );
     let kb = |v: Option<f64>| v.map_or("-".to_owned(), |kb| format!("{kb:.2}"));
     let percent = |v: Option<f64>| v.map_or("-".to_owned(), |e| format!("{:.2}", e * 100.0));

@@ -8,7 +8,7 @@ use crate::run::{History, Quantity};
 use crate::study::State;
 
 /// What would run, how long it may take by what was measured, and how much disk.
-pub(super) fn dry_run(place: &Place, workers: usize) -> String {
+pub(super) fn dry_run(place: &Place, workers: usize, retry: bool) -> String {
     let study = &place.study;
     let states = place.states();
     let measured: Vec<Option<(f64, u64)>> = (0..states.len())
@@ -41,7 +41,7 @@ pub(super) fn dry_run(place: &Place, workers: usize) -> String {
             (State::Finished, _) => {
                 measured[task].map_or(String::new(), |m| format!("took {}", duration(m.0)))
             }
-            (State::Failed { reason, .. }, _) => reason.clone(),
+            (State::Failed { reason, .. }, _) if !retry => reason.clone(),
             (_, Some((s, b))) => {
                 (seconds, bytes) = (seconds + s, bytes + b);
                 format!("about {}", duration(s))
@@ -51,7 +51,11 @@ pub(super) fn dry_run(place: &Place, workers: usize) -> String {
                 String::new()
             }
         };
-        let other = place.other_settings(task).unwrap_or_default();
+        let other = match *state == State::Finished || place.goes_on(task, state) {
+            true => place.other_settings(task).unwrap_or_default(),
+            // (What begins anew takes the settings of now.)
+            false => Vec::new(),
+        };
         let time = match other.is_empty() {
             true => time,
             false => format!(

@@ -14,6 +14,7 @@ use crate::headless;
 use crate::kernels::ranks::Group;
 use crate::run::RunFolder;
 use crate::study::{Scheduler, State, moved, script, seeded};
+use crate::training::Checkpoint;
 
 mod dry_run;
 mod place;
@@ -65,7 +66,7 @@ pub(crate) fn command(arguments: &Arguments) -> Result<u8, CliError> {
     let workers = usize::from(arguments.workers.unwrap_or(1));
     if arguments.dry_run {
         place.check()?;
-        return print(&dry_run(&place, workers)).map(|()| 0);
+        return print(&dry_run(&place, workers, arguments.retry)).map(|()| 0);
     }
     let task = match (arguments.task, arguments.workers) {
         (None, None) => task_of_scheduler()?,
@@ -148,6 +149,14 @@ fn one(place: &Place, task: usize, retry: bool) -> Result<u8, CliError> {
         }
     };
     let start = place.start(task);
+    if let (Some(from), Begin::New) = (&start, &begin)
+        && let Some(Err(error)) = from.start().map(|path| Checkpoint::open(&path))
+    {
+        return Err(CliError::Failed(format!(
+            "{described}: {error}; hint: without the folder {} that run is trained anew",
+            from.path().display()
+        )));
+    }
     let wanted = place.load(task, start.as_ref().map(RunFolder::path))?;
     let of = study.tasks[task];
     let cell = &study.cells[of.cell];

@@ -37,7 +37,22 @@ impl Place {
             (Study::read(path).map_err(wrong)?, None)
         };
         let folder = match (into, own) {
-            (Some(into), _) => StudyFolder::at(into),
+            (Some(into), _) => {
+                let folder = StudyFolder::at(into);
+                if let Ok(there) = folder.study()
+                    && there.name != study.name
+                {
+                    let text = format!(
+                        "{} is of the study \"{}\" ({}); expected another folder for \"{}\"",
+                        into.display(),
+                        there.name,
+                        there.file.display(),
+                        study.name
+                    );
+                    return Err(CliError::Usage(text));
+                }
+                folder
+            }
             (None, Some(own)) => own,
             (None, None) => StudyFolder::at(&Path::new("studies").join(&study.name)),
         };

@@ -1,5 +1,6 @@
 //! `bitscope report`: what came of a study.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -9,7 +10,7 @@ use super::place::Place;
 use crate::experiment::printable;
 use crate::face::{CliError, print};
 use crate::figure::{self, Format, Theme};
-use crate::study::{Form, Report, figures};
+use crate::study::{Form, Missing, Report, figures};
 
 /// What `bitscope report` is asked for.
 #[derive(Debug, Args)]
@@ -33,21 +34,27 @@ pub(crate) struct ReportArguments {
 /// `bitscope report`.
 pub(crate) fn report(arguments: &ReportArguments) -> Result<u8, CliError> {
     let place = Place::find(&arguments.study, arguments.into.as_deref())?;
-    // What can be shown is shown; that it is of something else has to be said.
     let mut warnings = Vec::new();
+    let mut refused = BTreeMap::new();
     for task in 0..place.study.tasks.len() {
         match place.other_settings(task) {
             Ok(other) if other.is_empty() => {}
-            Ok(other) => warnings.push(format!(
-                "{} was recorded with other settings: {}",
-                place.study.describe(task),
-                other.join(", ")
-            )),
+            Ok(other) => {
+                let why = format!("it was recorded with other settings: {}", other.join(", "));
+                refused.insert(task, why);
+            }
+            // (A base that is gone, say. What was recorded can still be read.)
             Err(error) => warnings.push(error.to_string()),
         }
     }
-    let mut report = Report::read(place.study, &place.folder);
+    let mut report = Report::read(place.study, &place.folder, refused);
     report.warnings.splice(0..0, warnings);
+    for (task, missing) in report.missing() {
+        if let Missing::Refused(why) = missing {
+            let text = printable(&format!("{task} is not counted: {why}"));
+            let _ = writeln!(std::io::stderr(), "warning: {text}");
+        }
+    }
     for warning in &report.warnings {
         let _ = writeln!(std::io::stderr(), "warning: {}", printable(warning));
     }

@@ -43,6 +43,7 @@ pub(super) fn all(place: &Place, workers: usize, retry: bool) -> Result<u8, CliE
     ))?;
     loop {
         if interrupted.load(Ordering::Relaxed) {
+            running.reap(place)?;
             running.stop();
             print(&format!("stopped; {}\n", summary(&place.states())))?;
             return Ok(exit::INTERRUPTED);

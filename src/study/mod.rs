@@ -16,6 +16,6 @@ mod written;
 pub use figures::figures;
 pub use folder::{State, StudyFolder};
 pub use jobs::{Scheduler, script};
-pub use outcome::{Line, Measure, Outcome, Report};
+pub use outcome::{Line, Measure, Missing, Outcome, Report};
 pub use plan::{Cell, Published, Study, StudyError, Task, differences, moved, seeded};
 pub use table::{Form, compared_by, interval};

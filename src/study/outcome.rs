@@ -238,11 +238,41 @@ impl Measure {
     }
 }
 
+/// Why a run is not counted.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Missing {
+    /// How far it is.
+    State(State),
+    /// It was recorded with other settings than the study asks for: which.
+    Refused(String),
+}
+
+impl Missing {
+    /// One word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::State(state) => state.name(),
+            Self::Refused(_) => "refused",
+        }
+    }
+
+    /// What there is to say besides.
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            Self::State(State::Failed { reason, .. }) | Self::Refused(reason) => {
+                Some(reason.clone())
+            }
+            Self::State(State::Half { step }) => Some(format!("{step} steps")),
+            Self::State(_) => None,
+        }
+    }
+}
+
 /// The runs of a cell.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
-    /// Seed by seed: what came of it, or how far it is.
-    pub runs: BTreeMap<i64, Result<Outcome, State>>,
+    /// Seed by seed: what came of it, or why it is not counted.
+    pub runs: BTreeMap<i64, Result<Outcome, Missing>>,
 }
 
 impl Line {
@@ -269,29 +299,34 @@ impl Line {
 pub struct Report {
     /// Of which.
     pub study: Study,
-    /// What to know before any number: runs that were recorded with other settings, damaged logs.
+    /// What to know before any number: damaged logs, runs whose settings cannot be compared.
     pub warnings: Vec<String>,
     /// A line for each of its cells.
     pub lines: Vec<Line>,
 }
 
 impl Report {
-    /// Reads every run. A finished one whose log cannot be read counts as failed.
-    pub fn read(study: Study, folder: &StudyFolder) -> Self {
+    /// Reads every run. A finished one whose log cannot be read counts as failed; what is `refused`, task by
+    /// task, does not count.
+    pub fn read(study: Study, folder: &StudyFolder, mut refused: BTreeMap<usize, String>) -> Self {
         let empty = Line {
             runs: BTreeMap::new(),
         };
         let mut lines = vec![empty; study.cells.len()];
         let mut warnings = Vec::new();
         for (at, task) in study.tasks.iter().enumerate() {
-            let outcome = match folder.state(&study, at) {
-                State::Finished => {
-                    Outcome::read(&folder.run(&study, at)).map_err(|error| State::Failed {
-                        reason: format!("finished, and its log cannot be read: {error}"),
-                        dead_end: true,
+            let outcome = match (folder.state(&study, at), refused.remove(&at)) {
+                (State::Finished | State::Half { .. }, Some(why)) => Err(Missing::Refused(why)),
+                (State::Finished, None) => {
+                    let read = Outcome::read(&folder.run(&study, at));
+                    read.map_err(|error| {
+                        Missing::State(State::Failed {
+                            reason: format!("finished, and its log cannot be read: {error}"),
+                            dead_end: true,
+                        })
                     })
                 }
-                state => Err(state),
+                (state, _) => Err(Missing::State(state)),
             };
             if let Ok(Outcome { damages, .. }) = &outcome
                 && !damages.is_empty()
@@ -314,16 +349,16 @@ impl Report {
         (all().filter(|r| r.is_ok()).count(), all().count())
     }
 
-    /// What is not finished: the task in words, and how far it is.
-    pub fn unfinished(&self) -> impl Iterator<Item = (String, &State)> {
+    /// What is not counted: the task in words, and why.
+    pub fn missing(&self) -> impl Iterator<Item = (String, &Missing)> {
         self.lines
             .iter()
             .zip(&self.study.cells)
             .flat_map(|(line, cell)| {
                 let runs = line.runs.iter();
                 runs.filter_map(|(seed, run)| {
-                    let state = run.as_ref().err()?;
-                    Some((format!("{}, seed {seed}", cell.label), state))
+                    let missing = run.as_ref().err()?;
+                    Some((format!("{}, seed {seed}", cell.label), missing))
                 })
             })
     }

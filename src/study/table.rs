@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::folder::State;
-use super::outcome::{Line, Measure, Report};
+use super::outcome::{Line, Measure, Missing, Report};
 use super::statistics::Sample;
 
 /// What a report is written as.
@@ -190,13 +189,13 @@ impl Report {
                 "{again} runs evaluated the test part more than once."
             ));
         }
-        for (task, state) in self.unfinished() {
-            let more = match state {
-                State::Failed { reason, .. } => format!(": {reason}"),
-                State::Half { step } => format!(", {step} steps"),
-                _ => String::new(),
-            };
-            notes.push(format!("{task}: {}{more}", state.name()));
+        for (task, missing) in self.missing() {
+            let why = missing.reason().map(|why| format!(": {why}"));
+            let note = format!("{task}: {}{}", missing.name(), why.unwrap_or_default());
+            notes.push(match missing {
+                Missing::Refused(_) => format!("**{note}**"),
+                Missing::State(_) => note,
+            });
         }
         notes
     }
@@ -279,10 +278,13 @@ impl Report {
                         "values": Value::Object(values.collect()),
                     })
                 }
-                Err(State::Failed { reason, .. }) => {
-                    json!({ "seed": seed, "state": "failed", "reason": reason })
+                Err(missing) => {
+                    let mut value = json!({ "seed": seed, "state": missing.name() });
+                    if let Some(reason) = missing.reason() {
+                        value["reason"] = reason.into();
+                    }
+                    value
                 }
-                Err(state) => json!({ "seed": seed, "state": state.name() }),
             });
                 let against = self
                     .study
@@ -316,6 +318,10 @@ impl Report {
                 match c {
                     '±' => out += "$\\pm$",
                     '%' | '&' | '_' | '#' | '$' | '{' | '}' => out.extend(['\\', c]),
+                    '|' => out += "\\textbar{}",
+                    '"' => out += "\\textquotedbl{}",
+                    '<' => out += "\\textless{}",
+                    '>' => out += "\\textgreater{}",
                     '\\' => out += "\\textbackslash{}",
                     '~' => out += "\\textasciitilde{}",
                     '^' => out += "\\textasciicircum{}",
@@ -351,6 +357,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
 
+    use super::super::folder::State;
     use super::super::outcome::Outcome;
     use super::super::plan::Study;
     use super::*;
@@ -380,7 +387,7 @@ mod tests {
         let text = "name = \"t\"\nseeds = [1, 2, 3]\nreference = \"a_1\"\n\
                     [[row]]\nname = \"a_1\"\npaper = 7.29\n[[row]]\nname = \"b\"";
         let study = Study::parse(Path::new("s.toml"), text).expect("a study");
-        let line = |runs: Vec<Result<Outcome, State>>| Line {
+        let line = |runs: Vec<Result<Outcome, Missing>>| Line {
             runs: (1..).zip(runs).collect::<BTreeMap<i64, _>>(),
         };
         let lines = vec![
@@ -391,10 +398,10 @@ mod tests {
             ]),
             line(vec![
                 Ok(outcome(0.13, 4.0)),
-                Err(State::Failed {
+                Err(Missing::State(State::Failed {
                     reason: "full".into(),
                     dead_end: false,
-                }),
+                })),
                 Ok(outcome(0.13, 4.0)),
             ]),
         ];

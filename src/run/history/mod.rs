@@ -11,7 +11,7 @@ use super::event::{Budget, Event, Parent, Phase, Split, StepRecord, Tightening};
 use super::quantity::{Quantity, RunSeries, Table};
 use super::series::Series;
 use super::verdict::Verdicts;
-use crate::quantizer::memory::Resource;
+use crate::quantizer::memory::{Resource, Usage};
 
 mod layer;
 mod take;
@@ -27,8 +27,10 @@ pub struct Evaluation {
     pub error: f64,
     /// Nats.
     pub loss: f64,
-    /// Whether every budget was met.
+    /// Whether every budget was met, those included that were set later.
     pub budget_met: bool,
+    /// What the step before it used.
+    usage: Option<Usage>,
 }
 
 /// Kind of a mark on the time axis.

@@ -1,7 +1,7 @@
 //! How a history takes events in.
 
 use super::{Evaluation, History, LayerHistory, Mark, MarkKind, Message, Severity, limit_of};
-use crate::quantizer::memory::Resource;
+use crate::quantizer::memory::{Resource, Usage};
 use crate::run::event::{Event, LayerInfo, Phase, Split, StepRecord};
 use crate::run::quantity::{OF_STEP, Quantity};
 
@@ -40,6 +40,7 @@ impl History {
                 // What came behind the checkpoint that a run goes on from is not part of it.
                 self.evaluations.retain(|e| e.step <= *step);
                 self.in_float = self.in_float.min(self.evaluations.len());
+                self.judge_again();
             }
             Event::Phase { step, phase } => {
                 // A resumed run says its phase again; only a change is one.
@@ -62,6 +63,7 @@ impl History {
                 error: *error,
                 loss: *loss,
                 budget_met: *budget_met,
+                usage: self.newest.as_ref().map(|r| r.usage),
             }),
             Event::TopFive { step, split, error } => {
                 if *split == Split::Validation {
@@ -82,6 +84,7 @@ impl History {
                 self.experiment.clone_from(experiment);
                 self.budgets.clone_from(budgets);
                 self.total_steps = *total_steps;
+                self.judge_again();
                 self.mark(*step, MarkKind::Applied, changes.join(", "));
             }
             Event::Paused { .. } => self.paused = true,
@@ -113,6 +116,15 @@ impl History {
         }
         if event.is_last() {
             self.end = Some(event.clone());
+        }
+    }
+
+    /// Evaluations that met their budgets may be beyond those that are in force now.
+    fn judge_again(&mut self) {
+        let budgets = &self.budgets;
+        for evaluation in &mut self.evaluations[self.in_float..] {
+            let within = |usage: &Usage| budgets.iter().all(|b| b.is_met(usage));
+            evaluation.budget_met &= evaluation.usage.as_ref().is_none_or(within);
         }
     }
 

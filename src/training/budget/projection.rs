@@ -8,6 +8,8 @@
 //! quantizer that seems the cheapest, until the cheapest has just been measured: a bit costs more the
 //! fewer are left, so an old measurement is seldom too high.
 //!
+//! Once the budget is met, bits come back that the last ones made unnecessary.
+//!
 //! The gradients of `d` and `q_max` go on to move bitwidths either way. Where one rises beyond the
 //! budget, it keeps its bit only if that is worth several times what another's costs; otherwise it
 //! loses it again at once. Layers that are worth about the same would take turns.
@@ -39,6 +41,20 @@ struct Cost {
     parameters: [f64; 2],
 }
 
+/// A bit that was taken.
+#[derive(Debug, Clone, Copy)]
+struct Lowered {
+    slot: usize,
+    /// Parameters before.
+    before: [f64; 2],
+    /// What it cost.
+    cost: Cost,
+}
+
+fn slots(lowered: &[Lowered]) -> Vec<usize> {
+    lowered.iter().map(|l| l.slot).collect()
+}
+
 impl Costs {
     /// Lowers bitwidths until every limit is met, or none can be lowered further. `loss` measures the
     /// network as it is. Returns the quantizers that were lowered.
@@ -57,13 +73,13 @@ impl Costs {
         } else {
             vec![false; self.bits.len()]
         };
-        let mut lowered = Vec::new();
+        let mut lowered: Vec<Lowered> = Vec::new();
         while let Some(saved) = exceeded(limits, network) {
             let mut fresh = vec![false; network.slots.len()];
             let mut now = None;
             let chosen = loop {
                 let Some(slot) = self.cheapest(network, &saved, &risen) else {
-                    return lowered;
+                    return slots(&lowered);
                 };
                 if fresh[slot] {
                     break slot;
@@ -73,11 +89,45 @@ impl Costs {
                 fresh[slot] = true;
             };
             let cost = self.known[chosen].take().expect("just measured");
+            lowered.push(Lowered {
+                slot: chosen,
+                before: network.slots[chosen].parameters,
+                cost,
+            });
             network.slots[chosen].parameters = cost.parameters;
             self.bits[chosen] = network.slots[chosen].grid().bits;
-            lowered.push(chosen);
         }
-        lowered
+        self.give_back(limits, network, &mut lowered);
+        slots(&lowered)
+    }
+
+    /// Gives bits back that what was taken after them made unnecessary, first the one that cost most: a small
+    /// layer whose bit is the cheapest goes first, and is in vain where a large one has to follow.
+    fn give_back(
+        &mut self,
+        limits: &[(Resource, f64)],
+        network: &mut Network,
+        lowered: &mut Vec<Lowered>,
+    ) {
+        loop {
+            // (Of a quantizer that was lowered twice, the last comes back first.)
+            let is_last = |at: usize| lowered[at + 1..].iter().all(|l| l.slot != lowered[at].slot);
+            let mut newest: Vec<usize> = (0..lowered.len()).filter(|at| is_last(*at)).collect();
+            newest.sort_by(|a, b| lowered[*b].cost.loss.total_cmp(&lowered[*a].cost.loss));
+            let fits = newest.into_iter().find(|at| {
+                let Lowered { slot, before, .. } = lowered[*at];
+                let now = std::mem::replace(&mut network.slots[slot].parameters, before);
+                let fits = met_limits(limits, &network.usage());
+                if !fits {
+                    network.slots[slot].parameters = now;
+                }
+                fits
+            });
+            let Some(at) = fits else { return };
+            let Lowered { slot, cost, .. } = lowered.remove(at);
+            self.bits[slot] = cost.bits;
+            self.known[slot] = Some(cost);
+        }
     }
 
     /// The quantizer whose next bit costs least for what it saves: one that has not been measured at
@@ -164,4 +214,67 @@ fn measure(
     let best = costs.reduce(|best, next| if next.loss < best.loss { next } else { best });
     network.slots[slot].parameters = before;
     best
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand_pcg::Pcg64Mcg;
+
+    use super::*;
+    use crate::experiment::load_embedded;
+
+    fn network() -> Network {
+        let text = "[model]\nname = \"glyphnet\"\n[data]\nsource = \"glyphs\"\n\
+                    [weights]\nquantizer = \"u3\"\nbits = 4\n";
+        let loaded = load_embedded("e.toml", text, &Vec::new()).expect("valid");
+        let experiment = loaded.experiment;
+        let (data, _) = crate::dataset::shape(&experiment);
+        let built = experiment.model.graph(data.picture, data.classes);
+        let device = crate::device::parse("flex").expect("compiled in");
+        let device = crate::device::burn_device(device).autodiff();
+        let mut rng = Pcg64Mcg::seed_from_u64(1);
+        let quantization = experiment.quantization();
+        let mut network = Network::new(&built.expect("builds"), &quantization, &device, &mut rng);
+        network.quantized = true;
+        network
+    }
+
+    /// A small layer's bit is free and goes first; the large one's that has to follow saves enough alone.
+    #[test]
+    fn bits_that_others_made_unnecessary_come_back() {
+        let mut network = network();
+        let bits = |network: &Network| -> Vec<f64> {
+            network.slots.iter().map(|s| s.grid().bits).collect()
+        };
+        let before = bits(&network);
+        let kilobytes = |slot: usize| {
+            let elements = network.graph().parameters
+                [network.slots[slot].parameter.expect("weights")]
+            .shape
+            .iter()
+            .product::<usize>();
+            elements as f64 / 8192.0
+        };
+        let small = (0..before.len()).min_by(|a, b| kilobytes(*a).total_cmp(&kilobytes(*b)));
+        let small = small.expect("layers");
+        let (saves, now) = (kilobytes(small), network.usage().weights);
+        // Nothing is lost with the small one's bits, and something with any other's.
+        let loss = |network: &mut Network| {
+            let others = bits(network).into_iter().enumerate();
+            others
+                .filter(|(i, _)| *i != small)
+                .map(|(_, b)| 20.0 - b)
+                .sum()
+        };
+        let limits = [(Resource::Weights, now - 2.5 * saves)];
+        let mut costs = Costs::default();
+        let lowered = costs.project(&limits, &mut network, loss);
+        assert!(met_limits(&limits, &network.usage()));
+        assert_eq!(lowered.len(), 1, "{lowered:?}");
+        assert!(lowered[0] != small, "{before:?} {:?}", bits(&network));
+        let changed = before.iter().zip(bits(&network)).filter(|(a, b)| **a != *b);
+        assert_eq!(changed.count(), 1);
+        assert_eq!(costs.bits, bits(&network));
+    }
 }

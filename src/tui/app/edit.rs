@@ -237,6 +237,14 @@ impl App {
             self.warn("this run belongs to another process: it is looked at, not steered".into());
             return None;
         }
+        let fixed = self.editing.file.is_some()
+            && (self.editing.set.iter()).any(|set| set.split('=').next() == Some(key));
+        if fixed {
+            self.warn(format!(
+                "not set: `--set {key}=...` of the command line goes over the file"
+            ));
+            return None;
+        }
         let known = Key::find(key);
         if known.is_none() {
             self.warn(format!("no key \"{key}\"; Tab completes"));
@@ -367,6 +375,22 @@ mod tests {
         );
         let text = std::fs::read_to_string(&file).expect("read");
         assert_eq!(text, "# why\n[optimizer]\nlr = 0.1\n");
+    }
+
+    #[test]
+    fn what_the_command_line_sets_is_not_written_to_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("e.toml");
+        std::fs::write(&file, "[optimizer]\nlr = 0.1\n").expect("written");
+        let set = vec!["optimizer.lr=0.2".to_owned()];
+        let loaded = load(&file, &set).expect("valid");
+        let unrecorded = RunFolder::unrecorded();
+        let mut app = App::new(&loaded, Some(file.clone()), unrecorded, PathBuf::new(), set);
+        app.set("optimizer.lr", "0.3");
+        let said = app.notices.message.as_ref().expect("said").2.clone();
+        assert!(said.contains("goes over the file"), "{said}");
+        let text = std::fs::read_to_string(&file).expect("read");
+        assert_eq!(text, "[optimizer]\nlr = 0.1\n");
     }
 
     #[test]
