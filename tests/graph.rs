@@ -352,7 +352,7 @@ fn exceptions_go_by_name_pattern_kind_and_place() {
         ),
     ] {
         let errors = load_embedded("e.toml", &text, &Vec::new()).expect_err("no bitwidth");
-        assert!(errors.to_string().contains("leave 13 to 18"), "{errors}");
+        assert!(errors.to_string().contains("leave 14 to 18"), "{errors}");
     }
     // And what is wrong with one stands at its place.
     let wrong = "[[layers]]\nmatch = \"first\"\nbitz = 3\n[[layers]]\nbits = 3\n[[layers]]\nmatch = \"x\"\nbits = \"a\"\n";

@@ -453,7 +453,7 @@ fn clamps_of_step_and_range_bound_the_bits_that_are_inferred() {
     let mut q = Quantizer::learned(Parametrization::U3, true, Rules::Paper);
     assert_eq!(q.clamped_bits().map(|b| b[0]), Some(2.0));
     (q.bounds.d, q.bounds.q_max) = (0.0001..=0.001, 4.0..=8.0);
-    assert_eq!(q.clamped_bits(), Some([13.0, 18.0]));
+    assert_eq!(q.clamped_bits(), Some([14.0, 18.0]));
     let u1 = Quantizer::learned(Parametrization::U1, true, Rules::Paper);
     assert_eq!(u1.clamped_bits(), None);
 }
