@@ -5,7 +5,6 @@ use serde_json::{Map, Value, json};
 use crate::experiment::printable;
 use crate::experiment::{difference, resolve_text};
 use crate::face::{CliError, print};
-use crate::quantizer::memory::Usage;
 use crate::run::{Budget, Event, LayerRecord, LogReader, Manifest, Phase, RunFolder, StepRecord};
 
 /// Some runs side by side: what differs in their settings, and what they came to.
@@ -54,7 +53,11 @@ impl Outcome {
         let (mut layers, mut probed, mut paces) = (Vec::new(), None, Vec::new());
         // Every evaluation that the run itself took for its best, with the records of its step.
         let mut bests: Vec<(f64, StepRecord, Option<Vec<LayerRecord>>)> = Vec::new();
-        let mut phase = None;
+        let (mut phase, mut quantized_at) = (None, None);
+        // (The record before the quantizers' first evaluation is of the float network.)
+        let is_within = |budgets: &[Budget], record: &StepRecord, start: Option<u64>| {
+            start == Some(record.step) || budgets.iter().all(|b| b.is_met(&record.usage))
+        };
         for event in LogReader::open(&folder.log())? {
             match event {
                 Event::Started {
@@ -66,11 +69,11 @@ impl Outcome {
                     layers = of;
                     // What came behind the checkpoint that a run goes on from is not part of it.
                     bests.retain(|(_, record, _)| {
-                        record.step <= step && is_within(&budgets, &record.usage)
+                        record.step <= step && is_within(&budgets, record, quantized_at)
                     });
                 }
                 Event::Applied { budgets, .. } => {
-                    bests.retain(|(_, record, _)| is_within(&budgets, &record.usage));
+                    bests.retain(|(_, record, _)| is_within(&budgets, record, quantized_at));
                 }
                 Event::Step(record) => {
                     paces.push(record.samples_per_s);
@@ -79,12 +82,13 @@ impl Outcome {
                     }
                     out.last = Some(*record);
                 }
-                Event::Phase { phase: now, .. } => {
+                Event::Phase { step, phase: now } => {
                     // The float network's best is none of the quantized one's. (A run that goes on says its
                     // phase again.)
                     let before = phase.replace(now);
                     if (before, now) == (Some(Phase::Float), Phase::Quantized) {
                         bests.clear();
+                        quantized_at = Some(step);
                     }
                 }
                 Event::Evaluation {
@@ -145,10 +149,6 @@ impl Outcome {
             "samples_per_s": self.samples_per_s, "bits": bits,
         })
     }
-}
-
-fn is_within(budgets: &[Budget], usage: &Usage) -> bool {
-    budgets.iter().all(|budget| budget.is_met(usage))
 }
 
 /// Keys whose values are not the same in all runs: a value for each run.

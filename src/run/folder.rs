@@ -485,6 +485,8 @@ impl RunFolder {
                     let before = phase.replace(now);
                     if (before, now) == (Some(Phase::Float), Phase::Quantized) {
                         (m.best_error, m.best) = (None, None);
+                        // (What was used last, was used in float.)
+                        usage = None;
                     }
                 }
                 Event::Finished { test_error, .. } => {
@@ -509,9 +511,16 @@ impl RunFolder {
         let Ok(events) = LogReader::open(&self.log()) else {
             return true;
         };
-        let (mut usage, mut best) = (None, None);
+        let (mut usage, mut best, mut phase) = (None, None, None);
         for event in events {
             match event {
+                Event::Phase { phase: now, .. } => {
+                    let before = phase.replace(now);
+                    if (before, now) == (Some(Phase::Float), Phase::Quantized) {
+                        // (What was used last, was used in float.)
+                        usage = None;
+                    }
+                }
                 Event::Step(r) => usage = Some((r.step, r.usage)),
                 Event::Evaluation {
                     split: Split::Validation,

@@ -63,7 +63,7 @@ impl History {
                 error: *error,
                 loss: *loss,
                 budget_met: *budget_met,
-                usage: self.newest.as_ref().map(|r| r.usage),
+                usage: self.usage_at(*step),
             }),
             Event::TopFive { step, split, error } => {
                 if *split == Split::Validation {
@@ -117,6 +117,15 @@ impl History {
         if event.is_last() {
             self.end = Some(event.clone());
         }
+    }
+
+    /// What the network took at an evaluation. Where its quantizers come into use, the newest record is still of
+    /// the network in float.
+    fn usage_at(&self, step: u64) -> Option<Usage> {
+        let quantized = |m: &&Mark| m.kind == MarkKind::Quantized;
+        let start = self.marks.iter().rev().find(quantized);
+        let newest = self.newest.as_ref()?;
+        (start.is_none_or(|m| m.step != step)).then_some(newest.usage)
     }
 
     /// Evaluations that met their budgets may be beyond those that are in force now.
@@ -453,5 +462,30 @@ mod tests {
         assert_eq!(take(&goes_on), (Some((30, 0.5)), vec![20, 30]));
         let taken_back = [started(25), checked(30, 0.55)];
         assert_eq!(take(&taken_back), (Some((30, 0.55)), vec![20, 30]));
+        // A tighter budget: what was evaluated beyond it is no longer best. What the quantizers took at
+        // their start is not known.
+        let record = |step, weights| {
+            let usage = crate::quantizer::memory::Usage {
+                weights,
+                ..Default::default()
+            };
+            Event::Step(Box::new(StepRecord {
+                step,
+                usage,
+                ..StepRecord::default()
+            }))
+        };
+        let tighter = Event::Applied {
+            step: 50,
+            changes: Vec::new(),
+            experiment: String::new(),
+            budgets: vec![crate::run::event::Budget {
+                resource: Resource::Weights,
+                limit: 10.0,
+            }],
+            total_steps: 100,
+        };
+        let more = [record(40, 12.0), checked(40, 0.2), record(50, 9.0), tighter];
+        assert_eq!(take(&more), (Some((30, 0.55)), vec![20, 30, 40]));
     }
 }
