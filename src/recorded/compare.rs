@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::experiment::printable;
 use crate::experiment::{difference, resolve_text};
 use crate::face::{CliError, print};
-use crate::run::{Budget, Event, LayerRecord, LogReader, Manifest, Phase, RunFolder, StepRecord};
+use crate::run::{Budget, Event, LayerRecord, LogReader, Manifest, Phases, RunFolder, StepRecord};
 
 /// Some runs side by side: what differs in their settings, and what they came to.
 pub(crate) fn compare(folders: &[RunFolder], as_json: bool) -> Result<u8, CliError> {
@@ -53,7 +53,7 @@ impl Outcome {
         let (mut layers, mut probed, mut paces) = (Vec::new(), None, Vec::new());
         // Every evaluation that the run itself took for its best, with the records of its step.
         let mut bests: Vec<(f64, StepRecord, Option<Vec<LayerRecord>>)> = Vec::new();
-        let (mut phase, mut quantized_at) = (None, None);
+        let (mut phases, mut quantized_at) = (Phases::default(), None);
         // (The record before the quantizers' first evaluation is of the float network.)
         let is_within = |budgets: &[Budget], record: &StepRecord, start: Option<u64>| {
             start == Some(record.step) || budgets.iter().all(|b| b.is_met(&record.usage))
@@ -82,14 +82,10 @@ impl Outcome {
                     }
                     out.last = Some(*record);
                 }
-                Event::Phase { step, phase: now } => {
-                    // The float network's best is none of the quantized one's. (A run that goes on says its
-                    // phase again.)
-                    let before = phase.replace(now);
-                    if (before, now) == (Some(Phase::Float), Phase::Quantized) {
-                        bests.clear();
-                        quantized_at = Some(step);
-                    }
+                Event::Phase { step, phase } if phases.begins_quantized(phase) => {
+                    // The float network's best is none of the quantized one's.
+                    bests.clear();
+                    quantized_at = Some(step);
                 }
                 Event::Evaluation {
                     split: crate::run::Split::Test,

@@ -39,6 +39,17 @@ pub enum Phase {
     Quantized,
 }
 
+/// Follows a run's phase through its events. A run that goes on says its phase again, which is no change.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Phases(Option<Phase>);
+
+impl Phases {
+    /// Takes in the phase of an event; whether the quantizers come into use with it, behind a float phase.
+    pub fn begins_quantized(&mut self, now: Phase) -> bool {
+        self.0.replace(now) == Some(Phase::Float) && now == Phase::Quantized
+    }
+}
+
 /// Part of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

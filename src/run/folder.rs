@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::disk::{sweep, write_whole};
-use super::event::{Budget, Event, Parent, Phase, Split};
+use super::event::{Budget, Event, Parent, Phases, Split};
 use super::lock::RunLock;
 use super::log::{LogError, LogReader, Summary};
 use crate::experiment::{Experiment, resolve_text};
@@ -446,7 +446,7 @@ impl RunFolder {
             m.started = created.strftime("%Y-%m-%d %H:%M:%S %:z").to_string();
             m.started_unix = created.timestamp().as_second();
         }
-        let (mut usage, mut phase) = (None, None);
+        let (mut usage, mut phases) = (None, Phases::default());
         for event in LogReader::open(&self.log())? {
             match event {
                 Event::Started {
@@ -480,14 +480,10 @@ impl RunFolder {
                     m.best_error = Some(error);
                     m.best = usage.map(|usage| Best::at(m.step, usage));
                 }
-                Event::Phase { phase: now, .. } => {
-                    // (A run that goes on says its phase again.)
-                    let before = phase.replace(now);
-                    if (before, now) == (Some(Phase::Float), Phase::Quantized) {
-                        (m.best_error, m.best) = (None, None);
-                        // (What was used last, was used in float.)
-                        usage = None;
-                    }
+                Event::Phase { phase, .. } if phases.begins_quantized(phase) => {
+                    (m.best_error, m.best) = (None, None);
+                    // (What was used last, was used in float.)
+                    usage = None;
                 }
                 Event::Finished { test_error, .. } => {
                     m.status = Status::Finished;
@@ -511,16 +507,11 @@ impl RunFolder {
         let Ok(events) = LogReader::open(&self.log()) else {
             return true;
         };
-        let (mut usage, mut best, mut phase) = (None, None, None);
+        let (mut usage, mut best, mut phases) = (None, None, Phases::default());
         for event in events {
             match event {
-                Event::Phase { phase: now, .. } => {
-                    let before = phase.replace(now);
-                    if (before, now) == (Some(Phase::Float), Phase::Quantized) {
-                        // (What was used last, was used in float.)
-                        usage = None;
-                    }
-                }
+                // (What was used last, was used in float.)
+                Event::Phase { phase, .. } if phases.begins_quantized(phase) => usage = None,
                 Event::Step(r) => usage = Some((r.step, r.usage)),
                 Event::Evaluation {
                     split: Split::Validation,

@@ -24,8 +24,8 @@ mod verdict;
 
 pub use disk::write_whole;
 pub use event::{
-    Budget, Command, Event, LayerInfo, LayerRecord, Parent, Phase, Split, StepRecord, Tightening,
-    Times,
+    Budget, Command, Event, LayerInfo, LayerRecord, Parent, Phase, Phases, Split, StepRecord,
+    Tightening, Times,
 };
 pub use feed::Feed;
 pub use folder::{Best, Manifest, RunFolder, Status, family, list_runs, without_log};
