@@ -55,11 +55,7 @@ pub(crate) fn attach(
             let run = Run {
                 experiment: source.filter(|p| p.is_file()),
                 set,
-                steps: None,
-                paused: false,
-                runs: runs.to_owned(),
-                into: None,
-                screen,
+                ..Run::recorded_in(runs.to_owned(), screen)
             };
             return crate::tui::attach(&loaded()?, &run, folder, controls);
         }

@@ -45,7 +45,7 @@ pub(crate) struct Bench {
     /// Time the frames of every page instead: 40 layers, a million steps, 200x60 cells
     #[arg(long)]
     frames: bool,
-    /// Time how a run of a million steps opens instead
+    /// Time opening a run of a million steps instead
     #[arg(long, conflicts_with = "frames")]
     open: bool,
     /// Compare steps that are recorded in full with steps that are not, alternating, instead

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
+use unicode_width::UnicodeWidthStr;
 
-use crate::experiment::{BudgetMethod, Experiment, Overrides};
+use crate::experiment::{BudgetMethod, Experiment, Overrides, padded};
 use crate::face::{CliError, outlined, print};
 use crate::quantizer::memory::{FLOAT_BITS, Role, kilobytes};
 use crate::training::Outline;
@@ -146,18 +147,17 @@ fn as_text(experiment: &Experiment, outline: &Outline) -> String {
         .filter(|(s, _)| s.quantizer.is_some())
         .collect();
     if !quantized.is_empty() {
-        let longest = quantized.iter().map(|(s, _)| s.name.chars().count()).max();
+        let longest = quantized.iter().map(|(s, _)| s.name.width()).max();
         let width = longest.unwrap_or(0).max(20);
         out += &format!(
             "\n{:<width$} {:<13} {:<10} {:>9} {:>5} {:>9}\n",
             "quantizer", "kind", "of", "elements", "bits", "kB"
         );
         for (stored, bits) in quantized {
-            let (name, elements) = (&stored.name, stored.elements);
+            let (name, elements) = (padded(&stored.name, width), stored.elements);
             let kb = kilobytes(elements, bits);
             let (kind, of) = (stored.kind.word(), role(stored.role));
-            out +=
-                &format!("{name:<width$} {kind:<13} {of:<10} {elements:>9} {bits:>5} {kb:>9.2}\n");
+            out += &format!("{name} {kind:<13} {of:<10} {elements:>9} {bits:>5} {kb:>9.2}\n");
         }
     }
     let (now, float, least) = (outline.initial(), outline.float(), outline.least());
@@ -181,8 +181,11 @@ fn as_text(experiment: &Experiment, outline: &Outline) -> String {
         ),
         ("bit operations, 10^9", now.gbops, least.gbops, float.gbops),
     ] {
-        // (A budget of what stands there is in reach.)
-        let least = (least * 100.0 - 1e-6).ceil() / 100.0;
+        // A budget of what stands there is in reach; where no bit can go, it is what it is.
+        let least = match least < now {
+            true => (least * 100.0 - 1e-6).ceil() / 100.0,
+            false => least,
+        };
         out += &format!("{what:<24} {now:>12.2} {least:>12.2} {float:>12.2}\n");
     }
     let peak = outline.account.peak(|q| outline.initial_bits(q));
@@ -191,11 +194,13 @@ fn as_text(experiment: &Experiment, outline: &Outline) -> String {
         "{:<24} {peak:>12.2} {:>12} {float_peak:>12.2}\n",
         "peak of live values, kB", ""
     );
-    for (resource, limit, lambda) in &experiment.budgets.limits {
-        let unit = resource.unit();
+    for limit in &experiment.budgets.limits {
+        let (resource, lambda) = (limit.resource, limit.lambda);
         out += &format!(
-            "budget: {} <= {limit} {unit}, by {}\n",
+            "budget: {} <= {} {}, by {}\n",
             resource.label(),
+            limit.amount,
+            resource.unit(),
             match experiment.budgets.method {
                 BudgetMethod::Projection => "projection".to_owned(),
                 BudgetMethod::Penalty => format!("a penalty, lambda {lambda}"),

@@ -295,7 +295,7 @@ fn writable(path: &Path) -> Result<(), CliError> {
                 "that is a symbolic link, which the file would replace; expected a regular file",
             ));
         }
-        Ok(_) => return Err(wrong("that is no regular file; expected a file")),
+        Ok(_) => return Err(wrong("that is not a regular file; expected a file")),
         Err(_) => {}
     }
     if path.file_name().is_none() || path.as_os_str().to_string_lossy().ends_with('/') {

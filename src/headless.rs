@@ -23,6 +23,8 @@ const WAITING: usize = 1024;
 /// How long a run has for its last checkpoint once it was told to stop, whatever the reader of
 /// standard output does.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(60);
+/// Signals this close together are one: a session that ends sends two at once.
+const TOGETHER: Duration = Duration::from_millis(500);
 
 /// Trains without a screen.
 pub(crate) fn train(
@@ -54,6 +56,16 @@ pub(crate) fn train(
     let mut told: Option<Instant> = None;
     while !session.is_over() {
         if interrupted.swap(false, Ordering::Relaxed) {
+            if told.is_some_and(|told| told.elapsed() > TOGETHER) {
+                // Who asks twice does not want to wait for the checkpoint.
+                session.forget();
+                group.abandon();
+                return Ok(exit::INTERRUPTED);
+            }
+            if told.is_none() && std::io::stderr().is_terminal() {
+                let hint = "stopping with a checkpoint; Ctrl-C again stops at once, without it";
+                let _ = writeln!(std::io::stderr(), "\n{hint}");
+            }
             session.send(crate::run::Command::Stop);
             told.get_or_insert_with(Instant::now);
         }

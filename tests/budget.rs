@@ -118,6 +118,28 @@ fn bit_operations_and_the_largest_activation_are_held_too() {
     assert!(last.amount(Resource::ActivationMax) <= 1.5, "{last:?}");
 }
 
+/// A run whose ramp would reach beyond its end is held to its budget at its last step; more epochs do not
+/// loosen that.
+#[test]
+fn more_epochs_do_not_loosen_what_was_reached_at_the_end() {
+    let set = settings(&[
+        "train.epochs=3",
+        "budget.ramp_epochs=9",
+        "quantizers.freeze_epochs=0",
+    ]);
+    let mut trainer = trainer(&set);
+    while !trainer.is_done() {
+        trainer.enter_phase();
+        trainer.step(false);
+    }
+    assert!(trainer.budget_met(), "{:?}", trainer.usage());
+    trainer.apply(experiment(&[&set[..], &["train.epochs=4".into()]].concat()));
+    assert!(!trainer.is_done());
+    for _ in 0..10 {
+        assert!(trainer.step(false).budget_met, "{:?}", trainer.usage());
+    }
+}
+
 #[test]
 fn frozen_quantizers_stand_still_and_weights_do_not() {
     let (_, steps) = run(&settings(&["quantizers.freeze_epochs=2"]));

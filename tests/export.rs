@@ -5,20 +5,12 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use common::text;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
 fn bitscope(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(common::program())
-        .current_dir(folder)
-        .args(arguments)
-        .output()
-        .expect("starts")
-}
-
-fn said(output: &Output) -> String {
-    let text = [&output.stdout[..], &output.stderr[..]].concat();
-    String::from_utf8_lossy(&text).into_owned()
+    common::command(folder, arguments).output().expect("starts")
 }
 
 /// Trains a few steps with these settings; the run's folder.
@@ -38,7 +30,7 @@ fn train(folder: &Path, name: &str, settings: &[&str]) -> PathBuf {
         arguments.extend(["--set", setting]);
     }
     let trained = bitscope(folder, &arguments);
-    assert!(trained.status.success(), "{name}: {}", said(&trained));
+    assert!(trained.status.success(), "{name}: {}", text(&trained));
     let mut entries = std::fs::read_dir(&runs).expect("runs");
     entries.next().expect("a run").expect("readable").path()
 }
@@ -61,7 +53,7 @@ fn verify(folder: &Path, run: &Path) -> (Option<i32>, Value) {
         &["verify", &run, "--json", "--save", "io.safetensors"],
     );
     let json = serde_json::from_slice(&output.stdout);
-    let json = json.unwrap_or_else(|_| panic!("{}", said(&output)));
+    let json = json.unwrap_or_else(|_| panic!("{}", text(&output)));
     (output.status.code(), json)
 }
 
@@ -172,7 +164,7 @@ fn exported_files_compute_the_same_logits() {
                 folder.path(),
                 &["export", &run, "--format", format, "-o", file],
             );
-            assert!(exported.status.success(), "{}", said(&exported));
+            assert!(exported.status.success(), "{}", text(&exported));
         }
         let predicted = bitscope(
             folder.path(),
@@ -185,7 +177,7 @@ fn exported_files_compute_the_same_logits() {
                 "logits.safetensors",
             ],
         );
-        assert!(predicted.status.success(), "{}", said(&predicted));
+        assert!(predicted.status.success(), "{}", text(&predicted));
         assert_eq!(floats(&at("logits.safetensors"), "logits"), logits);
         // And the network as the run has it, from the same bytes.
         let predicted = bitscope(
@@ -199,7 +191,7 @@ fn exported_files_compute_the_same_logits() {
                 "logits.safetensors",
             ],
         );
-        assert!(predicted.status.success(), "{}", said(&predicted));
+        assert!(predicted.status.success(), "{}", text(&predicted));
         assert_eq!(floats(&at("logits.safetensors"), "logits"), logits);
         in_c(folder.path(), &logits);
     }
@@ -216,7 +208,7 @@ fn in_c(folder: &Path, logits: &[f32]) {
         .args(["-o", "network", "main.c", "network.c"])
         .output()
         .expect("a C compiler");
-    assert!(compiled.status.success(), "{}", said(&compiled));
+    assert!(compiled.status.success(), "{}", text(&compiled));
     let (_, images) = tensor(&folder.join("io.safetensors"), "images");
     std::fs::write(folder.join("images.bin"), images).expect("written");
     let images = std::fs::File::open(folder.join("images.bin")).expect("there");
@@ -224,7 +216,7 @@ fn in_c(folder: &Path, logits: &[f32]) {
         .stdin(Stdio::from(images))
         .output()
         .expect("runs");
-    assert!(ran.status.success(), "{}", said(&ran));
+    assert!(ran.status.success(), "{}", text(&ran));
     let header = std::fs::read_to_string(folder.join("network.h")).expect("there");
     let exponent = header.split("_LOGIT_EXPONENT (").nth(1).expect("defined");
     let exponent: i32 = exponent
@@ -271,7 +263,7 @@ fn a_file_of_integers_is_what_it_says() {
             folder.path(),
             &["export", &name, "--format", format, "-o", file],
         );
-        assert!(exported.status.success(), "{}", said(&exported));
+        assert!(exported.status.success(), "{}", text(&exported));
     }
     let at = |name: &str| folder.path().join(name);
     let bytes = std::fs::read(at("integers.safetensors")).expect("there");
@@ -355,7 +347,7 @@ fn a_file_of_integers_is_what_it_says() {
         ],
     );
     assert_eq!(predicted.status.code(), Some(2));
-    assert!(said(&predicted).contains("damaged"), "{}", said(&predicted));
+    assert!(text(&predicted).contains("damaged"), "{}", text(&predicted));
 }
 
 /// What cannot be written gets a sentence that says what would work, and leaves no file behind.
@@ -451,9 +443,9 @@ fn what_cannot_leave_says_why_and_what_would_work() {
         let output = bitscope(folder.path(), &[&["export", &run], &arguments[..]].concat());
         assert!(!output.status.success(), "{arguments:?}");
         assert!(
-            said(&output).contains(words),
+            text(&output).contains(words),
             "{arguments:?}: {}",
-            said(&output)
+            text(&output)
         );
     }
     for left in ["x", "x.c", "x.h"] {
@@ -474,7 +466,7 @@ fn what_cannot_leave_says_why_and_what_would_work() {
             &["export", &powers, "--format", "c", "-o", name],
         );
         assert_eq!(output.status.code(), Some(2), "{name}");
-        assert!(said(&output).contains(words), "{name}: {}", said(&output));
+        assert!(text(&output).contains(words), "{name}: {}", text(&output));
     }
     let header = std::fs::read_to_string(folder.path().join("y.h"));
     assert_eq!(header.expect("there"), "old");
@@ -485,14 +477,14 @@ fn what_cannot_leave_says_why_and_what_would_work() {
         folder.path(),
         &["export", &powers, "--format", "integers", "-o", "i.bin"],
     );
-    assert!(exported.status.success(), "{}", said(&exported));
+    assert!(exported.status.success(), "{}", text(&exported));
     let io = ["--images", "io.safetensors", "-o", "logits"];
     bitscope(
         folder.path(),
         &["verify", &powers, "--save", "io.safetensors"],
     );
     let predicted = bitscope(folder.path(), &[&["predict", "i.bin"], &io[..]].concat());
-    assert!(predicted.status.success(), "{}", said(&predicted));
+    assert!(predicted.status.success(), "{}", text(&predicted));
     let predicted = bitscope(
         folder.path(),
         &[&["predict", "i.bin", "--float"], &io[..]].concat(),
@@ -515,7 +507,7 @@ fn what_cannot_leave_says_why_and_what_would_work() {
             predicted.status.code(),
             Some(2),
             "{to}: {}",
-            said(&predicted)
+            text(&predicted)
         );
     }
 }
@@ -573,7 +565,7 @@ fn sums_that_f32_rounds_are_replayed_too() {
         arguments.extend(["--set", setting]);
     }
     let trained = bitscope(folder.path(), &arguments);
-    assert!(trained.status.success(), "{}", said(&trained));
+    assert!(trained.status.success(), "{}", text(&trained));
     let mut runs = std::fs::read_dir(folder.path().join("runs")).expect("runs");
     let run = runs.next().expect("a run").expect("readable").path();
     let (code, seen) = verify(folder.path(), &run);

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use bitscope::run::{Event, LogReader, RunFolder, read_log};
 use bitscope::training::Checkpoint;
-use common::program;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -52,10 +51,8 @@ fn log_4_with_checkpoint_2_is_read_and_resumed() {
         (3, 9)
     );
     assert_eq!(checkpoint.weights["conv1.weight"].0, [16, 3, 3, 3]);
-    let output = std::process::Command::new(program())
-        .args(["resume", "run", "--plain", "--steps", "2"])
-        .current_dir(folder.path())
-        .output();
+    let resume = ["resume", "run", "--plain", "--steps", "2"];
+    let output = common::command(folder.path(), &resume).output();
     let output = output.expect("started");
     assert!(output.status.success(), "{output:?}");
     assert_eq!(run.manifest().expect("a manifest").step, 5);

@@ -235,7 +235,8 @@ fn imagenets_networks_take_the_papers_megabytes() {
             "learned-range-w4a4",
             "budget",
         ] {
-            let loaded = load(&root.join(format!("{name}-{row}.toml")), &Vec::new());
+            let nowhere = vec!["data.path=/nonexistent".to_owned()];
+            let loaded = load(&root.join(format!("{name}-{row}.toml")), &nowhere);
             let outline = Outline::of(&loaded.expect("valid").experiment).expect("builds");
             assert!(outline.missing.is_some(), "the pictures are not there");
             let rounded = |kb: f64| (kb / 1024.0 * 100.0).round() / 100.0;
@@ -366,9 +367,7 @@ fn exceptions_go_by_name_pattern_kind_and_place() {
 }
 
 fn bitscope(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bitscope"));
-    command.current_dir(folder);
-    command
+    common::command(folder, &[])
 }
 
 /// The networks that are written in the file, a file's network, and one whose file is gone.
@@ -497,6 +496,8 @@ fn check_tells_all_of_a_network_as_json() {
             "check",
             "experiments/imagenet/resnet18-budget.toml",
             "--data",
+            "--set",
+            "data.path=/nonexistent",
         ])
         .output()
         .expect("runs");

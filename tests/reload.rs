@@ -136,6 +136,29 @@ fn a_base_file_is_watched_too() {
     });
 }
 
+/// A base that is named for the first time may be what is wrong.
+#[test]
+fn a_base_that_was_broken_when_it_was_named_is_seen_when_it_is_mended() {
+    let watched = watch(plain);
+    let folder = watched.folder.path();
+    fs::create_dir(folder.join("base")).expect("a folder");
+    write(&folder.join("base"), "b.toml", "[optimizer]\nlr = \"x\"\n");
+    write(
+        folder,
+        "e.toml",
+        &format!("extends = \"base/b.toml\"\n{SMALL}"),
+    );
+    let next = watched.reports.recv_timeout(PATIENCE).expect("reported");
+    assert!(matches!(next, Saved::Broken(_)), "{next:?}");
+    sees("mended base", &watched, 0.01, |folder, _| {
+        drop(write(
+            &folder.join("base"),
+            "b.toml",
+            "[optimizer]\nlr = 0.5\n",
+        ))
+    });
+}
+
 #[test]
 fn a_file_saved_in_two_pieces_is_applied_when_it_is_whole() {
     let watched = watch(plain);

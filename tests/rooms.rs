@@ -67,10 +67,37 @@ fn files() -> Vec<(PathBuf, String, String)> {
                 .trim_end_matches(".rs")
                 .to_owned();
             let text = std::fs::read_to_string(&path).expect("readable");
-            let text = text.split("#[cfg(test)]").next().unwrap_or("").to_owned();
-            (path, room, text)
+            (path, room, outside_tests(&text))
         })
         .collect()
+}
+
+/// A source without the items, fields and arms that are for tests alone: each ends in the column where
+/// it begins, as rustfmt has it.
+fn outside_tests(text: &str) -> String {
+    let mut kept = String::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if line.trim() != "#[cfg(test)]" {
+            kept += line;
+            kept.push('\n');
+            continue;
+        }
+        let indent = line.len() - line.trim_start().len();
+        let ends = |line: &&str| {
+            let own = line.get(indent..).is_some_and(|l| !l.starts_with(' '));
+            own && (line.ends_with([';', ',']) || line.trim() == "}")
+        };
+        lines.by_ref().find(ends);
+    }
+    kept
+}
+
+#[test]
+fn only_what_is_for_tests_is_left_out() {
+    let text = "a\n#[cfg(test)]\nmod p;\nb\n    #[cfg(test)]\n    X => y,\nc\n\
+                #[cfg(test)]\nmod tests {\n    d;\n}\ne\n";
+    assert_eq!(outside_tests(text), "a\nb\nc\ne\n");
 }
 
 /// Names behind `crate::`, also in braces.

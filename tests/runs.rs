@@ -3,14 +3,13 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use bitscope::run::{Event, LogReader, RunFolder, Split, Status, list_runs, read_log};
 use bitscope::training::Checkpoint;
-use common::{SMALL, program, write};
+use common::{Process, SMALL, command, kill_owners, program, text, wait_until, write};
 
 /// A folder with an experiment of a few epochs.
 struct Place {
@@ -25,9 +24,12 @@ impl Place {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program());
-        command.args(arguments).current_dir(self.folder.path());
-        command
+        command(self.folder.path(), arguments)
+    }
+
+    /// A process whose lines are read.
+    fn start(&self, arguments: &[&str]) -> Process {
+        Process::piped(self.command(arguments))
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
@@ -37,23 +39,16 @@ impl Place {
     /// Runs to success; returns standard output.
     fn succeed(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {text}{errors}");
-        text
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Runs to an error; returns standard error.
+    /// Runs to an error; returns what it says.
     fn fail(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.run(arguments);
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(
-            output.status.code(),
-            Some(code),
-            "{arguments:?}: {text}{errors}"
-        );
-        format!("{errors}{text}")
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        said
     }
 
     /// The one run that there is.
@@ -70,13 +65,9 @@ impl Place {
     }
 
     /// Trains without an end, and waits until so many steps were taken.
-    fn training(&self, steps: usize) -> Child {
-        let mut child = self
-            .command(&["train", "e.toml", "--json"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("started");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    fn training(&self, steps: usize) -> Process {
+        let mut child = self.start(&["train", "e.toml", "--json"]);
+        let mut lines = child.lines();
         let step = |line: &std::io::Result<String>| {
             line.as_ref()
                 .is_ok_and(|l| l.contains("\"event\":\"step\""))
@@ -88,27 +79,17 @@ impl Place {
     }
 }
 
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Of a test that fails, a detached run would train on.
+        if std::thread::panicking() {
+            kill_owners(&self.folder.path().join("runs"));
+        }
+    }
+}
+
 fn label(folder: &RunFolder) -> String {
     folder.label()
-}
-
-fn signal(child: &Child, name: &str) {
-    let status = Command::new("kill")
-        .args(["-s", name, &child.id().to_string()])
-        .status();
-    assert!(status.expect("sent").success());
-}
-
-/// The exit code of a process that ends within a while.
-fn ends(mut child: Child, within: Duration) -> Option<i32> {
-    let start = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().expect("a status") {
-            return status.code();
-        }
-        assert!(start.elapsed() < within, "still running");
-        std::thread::yield_now();
-    }
 }
 
 fn events(folder: &RunFolder) -> Vec<Event> {
@@ -144,8 +125,7 @@ fn a_run_that_trains_belongs_to_its_process_and_killing_that_frees_it() {
     assert!(error.contains(&format!("process {pid}")), "{error}");
     let listed = place.succeed(&["runs"]);
     assert!(listed.contains("running"), "{listed}");
-    child.kill().expect("killed");
-    child.wait().expect("ended");
+    child.kill();
     let listed = place.succeed(&["runs"]);
     assert!(listed.contains("interrupted"), "{listed}");
     place.succeed(&["resume", &label(&run), "--plain", "--steps", "3"]);
@@ -162,32 +142,28 @@ fn killed_at_any_moment_it_goes_on_bit_for_bit_and_leaves_nothing_behind() {
             place.training(steps)
         } else {
             let run = place.recorded();
-            let child = place
-                .command(&["resume", &label(&run), "--json"])
-                .stdout(Stdio::piped())
-                .spawn();
-            let mut child = child.expect("started");
-            let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+            let mut child = place.start(&["resume", &label(&run), "--json"]);
+            let mut lines = child.lines();
             lines.by_ref().take(steps).for_each(drop);
             std::thread::spawn(move || lines.for_each(drop));
             child
         };
-        child.kill().expect("killed");
-        child.wait().expect("ended");
+        child.kill();
     }
     let run = place.recorded();
     std::fs::write(run.checkpoints().join(".step-9.safetensors.1.tmp"), "x").expect("written");
-    let done = events(&run).iter().map(Event::step).max().unwrap_or(0);
-    let left = 160u64.saturating_sub(done).max(1).to_string();
+    std::fs::write(run.path().join(".manifest.json.1.tmp"), "x").expect("written");
+    let (newest, _) = run.checkpoints_by_step().pop().expect("one is sound");
+    assert!(newest < 160, "{newest}");
+    let left = (160 - newest).to_string();
     place.succeed(&["resume", &label(&run), "--plain", "--steps", &left]);
-    for (step, loss) in losses(&run) {
-        if let Some(expected) = expected.get(&step) {
-            assert_eq!(loss.to_bits(), expected.to_bits(), "step {step}");
+    // Every step is there, and each is the one of a run that nobody killed.
+    assert_eq!(losses(&run), expected);
+    for folder in [run.path(), &run.checkpoints()] {
+        let names = std::fs::read_dir(folder).expect("read");
+        for name in names.map(|e| e.expect("an entry").file_name()) {
+            assert!(!name.to_string_lossy().ends_with("tmp"), "{name:?}");
         }
-    }
-    let names = std::fs::read_dir(run.checkpoints()).expect("read");
-    for name in names.map(|e| e.expect("an entry").file_name()) {
-        assert!(!name.to_string_lossy().ends_with("tmp"), "{name:?}");
     }
 }
 
@@ -329,41 +305,40 @@ fn an_experiment_that_was_cut_short_is_taken_from_the_log() {
 #[test]
 fn nothing_that_is_not_finite_is_saved() {
     let place = Place::new("");
-    let set = [
-        "optimizer.lr=1e3",
-        "weights.quantizer=none",
-        "activations.quantizer=none",
+    let float = ["weights.quantizer=none", "activations.quantizer=none"];
+    let set = |settings: &[&str]| -> Vec<String> {
+        let both = settings.iter().flat_map(|s| ["--set", s]);
+        both.map(str::to_owned).collect()
+    };
+    let begin = [
+        &["train", "e.toml", "--plain", "--steps", "80"].map(str::to_owned)[..],
+        &set(&float),
     ];
-    let mut arguments = vec![
-        "train",
-        "e.toml",
-        "--plain",
-        "--set",
-        "optimizer.weight_decay=1",
-    ];
-    set.iter().for_each(|s| arguments.extend(["--set", s]));
-    place.fail(1, &arguments);
+    let begin = begin.concat();
+    place.succeed(&begin.iter().map(String::as_str).collect::<Vec<_>>());
     let run = place.recorded();
+    // Then it diverges.
+    let on = ["resume".to_owned(), label(&run), "--plain".into()];
+    let on = [
+        &on[..],
+        &set(&["optimizer.lr=1e3", "optimizer.weight_decay=1"]),
+    ]
+    .concat();
+    place.fail(1, &on.iter().map(String::as_str).collect::<Vec<_>>());
     let found = events(&run).iter().find_map(|e| match e {
         Event::NonFinite { step, .. } => Some(*step),
         _ => None,
     });
     let broken = found.expect("it diverges");
     let manifest = run.manifest().expect("a manifest");
-    assert!(
-        manifest
-            .reason
-            .as_ref()
-            .is_some_and(|r| r.contains("not finite"))
-    );
-    if run.newest_checkpoint().is_none() {
-        let error = place.fail(2, &["resume", &label(&run), "--plain"]);
-        assert!(
-            error.contains("no checkpoint: not finite at step"),
-            "{error}"
-        );
-    }
-    for (step, path) in run.checkpoints_by_step() {
+    assert!(manifest.dead_end);
+    let reason = manifest.reason.unwrap_or_default();
+    assert!(reason.contains("not finite"), "{reason}");
+    assert!(place.succeed(&["runs"]).contains("diverged"));
+    let mut saved = run.checkpoints_by_step();
+    assert!(!saved.is_empty());
+    saved.extend(run.best_checkpoint().map(|path| (0, path)));
+    for (step, path) in saved {
         assert!(step < broken);
         let checkpoint = Checkpoint::open(&path).expect("sound");
         let values = checkpoint.weights.values();
@@ -371,6 +346,23 @@ fn nothing_that_is_not_finite_is_saved() {
             values.flat_map(|(_, v)| v).all(|v| v.is_finite()),
             "step {step}"
         );
+    }
+
+    // Without a checkpoint there is nothing to go on from, and why is said.
+    let place = Place::new("");
+    let set = set(&[
+        &float[..],
+        &["optimizer.lr=1e3", "optimizer.weight_decay=1"],
+    ]
+    .concat());
+    let mut command = place.command(&["train", "e.toml", "--plain"]);
+    let output = command.args(&set).output().expect("started");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let run = place.recorded();
+    if run.newest_checkpoint().is_none() {
+        let error = place.fail(2, &["resume", &label(&run), "--plain"]);
+        let none = "no checkpoint: not finite at step";
+        assert!(error.contains(none), "{error}");
     }
 }
 
@@ -527,6 +519,32 @@ fn a_fork_keeps_what_was_learned_and_knows_its_parent() {
     }
     let said = warnings(child);
     assert!(said.contains("not kept: the optimizer's moments"), "{said}");
+    // At a learning rate of zero the weights are still the parent's; running statistics move.
+    let weights = |folder: &RunFolder, step: u64| {
+        let path = folder.checkpoint(step);
+        let all = Checkpoint::open(&path).expect("sound").weights;
+        let kept = all
+            .into_iter()
+            .filter(|(name, _)| !name.ends_with("mean") && !name.ends_with("var"));
+        kept.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let before = weights(&run, at);
+    assert!(before.len() > 10, "{:?}", before.keys());
+    assert_eq!(weights(child, 1), before);
+    // The same kind of optimizer goes on with its moments.
+    let same = ["--set", "optimizer.lr=0", "--steps", "1", "--plain"];
+    let path = run.path().to_str().expect("plain");
+    place.succeed(&[&["fork", path, "--checkpoint", "newest"][..], &same].concat());
+    let runs = list_runs(&place.folder.path().join("runs"));
+    let twin = runs
+        .iter()
+        .find(|r| r.0 != run && r.0 != *child)
+        .expect("a second child");
+    assert!(
+        !warnings(&twin.0).contains("not kept"),
+        "{}",
+        warnings(&twin.0)
+    );
 }
 
 /// Each signal while it trains, waits, validates and tests: it ends with a checkpoint, and what was cut
@@ -547,12 +565,8 @@ fn a_signal_in_any_phase_ends_it_and_nothing_is_missed() {
         let text = text.replace("epochs = 1000", "epochs = 1");
         let text = text.replace("batch = 16", "batch = 80");
         write(place.folder.path(), "e.toml", &text);
-        let mut child = place
-            .command(&["train", "e.toml", "--json"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("started");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut child = place.start(&["train", "e.toml", "--json"]);
+        let mut lines = child.lines();
         let wanted = match phase {
             "training" | "paused" => "\"step\":20,",
             "validating" => "\"step\":50,",
@@ -568,9 +582,9 @@ fn a_signal_in_any_phase_ends_it_and_nothing_is_missed() {
                 .any(|l| l.expect("a line").contains("\"paused\""));
             assert!(paused);
         }
-        signal(&child, name);
+        child.signal(name);
         std::thread::spawn(move || lines.for_each(drop));
-        let code = ends(child, Duration::from_secs(60));
+        let code = child.ends();
         assert_eq!(code, Some(130), "{name} while {phase}");
         assert_eq!(run.manifest().expect("there").status, Status::Stopped);
         place.succeed(&["resume", &label(&run), "--plain"]);
@@ -593,33 +607,27 @@ fn a_signal_in_any_phase_ends_it_and_nothing_is_missed() {
 #[test]
 fn a_reader_that_does_not_read_does_not_keep_a_run_from_ending() {
     let place = Place::new("");
-    let mut child = place
-        .command(&["train", "e.toml", "--json"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("started");
+    let mut child = place.start(&["train", "e.toml", "--json"]);
     // Nobody reads: the pipe fills up and training comes to a halt. Wait until it has.
-    let (mut size, mut still) = (0, 0);
-    let log = loop {
-        let found = std::fs::read_dir(place.folder.path().join("runs"));
-        let mut logs = found
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|e| e.path().join("events.log"));
-        if let Some(log) = logs.find(|l| l.is_file()) {
-            break log;
-        }
+    let runs = place.folder.path().join("runs");
+    let log = || {
+        let found = std::fs::read_dir(&runs).into_iter().flatten().flatten();
+        let mut logs = found.map(|e| e.path().join("events.log"));
+        logs.find(|l| l.is_file())
     };
-    while still < 8 || size < 1000 {
-        std::thread::sleep(Duration::from_millis(250));
+    wait_until("a log", || log().is_some());
+    let log = log().expect("there");
+    let (mut size, mut still) = (0, Instant::now());
+    wait_until("training stands still", || {
         let now = log.metadata().expect("there").len();
-        still = if now == size { still + 1 } else { 0 };
-        size = now;
-    }
+        if now != size {
+            (size, still) = (now, Instant::now());
+        }
+        size > 1000 && still.elapsed() > Duration::from_secs(2)
+    });
     let full = child.stdout.take();
-    signal(&child, "TERM");
-    assert_eq!(ends(child, Duration::from_secs(30)), Some(130));
+    child.signal("TERM");
+    assert_eq!(child.ends(), Some(130));
     drop(full);
     let run = place.recorded();
     assert_eq!(run.manifest().expect("a manifest").status, Status::Stopped);
@@ -629,15 +637,11 @@ fn a_reader_that_does_not_read_does_not_keep_a_run_from_ending() {
 #[test]
 fn a_reader_that_goes_away_stops_the_run_it_was_reading_and_that_is_said() {
     let place = Place::new("");
-    let mut child = place
-        .command(&["train", "e.toml", "--json"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("started");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut child = place.start(&["train", "e.toml", "--json"]);
+    let mut lines = child.lines();
     assert_eq!(lines.by_ref().take(20).count(), 20);
     drop(lines);
-    assert_eq!(ends(child, Duration::from_secs(30)), Some(0));
+    assert_eq!(child.ends(), Some(0));
     let run = place.recorded();
     let manifest = run.manifest().expect("a manifest");
     assert_eq!(manifest.status, Status::Stopped);
@@ -670,20 +674,16 @@ fn a_hangup_that_is_ignored_stays_ignored() {
     let mut command = Command::new("nohup");
     command.args([program(), "train", "e.toml", "--json"]);
     command.current_dir(place.folder.path());
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("started");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    let mut child = Process::piped(command);
+    let mut lines = child.lines();
     lines.by_ref().take(20).for_each(drop);
-    signal(&child, "HUP");
+    child.signal("HUP");
     // It goes on: more lines come.
     assert_eq!(lines.by_ref().take(60).count(), 60);
-    signal(&child, "TERM");
+    child.signal("TERM");
     std::thread::spawn(move || lines.for_each(drop));
-    assert_eq!(ends(child, Duration::from_secs(30)), Some(130));
+    assert_eq!(child.ends(), Some(130));
 }
 
 #[test]
@@ -784,20 +784,16 @@ fn a_run_is_watched_from_its_log_while_it_grows_and_to_its_end() {
     let place = Place::new("");
     let child = place.training(30);
     let run = place.recorded();
-    let mut watcher = place
-        .command(&["watch", &label(&run), "--json"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("started");
-    let mut lines = BufReader::new(watcher.stdout.take().expect("piped")).lines();
+    let mut watcher = place.start(&["watch", &label(&run), "--json"]);
+    let mut lines = watcher.lines();
     let first = lines.next().expect("a line").expect("text");
     assert!(first.contains("\"event\":\"started\""), "{first}");
     assert_eq!(lines.by_ref().take(60).count(), 60);
-    signal(&child, "TERM");
-    assert_eq!(ends(child, Duration::from_secs(30)), Some(130));
+    child.signal("TERM");
+    assert_eq!(child.ends(), Some(130));
     let last = lines.last().expect("a line").expect("text");
     assert!(last.contains("\"event\":\"stopped\""), "{last}");
-    assert_eq!(ends(watcher, Duration::from_secs(30)), Some(0));
+    assert_eq!(watcher.ends(), Some(0));
     // What was stopped is shown whole, in lines too.
     let plain = place.succeed(&["watch", &label(&run), "--plain"]);
     assert!(plain.contains("stopped"), "{plain}");
@@ -935,28 +931,30 @@ fn quantize_says_what_is_wrong_with_bounds_and_with_nothing_to_plot() {
 fn a_detached_run_is_steered_from_elsewhere_and_ends_as_if_nobody_had() {
     let place = Place::new("");
     let whole = Place::new("");
-    let expected = losses(&whole.trained(120));
-    let said = place.succeed(&["train", "e.toml", "--detach", "--steps", "120"]);
+    // Thousands of steps: whatever is sent finds it training.
+    let said = place.succeed(&["train", "e.toml", "--detach", "--steps", "100000"]);
     assert!(said.contains("bitscope attach runs/"), "{said}");
     let run = place.recorded();
     let name = label(&run);
-    place.succeed(&["attach", &name, "--send", "pause"]);
-    let waits = |wanted: &dyn Fn(&Event) -> bool| {
-        let start = Instant::now();
-        while !events(&run).iter().any(wanted) {
-            assert!(start.elapsed() < Duration::from_secs(60), "never came");
-        }
+    let send = |command: &str| place.succeed(&["attach", &name, "--send", command]);
+    let seen = |what: &str, wanted: &dyn Fn(&Event) -> bool| {
+        wait_until(what, || events(&run).iter().any(wanted));
     };
-    waits(&|e| matches!(e, Event::Paused { .. }));
+    send("pause");
+    seen("paused", &|e| matches!(e, Event::Paused { .. }));
+    let paused = events(&run).iter().map(Event::step).max().unwrap_or(0);
     for command in ["step", "checkpoint", "resume"] {
-        place.succeed(&["attach", &name, "--send", command]);
+        send(command);
     }
-    waits(&Event::is_last);
-    let start = Instant::now();
-    while bitscope::run::RunLock::holder(run.path()).is_some() {
-        assert!(start.elapsed() < Duration::from_secs(60), "still owned");
-    }
-    assert_eq!(losses(&run), expected);
+    seen("further steps", &|e| e.step() > paused + 40);
+    send("stop");
+    seen("its end", &Event::is_last);
+    wait_until("its owner is gone", || {
+        bitscope::run::RunLock::holder(run.path()).is_none()
+    });
+    let taken = losses(&run);
+    assert!(taken.len() as u64 > paused + 40, "{}", taken.len());
+    assert_eq!(taken, losses(&whole.trained(taken.len() as u32)));
     let error = place.fail(2, &["attach", &name, "--send", "pause"]);
     assert!(error.contains("no process trains it"), "{error}");
     // What is wrong with an experiment is said where someone reads.
@@ -1038,8 +1036,8 @@ fn a_run_whose_folder_is_removed_trains_on_and_says_so_at_its_end() {
     let place = Place::new("");
     let child = place.training(40);
     std::fs::remove_dir_all(place.recorded().path()).expect("removed");
-    signal(&child, "TERM");
-    assert_eq!(ends(child, Duration::from_secs(60)), Some(1));
+    child.signal("TERM");
+    assert_eq!(child.ends(), Some(1));
     for runs in ["/proc/none", "e.toml"] {
         let error = place.fail(1, &["train", "e.toml", "--plain", "--runs", runs]);
         assert!(error.starts_with(&format!("error: {runs}: ")), "{error}");
@@ -1254,7 +1252,7 @@ fn hints_can_be_pasted() {
     let refused = ["--set", "weights.bits_bounds=[2, 5]", "--plain"];
     let error = place.fail(2, &[&["resume", &label(&run)][..], &refused].concat());
     let command = error.split('`').nth(1).expect("a hint");
-    let command = command.replace("bitscope", &format!("exec {}", program()));
+    let command = command.replacen("bitscope", &format!("exec '{}'", program()), 1);
     let output = Command::new("sh")
         .args(["-c", &format!("{command} --plain --steps 2")])
         .current_dir(place.folder.path())
@@ -1297,40 +1295,27 @@ fn what_is_no_file_is_refused_and_not_waited_for() {
 fn what_has_nothing_to_save_ends_at_once() {
     // Reading data that takes long; and a watcher whose reader does not read.
     let place = Place::new("");
-    let loading = place
-        .command(&[
-            "train",
-            "e.toml",
-            "--plain",
-            "--set",
-            "data.samples=1000000",
-        ])
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("started");
-    std::thread::sleep(Duration::from_millis(1500));
-    let told = Instant::now();
-    signal(&loading, "TERM");
-    assert_eq!(ends(loading, Duration::from_secs(30)), Some(130));
-    assert!(
-        told.elapsed() < Duration::from_secs(6),
-        "{:?}",
-        told.elapsed()
-    );
-    let (_, manifest) = list_runs(&place.folder.path().join("runs")).remove(0);
-    assert_eq!(manifest.status, Status::Stopped);
+    let many = ["--set", "data.samples=400000"];
+    let mut command = place.command(&["train", "e.toml", "--plain", "--steps", "1"]);
+    command.args(many).stdout(Stdio::null());
+    let loading = Process::start(command);
+    let runs = place.folder.path().join("runs");
+    let owned = || list_runs(&runs).first().map(|r| r.0.clone());
+    wait_until("it has its run", || {
+        owned().is_some_and(|run| bitscope::run::RunLock::holder(run.path()).is_some())
+    });
+    loading.signal("TERM");
+    assert_eq!(loading.ends(), Some(130));
+    let manifest = place.recorded().manifest().expect("written");
+    assert_eq!((manifest.status, manifest.step), (Status::Stopped, 0));
     let place = Place::new("");
     let run = place.trained(300);
-    let mut watcher = place
-        .command(&["watch", &label(&run), "--json"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("started");
-    let pipe = watcher.stdout.take();
-    std::thread::sleep(Duration::from_millis(1500));
-    signal(&watcher, "TERM");
-    assert_eq!(ends(watcher, Duration::from_secs(10)), Some(130));
-    drop(pipe);
+    let mut watcher = place.start(&["watch", &label(&run), "--json"]);
+    let mut lines = watcher.lines();
+    assert!(lines.next().is_some());
+    watcher.signal("TERM");
+    assert_eq!(watcher.ends(), Some(130));
+    drop(lines);
 }
 
 #[test]
@@ -1338,15 +1323,16 @@ fn a_log_that_is_cut_under_the_run_goes_on_and_says_so() {
     let place = Place::new("");
     let child = place.training(30);
     let run = place.recorded();
-    std::thread::sleep(Duration::from_millis(700));
+    wait_until("something is written", || !losses(&run).is_empty());
     std::fs::File::options()
         .write(true)
         .truncate(true)
         .open(run.log())
         .expect("cut");
-    std::thread::sleep(Duration::from_millis(1500));
-    signal(&child, "TERM");
-    assert_eq!(ends(child, Duration::from_secs(30)), Some(130));
+    let cut = || read_log(&run.log()).is_ok_and(|(all, _)| all.len() > 1);
+    wait_until("it is written anew", cut);
+    child.signal("TERM");
+    assert_eq!(child.ends(), Some(130));
     assert!(
         warnings(&run).contains("was cut under the run"),
         "{}",

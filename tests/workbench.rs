@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use common::{SMALL, program, write};
+use common::{FOREIGN, SMALL, program, write};
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,6 +20,13 @@ struct Terminal {
     output: Receiver<Vec<u8>>,
     parser: vt100::Parser,
     raw: Vec<u8>,
+}
+
+/// A terminal of its own, whatever the test itself was started by.
+fn plain(command: &mut CommandBuilder) {
+    FOREIGN.iter().for_each(|name| command.env_remove(name));
+    command.env("TERM", "xterm-256color");
+    command.env("LANG", "C.UTF-8");
 }
 
 fn size(columns: u16, rows: u16) -> PtySize {
@@ -39,9 +46,7 @@ impl Terminal {
         let mut command = CommandBuilder::new(program());
         command.args(arguments);
         command.cwd(folder);
-        command.env("TERM", "xterm-256color");
-        command.env("LANG", "C.UTF-8");
-        command.env_remove("NO_COLOR");
+        plain(&mut command);
         for (name, value) in variables {
             command.env(name, value);
         }
@@ -157,14 +162,14 @@ fn a_terminal_that_vanishes_ends_the_program() {
     let mut command = CommandBuilder::new(program());
     command.args(["e.toml"]);
     command.cwd(folder.path());
-    command.env("TERM", "xterm-256color");
-    command.env("LANG", "C.UTF-8");
+    plain(&mut command);
     let mut child = pair.slave.spawn_command(command).expect("started");
     drop(pair.slave);
     let mut reader = pair.master.try_clone_reader().expect("a reader");
     let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
     while !String::from_utf8_lossy(&seen).contains("samples/s") {
         let n = reader.read(&mut buffer).expect("output");
+        assert!(n > 0, "it ended: {}", String::from_utf8_lossy(&seen));
         seen.extend(&buffer[..n]);
     }
     drop(reader);
@@ -513,10 +518,7 @@ fn a_resumed_run_takes_edits_of_the_file_it_came_from() {
         "--set",
         "log.checkpoint_every=5",
     ];
-    let output = std::process::Command::new(program())
-        .args(arguments)
-        .current_dir(folder.path())
-        .output();
+    let output = common::command(folder.path(), &arguments).output();
     assert!(output.expect("started").status.success());
     let root = folder.path().join("runs");
     let run = bitscope::run::list_runs(&root)[0].0.clone();
@@ -666,10 +668,7 @@ fn a_run_goes_on_without_its_terminal_and_is_taken_up_in_another() {
     let arguments = [
         "train", "e.toml", "--plain", "--steps", &steps, "--runs", "whole",
     ];
-    let output = std::process::Command::new(program())
-        .args(arguments)
-        .current_dir(folder.path())
-        .output();
+    let output = common::command(folder.path(), &arguments).output();
     assert!(output.expect("started").status.success());
     let whole = bitscope::run::list_runs(&folder.path().join("whole"))[0]
         .0

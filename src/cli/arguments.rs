@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::face::checkpoint::Checkpoint;
-use crate::face::{Output, Run, Screen};
+use crate::face::{CliError, Output, Run, Screen, find_run};
+use crate::run::RunFolder;
 
 /// An interactive terminal workbench for learned mixed-precision quantization.
 #[derive(Debug, Parser)]
@@ -49,61 +50,30 @@ pub(super) enum Command {
     },
     /// Watch and steer a run that trains elsewhere; only one process at a time holds its controls
     Attach {
-        /// Run folder, or its name under the runs folder
-        run: PathBuf,
+        #[command(flatten)]
+        of: Named,
         /// Send one command, without the workbench
         #[arg(long, value_name = "COMMAND")]
         send: Option<crate::attached::Sent>,
-        /// Where runs are recorded
-        #[arg(long, value_name = "DIR", default_value = "runs")]
-        runs: PathBuf,
         #[command(flatten)]
         screen: Screen,
     },
     /// Start a new run from another run's checkpoint; it keeps what was learned
     Fork {
-        /// Run folder, or its name under the runs folder
-        run: PathBuf,
+        #[command(flatten)]
+        go_on: GoOn,
         #[command(flatten)]
         checkpoint: Checkpoint,
-        /// Without the workbench: plain lines or JSON
-        #[command(flatten)]
-        output: Output,
-        /// Override a key of the experiment; repeatable
-        #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
-        set: Vec<String>,
-        /// Stop after this many steps
-        #[arg(long, value_name = "N")]
-        steps: Option<u64>,
-        /// Where runs are recorded
-        #[arg(long, value_name = "DIR", default_value = "runs")]
-        runs: PathBuf,
-        #[command(flatten)]
-        screen: Screen,
     },
     /// Continue a run from its newest checkpoint
     Resume {
-        /// Run folder, or its name under the runs folder
-        run: PathBuf,
-        /// Without the workbench: plain lines or JSON
         #[command(flatten)]
-        output: Output,
-        /// Override a key of the experiment; repeatable
-        #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
-        set: Vec<String>,
-        /// Stop after this many more steps
-        #[arg(long, value_name = "N")]
-        steps: Option<u64>,
+        go_on: GoOn,
         /// Wait for a command before the first step
         #[arg(long)]
         paused: bool,
-        /// Where runs are recorded
-        #[arg(long, value_name = "DIR", default_value = "runs")]
-        runs: PathBuf,
-        #[command(flatten)]
-        screen: Screen,
     },
-    /// Check an experiment file and show its budgets per layer
+    /// Check an experiment file, and show its memory per layer and its budgets
     Check {
         /// Experiment file (default: the embedded demo)
         experiment: Option<PathBuf>,
@@ -133,38 +103,25 @@ pub(super) enum Command {
     Verify(crate::verify::Verify),
     /// List engines and devices, and what is missing for those that cannot be used
     Devices,
-    /// Watch a run that trains elsewhere; any number of processes may
+    /// Watch a run that another process trains; any number of processes may watch
     Watch {
-        /// Run folder, or its name under the runs folder
-        run: PathBuf,
-        /// Without the workbench: plain lines or JSON
+        #[command(flatten)]
+        of: Named,
         #[command(flatten)]
         output: Output,
-        /// Where runs are recorded
-        #[arg(long, value_name = "DIR", default_value = "runs")]
-        runs: PathBuf,
         #[command(flatten)]
         screen: Screen,
     },
     /// List recorded runs, forks below their parents; or rename, annotate or delete one
     Runs(Runs),
     /// Run a recorded run again, with its changes at the same steps, and say whether the results are equal
-    Replay {
-        /// Run folder, or its name under the runs folder
-        run: PathBuf,
-        /// Where runs are recorded
-        #[arg(long, value_name = "DIR", default_value = "runs")]
-        runs: PathBuf,
-    },
+    Replay(Named),
     /// Print every recorded step of a run
     Log {
-        /// Run folder, or its name under the runs folder
-        run: PathBuf,
+        #[command(flatten)]
+        of: Named,
         #[command(flatten)]
         extract: crate::recorded::Extract,
-        /// Where runs are recorded
-        #[arg(long, value_name = "DIR", default_value = "runs")]
-        runs: PathBuf,
     },
     /// Runs side by side: settings that differ, errors, memory, bits of every layer
     Compare {
@@ -246,7 +203,7 @@ pub(super) enum Data {
         #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
         set: Vec<String>,
     },
-    /// Fashion-MNIST, its four IDX files
+    /// Download Fashion-MNIST (four IDX files)
     FashionMnist {
         /// Folder to fetch into
         dir: PathBuf,
@@ -254,7 +211,7 @@ pub(super) enum Data {
         #[arg(long)]
         url: Option<String>,
     },
-    /// CIFAR-10 in its official binary layout
+    /// Download CIFAR-10 (the official binary files)
     Cifar10 {
         /// Folder to unpack into
         dir: PathBuf,
@@ -264,13 +221,59 @@ pub(super) enum Data {
     },
 }
 
+/// Which recorded run.
+#[derive(Debug, Args)]
+pub(super) struct Named {
+    /// Run folder, or its name under the runs folder
+    run: PathBuf,
+    /// Where runs are recorded
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub runs: PathBuf,
+}
+
+impl Named {
+    /// Its folder.
+    pub fn folder(&self) -> Result<RunFolder, CliError> {
+        find_run(&self.run, &self.runs)
+    }
+}
+
+/// A recorded run, and how training goes on from it.
+#[derive(Debug, Args)]
+pub(super) struct GoOn {
+    #[command(flatten)]
+    pub of: Named,
+    #[command(flatten)]
+    pub output: Output,
+    /// Override a key of the experiment; repeatable
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    set: Vec<String>,
+    /// Stop after this many more steps
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    #[command(flatten)]
+    screen: Screen,
+}
+
+impl GoOn {
+    /// With the experiment as it was recorded.
+    pub fn run(self, folder: &RunFolder) -> Run {
+        Run {
+            experiment: Some(folder.experiment()),
+            set: self.set,
+            steps: self.steps,
+            ..Run::recorded_in(self.of.runs, self.screen)
+        }
+    }
+}
+
 /// What `bitscope runs` is asked for.
 #[derive(Debug, Args)]
 pub(super) struct Runs {
     /// Where runs are recorded
     #[arg(value_name = "DIR", default_value = "runs", conflicts_with = "root")]
     pub runs: PathBuf,
-    /// The same, as with other commands
+    /// Where runs are recorded, as in the other commands
     #[arg(long = "runs", value_name = "DIR", id = "root")]
     pub root: Option<PathBuf>,
     /// One JSON list

@@ -8,8 +8,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use arguments::{Cli, Command, Data, Plot, Runs};
+use arguments::{Cli, Command, Data, GoOn, Named, Plot, Runs};
 
+use crate::attached::Sent;
 use crate::check::{self, Check};
 use crate::experiment::{self, Loaded, Overrides, printable};
 use crate::face::checkpoint::{Checkpoint, Which};
@@ -20,7 +21,7 @@ use crate::graph::Architecture;
 use crate::headless::together;
 use crate::kernels::ranks::Group;
 use crate::predict::{self, Origin, Source};
-use crate::run::{LockError, Parent, RunFolder, RunLock, list_runs};
+use crate::run::{LockError, Parent, RunLock, list_runs};
 use crate::training::{TrainError, resumable};
 use crate::{device, headless, recorded};
 
@@ -76,35 +77,8 @@ fn run(command: Command) -> Result<u8, CliError> {
                 ))),
             }
         }),
-        Command::Resume {
-            run,
-            output,
-            set,
-            steps,
-            paused,
-            runs,
-            screen,
-        } => {
-            let folder = find_run(&run, &runs)?;
-            let run = Run {
-                paused,
-                ..of_recorded(&folder, set, steps, runs, screen)
-            };
-            together(|group| resume(&folder, output, &run, group))
-        }
-        Command::Fork {
-            run,
-            checkpoint,
-            output,
-            set,
-            steps,
-            runs,
-            screen,
-        } => {
-            let folder = find_run(&run, &runs)?;
-            let run = of_recorded(&folder, set, steps, runs, screen);
-            together(|group| fork(&folder, checkpoint, output, &run, group))
-        }
+        Command::Resume { go_on, paused } => resume(go_on, paused),
+        Command::Fork { go_on, checkpoint } => fork(go_on, checkpoint),
         Command::Check {
             experiment,
             set,
@@ -134,39 +108,12 @@ fn run(command: Command) -> Result<u8, CliError> {
             let experiment = load_recorded(&folder, &verify.set)?.experiment;
             crate::verify::command(&folder, &experiment, &verify)
         }
-        Command::Devices => {
-            print(&format!("{}\n", device::list(&device::available())))?;
-            let chosen = device::parse("auto").map_err(|e| CliError::Failed(e.to_string()))?;
-            print(&format!(
-                "auto takes {chosen}, the best that is usable here\n"
-            ))?;
-            Ok(0)
-        }
-        Command::Attach {
-            run,
-            send,
-            runs,
-            screen,
-        } => {
-            let folder = find_run(&run, &runs)?;
-            if send.is_none() && !is_interactive() {
-                return Err(CliError::Usage(
-                    "`attach` needs a terminal; hint: `--send` sends one command, `watch` only looks"
-                        .into(),
-                ));
-            }
-            let loaded = || load_recorded(&folder, &Vec::new());
-            crate::attached::attach(&folder, loaded, send, &runs, screen)
-        }
-        Command::Watch {
-            run,
-            output,
-            runs,
-            screen,
-        } => watch(&find_run(&run, &runs)?, output, &runs, screen),
+        Command::Devices => devices(),
+        Command::Attach { of, send, screen } => attach(&of, send, screen),
+        Command::Watch { of, output, screen } => watch(of, output, screen),
         Command::Runs(arguments) => recorded_runs(arguments),
-        Command::Replay { run, runs } => crate::replay::command(&find_run(&run, &runs)?),
-        Command::Log { run, extract, runs } => recorded::log(&find_run(&run, &runs)?, &extract),
+        Command::Replay(of) => crate::replay::command(&of.folder()?),
+        Command::Log { of, extract } => recorded::log(&of.folder()?, &extract),
         Command::Compare { run, json, runs } => {
             let folders: Result<Vec<_>, _> = run.iter().map(|r| find_run(r, &runs)).collect();
             recorded::compare(&folders?, json)
@@ -245,7 +192,7 @@ fn plot(arguments: Plot) -> Result<u8, CliError> {
     let Plot { run, output, .. } = arguments;
     if run.extension().is_some_and(|e| e == "toml") {
         if arguments.figure.is_some() {
-            return usage("a figure's TOML file says which figure; name none");
+            return usage("a figure's TOML file already says which figure; leave its name out");
         }
         headless::plot_saved(&run, output.as_deref())?;
         return Ok(0);
@@ -325,84 +272,82 @@ fn manual() -> Result<String, CliError> {
     Ok(String::from_utf8_lossy(&pages).into_owned())
 }
 
-/// What a recorded run goes on with.
-fn of_recorded(
-    folder: &RunFolder,
-    set: Vec<String>,
-    steps: Option<u64>,
-    runs: PathBuf,
-    screen: Screen,
-) -> Run {
-    Run {
-        experiment: Some(folder.experiment()),
-        set,
-        steps,
-        paused: false,
-        runs,
-        into: None,
-        screen,
-    }
+/// Lists devices, and which is taken where none is named.
+fn devices() -> Result<u8, CliError> {
+    let chosen = device::parse("auto").map_err(|e| CliError::Failed(e.to_string()))?;
+    print(&format!(
+        "{}\nauto takes {chosen}, the best that is usable here\n",
+        device::list(&device::available())
+    ))?;
+    Ok(0)
 }
 
-fn resume(folder: &RunFolder, output: Output, run: &Run, group: &Group) -> Result<u8, CliError> {
-    if let Some(holder) = RunLock::holder(folder.path()) {
-        let folder = folder.path().to_owned();
-        return Err(CliError::Usage(
-            LockError::Held { folder, holder }.to_string(),
-        ));
-    }
-    if folder.newest_checkpoint().is_none() && !folder.best().is_file() {
-        return Err(CliError::Usage(
-            TrainError::no_checkpoint(folder).to_string(),
-        ));
-    }
-    let loaded = load_recorded(folder, &run.set)?;
-    resumable(folder, &loaded.experiment).map_err(|e| CliError::Usage(e.to_string()))?;
-    begin(loaded, output, run, Begin::Resume(folder.clone()), group)
-}
-
-fn fork(
-    folder: &RunFolder,
-    checkpoint: Checkpoint,
-    output: Output,
-    run: &Run,
-    group: &Group,
-) -> Result<u8, CliError> {
-    let chosen = checkpoint.which.unwrap_or(Which::Newest).of(folder)?;
-    crate::face::warn(&chosen.notes);
-    let loaded = load_recorded(folder, &run.set)?;
-    let parent = Parent {
-        run: folder.label(),
-        step: chosen.step,
-    };
-    // The child's file is the one that its parent came from: the parent's own copy stays as it is.
-    let source = folder.manifest().ok().and_then(|m| m.source);
+fn resume(go_on: GoOn, paused: bool) -> Result<u8, CliError> {
+    let (folder, output) = (go_on.of.folder()?, go_on.output);
     let run = Run {
-        experiment: source.filter(|p| p.is_file()),
-        ..run.clone()
+        paused,
+        ..go_on.run(&folder)
     };
-    let begin_at = Begin::Fork {
-        checkpoint: chosen.path,
-        parent,
-    };
-    begin(loaded, output, &run, begin_at, group)
+    together(|group| {
+        if let Some(holder) = RunLock::holder(folder.path()) {
+            let folder = folder.path().to_owned();
+            let held = LockError::Held { folder, holder };
+            return Err(CliError::Usage(held.to_string()));
+        }
+        if folder.newest_checkpoint().is_none() && !folder.best().is_file() {
+            let none = TrainError::no_checkpoint(&folder);
+            return Err(CliError::Usage(none.to_string()));
+        }
+        let loaded = load_recorded(&folder, &run.set)?;
+        resumable(&folder, &loaded.experiment).map_err(|e| CliError::Usage(e.to_string()))?;
+        begin(loaded, output, &run, Begin::Resume(folder.clone()), group)
+    })
 }
 
-fn watch(folder: &RunFolder, output: Output, runs: &Path, screen: Screen) -> Result<u8, CliError> {
+fn fork(go_on: GoOn, checkpoint: Checkpoint) -> Result<u8, CliError> {
+    let (folder, output) = (go_on.of.folder()?, go_on.output);
+    let run = go_on.run(&folder);
+    together(|group| {
+        let chosen = checkpoint.which.unwrap_or(Which::Newest).of(&folder)?;
+        crate::face::warn(&chosen.notes);
+        let loaded = load_recorded(&folder, &run.set)?;
+        let parent = Parent {
+            run: folder.label(),
+            step: chosen.step,
+        };
+        // The child's file is the one that its parent came from: the parent's own copy stays as it is.
+        let source = folder.manifest().ok().and_then(|m| m.source);
+        let run = Run {
+            experiment: source.filter(|p| p.is_file()),
+            ..run.clone()
+        };
+        let begin_at = Begin::Fork {
+            checkpoint: chosen.path,
+            parent,
+        };
+        begin(loaded, output, &run, begin_at, group)
+    })
+}
+
+fn attach(of: &Named, send: Option<Sent>, screen: Screen) -> Result<u8, CliError> {
+    let folder = of.folder()?;
+    if send.is_none() && !is_interactive() {
+        return Err(CliError::Usage(
+            "`attach` needs a terminal; hint: `--send` sends one command, `watch` only looks"
+                .into(),
+        ));
+    }
+    let loaded = || load_recorded(&folder, &Vec::new());
+    crate::attached::attach(&folder, loaded, send, &of.runs, screen)
+}
+
+fn watch(of: Named, output: Output, screen: Screen) -> Result<u8, CliError> {
+    let folder = of.folder()?;
     if output.json || output.plain || !is_interactive() {
-        return recorded::watch(folder, output);
+        return recorded::watch(&folder, output);
     }
-    let loaded = load_recorded(folder, &Vec::new())?;
-    let run = Run {
-        experiment: None,
-        set: Vec::new(),
-        steps: None,
-        paused: false,
-        runs: runs.to_owned(),
-        into: None,
-        screen,
-    };
-    crate::tui::watch(&loaded, &run, folder)
+    let loaded = load_recorded(&folder, &Vec::new())?;
+    crate::tui::watch(&loaded, &Run::recorded_in(of.runs, screen), &folder)
 }
 
 /// What a prediction is made with: a model's file, a run, or an experiment.

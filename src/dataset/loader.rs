@@ -219,8 +219,6 @@ pub struct Loader {
     workers: Workers,
     per_epoch: u64,
     normalisation: Normalisation,
-    /// Seconds that [`Self::next_prepared`] waited in total: what the device lost to the loader.
-    pub waited_s: f64,
 }
 
 impl Loader {
@@ -241,7 +239,6 @@ impl Loader {
             per_epoch: batches_per_epoch(data.len(), settings.batch),
             normalisation: data.normalisation().clone(),
             workers: training_workers(data, settings, share, first, None),
-            waited_s: 0.0,
         }
     }
 
@@ -257,9 +254,7 @@ impl Loader {
 
     /// The next batch. Where it cannot be made, this unwinds with the reason.
     pub fn next_prepared(&mut self) -> Prepared {
-        let started = std::time::Instant::now();
         let made = self.workers.next();
-        self.waited_s += started.elapsed().as_secs_f64();
         or_end(made.expect("workers run until they are dropped"))
     }
 }

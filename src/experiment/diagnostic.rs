@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use unicode_width::UnicodeWidthStr;
 
 /// What stands for the file of overrides.
 pub(super) const OVERRIDE: &str = "--set";
@@ -90,6 +91,12 @@ pub(crate) fn printable(text: &str) -> String {
         other => other,
     };
     text.chars().map(plain).collect()
+}
+
+/// A text with spaces behind it to so many columns of a terminal, of which some letters take two.
+pub(crate) fn padded(text: &str, columns: usize) -> String {
+    let missing = columns.saturating_sub(text.width());
+    format!("{text}{}", " ".repeat(missing))
 }
 
 /// The diagnostics as a compiler would print them, with the line and a mark under the place.

@@ -58,12 +58,16 @@ pub fn set_in_text(
     let mut document: DocumentMut = text.trim_start_matches(MARK).parse()?;
     let new = value.map(str::parse::<toml_edit::Value>).transpose()?;
     let key = path.rsplit('.').next().unwrap_or(path);
-    let table: Option<&mut dyn toml_edit::TableLike> = match path.split_once('.') {
-        Some((section, _)) => document
+    let table: Option<&mut dyn toml_edit::TableLike> = match (path.split_once('.'), &new) {
+        (Some((section, _)), Some(_)) => document
             .entry(section)
             .or_insert(toml_edit::table())
             .as_table_like_mut(),
-        None => Some(document.as_table_mut()),
+        (Some((section, _)), None) => {
+            let there = document.get_mut(section);
+            there.and_then(Item::as_table_like_mut)
+        }
+        (None, _) => Some(document.as_table_mut()),
     };
     if let Some(table) = table {
         match new {
@@ -149,7 +153,8 @@ pub fn replace_file(
 }
 
 /// New content for the user's file. By renaming, which leaves the old or the new file whole; where
-/// other names lead to the same file, or it could not be given its owner, in its place, with the old content put back should that fail.
+/// other names lead to the same file, or it could not be given its owner, in its place, with the old
+/// content put back should that fail.
 fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let metadata = std::fs::metadata(file)?;
     // A name can be taken over where the file itself may not be written: that was meant by whoever
@@ -235,6 +240,9 @@ mod tests {
         assert_eq!(new, marked.replace("0.1", "0.03"));
         let new = set_in_text(text, "optimizer.lr", None).expect("valid");
         assert_eq!(new, text.replace("lr = 0.1\n", ""));
+        // What is not there takes nothing with it when it goes, and leaves nothing.
+        assert_eq!(set_in_text("", "budget.gbops", None).expect("valid"), "");
+        assert_eq!(set_in_text(text, "log.every", None).expect("valid"), text);
     }
 
     #[test]

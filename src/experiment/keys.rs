@@ -52,7 +52,7 @@ const EXCEPTION: &[Field] = &[
     field!("side", Choice(&["weights", "activations", "both"]), false, "Which of their quantizers; by default `both`."),
     field!("quantizer", Choice(QUANTIZERS), false, "Another parametrization, or `none`: float."),
     field!("learn", Choice(&["both", "range", "none"]), false, "As for `[weights]`."),
-    field!("bits", Number(1.0, 16.0), false, "Target bitwidth of initialisation."),
+    field!("bits", Number(1.0, 16.0), false, "Initial bitwidth; the fixed one where it is not learned."),
     field!("bits_bounds", Range(1.0, 16.0), false, "Clamp of the bitwidth."),
     field!("allowed_bits", Numbers(1.0, 16.0), false, "Bitwidths that the hardware supports."),
     field!("d_bounds", Range(1e-9, 1e9), false, "Clamp of the step size."),
@@ -67,7 +67,7 @@ pub const KEYS: &[Key] = &[
     key!("rules", Choice(&["paper", "published-code"]), D::Text("paper"), Fork, "The paper's definitions, or those of its published program where the two differ."),
     key!("seed", Whole(0, i64::MAX), D::Whole(1), Fresh, "Seed of initialisation, shuffling and augmentation."),
     key!("device", Text, D::Text("auto"), Fresh, "`auto`, `flex`, `libtorch:cpu`, `libtorch:cuda:N`, `cuda:N`; `bitscope devices` lists them."),
-    key!("auto_apply", Choice(&["live", "fork", "fresh"]), D::Text("live"), Live, "The strongest class of change that a saved file applies without asking."),
+    key!("auto_apply", Choice(&["live", "fork", "fresh"]), D::Text("live"), Live, "Changes that are applied without asking when the file is saved: `live` (live and epoch), `fork` (forks too), `fresh` (all)."),
     key!("layers", Tables(EXCEPTION), D::Absent, Fork, "Exceptions for some layers; later ones override earlier ones."),
 
     key!("model.name", Choice(&Model::NAMES), D::Text("glyphnet"), Fresh, "Built-in network. `resnet18`, `resnet34`, `resnet50` and `mobilenet_v2` have torchvision's structure and names; the others are for 32x32 pictures."),
@@ -76,7 +76,7 @@ pub const KEYS: &[Key] = &[
     key!("model.input", Text, D::Absent, Fresh, "Name of the input that takes the pictures, if the file has several."),
     key!("model.output", Text, D::Absent, Fresh, "Name of the output with the logits, if the file has several."),
     key!("model.norm", Choice(&["keep", "fresh"]), D::Text("keep"), Fresh, "For a file whose batch norms were folded into its convolutions. `keep`: biases are trained; `fresh`: every convolution with a bias gets a batch norm that starts as the identity on calibration batches."),
-    key!("model.layers", Tables(LAYER), D::Absent, Fresh, "A network of the experiment's own, layer by layer, instead of a built-in one."),
+    key!("model.layers", Tables(LAYER), D::Absent, Fresh, "A network defined layer by layer in this file, instead of a built-in one."),
     key!("model.shortcut", Choice(&["a", "b", "c"]), D::Text("a"), Fresh, "Residual shortcut (He et al.): a pads with zeros (the paper's), b projects where the shape changes, c everywhere."),
 
     key!("data.source", Choice(&["glyphs", "cifar10", "idx", "tensors", "folder", "tar"]), D::Text("glyphs"), Fresh, "`glyphs` is generated; `cifar10` reads the official binary files; `idx` the four files of MNIST and Fashion-MNIST, gzipped or not; `tensors` a safetensors file with `images` (u8, or f32 as they are) and `labels`; `folder` pictures (PNG, JPEG, WebP, BMP, GIF) in one folder per class under `train` and `test` (or `val`), rotated by their EXIF data, transparency composited over black, scaled bilinearly; `tar` the same pictures in tar files, named as WebDataset does (`KEY.jpg` beside `KEY.cls`) or in a folder per class."),
@@ -114,7 +114,7 @@ pub const KEYS: &[Key] = &[
 
     key!("weights.quantizer", Choice(QUANTIZERS), D::Text("none"), Fork, "Parametrization for weights and biases: u1 (b, d), u2 (b, q_max), u3 (d, q_max), p1 (b, q_min), p2 (b, q_max), p3 (q_min, q_max)."),
     key!("weights.learn", Choice(&["both", "range", "none"]), D::Text("both"), Fork, "`both` learns the bitwidth; `range` keeps it fixed and learns the range; `none` keeps both fixed."),
-    key!("weights.bits", Number(1.0, 16.0), D::Number(4.0), Fork, "Target bitwidth of initialisation."),
+    key!("weights.bits", Number(1.0, 16.0), D::Number(4.0), Fork, "Initial bitwidth; the fixed one where it is not learned."),
     key!("weights.init", Choice(&["data", "fixed"]), D::Text("data"), Fork, "`data`: step and range from the largest weight of each layer; `fixed`: from the values below."),
     key!("weights.d", Number(1e-9, 1e9), D::Number(0.125), Fork, "Initial step size where `init = \"fixed\"`."),
     key!("weights.q_min", Number(1e-9, 1e9), D::Absent, Fork, "Initial smallest magnitude where `init = \"fixed\"` (p1, p3)."),
@@ -128,7 +128,7 @@ pub const KEYS: &[Key] = &[
     key!("activations.at", Choice(&["nonlinearities", "everywhere"]), D::Text("nonlinearities"), Fork, "`nonlinearities`: their outputs (the paper's choice); `everywhere`: also the input, outputs without a nonlinearity, additions, poolings and concatenations, signed where values are: everything that integer-only hardware needs."),
     key!("activations.quantizer", Choice(QUANTIZERS), D::Text("none"), Fork, "Parametrization for the outputs of nonlinearities (unsigned)."),
     key!("activations.learn", Choice(&["both", "range", "none"]), D::Text("both"), Fork, "As for weights."),
-    key!("activations.bits", Number(1.0, 16.0), D::Number(4.0), Fork, "Target bitwidth of initialisation."),
+    key!("activations.bits", Number(1.0, 16.0), D::Number(4.0), Fork, "Initial bitwidth; the fixed one where it is not learned."),
     key!("activations.init", Choice(&["data", "fixed"]), D::Text("data"), Fork, "`data`: from the largest activation of one batch; `fixed`: from the values below."),
     key!("activations.d", Number(1e-9, 1e9), D::Number(0.125), Fork, "Initial step size where `init = \"fixed\"`."),
     key!("activations.q_min", Number(1e-9, 1e9), D::Absent, Fork, "Initial smallest magnitude where `init = \"fixed\"` (p1, p3)."),
@@ -160,7 +160,7 @@ pub const KEYS: &[Key] = &[
     key!("optimizer.lr_norm", Number(0.0, 1e3), D::Number(1.0), Live, "Factor on the learning rate for biases and batch norm."),
     key!("optimizer.lr_weight_quantizers", Number(0.0, 1e3), D::Number(1.0), Live, "Factor on the learning rate for the weights' quantizers."),
     key!("optimizer.lr_activation_quantizers", Number(0.0, 1e3), D::Number(1.0), Live, "Factor on the learning rate for the activations' quantizers."),
-    key!("optimizer.clip_quantizers", Choice(&["with-budget", "always", "never"]), D::Text("with-budget"), Live, "Clips the gradients of a quantizer's parameters to plus and minus its step size (q_min for p1 to p3)."),
+    key!("optimizer.clip_quantizers", Choice(&["with-budget", "always", "never"]), D::Text("with-budget"), Live, "When to clip the gradients of a quantizer's parameters to plus or minus its step size (`q_min` for p1 to p3)."),
 
     key!("quantizers.steps", Choice(&["auto", "plain", "relative"]), D::Text("auto"), Live, "`plain`: the optimizer's steps on the parameters as they are; `relative`: steps on one scale, octaves of d, q_min, q_max and bits of b, divided by the root mean square of the cross entropy's gradient. `auto`: `relative` with a budget under the paper's rules, else `plain`."),
     key!("quantizers.rate", Number(0.0, 1.0), D::Number(0.002), Live, "Largest relative step, in octaves or bits, before the schedule and the factors `optimizer.lr_weight_quantizers` and `optimizer.lr_activation_quantizers`."),

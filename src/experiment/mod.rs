@@ -13,6 +13,7 @@ mod edit;
 mod keys;
 mod listing;
 mod network;
+mod quantizers;
 mod resolve;
 mod schema;
 mod settings;
@@ -21,8 +22,8 @@ mod template;
 mod value;
 mod watch;
 
-pub(crate) use diagnostic::printable;
 pub use diagnostic::{Diagnostic, Diagnostics, Place, render};
+pub(crate) use diagnostic::{padded, printable};
 pub use diff::{Change, difference, strongest};
 pub use edit::{EditError, change_file, replace_file, set_in_text};
 pub use keys::KEYS;
@@ -30,8 +31,9 @@ pub use listing::reference_markdown;
 pub use schema::{Class, Default, Key, Kind};
 pub use settings::{
     Augment, AutoApply, BudgetMethod, Budgets, Cache, Clip, DataSource, Decay, DeclaredShape,
-    Experiment, Framing, LogSettings, Normalise, OnTrouble, OptimizerKind, OptimizerSettings,
-    QuantizerDynamics, QuantizerSteps, ScheduleKind, ScheduleSettings, Start, Thresholds,
+    Experiment, Framing, Limit, LogSettings, Normalise, OnTrouble, OptimizerKind,
+    OptimizerSettings, QuantizerDynamics, QuantizerSteps, ScheduleKind, ScheduleSettings, Start,
+    Thresholds,
 };
 pub use source::{Loaded, Overrides, load, load_as, load_embedded, resolve_text};
 pub(crate) use source::{absolute, key_of, merged};

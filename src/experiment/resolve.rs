@@ -6,15 +6,14 @@ use super::diagnostic::{Diagnostic, Diagnostics, Place};
 use super::keys::KEYS;
 use super::settings::{
     Augment, AutoApply, BudgetMethod, Budgets, Cache, Clip, DataSource, Decay, DeclaredShape,
-    Experiment, Framing, LogSettings, Normalise, OnTrouble, OptimizerKind, OptimizerSettings,
-    QuantizerDynamics, QuantizerSteps, ScheduleKind, ScheduleSettings, Start, Thresholds,
+    Experiment, Framing, Limit, LogSettings, Normalise, OnTrouble, OptimizerKind,
+    OptimizerSettings, QuantizerDynamics, QuantizerSteps, ScheduleKind, ScheduleSettings, Start,
+    Thresholds,
 };
 use super::value::{Found, Value, Values};
-use crate::graph::{Initial, QuantizerPlan, Sites};
+use crate::graph::{Override, QuantizerPlan, Sites};
 use crate::quantizer::memory::Resource;
-use crate::quantizer::{
-    Bounds, Family, Learn, Parametrization, Quantizer, Rules, dynamic, largest_level,
-};
+use crate::quantizer::{Learn, Rules};
 
 /// Of quantizers under a budget, where the file does not say: octaves or bits.
 const HYSTERESIS: f64 = 0.1;
@@ -71,9 +70,8 @@ impl Resolver<'_> {
             _ => Sites::Nonlinearities,
         };
         let input = self.input(sites, rules);
-        let weights = self.quantizer("weights", true, rules);
-        let activations = self.quantizer("activations", false, rules);
-        let budgets = self.budgets(&weights, &activations, rules);
+        let ([weights, activations], overrides) = self.quantizers(rules);
+        let budgets = self.budgets([&weights, &activations], &overrides, rules);
         let guided = !budgets.limits.is_empty() && rules == Rules::Paper;
         let quantizers = self.dynamics(rules, guided);
         let norm_batches = self.optional_whole("evaluate.norm_batches");
@@ -92,7 +90,7 @@ impl Resolver<'_> {
             model,
             input,
             sites,
-            overrides: self.overrides(&weights, &activations),
+            overrides,
             shape: DeclaredShape {
                 size: self.optional_whole("data.size").map(|v| v as usize),
                 channels: self.optional_whole("data.channels").map(|v| v as usize),
@@ -210,7 +208,7 @@ impl Resolver<'_> {
                         count(means),
                         count(deviations)
                     ),
-                    "as many in both",
+                    "the same number in both",
                 );
                 Normalise::Symmetric
             }
@@ -245,7 +243,7 @@ impl Resolver<'_> {
                 self.error(
                     key,
                     format!("`{key}` with the source `{source}`"),
-                    "`data.source = \"folder\"` or `\"tar\"`, whose pictures it is about",
+                    "`data.source = \"folder\"` or `\"tar\"`, the only sources that it applies to",
                 );
             }
         }
@@ -263,7 +261,7 @@ impl Resolver<'_> {
             self.error(
                 "data.cache",
                 "decoded pictures held in memory, of which random parts are taken".into(),
-                "`none` or `auto`: parts are taken of pictures as they are stored",
+                "`none` or `auto`: random crops are taken from the stored images",
             );
         }
         let size = self.optional_whole("data.size").unwrap_or(32);
@@ -309,207 +307,31 @@ impl Resolver<'_> {
         }
     }
 
-    fn quantizer(&mut self, side: &str, signed: bool, rules: Rules) -> Option<QuantizerPlan> {
-        let at = |name: &str| format!("{side}.{name}");
-        let parametrization = Parametrization::from_name(self.word(&at("quantizer")))?;
-        let learn = match self.word(&at("learn")) {
-            "both" => Learn::Both,
-            "range" => Learn::Range,
-            _ => Learn::None,
-        };
-        let bounds = Bounds {
-            d: self.range(&at("d_bounds")),
-            q_max: self.range(&at("q_max_bounds")),
-            q_min: self.range(&at("q_min_bounds")),
-            b: self.range(&at("bits_bounds")),
-        };
-        let bits = self.number(&at("bits"));
-        let allowed_bits = match self.values.get(&at("allowed_bits")) {
-            Some(Value::Numbers(list)) => list.clone(),
-            _ => Vec::new(),
-        };
-        let bounds = self.within(&at("allowed_bits"), bounds, &allowed_bits);
-        self.check_bits(side, signed, bits, &bounds);
-        if learn == Learn::Range && !parametrization.has_bitwidth_parameter() {
-            self.error(
-                &at("learn"),
-                format!("\"range\" fixes the bitwidth, which {parametrization} infers"),
-                "\"both\" or \"none\", or a quantizer with b as a parameter (u1, u2, p1, p2)",
-            );
-        }
-        let quantizer = Quantizer {
-            parametrization,
-            signed,
-            rules,
-            learn,
-            bounds,
-            allowed_bits,
-        };
-        if let Some((found, expected)) = contradiction(&quantizer) {
-            self.error(&at("bits_bounds"), found, &expected);
-        }
-        let initial = match self.word(&at("init")) {
-            "data" => Initial::Data,
-            _ => Initial::Fixed(self.fixed(side, &quantizer, bits)),
-        };
-        Some(QuantizerPlan {
-            quantizer,
-            initial,
-            bits,
-        })
-    }
-
-    /// Bounds of the bitwidth that hold no more than what is allowed.
-    pub(super) fn within(&mut self, path: &str, bounds: Bounds, allowed: &[f64]) -> Bounds {
-        let (Some(least), Some(most)) = (allowed.first(), allowed.last()) else {
-            return bounds;
-        };
-        let (low, high) = (bounds.b.start().max(*least), bounds.b.end().min(*most));
-        if low > high || allowed.iter().any(|b| b.fract() != 0.0) {
-            self.error(
-                path,
-                format!("bitwidths {allowed:?}"),
-                "whole bitwidths, some of them within `bits_bounds`",
-            );
-            return bounds;
-        }
-        Bounds {
-            b: low..=high,
-            ..bounds
-        }
-    }
-
-    fn check_bits(&mut self, side: &str, signed: bool, bits: f64, bounds: &Bounds) {
-        let least = if signed { 2.0 } else { 1.0 };
-        let kind = if signed {
-            "signed weights"
-        } else {
-            "activations"
-        };
-        if *bounds.b.start() < least {
-            self.error(
-                &format!("{side}.bits_bounds"),
-                format!("a bitwidth of {} for {kind}", bounds.b.start()),
-                &format!("at least {least} bits (sign and one level)"),
-            );
-        } else if !bounds.b.contains(&bits) {
-            let (low, high) = (bounds.b.start(), bounds.b.end());
-            self.error(
-                &format!("{side}.bits"),
-                format!("a bitwidth of {bits} for {kind}"),
-                &format!("within `{side}.bits_bounds`, {low} to {high}"),
-            );
-        }
-    }
-
-    /// Fixed initial parameters; what the file leaves out follows from `bits`.
-    fn fixed(&mut self, side: &str, quantizer: &Quantizer, bits: f64) -> [f64; 2] {
-        let at = |name: &str| format!("{side}.{name}");
-        let (signed, ratio) = (quantizer.signed, dynamic(bits));
-        let d = self.number(&at("d"));
-        let q_min = self.optional(&at("q_min"));
-        let given = self.optional(&at("q_max"));
-        let (q_min, q_max) = match quantizer.parametrization.family() {
-            Family::Uniform => (0.0, given.unwrap_or(largest_level(signed, bits) * d)),
-            Family::PowerOfTwo => match (q_min, given) {
-                (Some(q_min), Some(q_max)) => (q_min, q_max),
-                (Some(q_min), None) => (q_min, q_min * ratio),
-                (None, q_max) => (q_max.unwrap_or(1.0) / ratio, q_max.unwrap_or(1.0)),
-            },
-        };
-        let parametrization = quantizer.parametrization;
-        if parametrization == Parametrization::U3 && q_max < d {
-            let key = if given.is_some() {
-                at("q_max")
-            } else {
-                at("d")
-            };
-            self.error(
-                &key,
-                format!("q_max {q_max} is smaller than d {d}"),
-                "q_max >= d",
-            );
-        }
-        if parametrization == Parametrization::P3 && q_min > q_max {
-            self.error(
-                &at("q_min"),
-                format!("q_min {q_min} is larger than q_max {q_max}"),
-                "q_min <= q_max",
-            );
-        }
-        let parameters = match parametrization {
-            Parametrization::U1 => [bits, d],
-            Parametrization::U2 | Parametrization::P2 => [bits, q_max],
-            Parametrization::U3 => [d, q_max],
-            Parametrization::P1 => [bits, q_min],
-            Parametrization::P3 => [q_min, q_max],
-        };
-        for (name, value) in parametrization
-            .parameter_names()
-            .into_iter()
-            .zip(parameters)
-        {
-            let bound = quantizer.bounds.of(name);
-            if name != "b" && !bound.contains(&value) {
-                let expected = format!(
-                    "within `{side}.{name}_bounds`, {} to {}",
-                    bound.start(),
-                    bound.end()
-                );
-                self.error(&at(name), format!("initial {name} {value}"), &expected);
-            }
-        }
-        parameters
-    }
-
     fn budgets(
         &mut self,
-        weights: &Option<QuantizerPlan>,
-        activations: &Option<QuantizerPlan>,
+        sides: [&Option<QuantizerPlan>; 2],
+        overrides: &[Override],
         rules: Rules,
     ) -> Budgets {
-        let learns = |s: &Option<QuantizerPlan>| {
-            s.as_ref().is_some_and(|s| s.quantizer.learn == Learn::Both)
-        };
-        let both = [
-            (
-                "weights_kb",
-                Resource::Weights,
-                "lambda_weights",
-                learns(weights),
-                "weights",
-            ),
-            (
-                "activations_sum_kb",
-                Resource::ActivationSum,
-                "lambda_activations",
-                learns(activations),
-                "activations",
-            ),
-            (
-                "activations_max_kb",
-                Resource::ActivationMax,
-                "lambda_activations",
-                learns(activations),
-                "activations",
-            ),
-            (
-                "gbops",
-                Resource::Bops,
-                "lambda_gbops",
-                learns(weights) || learns(activations),
-                "weights",
-            ),
-        ];
+        let learns = |plan: &QuantizerPlan| plan.quantizer.learn == Learn::Both;
+        let mut excepted = overrides.iter();
+        let of = |of: &Option<Option<QuantizerPlan>>| of.iter().flatten().any(learns);
+        let [weights, activations] = sides.map(|plan| plan.as_ref().is_some_and(learns));
+        let weights = weights || excepted.clone().any(|o| of(&o.weights));
+        let activations = activations || excepted.any(|o| of(&o.activations));
         let mut limits = Vec::new();
-        for (key, resource, lambda, learned, side) in both {
-            let path = format!("budget.{key}");
-            let Some(limit) = self.optional(&path) else {
+        for (resource, key, lambda) in Limit::KEYS {
+            let Some(amount) = self.optional(key) else {
                 continue;
+            };
+            let (learned, side) = match resource {
+                Resource::Weights => (weights, "weights"),
+                Resource::ActivationSum | Resource::ActivationMax => (activations, "activations"),
+                Resource::Bops => (weights || activations, "weights"),
             };
             if !learned {
                 self.error(
-                    &path,
+                    key,
                     format!(
                         "a budget for {} whose bitwidths are not learned",
                         resource.label()
@@ -519,7 +341,11 @@ impl Resolver<'_> {
                     ),
                 );
             }
-            limits.push((resource, limit, self.number(&format!("budget.{lambda}"))));
+            limits.push(Limit {
+                resource,
+                amount,
+                lambda: self.number(lambda),
+            });
         }
         let method = match self.word("budget.method") {
             "penalty" => BudgetMethod::Penalty,
@@ -615,6 +441,11 @@ impl Resolver<'_> {
         });
     }
 
+    /// Whether a file, or the command line, says it.
+    pub(super) fn is_written(&self, path: &str) -> bool {
+        self.found.contains_key(path)
+    }
+
     pub(super) fn word(&self, path: &str) -> &str {
         match self.values.get(path) {
             Some(Value::Text(word)) => word,
@@ -670,24 +501,8 @@ impl Resolver<'_> {
         }
     }
 
-    fn range(&self, path: &str) -> std::ops::RangeInclusive<f64> {
+    pub(super) fn range(&self, path: &str) -> std::ops::RangeInclusive<f64> {
         let bounds = self.numbers(path);
         bounds[0]..=bounds[1]
     }
-}
-/// What is wrong with bounds of an inferred bitwidth that those of step and range leave nothing of.
-pub(super) fn contradiction(quantizer: &Quantizer) -> Option<(String, String)> {
-    let [least, most] = quantizer.clamped_bits()?;
-    let bounds = &quantizer.bounds.b;
-    let (low, high) = (bounds.start().ceil(), bounds.end().floor());
-    if quantizer.rules == Rules::PublishedCode || least <= high && low <= most {
-        return None;
-    }
-    let step = quantizer.parametrization.parameter_names()[0];
-    Some((
-        format!(
-            "bitwidths of {low} to {high}, where `{step}_bounds` and `q_max_bounds` leave {least} to {most}"
-        ),
-        "bounds that have a bitwidth in common".into(),
-    ))
 }

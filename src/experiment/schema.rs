@@ -84,7 +84,7 @@ impl Kind {
             Self::Whole(low, high) => format!("a whole number from {low} to {high}"),
             Self::Number(low, high) => format!("a number {}", interval(*low, *high)),
             Self::Choice(words) => format!("one of {}", quoted(words)),
-            Self::Text => "a text".into(),
+            Self::Text => "a string".into(),
             Self::Path => "a path".into(),
             Self::Numbers(low, high) => {
                 format!("a list of ascending numbers {}", interval(*low, *high))
@@ -94,7 +94,7 @@ impl Kind {
                 "a list of numbers {}, one for all channels or one for each",
                 interval(*low, *high)
             ),
-            Self::Words => "a text or a list of texts".into(),
+            Self::Words => "a string or a list of strings".into(),
             Self::Tables(_) => "a list of tables".into(),
         }
     }

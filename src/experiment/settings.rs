@@ -200,12 +200,53 @@ pub enum Start {
 /// Constraints (8a) to (8c) and BOPs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Budgets {
-    /// Resource, limit, lambda.
-    pub limits: Vec<(Resource, f64, f64)>,
+    /// What is bounded, in the order of [`Limit::KEYS`].
+    pub limits: Vec<Limit>,
     /// How they are kept.
     pub method: BudgetMethod,
     /// Epochs over which they tighten.
     pub ramp_epochs: f64,
+}
+
+/// A budget of one resource.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limit {
+    /// What it bounds.
+    pub resource: Resource,
+    /// As much as is allowed: kB, or 10^9 bit operations.
+    pub amount: f64,
+    /// Factor of the penalty (10), per kB (or 10^9) squared.
+    pub lambda: f64,
+}
+
+impl Limit {
+    /// The keys of a budget, and of its lambda, by resource.
+    pub(crate) const KEYS: [(Resource, &str, &str); 4] = [
+        (
+            Resource::Weights,
+            "budget.weights_kb",
+            "budget.lambda_weights",
+        ),
+        (
+            Resource::ActivationSum,
+            "budget.activations_sum_kb",
+            "budget.lambda_activations",
+        ),
+        (
+            Resource::ActivationMax,
+            "budget.activations_max_kb",
+            "budget.lambda_activations",
+        ),
+        (Resource::Bops, "budget.gbops", "budget.lambda_gbops"),
+    ];
+
+    /// The key that sets it.
+    pub fn key(&self) -> &'static str {
+        let own = Self::KEYS
+            .iter()
+            .find(|(resource, ..)| *resource == self.resource);
+        own.expect("every resource has a key").1
+    }
 }
 
 /// How a budget is kept.
@@ -228,7 +269,7 @@ pub struct QuantizerDynamics {
     pub steps: QuantizerSteps,
     /// Largest relative step, octaves or bits.
     pub rate: f64,
-    /// Octaves or bits.
+    /// How far a parameter goes on past where it changed a level or a bitwidth, octaves or bits.
     pub hysteresis: f64,
     /// Epochs at the end without quantizer steps.
     pub freeze_epochs: f64,
@@ -304,11 +345,11 @@ pub enum Clip {
 pub struct ScheduleSettings {
     /// Shape.
     pub kind: ScheduleKind,
-    /// Epochs.
+    /// Epochs behind the float phase at which [`ScheduleKind::Step`] drops.
     pub milestones: Vec<f64>,
-    /// Of a step.
+    /// What it is multiplied by at a milestone.
     pub factor: f64,
-    /// Epochs.
+    /// Epochs over which it rises from zero, behind the float phase.
     pub warmup: f64,
     /// Learning rate of the float phase.
     pub float_lr: Option<f64>,
@@ -328,11 +369,11 @@ pub enum ScheduleKind {
 /// What is recorded and when.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LogSettings {
-    /// Steps.
+    /// Steps between two records of every layer.
     pub probe_every: u64,
-    /// Epochs.
+    /// Epochs between two evaluations on the validation part.
     pub evaluate_every: f64,
-    /// Epochs.
+    /// Epochs between two checkpoints.
     pub checkpoint_every: f64,
     /// TensorBoard event files beside the log.
     pub tensorboard: bool,
@@ -341,29 +382,29 @@ pub struct LogSettings {
 /// Limits of the detectors, as the keys of `[verdicts]` say.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Thresholds {
-    /// Records.
+    /// Records for which a condition holds before it becomes a verdict, and is absent before that ends.
     pub hold: u32,
-    /// Steps.
+    /// Steps without a change after which parameters are frozen.
     pub frozen_steps: u64,
-    /// Relative distance.
+    /// Distance from a clamp, relative to it, that counts as at the clamp.
     pub clamp_margin: f64,
-    /// Share.
+    /// Share of clipped elements from which on a quantizer is saturated, 0 to 1.
     pub clipped: f64,
-    /// Steps.
+    /// Steps without clipping after which a range is unreached.
     pub unreached_steps: u64,
-    /// Share.
+    /// Share of elements on level zero from which on a layer is too coarse, 0 to 1.
     pub zeros: f64,
-    /// Share.
+    /// Share of clipped elements, or of those on level zero, from which on a layer is dead, 0 to 1.
     pub dead: f64,
-    /// Turns.
+    /// Changes of a bitwidth's direction within [`window`](Self::window) that are an oscillation.
     pub oscillations: u64,
-    /// Steps.
+    /// Steps that oscillations are counted over.
     pub window: u64,
-    /// Gradient over parameter.
+    /// Gradient of a quantizer's parameter over that parameter, below which it vanishes.
     pub vanishing: f64,
-    /// Gradient over parameter.
+    /// The same above which it explodes.
     pub exploding: f64,
-    /// Penalty over cross entropy.
+    /// Penalty over cross entropy above which it dominates the loss.
     pub drowning: f64,
 }
 

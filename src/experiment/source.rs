@@ -69,9 +69,17 @@ pub(crate) fn absolute(overrides: &Overrides) -> Overrides {
 /// # Errors
 /// Everything that is wrong with the files and overrides, each with its place.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, Diagnostics> {
+    load_and_list(path, overrides).1
+}
+
+/// The same with the files that were read, whatever is wrong with them.
+pub(super) fn load_and_list(
+    path: &Path,
+    overrides: &Overrides,
+) -> (Vec<PathBuf>, Result<Loaded, Diagnostics>) {
     let mut reader = Reader::default();
     reader.file(path, None);
-    reader.finish(path, overrides)
+    (reader.files.clone(), reader.finish(path, overrides))
 }
 
 /// The same for a file whose text would be this one: what a change of it leads to, before it is made.
@@ -402,7 +410,7 @@ impl Reader {
             let span = 0..text.len();
             self.errors.push(Diagnostic {
                 place: Place { file, text, span },
-                message: format!("`{setting}` sets nothing"),
+                message: format!("`{setting}` has no `=`"),
                 expected: "key.path=value".into(),
             });
             return;

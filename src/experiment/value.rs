@@ -55,11 +55,14 @@ impl fmt::Display for Value {
     }
 }
 
+/// Whole numbers up to here are written without a decimal point: a TOML integer has 64 bits.
+const WHOLE: f64 = 1e15;
+
 /// Shortest form that TOML reads back as the same number.
 fn number(v: f64) -> String {
-    if v == v.trunc() && v.abs() < 1e15 {
+    if v == v.trunc() && v.abs() < WHOLE {
         format!("{v:.0}")
-    } else if v.abs() < 1e-4 {
+    } else if v.abs() < 1e-4 || v.abs() >= WHOLE {
         format!("{v:e}")
     } else {
         format!("{v}")
@@ -86,3 +89,31 @@ pub(super) struct Placed {
 
 /// Values by path as they were found, later files over earlier ones.
 pub(super) type Found = BTreeMap<&'static str, Placed>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_back_as_they_were() {
+        for v in [
+            0.0,
+            -3.0,
+            0.1,
+            1e-5,
+            123_456.0,
+            1e15,
+            9.007e15,
+            1e19,
+            -2.5e300,
+            f64::MAX,
+        ] {
+            let text = format!("v = {}", number(v));
+            let table: toml::Table = text.parse().unwrap_or_else(|e| panic!("{text}: {e}"));
+            let read = table["v"]
+                .as_float()
+                .or(table["v"].as_integer().map(|v| v as f64));
+            assert_eq!(read, Some(v), "{text}");
+        }
+    }
+}

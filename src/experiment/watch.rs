@@ -10,7 +10,7 @@ use notify::{RecommendedWatcher, RecursiveMode};
 use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
 
 use super::diagnostic::Diagnostics;
-use super::source::{Loaded, Overrides, load};
+use super::source::{Loaded, Overrides, load_and_list};
 
 /// Quiet time before a change counts as complete: editors write in pieces.
 const DEBOUNCE: Duration = Duration::from_millis(60);
@@ -211,14 +211,14 @@ impl State {
             };
             return Some(Saved::Missing(self.path.clone(), why));
         }
-        Some(match load(&self.path, &self.overrides) {
-            Ok(loaded) => {
-                if loaded.files != self.files {
-                    self.files.clone_from(&loaded.files);
-                    self.last = contents(&self.files);
-                }
-                Saved::Valid(Box::new(loaded))
-            }
+        // What is wrong may be in a file that was not among them before.
+        let (files, loaded) = load_and_list(&self.path, &self.overrides);
+        if files != self.files {
+            self.last = contents(&files);
+            self.files = files;
+        }
+        Some(match loaded {
+            Ok(loaded) => Saved::Valid(Box::new(loaded)),
             Err(diagnostics) => Saved::Broken(diagnostics),
         })
     }

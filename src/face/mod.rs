@@ -89,6 +89,19 @@ pub(crate) enum Begin {
 }
 
 impl Run {
+    /// Recorded in that folder, and all else as it is where nothing is said.
+    pub(crate) fn recorded_in(runs: PathBuf, screen: Screen) -> Self {
+        Self {
+            experiment: None,
+            set: Vec::new(),
+            steps: None,
+            runs,
+            paused: false,
+            into: None,
+            screen,
+        }
+    }
+
     /// What a run needs to start: in a new folder, or the resumed run's own. Traces go there from
     /// here on.
     pub(crate) fn setup(&self, loaded: &Loaded, begin: Begin) -> Result<Setup, CliError> {

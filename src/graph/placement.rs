@@ -41,6 +41,10 @@ impl QuantizerPlan {
         let mut plan = self.clone();
         let bounds = &mut plan.quantizer.bounds.b;
         *bounds = bounds.start().max(2.0)..=bounds.end().max(2.0);
+        for bits in &mut plan.quantizer.allowed_bits {
+            *bits = bits.max(2.0);
+        }
+        plan.quantizer.allowed_bits.dedup();
         plan.quantizer.signed = true;
         plan.bits = plan.bits.max(2.0);
         plan

@@ -177,3 +177,64 @@ impl super::program::Step {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::TensorData;
+
+    use super::*;
+    use crate::dataset::Normalisation;
+    use crate::network::example;
+
+    const EVERYWHERE: &str = "[model]\nname = \"glyphnet\"\n[data]\nsource = \"glyphs\"\n\
+        [input]\nbits = 8\n[weights]\nquantizer = \"u3\"\n\
+        [activations]\nquantizer = \"u3\"\nat = \"everywhere\"\n";
+
+    /// A comparison that finds nothing where something is wrong would prove nothing.
+    #[test]
+    fn a_difference_is_found_and_its_place_is_named() {
+        let mut network = example::network(EVERYWHERE);
+        let loaded = crate::experiment::load_embedded("e.toml", EVERYWHERE, &Vec::new());
+        let normalisation = Normalisation::new(&loaded.expect("valid").experiment.normalise);
+        let program = Program::of(&network.snapshot(), &normalisation);
+        assert!(
+            program.float_steps().is_empty(),
+            "{:?}",
+            program.float_steps()
+        );
+        program.prepare(&mut network);
+        let [channels, height, width] = program.steps[0].shape;
+        let count = 2;
+        let unit = f64::from(program.steps[0].exponent).exp2() as f32;
+        let pixels = (0..count * channels * height * width).map(|i| (i * 37 % 127) as f32 * unit);
+        let pixels: Vec<f32> = pixels.collect();
+        let images = |network: &Network| {
+            let data = TensorData::new(pixels.clone(), [count, channels, height, width]);
+            Tensor::from_data(data, &network.device().clone().inner())
+        };
+        let mut sound = Comparison::new(program.clone());
+        let batch = images(&network);
+        sound.batch(&mut network, batch);
+        assert_eq!((sound.differing(), sound.first.clone()), (0, None));
+        assert!(sound.steps.iter().map(|s| s.compared).sum::<u64>() > 1000);
+        // The first channel of the first convolution with its signs turned.
+        let mut damaged = program;
+        let is_convolution = |step: &super::super::program::Step| {
+            matches!(step.operation, Operation::Convolution { .. })
+        };
+        let at = damaged.steps.iter().position(is_convolution).expect("one");
+        let step = &mut damaged.steps[at];
+        let (name, outputs) = (step.name.clone(), step.shape[0]);
+        if let Operation::Convolution { weights, .. } = &mut step.operation {
+            let of_one = weights.len() / outputs;
+            weights[..of_one].iter_mut().for_each(|w| *w = -*w);
+        }
+        let mut found = Comparison::new(damaged);
+        let batch = images(&network);
+        found.batch(&mut network, batch);
+        let first = found.first.clone().expect("a difference");
+        assert!(found.steps[at].differing > 0);
+        assert_eq!((first.step, first.picture, first.place[0]), (name, 0, 0));
+        assert_ne!(first.float, first.integers);
+    }
+}

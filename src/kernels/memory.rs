@@ -13,7 +13,8 @@ pub fn keep_blocks() {
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
 }
 
-/// `mi_option_purge_delay` (the binding names its neighbours 14 and 16 only): milliseconds before freed pages are returned; -1 never.
+/// `mi_option_purge_delay` (the binding names its neighbours 14 and 16 only): milliseconds before freed
+/// pages are returned; -1 never.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
 /// LibTorch takes its tensors from the system's allocator, not from the program's.

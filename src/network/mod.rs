@@ -225,3 +225,28 @@ fn running(graph: &Graph, values: &Values, device: &Device) -> Vec<Running> {
         })
         .collect()
 }
+
+/// Networks for tests.
+#[cfg(test)]
+pub(crate) mod example {
+    use rand::SeedableRng;
+    use rand_pcg::Pcg64Mcg;
+
+    use super::Network;
+    use crate::experiment::load_embedded;
+
+    /// The network of an experiment, as it is before training, its quantizers in use.
+    pub(crate) fn network(experiment: &str) -> Network {
+        let loaded = load_embedded("e.toml", experiment, &Vec::new()).expect("valid");
+        let experiment = loaded.experiment;
+        let (data, _) = crate::dataset::shape(&experiment);
+        let built = experiment.model.graph(data.picture, data.classes);
+        let device = crate::device::parse("flex").expect("compiled in");
+        let device = crate::device::burn_device(device).autodiff();
+        let mut rng = Pcg64Mcg::seed_from_u64(1);
+        let quantization = experiment.quantization();
+        let mut network = Network::new(&built.expect("builds"), &quantization, &device, &mut rng);
+        network.quantized = true;
+        network
+    }
+}

@@ -14,6 +14,11 @@ pub fn round_to_power_of_two(v: f64) -> f64 {
     round_half_away(v.log2()).exp2()
 }
 
+/// `2^ceil(log2 v)`: the smallest power of two that is no less. `v` must be positive.
+pub fn next_power_of_two(v: f64) -> f64 {
+    v.log2().ceil().exp2()
+}
+
 /// Levels of one sign, zero among them, that `b` bits tell apart on a uniform grid: `2^(b-1)` signed,
 /// `2^b` unsigned. `b` need not be whole.
 pub fn code_count(signed: bool, b: f64) -> f64 {

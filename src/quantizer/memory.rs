@@ -62,7 +62,7 @@ impl Resource {
 pub enum Role {
     /// Weights of a convolution or of the classifier.
     Weight,
-    /// Bias of the classifier.
+    /// Biases of a convolution or of the classifier.
     Bias,
     /// Output of a nonlinearity, per sample.
     Activation,

@@ -6,7 +6,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use super::family::{Family, Rules};
-use super::grid::{self, Grid, Sums, round_half_away, round_to_power_of_two};
+use super::grid::{self, Grid, Sums, next_power_of_two, round_half_away, round_to_power_of_two};
 
 /// Which two of step size, range and bitwidth are the parameters; the third follows.
 ///
@@ -273,13 +273,9 @@ impl Quantizer {
     /// The smallest bitwidth that all clamps allow: an inferred one is also bounded by those of the step and
     /// the range.
     pub fn least_reachable_bits(&self) -> f64 {
-        let names = self.parametrization.parameter_names();
-        let (step, range) = (self.bounds.of(names[0]), self.bounds.of(names[1]));
-        let coarsest = self.project([*step.end(), *range.start()]);
-        match self.inferred(coarsest) {
-            Some(_) => self.grid(coarsest).bits,
-            None => self.least_bits(),
-        }
+        let least = self.least_bits();
+        self.clamped_bits()
+            .map_or(least, |[clamped, _]| self.allowed(clamped.max(least)))
     }
 
     /// The least and the most bits that the clamps of step and range leave, where the bitwidth is inferred
@@ -287,8 +283,10 @@ impl Quantizer {
     pub fn clamped_bits(&self) -> Option<[f64; 2]> {
         let names = self.parametrization.parameter_names();
         let (step, range) = (self.bounds.of(names[0]), self.bounds.of(names[1]));
-        let bits = |step: f64, range: f64| Some(self.inferred([step.min(range), range])?.bits);
-        let least = bits(*step.end(), *range.start())?;
+        let bits = |step: f64, range: f64| Some(self.inferred([step, range])?.bits);
+        // The fewest levels: the shortest range, in steps as coarse as it, or as they may be.
+        let coarsest = step.end().min(next_power_of_two(*range.start()));
+        let least = bits(coarsest, *range.start())?;
         Some([least, bits(*step.start(), *range.end())?])
     }
 
@@ -297,8 +295,8 @@ impl Quantizer {
         self.allowed(round_half_away(b))
     }
 
-    /// An inferred bitwidth counts as the next allowed one, and at least as its minimum. Only under the published code's rules can
-    /// it lie below: there the projection leaves `d` and `q_max` alone.
+    /// An inferred bitwidth counts as the next allowed one, and at least as its minimum. Only under the
+    /// published code's rules can it lie below: there the projection leaves `d` and `q_max` alone.
     fn at_least(&self, grid: Grid) -> Grid {
         let bits = match self.rules {
             Rules::Paper => grid.bits,

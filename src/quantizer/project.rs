@@ -1,7 +1,7 @@
 //! What happens to the parameters after each optimizer step.
 
 use super::family::Rules;
-use super::grid::{dynamic, largest_level, round_to_power_of_two};
+use super::grid::{dynamic, largest_level, next_power_of_two, round_to_power_of_two};
 use super::parametrization::{Parametrization, Quantizer};
 
 /// Distance that the recipe keeps: `d <= q_max - margin`, and from either end of a clamp.
@@ -50,18 +50,19 @@ impl Quantizer {
         let Some(levels) = self.inferred(*parameters) else {
             return;
         };
-        if self.is_pinned() {
+        if !self.is_learned(0) {
             return;
         }
         let (low, high) = (self.bounds.b.start().ceil(), self.bounds.b.end().floor());
         // At most `high` bits of levels, whatever they count as; at least `low` that count.
-        let (bits, step) = if levels.bits > high {
-            (high, self.step_for(parameters[1], high, f64::ceil))
+        let bits = if levels.bits > high {
+            high
         } else if self.grid(*parameters).bits < low {
-            (low, self.step_for(parameters[1], low, f64::floor))
+            low
         } else {
             return;
         };
+        let step = self.step_for(parameters[1], bits);
         let clamp = |name: &str, v: f64| {
             v.clamp(*self.bounds.of(name).start(), *self.bounds.of(name).end())
         };
@@ -71,16 +72,12 @@ impl Quantizer {
         }
     }
 
-    fn is_pinned(&self) -> bool {
-        !self.is_learned(0)
-    }
-
-    /// The step (or `q_min`) that spreads `bits` over the range, with its exponent rounded so
-    /// that the inferred bitwidth is at most (ceil) or at least (floor) `bits`.
-    fn step_for(&self, q_max: f64, bits: f64, round: fn(f64) -> f64) -> f64 {
+    /// The step (or `q_min`) that spreads `bits` over the range: of a uniform grid the smallest power of
+    /// two with at most their levels, which are more than half as many, and so no bit less.
+    fn step_for(&self, q_max: f64, bits: f64) -> f64 {
         match self.parametrization {
             Parametrization::P3 => round_to_power_of_two(q_max) / dynamic(bits),
-            _ => round((q_max / largest_level(self.signed, bits)).log2()).exp2(),
+            _ => next_power_of_two(q_max / largest_level(self.signed, bits)),
         }
     }
 

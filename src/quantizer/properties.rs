@@ -448,12 +448,47 @@ fn bounds_of_the_bitwidth_hold_at_the_clamps_of_the_step() {
     assert_eq!((grid.bits, grid.level_count() <= 8), (3.0, true));
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever an update did, the bitwidth is within its bounds after a projection, and a second one
+    /// changes nothing.
+    #[test]
+    fn an_inferred_bitwidth_is_brought_within_its_bounds(
+        p in prop::sample::select(&[Parametrization::U3, Parametrization::P3][..]),
+        signed in any::<bool>(),
+        low in 2..=6u32,
+        more in 0..=3u32,
+        u in -0.2..=1.2f64,
+        v in -0.2..=1.2f64,
+    ) {
+        let mut q = quantizer(p, signed, Rules::Paper);
+        q.bounds.b = f64::from(low)..=f64::from(low + more);
+        let [least, most] = q.clamped_bits().expect("inferred");
+        prop_assume!(least <= *q.bounds.b.end() && *q.bounds.b.start() <= most);
+        let names = p.parameter_names();
+        let at = [(names[0], u), (names[1], v)].map(|(name, t)| {
+            let bound = q.bounds.of(name);
+            bound.start() * (bound.end() / bound.start()).powf(t)
+        });
+        let once = q.project(at);
+        let grid = q.grid(once);
+        prop_assert!(q.bounds.b.contains(&grid.bits), "{q:?} {at:?} {once:?} {grid:?}");
+        prop_assert_eq!(q.grid(q.project(once)), grid);
+    }
+}
+
 #[test]
 fn clamps_of_step_and_range_bound_the_bits_that_are_inferred() {
     let mut q = Quantizer::learned(Parametrization::U3, true, Rules::Paper);
     assert_eq!(q.clamped_bits().map(|b| b[0]), Some(2.0));
     (q.bounds.d, q.bounds.q_max) = (0.0001..=0.001, 4.0..=8.0);
     assert_eq!(q.clamped_bits(), Some([14.0, 18.0]));
+    // Steps as coarse as the range leave one level, wherever the shortest range lies.
+    (q.bounds.d, q.bounds.q_max) = (0.0001..=1.0, 0.01..=127.0);
+    assert_eq!(q.clamped_bits().map(|b| b[0]), Some(2.0));
+    q.bounds.b = 4.0..=8.0;
+    assert_eq!(q.least_reachable_bits(), 4.0);
     let u1 = Quantizer::learned(Parametrization::U1, true, Rules::Paper);
     assert_eq!(u1.clamped_bits(), None);
 }

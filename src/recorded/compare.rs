@@ -1,9 +1,9 @@
 //! Runs side by side.
 
 use serde_json::{Map, Value, json};
+use unicode_width::UnicodeWidthStr;
 
-use crate::experiment::printable;
-use crate::experiment::{difference, resolve_text};
+use crate::experiment::{difference, padded, printable, resolve_text};
 use crate::face::{CliError, print};
 use crate::run::{Budget, Event, LayerRecord, LogReader, Manifest, Phases, RunFolder, StepRecord};
 
@@ -214,22 +214,16 @@ fn written(all: &[Outcome], settings: &Map<String, Value>) -> String {
     }
     let widths: Vec<usize> = (0..all.len())
         .map(|i| {
-            rows.iter()
-                .map(|(_, c)| c[i].chars().count())
-                .max()
-                .unwrap_or(0)
+            let cells = rows.iter().map(|(_, c)| c[i].width());
+            cells.max().unwrap_or(0)
         })
         .collect();
-    let first = rows
-        .iter()
-        .map(|(n, _)| n.chars().count())
-        .max()
-        .unwrap_or(0);
+    let first = rows.iter().map(|(n, _)| n.width()).max().unwrap_or(0);
     let mut out = String::new();
     for (name, cells) in rows {
-        out += &format!("{name:<first$}");
+        out += &padded(&name, first);
         for (cell, width) in cells.iter().zip(&widths) {
-            out += &format!("  {cell:>width$}");
+            out += &format!("  {}{cell}", " ".repeat(width - cell.width()));
         }
         out.push('\n');
     }

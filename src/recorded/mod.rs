@@ -13,7 +13,7 @@ pub(crate) use compare::compare;
 pub(crate) use log::{Extract, log};
 pub(crate) use watch::{follow_into, watch};
 
-use crate::experiment::printable;
+use crate::experiment::{padded, printable};
 use crate::face::{CliError, print};
 use crate::run::{LogError, Manifest, RunFolder, RunLock, family, without_log};
 
@@ -36,9 +36,10 @@ pub(crate) fn table(runs: &[(RunFolder, Manifest)]) -> String {
         let indent = "  ".repeat(depth.saturating_sub(1));
         let branch = if depth > 0 { "└ " } else { "" };
         let name = printable(&format!("{indent}{branch}{}", folder.label()));
+        let name = padded(&name, 40);
         out += &format!(
-            "{name:<40} {:<11} {:>8} {:>7.2} {:>10} {:>7} {:>9} {:>9}",
-            m.status.name(),
+            "{name} {:<11} {:>8} {:>7.2} {:>10} {:>7} {:>9} {:>9}",
+            m.standing(),
             m.step,
             m.epoch,
             percent(m.best_error),
@@ -131,7 +132,7 @@ pub(crate) fn delete(folder: &RunFolder, sure: bool) -> Result<u8, CliError> {
     if !sure {
         let manifest = folder.manifest_or_rebuilt()?;
         return Err(CliError::Usage(format!(
-            "{path}: {} steps of a run would be gone for good; hint: `--yes` does it",
+            "{path}: this would permanently delete a run of {} steps; hint: `--yes` confirms it",
             manifest.step
         )));
     }

@@ -163,11 +163,27 @@ impl Manifest {
         is_beyond
     }
 
+    /// How the run stands, in one word: one that waits beside a value that is not finite has diverged,
+    /// whoever stopped it then.
+    pub fn standing(&self) -> &'static str {
+        match self.status {
+            Status::Stopped | Status::Interrupted if self.dead_end => "diverged",
+            status => status.name(),
+        }
+    }
+
     /// A value is not finite, in that layer first.
     pub(crate) fn not_finite(&mut self, step: u64, layer: Option<&str>) {
         let first = layer.unwrap_or("an unidentified layer");
         self.reason = Some(format!("not finite at step {step}, first in {first}"));
         self.dead_end = true;
+    }
+
+    /// There is something behind it that training can go on from.
+    pub(crate) fn can_go_on(&mut self) {
+        if std::mem::take(&mut self.dead_end) {
+            self.reason = None;
+        }
     }
 
     /// Memory beside the error that is listed, kB of weights and of the largest activation: that of the
@@ -490,6 +506,7 @@ impl RunFolder {
                     m.test_error = test_error;
                 }
                 Event::NonFinite { step, layer } => m.not_finite(step, layer.as_deref()),
+                Event::Checkpoint { best: false, .. } => m.can_go_on(),
                 Event::Stopped { .. } => m.status = Status::Stopped,
                 Event::Failed { message, .. } => {
                     m.status = Status::Failed;

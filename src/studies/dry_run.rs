@@ -3,48 +3,91 @@
 use std::path::Path;
 
 use super::place::{Place, summary};
+use crate::experiment::padded;
 use crate::face::duration;
 use crate::run::{History, Quantity};
 use crate::study::State;
+
+/// What a finished run took.
+#[derive(Clone, Copy)]
+struct Cost {
+    seconds: f64,
+    bytes: u64,
+    steps: u64,
+}
+
+impl Cost {
+    /// Of a finished run.
+    fn measured(place: &Place, task: usize) -> Option<Self> {
+        let run = place.folder.run(&place.study, task);
+        let history = History::from_log(&run.log(), None).ok()?;
+        Some(Self {
+            seconds: history[Quantity::Seconds].newest()?.into(),
+            bytes: size(run.path()),
+            steps: run.manifest().ok()?.step,
+        })
+    }
+
+    /// The mean of some, if there are any.
+    fn mean(some: impl Iterator<Item = Self>) -> Option<Self> {
+        let all: Vec<Self> = some.collect();
+        let count = all.len() as u64;
+        (count > 0).then(|| Self {
+            seconds: all.iter().map(|c| c.seconds).sum::<f64>() / count as f64,
+            bytes: all.iter().map(|c| c.bytes).sum::<u64>() / count,
+            steps: all.iter().map(|c| c.steps).sum::<u64>() / count,
+        })
+    }
+
+    /// What is left of it behind a step.
+    fn behind(self, step: u64) -> Self {
+        let left = self.steps.saturating_sub(step);
+        let share = left as f64 / self.steps.max(1) as f64;
+        Self {
+            seconds: share * self.seconds,
+            bytes: (share * self.bytes as f64) as u64,
+            steps: left,
+        }
+    }
+}
 
 /// What would run, how long it may take by what was measured, and how much disk.
 pub(super) fn dry_run(place: &Place, workers: usize, retry: bool) -> String {
     let study = &place.study;
     let states = place.states();
-    let measured: Vec<Option<(f64, u64)>> = (0..states.len())
-        .map(|task| (states[task] == State::Finished).then(|| measured(place, task))?)
+    let measured: Vec<Option<Cost>> = (0..states.len())
+        .map(|task| (states[task] == State::Finished).then(|| Cost::measured(place, task))?)
         .collect();
-    let mean = |of_cell: Option<usize>| {
-        let chosen = measured.iter().enumerate().filter_map(|(task, m)| {
-            let fits = of_cell.is_none_or(|cell| study.tasks[task].cell == cell);
-            m.filter(|_| fits)
-        });
-        let chosen: Vec<(f64, u64)> = chosen.collect();
-        let count = chosen.len();
-        (count > 0).then(|| {
-            let seconds = chosen.iter().map(|m| m.0).sum::<f64>() / count as f64;
-            (
-                seconds,
-                chosen.iter().map(|m| m.1).sum::<u64>() / count as u64,
-            )
-        })
+    let of_cell = |cell: usize| {
+        let own = (0..states.len()).filter(|task| study.tasks[*task].cell == cell);
+        Cost::mean(own.filter_map(|task| measured[task]))
     };
+    let of_any = Cost::mean(measured.iter().flatten().copied());
     let mut out = format!("{}: {}\n", study.name, place.folder.path().display());
     let (mut seconds, mut bytes, mut unknown) = (0.0, 0, 0);
     for (task, state) in states.iter().enumerate() {
-        // A cell's own time, or else that of the others.
-        let expected = mean(Some(study.tasks[task].cell)).or(mean(None));
+        // A cell's own cost, or else that of the others, behind what is done of it.
+        let step = match state {
+            State::Half { step } if place.goes_on(task, state) => *step,
+            State::Running(_) => {
+                let manifest = place.folder.run(study, task).manifest();
+                manifest.map_or(0, |m| m.step)
+            }
+            _ => 0,
+        };
+        let expected = of_cell(study.tasks[task].cell).or(of_any);
+        let expected = expected.map(|cost| cost.behind(step));
         let time = match (state, expected) {
             (State::Waiting(_), _) if is_blocked(&states, task) => {
                 "starts from a run that failed".into()
             }
             (State::Finished, _) => {
-                measured[task].map_or(String::new(), |m| format!("took {}", duration(m.0)))
+                measured[task].map_or(String::new(), |m| format!("took {}", duration(m.seconds)))
             }
             (State::Failed { reason, .. }, _) if !retry => reason.clone(),
-            (_, Some((s, b))) => {
-                (seconds, bytes) = (seconds + s, bytes + b);
-                format!("about {}", duration(s))
+            (_, Some(cost)) => {
+                (seconds, bytes) = (seconds + cost.seconds, bytes + cost.bytes);
+                format!("about {}", duration(cost.seconds))
             }
             (_, None) => {
                 unknown += 1;
@@ -63,15 +106,12 @@ pub(super) fn dry_run(place: &Place, workers: usize, retry: bool) -> String {
                 other.join(", ")
             ),
         };
-        out += &format!(
-            "{task:>4}  {:<10} {:<48} {time}\n",
-            state.name(),
-            study.describe(task)
-        );
+        let described = padded(&study.describe(task), 48);
+        out += &format!("{task:>4}  {:<10} {described} {time}\n", state.name());
     }
     out += &format!("{}\n", summary(&states));
     if unknown > 0 {
-        out += "how long they take is known once the first is finished\n";
+        out += "time and disk can be estimated once a run is finished\n";
     } else if seconds > 0.0 {
         out += &format!(
             "left: about {} with {workers} {}, {:.1} MB of disk\n",
@@ -89,14 +129,6 @@ fn is_blocked(states: &[State], mut task: usize) -> bool {
         task = *before;
     }
     matches!(states[task], State::Failed { .. })
-}
-
-/// Seconds and bytes of a finished run.
-fn measured(place: &Place, task: usize) -> Option<(f64, u64)> {
-    let run = place.folder.run(&place.study, task);
-    let history = History::from_log(&run.log(), None).ok()?;
-    let seconds = history[Quantity::Seconds].newest()?;
-    Some((seconds.into(), size(run.path())))
 }
 
 /// Bytes of a folder with all that is in it.

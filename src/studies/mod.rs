@@ -153,25 +153,23 @@ fn one(place: &Place, task: usize, retry: bool) -> Result<u8, CliError> {
         && let Some(Err(error)) = from.start().map(|path| Checkpoint::open(&path))
     {
         return Err(CliError::Failed(format!(
-            "{described}: {error}; hint: without the folder {} that run is trained anew",
+            "{described}: {error}; hint: remove the folder {} to train that run again",
             from.path().display()
         )));
     }
     let wanted = place.load(task, start.as_ref().map(RunFolder::path))?;
     let of = study.tasks[task];
     let cell = &study.cells[of.cell];
+    let screen = Screen {
+        fps: 30,
+        color: None,
+        marker: None,
+    };
     let mut run = Run {
         experiment: cell.experiment.clone(),
         set: seeded(cell, of.seed, start.as_ref().map(RunFolder::path)),
-        steps: None,
-        runs: place.folder.runs(),
-        paused: false,
         into: Some(folder.path().to_owned()),
-        screen: Screen {
-            fps: 30,
-            color: None,
-            marker: None,
-        },
+        ..Run::recorded_in(place.folder.runs(), screen)
     };
     let output = Output {
         json: false,

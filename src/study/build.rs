@@ -112,17 +112,7 @@ impl Builder<'_> {
             let message = format!("`name` is \"{name}\"");
             return Err(self.wrong(span, message, "a name with letters or digits"));
         }
-        let seeds = match &self.written.seeds {
-            None => vec![1],
-            Some(seeds) => {
-                let different: BTreeSet<&i64> = seeds.get_ref().iter().collect();
-                if different.is_empty() || different.len() != seeds.get_ref().len() {
-                    let message = format!("`seeds` is {:?}", seeds.get_ref());
-                    return Err(self.wrong(seeds.span(), message, "one or more, each once"));
-                }
-                seeds.get_ref().clone()
-            }
-        };
+        let seeds = self.seeds()?;
         let mut cells = self.cells()?;
         for (label, paper) in &self.written.published {
             match cells.iter_mut().find(|c| c.label == *label.get_ref()) {
@@ -145,6 +135,23 @@ impl Builder<'_> {
             seeds,
             tasks,
         })
+    }
+
+    fn seeds(&self) -> Result<Vec<i64>, Diagnostics> {
+        let Some(written) = &self.written.seeds else {
+            return Ok(vec![1]);
+        };
+        let seeds: Vec<i64> = written.get_ref().iter().map(|s| *s.get_ref()).collect();
+        let different: BTreeSet<&i64> = seeds.iter().collect();
+        if seeds.is_empty() || different.len() != seeds.len() {
+            let message = format!("`seeds` is {seeds:?}");
+            return Err(self.wrong(written.span(), message, "one or more, each once"));
+        }
+        if let Some(negative) = written.get_ref().iter().find(|s| *s.get_ref() < 0) {
+            let message = format!("`seeds` has {}", negative.get_ref());
+            return Err(self.wrong(negative.span(), message, "whole numbers from 0 on"));
+        }
+        Ok(seeds)
     }
 
     fn no_cell(&self, key: &str, name: &Spanned<String>, cells: &[Cell]) -> Diagnostics {

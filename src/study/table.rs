@@ -170,7 +170,7 @@ impl Report {
             ));
         }
         if self.study.cells.iter().any(|c| c.paper.is_some()) {
-            notes.push("published: the paper's number, from one run, its best evaluation on the test part.".into());
+            notes.push("published: the paper's number: one run, the best of its evaluations on the test set.".into());
         }
         let partial = |line: &Line| {
             let finished = line.runs.values().flatten().count();
@@ -179,7 +179,8 @@ impl Report {
         };
         if self.lines.iter().any(partial) {
             notes.push(
-                "A number in parentheses: so many of the finished runs have this value.".into(),
+                "A number in parentheses is the number of finished runs that have this value."
+                    .into(),
             );
         }
         let again = self.lines.iter().flat_map(|l| l.runs.values().flatten());

@@ -19,7 +19,7 @@ pub(super) struct Written {
     #[serde(default)]
     pub about: String,
     pub base: Option<PathBuf>,
-    pub seeds: Option<Spanned<Vec<i64>>>,
+    pub seeds: Option<Spanned<Vec<Spanned<i64>>>>,
     pub reference: Option<Spanned<String>>,
     #[serde(default)]
     pub set: Settings,

@@ -128,26 +128,20 @@ pub fn out_of_reach(
 ) -> Vec<(&'static str, String, String)> {
     let least = outline.least();
     let mut problems = Vec::new();
-    for (resource, limit, _) in &experiment.budgets.limits {
-        let reachable = least.amount(*resource);
-        if *limit < reachable {
-            use crate::quantizer::memory::Resource::*;
-            let key = match resource {
-                Weights => "budget.weights_kb",
-                ActivationSum => "budget.activations_sum_kb",
-                ActivationMax => "budget.activations_max_kb",
-                Bops => "budget.gbops",
-            };
+    for limit in &experiment.budgets.limits {
+        let (resource, amount) = (limit.resource, limit.amount);
+        let reachable = least.amount(resource);
+        if amount < reachable {
             let unit = resource.unit();
             // To the digits that tell it from the budget, rounded up: what is named has to be accepted.
             let least = match (reachable * 100.0).round() / 100.0 {
-                rounded if *limit < rounded => format!("{rounded:.2}"),
+                rounded if amount < rounded => format!("{rounded:.2}"),
                 _ => format!("{:.4}", (reachable * 1e4 - 1e-6).ceil() / 1e4),
             };
             problems.push((
-                key,
+                limit.key(),
                 format!(
-                    "a budget of {limit} {unit} for {} is out of reach",
+                    "a budget of {amount} {unit} for {} is out of reach",
                     resource.label()
                 ),
                 format!("at least {least} {unit}, what the smallest bitwidths take"),

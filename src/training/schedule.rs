@@ -4,20 +4,24 @@ use std::f64::consts::PI;
 
 use crate::experiment::{Experiment, ScheduleKind};
 
+/// Whether an epoch has come: epochs are sums of a step's shares, and may be a rounding short of where
+/// something begins.
+pub fn has_come(start: f64, now: f64) -> bool {
+    now + 1e-9 >= start
+}
+
 /// Learning rate of the weights at `epoch` (counted from the start, float phase included).
 pub fn learning_rate(experiment: &Experiment, epoch: f64) -> f64 {
     let schedule = &experiment.schedule;
     let float = experiment.float_epochs;
-    // (Epochs are sums of shares: where one begins they may be a rounding short of it.)
-    let has_come = |start: f64| epoch + 1e-9 >= start;
-    if !has_come(float) {
+    if !has_come(float, epoch) {
         let base = schedule.float_lr.unwrap_or(experiment.optimizer.lr);
         // Full rate for two thirds, then down to a tenth along a cosine.
         let t = ((epoch / float - 2.0 / 3.0) * 3.0).clamp(0.0, 1.0);
         return base * (0.55 + 0.45 * (PI * t).cos());
     }
     let milestones = schedule.milestones.iter();
-    let passed = milestones.filter(|m| has_come(float + **m)).count();
+    let passed = milestones.filter(|m| has_come(float + **m, epoch)).count();
     let epoch = (epoch - float).max(0.0);
     let warm = if schedule.warmup > 0.0 {
         (epoch / schedule.warmup).min(1.0)

@@ -148,8 +148,8 @@ fn examine(index: usize, info: &LayerInfo, path: &Path) -> Result<(Figure, Vec<S
     Ok((Figure { panels, columns: 1 }, lines))
 }
 
-/// Shares and errors of all values, in two lines that fit eighty columns. The rounding error is of what is inside the range
-/// of a ReLU too: below zero there is nothing to round.
+/// Shares and errors of all values, in two lines that fit eighty columns. The rounding error is of what
+/// is inside the range of a ReLU too: below zero there is nothing to round.
 fn numbers(grid: &Grid, what: &str, weights: &[f32]) -> [String; 2] {
     let mut sums = Sums::default();
     let (mut error, mut power) = (0.0, 0.0);

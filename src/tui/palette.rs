@@ -214,7 +214,10 @@ pub(super) fn execute(app: &mut App, text: &str) -> Vec<Effect> {
     }
     if text == STOP {
         if app.shown.role == Role::Watching {
-            app.warn("this run belongs to another process: it is looked at, not steered".into());
+            app.warn(
+                "this run belongs to another process: it can be watched here, not controlled"
+                    .into(),
+            );
             return Vec::new();
         }
         return vec![Effect::Send(Command::Stop)];
@@ -222,7 +225,10 @@ pub(super) fn execute(app: &mut App, text: &str) -> Vec<Effect> {
     if let Some(layer) = text.strip_prefix("reinitialise ") {
         let layer = layer.trim();
         if app.shown.role == Role::Watching {
-            app.warn("this run belongs to another process: it is looked at, not steered".into());
+            app.warn(
+                "this run belongs to another process: it can be watched here, not controlled"
+                    .into(),
+            );
             return Vec::new();
         }
         if !layers(app).contains(&layer) {

@@ -196,7 +196,8 @@ fn has_activations(history: &History) -> bool {
 }
 
 /// One panel of a figure: loss, error, heat and phases have one; memory, step size, range, plane and
-/// ledger (weights, activations) and pull (loss, gradient) two; gradients (weights, first and second parameter) three.
+/// ledger (weights, activations) and pull (loss, gradient) two; gradients (weights, first and second
+/// parameter) three.
 pub fn panel(name: Name, index: usize, history: &History, view: &View) -> Scene {
     let builder = Builder { history, view };
     let side = Side::BOTH[index.min(1)];

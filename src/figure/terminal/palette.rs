@@ -52,7 +52,7 @@ pub enum Colours {
     /// The sixteen of the terminal's own palette.
     #[value(name = "16")]
     Sixteen,
-    /// None: line styles and characters carry the meaning.
+    /// No colour: line styles and characters carry the meaning.
     None,
 }
 

@@ -27,9 +27,9 @@ use super::subsample::Subsampling;
 pub enum Input {
     /// Nothing that this operation has to know.
     Plain,
-    /// As it is, it is also the residual of a [`norm_activation`](super::norm_activation) further on in the same graph.
-    /// That one's gradient comes first on the way back; the convolution's is added to it while it
-    /// is in cache, instead of in a pass of its own.
+    /// As it is, it is also the residual of a [`norm_activation`](super::norm_activation) further on in
+    /// the same graph. That one's gradient comes first on the way back; the convolution's is added to it
+    /// while it is in cache, instead of in a pass of its own.
     Residual,
 }
 

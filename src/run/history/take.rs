@@ -119,8 +119,8 @@ impl History {
         }
     }
 
-    /// What the network took at an evaluation. Where its quantizers come into use, the newest record is still of
-    /// the network in float.
+    /// What the network took at an evaluation. Where its quantizers come into use, the newest record is
+    /// still of the network in float.
     fn usage_at(&self, step: u64) -> Option<Usage> {
         let quantized = |m: &&Mark| m.kind == MarkKind::Quantized;
         let start = self.marks.iter().rev().find(quantized);

@@ -26,7 +26,7 @@ const FLUSH: Duration = Duration::from_millis(500);
 
 /// Writes events on a thread of its own. Lossless: it makes training wait rather than drop.
 pub struct LogWriter {
-    sender: Option<SyncSender<Arc<Event>>>,
+    sender: Option<SyncSender<Message>>,
     thread: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
     /// What was damaged in a log that goes on, in words.
@@ -34,6 +34,14 @@ pub struct LogWriter {
     /// Whether there was a log without a record, or one with.
     was_empty: bool,
     had_records: bool,
+}
+
+/// What the thread is told.
+enum Message {
+    /// To append.
+    Event(Arc<Event>),
+    /// To write what was gathered, and to answer.
+    Settle(SyncSender<()>),
 }
 
 #[derive(Default)]
@@ -129,7 +137,19 @@ impl LogWriter {
     pub fn push(&self, event: Arc<Event>) {
         if let Some(sender) = &self.sender {
             // The thread runs until the sender is dropped.
-            let _ = sender.send(event);
+            let _ = sender.send(Message::Event(event));
+        }
+    }
+
+    /// Waits until all that was appended so far is in the file, or was refused by the disk: what depends
+    /// on it may be written then.
+    pub fn settle(&self) {
+        let (sender, answer) = sync_channel(1);
+        if let Some(thread) = &self.sender
+            && thread.send(Message::Settle(sender)).is_ok()
+        {
+            // (A thread that ends has written everything.)
+            let _ = answer.recv();
         }
     }
 
@@ -294,15 +314,19 @@ fn encode(event: &Event, out: &mut Vec<u8>) {
     }
 }
 
-fn write_all(receiver: &Receiver<Arc<Event>>, out: &mut Appender<File>, path: &Path) {
+fn write_all(receiver: &Receiver<Message>, out: &mut Appender<File>, path: &Path) {
     let mut flushed = Instant::now();
     let mut summarised = out.length;
     loop {
-        let received = receiver.recv_timeout(FLUSH);
-        let important = match &received {
-            Ok(event) => {
-                out.take(event);
+        let mut asked = None;
+        let important = match receiver.recv_timeout(FLUSH) {
+            Ok(Message::Event(event)) => {
+                out.take(&event);
                 !matches!(event.as_ref(), Event::Step(_))
+            }
+            Ok(Message::Settle(answer)) => {
+                asked = Some(answer);
+                true
             }
             Err(RecvTimeoutError::Timeout) => true,
             Err(RecvTimeoutError::Disconnected) => break,
@@ -315,6 +339,10 @@ fn write_all(receiver: &Receiver<Arc<Event>>, out: &mut Appender<File>, path: &P
                 out.begin_again(path);
             }
             out.flush();
+        }
+        if let Some(answer) = asked {
+            // (Who asked waits.)
+            let _ = answer.send(());
         }
         if due {
             restore(&mut out.file, path, &out.shared);
@@ -492,12 +520,13 @@ mod tests {
         let path = folder.path().join("events.log");
         let writer = LogWriter::open(&path).expect("created");
         writer.push(Arc::new(event(1)));
-        while path.metadata().expect("there").len() <= HEADER.len() as u64 {
-            std::thread::yield_now();
-        }
+        writer.settle();
+        assert!(path.metadata().expect("there").len() > HEADER.len() as u64);
         std::fs::remove_file(&path).expect("removed");
+        let began = Instant::now();
         while writer.restored() == 0 {
-            std::thread::yield_now();
+            assert!(began.elapsed() < Duration::from_secs(60), "not restored");
+            std::thread::sleep(Duration::from_millis(10));
         }
         writer.push(Arc::new(event(2)));
         drop(writer);

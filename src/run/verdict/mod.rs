@@ -99,7 +99,7 @@ impl Kind {
                 "no gradient reaches its weights, and batch norm hides their scale from the loss; the quantizer is initialised anew after `quantizers.revive_steps` steps, or now with `:reinitialise LAYER`. Slower quantizers (`quantizers.rate`) or a budget that tightens over more epochs (`budget.ramp_epochs`) avoid it"
             }
             Self::PenaltyDrowns => {
-                "the network is trained to be small, not to be right; lower lambda, or raise the budget and tighten it later"
+                "training optimises size rather than accuracy; lower lambda, or raise the budget and tighten it later"
             }
             Self::Exploding => {
                 "steps are larger than the parameter; use a parametrization with bounded gradients (u3, p3), or `clip_quantizers = \"always\"`"

@@ -1,4 +1,4 @@
-//! The constraints (8a), (8b), (8c) and BOPs as terms of the loss.
+//! The constraints (8a), (8b), (8c) and BOPs: limits that tighten, terms of the loss, and what a bit costs.
 //!
 //! Everything is computed on the host in f64: bitwidths depend on two numbers per quantizer, so
 //! no graph is needed and the gradient is exact.
@@ -13,13 +13,13 @@ use multiplier::Multiplier;
 use ramp::Ramp;
 use serde::{Deserialize, Serialize};
 
-use crate::experiment::Budgets;
+use crate::experiment::{Budgets, Limit};
 use crate::network::Network;
 use crate::quantizer::memory::{Resource, Stored, Usage, bitwidth_slopes};
 use crate::run::{Budget, Tightening};
 
-/// Multipliers of the constraints; part of a checkpoint.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The constraints' own state, multipliers, ramps and costs of bits; part of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Constraints {
     multipliers: Vec<(Resource, Multiplier)>,
     ramps: Vec<Ramp>,
@@ -40,15 +40,6 @@ pub struct Terms {
 }
 
 impl Constraints {
-    /// At the start of a run.
-    pub fn new() -> Self {
-        Self {
-            multipliers: Vec::new(),
-            ramps: Vec::new(),
-            costs: Costs::default(),
-        }
-    }
-
     /// Limits in force at this epoch, in the order of the budgets; they tighten until epoch `until`
     /// at the latest.
     pub(super) fn limits(
@@ -57,15 +48,21 @@ impl Constraints {
         network: &Network,
         epoch: f64,
         until: f64,
-    ) -> Vec<(Resource, f64)> {
+    ) -> Vec<Budget> {
         if budgets.limits.is_empty() || !network.quantized {
             // What is asked for again begins anew.
             self.ramps.clear();
+            self.multipliers.clear();
             return Vec::new();
         }
-        let limits = ramp::limits(&mut self.ramps, budgets, &network.usage(), epoch, until);
-        let resources = budgets.limits.iter().map(|(resource, ..)| *resource);
-        resources.zip(limits).collect()
+        let asked = |of: &(Resource, _)| budgets.limits.iter().any(|l| l.resource == of.0);
+        self.multipliers.retain(asked);
+        ramp::limits(&mut self.ramps, budgets, &network.usage(), epoch, until)
+    }
+
+    /// The network is held to what was asked for: more epochs do not loosen it again.
+    pub(super) fn arrive(&mut self) {
+        self.ramps.iter_mut().for_each(Ramp::arrive);
     }
 
     /// Budgets that began, or begin, above what was asked for.
@@ -78,7 +75,7 @@ impl Constraints {
     pub(super) fn terms(
         &mut self,
         budgets: &Budgets,
-        limits: &[(Resource, f64)],
+        limits: &[Budget],
         network: &Network,
     ) -> Terms {
         let mut terms = Terms {
@@ -93,7 +90,7 @@ impl Constraints {
         let stored = network.stored();
         let usage = Usage::of(&stored, network.multiplications());
         let mut slopes = vec![0.0; stored.len()];
-        for ((resource, limit), (_, _, lambda)) in limits.iter().zip(&budgets.limits) {
+        for (Budget { resource, limit }, asked) in limits.iter().zip(&budgets.limits) {
             let amount = usage.amount(*resource);
             let excess = amount - limit;
             let square = excess.max(0.0).powi(2);
@@ -105,7 +102,7 @@ impl Constraints {
                 Resource::Bops => {}
             }
             let multiplier = self.multiplier(*resource);
-            let (loss, slope) = multiplier.apply(budgets.method, *lambda, amount, *limit);
+            let (loss, slope) = multiplier.apply(budgets.method, asked.lambda, amount, *limit);
             terms.loss += loss;
             if slope > 0.0 {
                 let (rules, macs) = (network.rules(), network.multiplications());
@@ -148,32 +145,16 @@ impl Constraints {
     }
 }
 
-impl Default for Constraints {
-    fn default() -> Self {
-        Self::new()
-    }
+/// Whether the usage is within all of these.
+pub(super) fn met(budgets: &[Budget], usage: &Usage) -> bool {
+    budgets.iter().all(|b| b.is_met(usage))
 }
 
-/// Whether every budget is met.
-pub(super) fn met(budgets: &Budgets, usage: &Usage) -> bool {
-    let limits = budgets.limits.iter();
-    let limits: Vec<_> = limits.map(|(r, limit, _)| (*r, *limit)).collect();
-    met_limits(&limits, usage)
-}
-
-/// Whether the usage is within these limits.
-pub(super) fn met_limits(limits: &[(Resource, f64)], usage: &Usage) -> bool {
-    let budget = |&(resource, limit): &(Resource, f64)| Budget { resource, limit };
-    limits.iter().map(budget).all(|b| b.is_met(usage))
-}
-
-/// The constraints as events carry them.
+/// What was asked for, as events carry it.
 pub(super) fn listed(budgets: &Budgets) -> Vec<Budget> {
-    let limits = budgets.limits.iter();
-    limits
-        .map(|(resource, limit, _)| Budget {
-            resource: *resource,
-            limit: *limit,
-        })
-        .collect()
+    let budget = |limit: &Limit| Budget {
+        resource: limit.resource,
+        limit: limit.amount,
+    };
+    budgets.limits.iter().map(budget).collect()
 }

@@ -16,9 +16,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::met_limits;
+use super::met;
 use crate::network::{Network, Slot};
-use crate::quantizer::memory::{Resource, Usage, bitwidth_slopes};
+use crate::quantizer::memory::{Usage, bitwidth_slopes};
+use crate::run::Budget;
 
 /// How many times what another bit costs a bit must be worth that rose beyond the budget.
 const WORTH: f64 = 4.0;
@@ -60,7 +61,7 @@ impl Costs {
     /// network as it is. Returns the quantizers that were lowered.
     pub(in crate::training) fn project(
         &mut self,
-        limits: &[(Resource, f64)],
+        limits: &[Budget],
         network: &mut Network,
         mut loss: impl FnMut(&mut Network) -> f64,
     ) -> Vec<usize> {
@@ -78,9 +79,7 @@ impl Costs {
             let mut fresh = vec![false; network.slots.len()];
             let mut now = None;
             let chosen = loop {
-                let Some(slot) = self.cheapest(network, &saved, &risen) else {
-                    return slots(&lowered);
-                };
+                let slot = self.cheapest(network, &saved, &risen);
                 if fresh[slot] {
                     break slot;
                 }
@@ -103,12 +102,7 @@ impl Costs {
 
     /// Gives bits back that what was taken after them made unnecessary, first the one that cost most: a small
     /// layer whose bit is the cheapest goes first, and is in vain where a large one has to follow.
-    fn give_back(
-        &mut self,
-        limits: &[(Resource, f64)],
-        network: &mut Network,
-        lowered: &mut Vec<Lowered>,
-    ) {
+    fn give_back(&mut self, limits: &[Budget], network: &mut Network, lowered: &mut Vec<Lowered>) {
         loop {
             // (Of a quantizer that was lowered twice, the last comes back first.)
             let is_last = |at: usize| lowered[at + 1..].iter().all(|l| l.slot != lowered[at].slot);
@@ -117,7 +111,7 @@ impl Costs {
             let fits = newest.into_iter().find(|at| {
                 let Lowered { slot, before, .. } = lowered[*at];
                 let now = std::mem::replace(&mut network.slots[slot].parameters, before);
-                let fits = met_limits(limits, &network.usage());
+                let fits = met(limits, &network.usage());
                 if !fits {
                     network.slots[slot].parameters = now;
                 }
@@ -132,7 +126,7 @@ impl Costs {
 
     /// The quantizer whose next bit costs least for what it saves: one that has not been measured at
     /// its bitwidth comes first.
-    fn cheapest(&self, network: &Network, saved: &[f64], risen: &[bool]) -> Option<usize> {
+    fn cheapest(&self, network: &Network, saved: &[f64], risen: &[bool]) -> usize {
         let slots = network.slots.iter().enumerate();
         slots
             .filter(|(i, _)| saved[*i] > 0.0)
@@ -143,6 +137,7 @@ impl Costs {
             })
             .min_by(|a, b| a.1.total_cmp(&b.1))
             .map(|(i, _)| i)
+            .expect("what is exceeded is what some quantizer can save of")
     }
 }
 
@@ -158,14 +153,14 @@ fn worth(loss: f64, has_risen: bool) -> f64 {
 
 /// What each quantizer saves with its next smaller bitwidth, of the first resource that is exceeded and
 /// that any of them saves something of.
-fn exceeded(limits: &[(Resource, f64)], network: &Network) -> Option<Vec<f64>> {
+fn exceeded(limits: &[Budget], network: &Network) -> Option<Vec<f64>> {
     let stored = network.stored();
     let usage = Usage::of(&stored, network.multiplications());
-    let exceeded = limits.iter().filter(|l| !met_limits(&[**l], &usage));
+    let exceeded = limits.iter().filter(|l| !l.is_met(&usage));
     exceeded
-        .map(|(resource, _)| {
+        .map(|limit| {
             let slopes = bitwidth_slopes(
-                *resource,
+                limit.resource,
                 network.rules(),
                 &stored,
                 network.multiplications(),
@@ -218,26 +213,61 @@ fn measure(
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
-    use rand_pcg::Pcg64Mcg;
-
     use super::*;
-    use crate::experiment::load_embedded;
+    use crate::network::example;
+    use crate::quantizer::memory::Resource;
 
     fn network() -> Network {
-        let text = "[model]\nname = \"glyphnet\"\n[data]\nsource = \"glyphs\"\n\
-                    [weights]\nquantizer = \"u3\"\nbits = 4\n";
-        let loaded = load_embedded("e.toml", text, &Vec::new()).expect("valid");
-        let experiment = loaded.experiment;
-        let (data, _) = crate::dataset::shape(&experiment);
-        let built = experiment.model.graph(data.picture, data.classes);
-        let device = crate::device::parse("flex").expect("compiled in");
-        let device = crate::device::burn_device(device).autodiff();
-        let mut rng = Pcg64Mcg::seed_from_u64(1);
-        let quantization = experiment.quantization();
-        let mut network = Network::new(&built.expect("builds"), &quantization, &device, &mut rng);
-        network.quantized = true;
-        network
+        example::network(
+            "[model]\nname = \"glyphnet\"\n[data]\nsource = \"glyphs\"\n\
+             [weights]\nquantizer = \"u3\"\nbits = 4\n",
+        )
+    }
+
+    /// A bit that rose beyond the budget stays only if it is worth several times what another's costs.
+    #[test]
+    fn a_bit_that_rises_beyond_the_budget_has_to_be_worth_it() {
+        for (costs_more, stays) in [(3.0, false), (8.0, true)] {
+            let mut network = network();
+            let (risen, other) = (1, 2);
+            let start: Vec<[f64; 2]> = network.slots.iter().map(|s| s.parameters).collect();
+            // All elements count alike, so that what a bit costs decides.
+            let elements = |slot: usize, network: &Network| -> f64 {
+                let of = network.slots[slot].parameter.expect("weights");
+                network.graph().parameters[of]
+                    .shape
+                    .iter()
+                    .product::<usize>() as f64
+            };
+            let per_bit = [risen, other].map(|slot| elements(slot, &network));
+            let loss = |network: &mut Network| -> f64 {
+                let slots = network.slots.iter().enumerate();
+                let cost = |(i, slot): (usize, &Slot)| {
+                    let missing = 9.0 - slot.grid().bits;
+                    match i {
+                        _ if i == risen => costs_more * per_bit[0] * missing,
+                        _ if i == other => per_bit[1] * missing,
+                        _ => 1e9 * missing,
+                    }
+                };
+                slots.map(cost).sum()
+            };
+            let limits = [Budget {
+                resource: Resource::Weights,
+                limit: network.usage().weights,
+            }];
+            let mut costs = Costs::default();
+            assert!(costs.project(&limits, &mut network, loss).is_empty());
+            // An update raises one of them by a bit.
+            let slot = &mut network.slots[risen];
+            slot.parameters = slot.quantizer.spanning(0.7, slot.grid().bits + 1.0);
+            costs.project(&limits, &mut network, loss);
+            assert!(met(&limits, &network.usage()));
+            let bits = |slot: usize, network: &Network| network.slots[slot].grid().bits;
+            assert_eq!(bits(risen, &network) == 5.0, stays, "at {costs_more}");
+            let was = network.slots[other].quantizer.grid(start[other]).bits;
+            assert_eq!(bits(other, &network) < was, stays, "at {costs_more}");
+        }
     }
 
     /// A small layer's bit is free and goes first; the large one's that has to follow saves enough alone.
@@ -267,10 +297,13 @@ mod tests {
                 .map(|(_, b)| 20.0 - b)
                 .sum()
         };
-        let limits = [(Resource::Weights, now - 2.5 * saves)];
+        let limits = [Budget {
+            resource: Resource::Weights,
+            limit: now - 2.5 * saves,
+        }];
         let mut costs = Costs::default();
         let lowered = costs.project(&limits, &mut network, loss);
-        assert!(met_limits(&limits, &network.usage()));
+        assert!(met(&limits, &network.usage()));
         assert_eq!(lowered.len(), 1, "{lowered:?}");
         assert!(lowered[0] != small, "{before:?} {:?}", bits(&network));
         let changed = before.iter().zip(bits(&network)).filter(|(a, b)| **a != *b);

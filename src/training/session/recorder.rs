@@ -68,6 +68,13 @@ impl Recorder {
         (self.emit)(event);
     }
 
+    /// Waits until the log's file has all that was recorded.
+    pub(super) fn settle(&self) {
+        if let Some(log) = &self.log {
+            log.settle();
+        }
+    }
+
     /// TensorBoard gets what is for it. A file that cannot be written costs the run nothing.
     fn board(&mut self, event: &Event) {
         let Some(board) = &mut self.board else { return };

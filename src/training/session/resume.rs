@@ -34,9 +34,10 @@ pub fn resumable(folder: &RunFolder, experiment: &Experiment) -> Result<Vec<Chan
     let listed: Vec<String> = refused.iter().map(ToString::to_string).collect();
     let set: Vec<String> = refused
         .iter()
-        .filter_map(|c| {
-            let setting = format!("{}={}", c.path, c.new.as_ref()?);
-            Some(format!("--set {}", quoted(&setting)))
+        .map(|c| {
+            // (Nothing behind the sign takes a value away.)
+            let value = c.new.as_ref().map_or(String::new(), ToString::to_string);
+            format!("--set {}", quoted(&format!("{}={value}", c.path)))
         })
         .collect();
     let command = match strongest {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Trainer;
-use crate::quantizer::{Family, Grid, Quantizer};
+use crate::quantizer::{Family, Grid, Learn, Quantizer};
 use crate::training::checkpoint::{Checkpoint, CheckpointError, SavedQuantizer};
 
 impl Trainer {
@@ -65,14 +65,19 @@ fn carried(before: &SavedQuantizer, now: &Quantizer) -> ([f64; 2], Option<String
     }
     let grid = old.grid(parameters);
     let (step, q_max) = (f64::from(grid.step), f64::from(grid.q_max));
-    let same = old.parametrization == now.parametrization;
-    let carried = if same {
-        now.project(parameters)
+    let carried = if old.parametrization == now.parametrization {
+        parameters
     } else if old.parametrization.family() == now.parametrization.family() {
-        now.project(now.parameters_of(step, q_max, grid.bits))
+        now.parameters_of(step, q_max, grid.bits)
     } else {
-        now.project(now.spanning(q_max, grid.bits))
+        now.spanning(q_max, grid.bits)
     };
+    // Its bounds hold for what stands still from here on, too.
+    let bounded = Quantizer {
+        learn: Learn::Both,
+        ..now.clone()
+    };
+    let carried = bounded.project(carried);
     let after = now.grid(carried);
     let same = (after.step, after.top, after.bits) == (grid.step, grid.top, grid.bits);
     let note = format!("{} became {}", levels(&grid), levels(&after));

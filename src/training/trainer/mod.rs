@@ -33,6 +33,7 @@ use crate::training::checkpoint::{
 };
 use crate::training::optimizer::Optimizer;
 use crate::training::preflight::first_weights;
+use crate::training::schedule::has_come;
 
 pub use ranks::{Compared, follow};
 pub use revive::{ASKED, Reinitialised};
@@ -95,14 +96,24 @@ impl Trainer {
         device: Device,
     ) -> Result<Self, TrainError> {
         let start = experiment.start.clone();
-        Self::starting_from(experiment, splits, device, &start)
+        let trainer = Self::starting_from(experiment, splits, device, &start)?;
+        if trainer.experiment.evaluate_integers && trainer.has_quantizers() {
+            let snapshot = Snapshot {
+                quantized: true,
+                ..trainer.network.snapshot()
+            };
+            let program = Program::of(&snapshot, trainer.splits.train.normalisation());
+            program.require_exact("an evaluation in integers")?;
+        }
+        Ok(trainer)
     }
 
     /// The same for a run that takes its weights from a checkpoint: what the experiment says of its
-    /// initial weights is not read, and need not be there any more.
+    /// initial weights is not read, and need not be there any more. What integers cannot reproduce is said
+    /// at its evaluations.
     ///
     /// # Errors
-    /// None at present; as [`Self::new`].
+    /// Where the network cannot be built for the data's shape and classes.
     pub fn blank(
         experiment: Arc<Experiment>,
         splits: Splits,
@@ -145,19 +156,11 @@ impl Trainer {
                 network.load_weights(&path, weights, experiment.replace_head)?;
             }
         }
-        if experiment.evaluate_integers && !network.slots.is_empty() {
-            let snapshot = Snapshot {
-                quantized: true,
-                ..network.snapshot()
-            };
-            let program = Program::of(&snapshot, splits.train.normalisation());
-            program.require_exact("an evaluation in integers")?;
-        }
         let loader_settings = LoaderSettings::of(&experiment, &splits);
         let loader = Loader::start(splits.train.clone(), loader_settings, 0);
         let mut trainer = Self {
             optimizer: Optimizer::new(&network),
-            constraints: Constraints::new(),
+            constraints: Constraints::default(),
             slot_elements: slot_elements(&network),
             reinitialised: Vec::new(),
             intake: Intake::new(&*splits.train, &device),
@@ -316,7 +319,7 @@ impl Trainer {
 
     /// Whether every budget is met now. In the float phase none is.
     pub fn budget_met(&self) -> bool {
-        budget::met(&self.experiment.budgets, &self.network.usage())
+        budget::met(&self.budgets(), &self.network.usage())
     }
 
     /// Takes over settings that need no new run. Those of class epoch wait for the next epoch.
@@ -327,7 +330,7 @@ impl Trainer {
 
     /// Puts the quantizers into use where the float phase is over; `true` if it just was.
     pub fn enter_phase(&mut self) -> bool {
-        let over = self.epoch + 1e-9 >= self.experiment.float_epochs;
+        let over = has_come(self.experiment.float_epochs, self.epoch);
         if self.network.quantized || !self.has_quantizers() || !over {
             return false;
         }

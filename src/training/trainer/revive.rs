@@ -2,7 +2,8 @@
 //!
 //! A layer is dead where its weights are all clipped, or all on level zero: none of them has a
 //! gradient that could bring it back, and batch norm makes the loss blind to their scale. After
-//! `quantizers.revive_steps` steps its quantizer is fitted to its weights anew, at the bitwidth it has.
+//! `quantizers.revive_steps` steps its quantizer is fitted to its weights anew, at the bitwidth it has, or
+//! more where the clamps allow no fit at that.
 
 use super::Trainer;
 use crate::quantizer::memory::Role;
@@ -83,9 +84,11 @@ impl Trainer {
             None => {
                 let largest = self.largest_activations().get(slot).copied();
                 match largest {
-                    Some(largest) if largest > 0.0 => {
-                        initial_parameters(&quantizer, largest, InitialBits(bits))
-                    }
+                    Some(largest) if largest > 0.0 => quantizer.recentred(initial_parameters(
+                        &quantizer,
+                        largest,
+                        InitialBits(bits),
+                    )),
                     _ => return false,
                 }
             }

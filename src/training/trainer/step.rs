@@ -13,18 +13,35 @@ use crate::dataset::{Samples, sampled_batches};
 use crate::experiment::BudgetMethod;
 use crate::kernels::ranks::Group;
 use crate::network::{Mode, Network, read_tensor};
-use crate::quantizer::memory::{Resource, Role};
+use crate::quantizer::memory::Role;
 use crate::quantizer::{Rules, Sums};
-use crate::run::{LayerRecord, StepRecord, Times};
+use crate::run::{Budget, LayerRecord, StepRecord, Times};
 use crate::training::budget::{self, Terms};
 use crate::training::optimizer::Gradient;
-use crate::training::schedule::learning_rate;
+use crate::training::schedule::{has_come, learning_rate};
 
 /// Pictures that the cost of a bit is measured on: as many as ResNet-20 would take this number of
 /// multiply-accumulates for, within bounds. Every quantizer is measured at least once, which a large
 /// network would otherwise spend minutes on.
 const MEASURED_PICTURES: [usize; 2] = [32, 256];
 const MEASURED_MACS: f64 = 256.0 * 41e6;
+
+/// Gradients of this rank's images.
+struct Gradients {
+    /// By parameter.
+    weights: Vec<Option<Tensor<1>>>,
+    /// What the backward pass gathered for each quantizer.
+    sums: Vec<Option<Tensor<1>>>,
+}
+
+/// What came of an update.
+struct Updated {
+    terms: Terms,
+    /// Norms of the data's and the penalties' gradients over all quantizers.
+    pulls: [f64; 2],
+    /// The quantizers' gradients as the optimizer saw them.
+    seen: Vec<[f64; 2]>,
+}
 
 impl Trainer {
     /// One training step, with all ranks. `probe` records every layer.
@@ -47,83 +64,24 @@ impl Trainer {
             None => self.take_batch(),
         };
         self.next_batch += 1;
-        let autodiff = self.network.device().clone();
-        let own = labels.len();
-        let count = if self.group.is_alone() {
-            own
-        } else {
-            self.pictures_of_all()
+        let count = match self.group.is_alone() {
+            true => labels.len(),
+            false => self.pictures_of_all(),
         };
-        let classes = self.splits.train.classes();
         let images = Tensor::from_inner(images);
-        let targets = Tensor::<2>::from_data(
-            targets(&labels, classes, self.experiment.label_smoothing),
-            &autodiff,
-        );
+        let targets = self.targets(&labels);
         let data_done = self.now();
-
-        self.network.across = across(&self.group, self.experiment.sync_norm, count);
-        let logits = self.network.forward(images.clone(), Mode::Train);
-        self.network.across = None;
-        let loss = (log_softmax(logits.clone(), 1) * targets).sum() / -(count as f32);
+        let (logits, loss) = self.pass_forward(images.clone(), targets, count);
         let forward_done = self.now();
-
-        let mut gradients = loss.backward();
-        let mut weight_gradients: Vec<Option<Tensor<1>>> = self
-            .network
-            .parameters
-            .iter()
-            .map(|p| p.value.grad_remove(&mut gradients))
-            .collect();
-        let slot_sums: Vec<Option<Tensor<1>>> = self
-            .network
-            .slots
-            .iter()
-            .map(|s| s.sums.grad_remove(&mut gradients))
-            .collect();
-        // What a card was told to do so far it still does while the next batch is fetched.
-        if self.takes_ahead && self.step + 1 < self.total_steps() {
-            self.ahead = Some(self.take_batch());
-        }
+        let mut gradients = self.pass_back(loss);
         let backward_done = self.now();
-
-        let logits = logits.inner();
-        let (read, [cross_entropy, train_error]) = if self.group.is_alone() {
-            let read = self.read(logits, &slot_sums, probe.then_some(&*weight_gradients));
-            let score = score(&read.logits, &labels, classes);
-            (read, score.into())
-        } else {
-            let mut read = self.read(logits, &slot_sums, None);
-            let own_score = score(&read.logits, &labels, classes).into();
-            let score = self.exchange(&mut read, &mut weight_gradients, own_score, own);
-            if probe {
-                let none = Tensor::empty([0, classes], &self.device);
-                read.norms = self.read(none, &[], Some(&weight_gradients)).norms;
-            }
-            (read, score)
-        };
+        let (read, [cross_entropy, train_error]) =
+            self.gather(logits, &mut gradients, &labels, probe);
         let telemetry_done = self.now();
-
-        let experiment = self.experiment.clone();
-        let until = experiment.frozen_from();
-        let limits = self
-            .constraints
-            .limits(&experiment.budgets, &self.network, self.epoch, until);
-        let terms = self
-            .constraints
-            .terms(&experiment.budgets, &limits, &self.network);
-        let (slot_gradients, pulls) = self.slot_gradients(&read, &terms);
         let finite = cross_entropy.is_finite();
-        let mut seen = vec![[0.0; 2]; slot_gradients.len()];
-        if finite {
-            self.optimizer
-                .update(&mut self.network, &experiment, lr, weight_gradients);
-            // (The others are sent what becomes of the quantizers.)
-            if self.network.quantized && self.group.leads() {
-                seen = self.move_quantizers(lr, &slot_gradients, &limits);
-                self.revive(&read.sums, count);
-            }
-        } else {
+        let Updated { terms, pulls, seen } =
+            self.update(lr, &read, gradients.weights, count, finite);
+        if !finite {
             let shape = images.dims();
             self.last_images = Some((read_tensor(images.inner()), shape));
         }
@@ -147,7 +105,7 @@ impl Trainer {
             train_error,
             lr,
             usage,
-            budget_met: budget::met(&self.experiment.budgets, &usage),
+            budget_met: budget::met(&self.budgets(), &usage),
             samples_per_s: count as f64 / elapsed,
             times: Times {
                 data: (data_done - started).as_secs_f32(),
@@ -158,6 +116,95 @@ impl Trainer {
             },
             layers,
         }
+    }
+
+    /// What a batch is trained towards, on the device.
+    fn targets(&self, labels: &[u16]) -> Tensor<2> {
+        let (classes, smoothing) = (self.splits.train.classes(), self.experiment.label_smoothing);
+        Tensor::from_data(targets(labels, classes, smoothing), self.network.device())
+    }
+
+    /// Logits of this rank's images, and their share of the mean cross entropy over `count` images.
+    fn pass_forward(
+        &mut self,
+        images: Tensor<4>,
+        targets: Tensor<2>,
+        count: usize,
+    ) -> (Tensor<2>, Tensor<1>) {
+        self.network.across = across(&self.group, self.experiment.sync_norm, count);
+        let logits = self.network.forward(images, Mode::Train);
+        self.network.across = None;
+        let loss = (log_softmax(logits.clone(), 1) * targets).sum() / -(count as f32);
+        (logits.inner(), loss)
+    }
+
+    fn pass_back(&mut self, loss: Tensor<1>) -> Gradients {
+        let mut gradients = loss.backward();
+        let parameters = self.network.parameters.iter();
+        let weights = parameters.map(|p| p.value.grad_remove(&mut gradients));
+        let weights = weights.collect();
+        let slots = self.network.slots.iter();
+        let sums = slots.map(|s| s.sums.grad_remove(&mut gradients)).collect();
+        // What a card was told to do so far it still does while the next batch is fetched.
+        if self.takes_ahead && self.step + 1 < self.total_steps() {
+            self.ahead = Some(self.take_batch());
+        }
+        Gradients { weights, sums }
+    }
+
+    /// What a step reads from the device, of all ranks, and the score: cross entropy and error.
+    fn gather(
+        &mut self,
+        logits: Tensor<2>,
+        gradients: &mut Gradients,
+        labels: &[u16],
+        probe: bool,
+    ) -> (Read, [f64; 2]) {
+        let classes = self.splits.train.classes();
+        let Gradients { weights, sums } = gradients;
+        if self.group.is_alone() {
+            let read = self.read(logits, sums, probe.then_some(&**weights));
+            let score = score(&read.logits, labels, classes);
+            return (read, score.into());
+        }
+        let mut read = self.read(logits, sums, None);
+        let own_score = score(&read.logits, labels, classes).into();
+        let score = self.exchange(&mut read, weights, own_score, labels.len());
+        if probe {
+            let none = Tensor::empty([0, classes], &self.device);
+            read.norms = self.read(none, &[], Some(weights)).norms;
+        }
+        (read, score)
+    }
+
+    /// Moves weights and quantizers, where the loss is finite, and keeps the budgets.
+    fn update(
+        &mut self,
+        lr: f64,
+        read: &Read,
+        weights: Vec<Option<Tensor<1>>>,
+        count: usize,
+        finite: bool,
+    ) -> Updated {
+        let experiment = self.experiment.clone();
+        let budgets = &experiment.budgets;
+        let until = experiment.frozen_from();
+        let constraints = &mut self.constraints;
+        let limits = constraints.limits(budgets, &self.network, self.epoch, until);
+        let terms = constraints.terms(budgets, &limits, &self.network);
+        let (gradients, pulls) = self.slot_gradients(read, &terms);
+        let mut seen = vec![[0.0; 2]; gradients.len()];
+        if finite {
+            let network = &mut self.network;
+            self.optimizer.update(network, &experiment, lr, weights);
+            // (The others are sent what becomes of the quantizers.)
+            if self.network.quantized && self.group.leads() {
+                seen = self.move_quantizers(lr, &gradients);
+                self.revive(&read.sums, count);
+                self.meet_limits(&limits);
+            }
+        }
+        Updated { terms, pulls, seen }
     }
 
     /// The next batch of the loader, on the device.
@@ -178,42 +225,40 @@ impl Trainer {
         Instant::now()
     }
 
-    /// Updates the quantizers, unless they stand still, and keeps them within the budgets. Returns
-    /// their gradients as the optimizer saw them.
-    fn move_quantizers(
-        &mut self,
-        lr: f64,
-        gradients: &[Gradient],
-        limits: &[(Resource, f64)],
-    ) -> Vec<[f64; 2]> {
+    /// Whether the quantizers stand still at this step.
+    fn is_frozen(&self) -> bool {
+        has_come(self.experiment.frozen_from(), self.epoch)
+    }
+
+    /// Updates the quantizers, unless they stand still. Returns their gradients as the optimizer saw them.
+    fn move_quantizers(&mut self, lr: f64, gradients: &[Gradient]) -> Vec<[f64; 2]> {
+        if self.is_frozen() {
+            return gradients.iter().map(Gradient::sum).collect();
+        }
         let experiment = self.experiment.clone();
-        let frozen = self.epoch + 1e-9 >= experiment.frozen_from();
-        let seen = if frozen {
-            gradients.iter().map(Gradient::sum).collect()
-        } else {
-            self.optimizer
-                .update_quantizers(&mut self.network, &experiment, lr, gradients)
-        };
+        self.optimizer
+            .update_quantizers(&mut self.network, &experiment, lr, gradients)
+    }
+
+    /// Keeps the quantizers within the limits in force, at the last step within what was asked for.
+    fn meet_limits(&mut self, limits: &[Budget]) {
+        let experiment = self.experiment.clone();
         // Whatever brought them near, the last thing that bitwidths do is to meet the budget.
         let ends = self.step + 1 >= self.total_steps();
-        let last = frozen || ends;
-        let held = match experiment.budgets.method {
-            BudgetMethod::Projection => true,
-            _ => last && experiment.rules == Rules::Paper,
-        };
-        if held && ends && experiment.rules == Rules::Paper {
+        let last = self.is_frozen() || ends;
+        let paper = experiment.rules == Rules::Paper;
+        let held = experiment.budgets.method == BudgetMethod::Projection || last && paper;
+        if held && ends && paper {
             // A ramp that reaches to the very end is one step short of it.
-            let all = experiment.budgets.limits.iter();
-            let asked: Vec<(Resource, f64)> = all.map(|(r, limit, _)| (*r, *limit)).collect();
-            self.hold_budgets(&asked);
+            self.hold_budgets(&self.budgets());
+            self.constraints.arrive();
         } else if held {
             self.hold_budgets(limits);
         }
-        seen
     }
 
     /// Lowers bitwidths until the limits are met.
-    fn hold_budgets(&mut self, limits: &[(Resource, f64)]) {
+    fn hold_budgets(&mut self, limits: &[Budget]) {
         if limits.is_empty() {
             return;
         }

@@ -216,7 +216,7 @@ impl App {
         if value.parse::<toml_edit::Value>().is_err() {
             let expected = known.kind.expected();
             self.warn(format!(
-                "not set: {value} is no value of {key}; expected {expected}"
+                "not set: {value} is not a valid value of {key}; expected {expected}"
             ));
             return Vec::new();
         }
@@ -234,14 +234,17 @@ impl App {
     /// The key of that name, where this run can be steered; else it is said why not.
     fn steered(&mut self, key: &str) -> Option<&'static Key> {
         if self.shown.role == Role::Watching {
-            self.warn("this run belongs to another process: it is looked at, not steered".into());
+            self.warn(
+                "this run belongs to another process: it can be watched here, not controlled"
+                    .into(),
+            );
             return None;
         }
         let fixed = self.editing.file.is_some()
             && (self.editing.set.iter()).any(|set| set.split('=').next() == Some(key));
         if fixed {
             self.warn(format!(
-                "not set: `--set {key}=...` of the command line goes over the file"
+                "not set: `--set {key}=...` on the command line overrides the file"
             ));
             return None;
         }
@@ -388,7 +391,7 @@ mod tests {
         let mut app = App::new(&loaded, Some(file.clone()), unrecorded, PathBuf::new(), set);
         app.set("optimizer.lr", "0.3");
         let said = app.notices.message.as_ref().expect("said").2.clone();
-        assert!(said.contains("goes over the file"), "{said}");
+        assert!(said.contains("overrides the file"), "{said}");
         let text = std::fs::read_to_string(&file).expect("read");
         assert_eq!(text, "[optimizer]\nlr = 0.1\n");
     }
@@ -417,7 +420,14 @@ mod tests {
             assert!(app.set("budget.weights_kb", "0.1").is_empty());
             let said = app.notices.message.as_ref().expect("said").2.clone();
             assert!(said.contains("not set: a budget of 0.1"), "{said}");
-            let limit = |app: &App| app.editing.experiment.budgets.limits.first().map(|l| l.1);
+            let limit = |app: &App| {
+                app.editing
+                    .experiment
+                    .budgets
+                    .limits
+                    .first()
+                    .map(|l| l.amount)
+            };
             assert_eq!(limit(&app), Some(12.0));
             assert!(app.editing.diagnostics.is_none());
             app.unset("budget.weights_kb");
@@ -427,7 +437,7 @@ mod tests {
             }
             let limits = &app.editing.experiment.budgets.limits;
             assert!(
-                limits.iter().all(|l| l.0 != Resource::Weights),
+                limits.iter().all(|l| l.resource != Resource::Weights),
                 "{limits:?}"
             );
         }

@@ -435,7 +435,7 @@ impl App {
     /// Asks whether the selected run is to be removed.
     pub(super) fn ask_to_delete(&mut self) {
         if self.runs.grouped {
-            self.warn("a group is not removed at once: `z` lists its runs".into());
+            self.warn("a group cannot be removed as a whole: `z` lists its runs".into());
             return;
         }
         let Some((folder, manifest)) = self.selected_run().cloned() else {
@@ -464,7 +464,7 @@ impl App {
     /// Gives the selected run's folder another name.
     pub(in crate::tui) fn rename_run(&mut self, name: &str) {
         if self.runs.grouped {
-            self.warn("a group is not renamed: `z` lists its runs".into());
+            self.warn("a group cannot be renamed: `z` lists its runs".into());
             return;
         }
         let Some((folder, _)) = self.selected_run().cloned() else {

@@ -81,7 +81,7 @@ pub(super) fn draw(app: &App, body: Rect, buffer: &mut Buffer) {
                     folder.path().display()
                 )),
                 Line::raw(format!(
-                    "will be gone for good, including {steps} steps of training."
+                    "will be deleted permanently, including {steps} steps of training."
                 )),
                 Line::raw(""),
                 Line::raw("y remove    n keep"),

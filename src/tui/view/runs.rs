@@ -8,6 +8,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::super::app::{App, Group};
 use super::{bold, muted};
+use crate::experiment::padded;
 use crate::figure::Window;
 use crate::figure::terminal::{Plot, cut_apart, cut_in_the_middle};
 use crate::figure::{
@@ -93,7 +94,7 @@ fn singly(app: &App, window: Window, list: Rect, buffer: &mut Buffer) {
     }
     let name = room.saturating_sub(width(columns)).min(60);
     let line = |label: &str, cells: [String; 6]| {
-        let mut text = format!("{label:<name$}");
+        let mut text = padded(label, name);
         for (cell, (_, width)) in cells.iter().zip(SINGLE).take(columns) {
             text += &format!("{cell:>width$}");
         }
@@ -122,7 +123,7 @@ fn singly(app: &App, window: Window, list: Rect, buffer: &mut Buffer) {
                 .map_or("-".to_owned(), |kb| format!("{:.2}", kb[which]))
         };
         let cells = [
-            m.status.name().to_owned(),
+            m.standing().to_owned(),
             m.step.to_string(),
             percent(m.best_error),
             percent(m.test_error),
@@ -178,7 +179,7 @@ fn groups(app: &App, window: Window, list: Rect, buffer: &mut Buffer) {
     }
     let name = room.saturating_sub(width(&columns)).clamp(12, 60);
     let line = |label: &str, cells: [String; 7]| {
-        let mut text = format!("{label:<name$}");
+        let mut text = padded(label, name);
         for column in &columns {
             text += &format!("{:>width$}", cells[*column], width = GROUPED[*column].1);
         }

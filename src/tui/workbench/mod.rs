@@ -176,7 +176,7 @@ impl Workbench {
             Effect::NewRun { .. } | Effect::Fork { .. } if self.session.is_none() => {
                 let run = self.app.shown.folder.path().display();
                 let text = format!(
-                    "another process trains this run: `bitscope fork {run}` starts one from it"
+                    "another process is training this run: `bitscope fork {run}` starts a new one from it"
                 );
                 self.app.warn(text);
             }

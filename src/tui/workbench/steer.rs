@@ -77,7 +77,7 @@ impl Workbench {
         let loaded = match crate::experiment::load_embedded(&name, &text, &Vec::new()) {
             Ok(loaded) => loaded,
             Err(_) => {
-                let text = format!("not opened: {name} is no experiment of this version");
+                let text = format!("not opened: {name} is not an experiment of this version");
                 return self.app.warn(text);
             }
         };

@@ -8,6 +8,7 @@ use super::setup::{Origin, Setup};
 use crate::kernels::ranks::Lost;
 use crate::run::{Command, Event, Manifest, Phase, Split, Status, Tightening};
 use crate::training::TrainError;
+use crate::training::schedule::has_come;
 use crate::training::trainer::Trainer;
 
 mod commands;
@@ -282,16 +283,12 @@ impl<'a> Run<'a> {
     fn finish(&mut self, commands: &Receiver<Command>, out: &mut Recorder) -> bool {
         self.checkpoint(out);
         let complete = self.trainer.is_done();
-        if complete && self.trainer.epochs() > self.trainer.evaluated() + 1e-9 {
-            self.evaluate(Split::Validation, commands, out);
-            if self.trainer.estimates_norms() {
-                // What was evaluated, with its running statistics, is what a run ends with.
-                self.saved_at = None;
-                self.checkpoint(out);
-            }
+        if complete && !has_come(self.trainer.epochs(), self.trainer.evaluated()) {
+            self.evaluate_last(Split::Validation, commands, out);
         }
-        if complete && !self.stopping {
-            self.evaluate(Split::Test, commands, out);
+        // (Meanwhile more epochs may have been asked for.)
+        if complete && !self.stopping && self.trainer.is_done() {
+            self.evaluate_last(Split::Test, commands, out);
         }
         if complete && !self.stopping && !self.trainer.is_done() {
             return false;
@@ -306,6 +303,16 @@ impl<'a> Run<'a> {
             out,
         );
         true
+    }
+
+    /// An evaluation behind the last step: what was evaluated, with its running statistics, is what the run
+    /// ends with.
+    fn evaluate_last(&mut self, split: Split, commands: &Receiver<Command>, out: &mut Recorder) {
+        self.evaluate(split, commands, out);
+        if self.trainer.estimates_norms() {
+            self.saved_at = None;
+            self.checkpoint(out);
+        }
     }
 }
 

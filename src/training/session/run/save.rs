@@ -14,6 +14,7 @@ impl Run<'_> {
         self.trainer.undo_step();
         let step = self.trainer.steps();
         if self.is_finite && self.saved_at != Some(step) {
+            out.settle();
             let path = self.setup.folder.checkpoint(step);
             let saved = self.trainer.save_at_once(&path);
             self.tell_saved(&path, saved, false, out);
@@ -71,11 +72,15 @@ impl Run<'_> {
         if self.saved_at == Some(step) {
             return;
         }
+        // Who goes on from a checkpoint finds every step before it in the log, whatever ended this process.
+        out.settle();
         let previous = self.setup.folder.newest_checkpoint();
         let path = self.setup.folder.checkpoint(step);
         let saved = self.save(&path);
         if saved.is_ok() {
             self.saved_at = Some(step);
+            // (What was not finite was overcome.)
+            self.manifest.can_go_on();
             self.thin_out(previous);
         }
         self.tell_saved(&path, saved, false, out);
