@@ -2,8 +2,9 @@
 
 use burn::tensor::{Tensor, TensorData};
 
+use super::intake::first_batch;
 use super::ranks::Order;
-use super::{EVALUATION_BATCH, Trainer, first_batch};
+use super::{EVALUATION_BATCH, Trainer};
 use std::sync::Arc;
 
 use crate::dataset::{

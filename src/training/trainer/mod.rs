@@ -1,40 +1,30 @@
 //! One run, step by step.
 
+mod begin;
 mod evaluate;
 mod fork;
+mod initial;
+mod intake;
 mod ranks;
 mod revive;
+mod saved;
 mod step;
 
-use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor, TensorData};
-use rand::SeedableRng;
-use rand_pcg::Pcg64Mcg;
+use burn::tensor::Device;
 
-use crate::dataset::{
-    Loader, LoaderSettings, Pixels, Prepared, Samples, Share, Splits, shared_batches,
-};
-use crate::experiment::{Experiment, Start};
-use crate::graph::Initial;
-use crate::integers::{ExportError, Program};
+use crate::dataset::{Loader, LoaderSettings, Splits};
+use crate::experiment::Experiment;
+use crate::integers::ExportError;
 use crate::kernels::ranks::Group;
-use crate::kernels::{self, Pictures};
-use crate::network::weights::Tensors;
-use crate::network::{Mode, Network, Slot, Snapshot};
-use crate::quantizer::memory::Role;
-use crate::quantizer::{InitialBits, Rules, initial_parameters};
+use crate::network::Network;
 use crate::run::{Budget, LayerInfo, Phase, Tightening};
-use crate::training::TrainError;
 use crate::training::budget::{self, Constraints};
-use crate::training::checkpoint::{
-    self, Checkpoint, CheckpointError, SaveError, SavedQuantizer, State,
-};
 use crate::training::optimizer::Optimizer;
-use crate::training::preflight::first_weights;
 use crate::training::schedule::has_come;
 
+pub use begin::network_of;
 pub use ranks::{Compared, follow};
 pub use revive::{ASKED, Reinitialised};
 
@@ -49,7 +39,7 @@ pub struct Trainer {
     optimizer: Optimizer,
     constraints: Constraints,
     splits: Splits,
-    intake: Intake,
+    intake: intake::Intake,
     loader: Loader,
     /// Settings the loader runs with; they may lag behind the experiment until the next epoch.
     loader_settings: LoaderSettings,
@@ -68,7 +58,7 @@ pub struct Trainer {
     /// Whether batches are brought to the device one step ahead, and the one that was: the batch of
     /// number `next_batch`.
     takes_ahead: bool,
-    ahead: Option<Taken>,
+    ahead: Option<intake::Taken>,
     /// Whether a phase of a step is over only when the device has computed it.
     waits: bool,
     /// What a reader should know of how the network came about.
@@ -86,115 +76,6 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Builds network and loader; `splits` is the experiment's data, `device` has no autodiff.
-    ///
-    /// # Errors
-    /// Where initial weights cannot be read.
-    pub fn new(
-        experiment: Arc<Experiment>,
-        splits: Splits,
-        device: Device,
-    ) -> Result<Self, TrainError> {
-        let start = experiment.start.clone();
-        let trainer = Self::starting_from(experiment, splits, device, &start)?;
-        if trainer.experiment.evaluate_integers && trainer.has_quantizers() {
-            let snapshot = Snapshot {
-                quantized: true,
-                ..trainer.network.snapshot()
-            };
-            let program = Program::of(&snapshot, trainer.splits.train.normalisation());
-            program.require_exact("an evaluation in integers")?;
-        }
-        Ok(trainer)
-    }
-
-    /// The same for a run that takes its weights from a checkpoint: what the experiment says of its
-    /// initial weights is not read, and need not be there any more. What integers cannot reproduce is said
-    /// at its evaluations.
-    ///
-    /// # Errors
-    /// Where the network cannot be built for the data's shape and classes.
-    pub fn blank(
-        experiment: Arc<Experiment>,
-        splits: Splits,
-        device: Device,
-    ) -> Result<Self, TrainError> {
-        Self::starting_from(experiment, splits, device, &Start::Scratch)
-    }
-
-    fn starting_from(
-        experiment: Arc<Experiment>,
-        splits: Splits,
-        device: Device,
-        start: &Start,
-    ) -> Result<Self, TrainError> {
-        let mut rng = Pcg64Mcg::seed_from_u64(experiment.seed);
-        let autodiff = device.clone().autodiff();
-        let (classes, shape) = (splits.train.classes(), splits.train.shape());
-        let built = experiment.model.graph(shape, classes)?;
-        let quantization = experiment.quantization();
-        let mut network = Network::new(&built, &quantization, &autodiff, &mut rng);
-        let mut notes = built.notes.clone();
-        notes.extend(quantization.without_effect(&built.graph));
-        if start == &Start::Scratch && !built.fresh_norms.is_empty() {
-            let count = built.fresh_norms.len();
-            let pictures = calibrate(&mut network, &built.fresh_norms, &splits, &device);
-            notes.push(format!(
-                "{count} new batch norms start as the identity of {pictures} training pictures"
-            ));
-        }
-        match start {
-            Start::Scratch => {}
-            Start::Weights(path) => {
-                let tensors = crate::network::weights::read_file(path)?;
-                let report = network.load_weights(path, tensors, experiment.replace_head)?;
-                notes.push(format!("{}: {report}", path.display()));
-            }
-            Start::Run(folder) => {
-                let path = first_weights(folder)?;
-                let weights = Checkpoint::open(&path)?.weights;
-                network.load_weights(&path, weights, experiment.replace_head)?;
-            }
-        }
-        let loader_settings = LoaderSettings::of(&experiment, &splits);
-        let loader = Loader::start(splits.train.clone(), loader_settings, 0);
-        let mut trainer = Self {
-            optimizer: Optimizer::new(&network),
-            constraints: Constraints::default(),
-            slot_elements: slot_elements(&network),
-            reinitialised: Vec::new(),
-            intake: Intake::new(&*splits.train, &device),
-            experiment,
-            device,
-            network,
-            splits,
-            loader,
-            loader_settings,
-            step: 0,
-            epoch: 0.0,
-            seconds: 0.0,
-            next_batch: 0,
-            best_error: None,
-            evaluated: 0.0,
-            last_images: None,
-            takes_ahead: false,
-            ahead: None,
-            waits: false,
-            notes,
-            not_in_integers: None,
-            left_out_of_all: 0,
-            group: Group::default(),
-            before: None,
-            measured: None,
-        };
-        if trainer.experiment.float_epochs > 0.0 {
-            trainer.network.quantized = false;
-        } else if trainer.has_quantizers() {
-            trainer.initialise_quantizers();
-        }
-        Ok(trainer)
-    }
-
     /// From here on the next batch is brought to the device while that computes a step: a card then
     /// does not wait for it.
     pub fn take_ahead(&mut self) {
@@ -344,72 +225,6 @@ impl Trainer {
         true
     }
 
-    /// Initialises quantizers from the weights, and from one batch's activations.
-    fn initialise_quantizers(&mut self) {
-        let from_data = |s: &Slot| s.initial == Initial::Data;
-        let activations = |s: &&Slot| s.role == Role::Activation && from_data(s);
-        let largest = if self.network.slots.iter().any(|s| activations(&s)) {
-            self.largest_activations()
-        } else {
-            Vec::new()
-        };
-        let mut planned = Vec::with_capacity(self.network.slots.len());
-        for (index, slot) in self.network.slots.iter().enumerate() {
-            let largest = match slot.role {
-                Role::Weight | Role::Bias => self.network.largest_weight(index),
-                Role::Activation => largest.get(index).copied(),
-            };
-            planned.push(match largest.filter(|_| from_data(slot)) {
-                Some(largest) => {
-                    initial_parameters(&slot.quantizer, largest, InitialBits(slot.bits))
-                }
-                None => slot.parameters,
-            });
-        }
-        let hysteresis = self.experiment.quantizers.hysteresis > 0.0;
-        for (slot, parameters) in self.network.slots.iter_mut().zip(planned) {
-            slot.parameters = if hysteresis {
-                slot.quantizer.recentred(parameters)
-            } else {
-                parameters
-            };
-        }
-    }
-
-    /// Largest magnitude of what goes into every activation quantizer, by slot, in float on the
-    /// first training pictures. Batch norms take the batch's own statistics, as the training that
-    /// follows does: those of a file may belong to other data. (The published code's rules: running
-    /// ones.)
-    fn largest_activations(&mut self) -> Vec<f64> {
-        let mut largest = vec![0.0; self.network.slots.len()];
-        let Some(batch) = first_batch(&self.splits.train, EVALUATION_BATCH) else {
-            return largest;
-        };
-        let images = self.intake.images(batch);
-        let quantized = std::mem::replace(&mut self.network.quantized, false);
-        let signed: Vec<bool> = self
-            .network
-            .slots
-            .iter()
-            .map(|s| s.quantizer.signed)
-            .collect();
-        let mode = match self.experiment.rules {
-            Rules::Paper => Mode::Measure,
-            Rules::PublishedCode => Mode::Evaluate,
-        };
-        self.network.quantizer_inputs(images, mode, |slot, input| {
-            let values = if signed[slot] {
-                input.clone().abs()
-            } else {
-                input.clone()
-            };
-            // (Nothing positive goes in: no range would help.)
-            largest[slot] = f64::from(values.max().into_scalar::<f32>()).max(0.0);
-        });
-        self.network.quantized = quantized;
-        largest
-    }
-
     /// Settings of class epoch take effect where an epoch begins.
     fn refresh_loader(&mut self) {
         let wanted = LoaderSettings::of(&self.experiment, &self.splits);
@@ -424,237 +239,10 @@ impl Trainer {
         self.restart_loader();
     }
 
-    /// Writes a checkpoint.
-    ///
-    /// # Errors
-    /// Where the disk does not take it, or a value is not finite.
-    pub fn save(&mut self, path: &Path) -> Result<(), SaveError> {
-        let activations = self.activations();
-        self.write(path, activations)
-    }
-
-    /// The same in a hurry: without a sample of activations, which only the microscope would show.
-    ///
-    /// # Errors
-    /// As [`Self::save`].
-    pub fn save_at_once(&mut self, path: &Path) -> Result<(), SaveError> {
-        self.write(path, Tensors::new())
-    }
-
-    fn write(&mut self, path: &Path, activations: Tensors) -> Result<(), SaveError> {
-        let state = self.state();
-        let bytes = checkpoint::bytes(&self.network, &self.optimizer, &state, activations)?;
-        Ok(crate::run::write_whole(path, &bytes)?)
-    }
-
-    /// Everything besides tensors that a checkpoint holds.
-    fn state(&self) -> State {
-        State {
-            step: self.step,
-            epoch: self.epoch,
-            seconds: self.seconds,
-            next_batch: self.next_batch,
-            quantized: self.network.quantized,
-            slots: self.network.slots.iter().map(saved).collect(),
-            quantizers: self.optimizer.quantizers.clone(),
-            updates: self.optimizer.updates,
-            constraints: self.constraints.clone(),
-            best_error: self.best_error,
-            loader: self.loader_settings,
-            evaluated: self.evaluated,
-        }
-    }
-
-    /// Continues from a checkpoint, bit for bit on the same device.
-    ///
-    /// # Errors
-    /// Where the file is damaged or of another network.
-    pub fn restore(&mut self, path: &Path) -> Result<(), CheckpointError> {
-        self.restore_from(path, Checkpoint::open(path)?)
-    }
-
-    fn restore_from(&mut self, path: &Path, checkpoint: Checkpoint) -> Result<(), CheckpointError> {
-        let state = checkpoint.restore(path, &mut self.network, &mut self.optimizer)?;
-        self.step = state.step;
-        self.epoch = state.epoch;
-        self.seconds = state.seconds;
-        self.next_batch = state.next_batch;
-        self.constraints = state.constraints;
-        self.best_error = state.best_error;
-        self.evaluated = state.evaluated;
-        // As they were: a change of the batch in mid-epoch waits for the next one here too.
-        self.loader_settings = state.loader;
-        self.restart_loader();
-        Ok(())
-    }
-
     /// Has the loader prepare this rank's share of the batches from the next one on.
     fn restart_loader(&mut self) {
         self.ahead = None;
         let data = self.splits.train.clone();
         self.loader = Loader::shared(data, self.loader_settings, self.share(), self.next_batch);
     }
-}
-
-fn saved(slot: &Slot) -> SavedQuantizer {
-    SavedQuantizer {
-        name: slot.name.clone(),
-        role: slot.role,
-        quantizer: slot.quantizer.clone(),
-        parameters: slot.parameters,
-    }
-}
-
-/// The network of an experiment as a checkpoint has it, for pictures of this shape; no data is read.
-///
-/// # Errors
-/// Where the network cannot be built, or the checkpoint is damaged or of another one.
-pub fn network_of(
-    experiment: &Experiment,
-    checkpoint: &Path,
-    shape: [usize; 3],
-    device: &Device,
-) -> Result<Network, TrainError> {
-    let saved = Checkpoint::open(checkpoint)?;
-    let (data, missing) = crate::dataset::shape(experiment);
-    let mut built = experiment.model.graph(shape, data.classes);
-    if let (Some(_), Ok(first)) = (missing, &built) {
-        // The data is not there: the checkpoint knows how many outputs there are.
-        let head = first.graph.head().map(|[weight, _]| weight);
-        let name = head
-            .flatten()
-            .map(|p| first.graph.parameters[p].name.clone());
-        let outputs = name.and_then(|name| saved.weights.get(&name)?.0.first().copied());
-        if let Some(outputs) = outputs.filter(|n| *n != data.classes) {
-            built = experiment.model.graph(shape, outputs);
-        }
-    }
-    let built = built?;
-    let mut rng = Pcg64Mcg::seed_from_u64(experiment.seed);
-    let autodiff = device.clone().autodiff();
-    let mut network = Network::new(&built, &experiment.quantization(), &autodiff, &mut rng);
-    let mut optimizer = Optimizer::new(&network);
-    saved.restore(checkpoint, &mut network, &mut optimizer)?;
-    Ok(network)
-}
-
-/// The first so many pictures, without augmentation.
-fn first_batch(data: &Arc<dyn Samples>, size: usize) -> Option<Prepared> {
-    shared_batches(data.clone(), size, 1, Share::ALL).next()
-}
-
-/// A batch on the device.
-struct Taken {
-    labels: Vec<u16>,
-    /// `[n, c, h, w]`
-    images: Tensor<4>,
-}
-
-/// Brings pictures to a device.
-struct Intake {
-    device: Device,
-    /// What every byte of each channel becomes, `[c * 256]`.
-    table: Tensor<1>,
-}
-
-impl Intake {
-    /// For all parts of this data: they are normalised alike.
-    fn new(data: &dyn Samples, device: &Device) -> Self {
-        let [channels, ..] = data.shape();
-        let table = data.normalisation().tables(channels);
-        Self {
-            table: Tensor::from_data(&*table, device),
-            device: device.clone(),
-        }
-    }
-
-    /// A batch's pictures as numbers, `[n, c, h, w]`.
-    fn images(&self, batch: Prepared) -> Tensor<4> {
-        let [c, h, w] = batch.shape;
-        let shape = [batch.labels.len(), c, h, w];
-        match batch.pixels {
-            Pixels::Bytes(bytes) => {
-                let bytes = bytes.into_owned();
-                kernels::pictures(Pictures { bytes, shape }, self.table.clone())
-            }
-            Pixels::Values(values) => {
-                let values = TensorData::new(values.into_owned(), shape);
-                Tensor::from_data(values, &self.device)
-            }
-        }
-    }
-}
-
-fn slot_elements(network: &Network) -> Vec<usize> {
-    let mut elements = vec![0; network.slots.len()];
-    for (slot, stored) in network.stored_slots().into_iter().zip(network.stored()) {
-        if let Some(slot) = slot {
-            elements[slot] += stored.elements;
-        }
-    }
-    elements
-}
-
-/// Gives batch norms that begin as the identity the statistics of what goes through them on the
-/// first training pictures, with the scale and shift that keep them the identity. Returns the number
-/// of pictures.
-fn calibrate(network: &mut Network, norms: &[usize], splits: &Splits, device: &Device) -> usize {
-    use crate::graph::Operation;
-    let Some(batch) = first_batch(&splits.train, EVALUATION_BATCH) else {
-        return 0;
-    };
-    let pictures = batch.labels.len();
-    let graph = network.graph().clone();
-    let mut seen: Vec<Vec<[f64; 2]>> = vec![Vec::new(); norms.len()];
-    let images = Intake::new(&*splits.train, device).images(batch);
-    network.norm_outputs(images, |node, output| {
-        let Some(place) = norms.iter().position(|n| *n == node) else {
-            return;
-        };
-        let [n, c, h, w] = output.dims();
-        let values = crate::network::read_tensor(output.clone());
-        seen[place] = (0..c)
-            .map(|channel| {
-                let rows = (0..n).map(|i| (i * c + channel) * h * w);
-                let all = || rows.clone().flat_map(|start| &values[start..start + h * w]);
-                let count = (n * h * w) as f64;
-                let mean = all().map(|v| f64::from(*v)).sum::<f64>() / count;
-                let squares = all().map(|v| (f64::from(*v) - mean).powi(2));
-                [mean, squares.sum::<f64>() / count]
-            })
-            .collect();
-    });
-    for (node, moments) in norms.iter().zip(seen) {
-        let Operation::BatchNorm {
-            gamma,
-            beta,
-            norm,
-            epsilon,
-            ..
-        } = graph.nodes[*node].operation
-        else {
-            continue;
-        };
-        let shift = network.parameters[beta].to_vec();
-        let scale = |[_, variance]: &[f64; 2]| (variance + f64::from(epsilon)).sqrt() as f32;
-        network.set_norm(
-            [gamma, beta, norm],
-            [
-                moments.iter().map(scale).collect(),
-                moments.iter().map(|[mean, _]| *mean as f32).collect(),
-            ],
-            [
-                moments
-                    .iter()
-                    .zip(&shift)
-                    .map(|([mean, _], b)| *mean as f32 - b)
-                    .collect(),
-                moments
-                    .iter()
-                    .map(|[_, variance]| *variance as f32)
-                    .collect(),
-            ],
-        );
-    }
-    pictures
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::{Trainer, checkpoint};
+use super::Trainer;
 use crate::dataset::{LoaderSettings, Share, Splits};
 use crate::experiment::{Experiment, resolve_text};
 use crate::graph::Architecture;
@@ -23,7 +23,7 @@ use crate::quantizer::{Rules, Sums};
 use crate::run::Split;
 use crate::training::TrainError;
 use crate::training::budget::Constraints;
-use crate::training::checkpoint::Checkpoint;
+use crate::training::checkpoint::{self, Checkpoint};
 use crate::training::optimizer::Optimizer;
 
 /// What rank 0 tells the others to do with it.

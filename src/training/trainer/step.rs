@@ -6,9 +6,10 @@ use std::time::Instant;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, TensorData};
 
+use super::Trainer;
 use super::evaluate::score;
+use super::intake::{Intake, Taken};
 use super::ranks::{self, Order, Read, across, share_of};
-use super::{Intake, Taken, Trainer};
 use crate::dataset::{Samples, sampled_batches};
 use crate::experiment::BudgetMethod;
 use crate::kernels::ranks::Group;
