@@ -46,3 +46,9 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
         Error::new(ErrorKind::InvalidData, message)
     })
 }
+
+/// Whether two paths lead to one file that is there.
+pub(crate) fn is_same_file(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    real(a).is_some_and(|a| real(b) == Some(a))
+}

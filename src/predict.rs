@@ -1,6 +1,6 @@
 //! `bitscope predict`: logits of pictures in a safetensors file.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
@@ -13,6 +13,7 @@ use crate::dataset::Normalisation;
 use crate::experiment::{Experiment, Normalise};
 use crate::face::checkpoint::{Checkpoint, Which};
 use crate::face::{CliError, print};
+use crate::files::is_same_file;
 use crate::graph::{Architecture, Quantization};
 use crate::integers::{Program, Replay};
 use crate::network::weights::{Tensors, floats, to_bytes};
@@ -113,8 +114,7 @@ fn wrong(error: &dyn std::fmt::Display) -> CliError {
 
 /// Runs it.
 pub(crate) fn command(source: &Source, predict: &Predict) -> Result<u8, CliError> {
-    let same = |path: &Path| std::fs::canonicalize(path).ok();
-    if same(&predict.output).is_some_and(|output| same(&predict.images) == Some(output)) {
+    if is_same_file(&predict.output, &predict.images) {
         let path = predict.output.display();
         return Err(wrong(&format!(
             "{path}: holds the images; expected another file for the logits"

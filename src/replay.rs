@@ -2,12 +2,13 @@
 //! against what was recorded.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::experiment::{Experiment, resolve_text};
 use crate::face::{CliError, print};
 use crate::run::{Event, LogReader, Parent, Phase, RunFolder, Split};
-use crate::training::{Origin, TrainError, Trainer};
+use crate::training::{Checkpoint, Origin, TrainError, Trainer};
 
 /// What a log says of how a run went.
 #[derive(Default)]
@@ -45,6 +46,12 @@ impl Script {
         Ok(script)
     }
 
+    /// The newest experiment so far.
+    fn in_force(&self) -> &String {
+        let applied = self.applied.values().flatten().next_back();
+        applied.unwrap_or(&self.experiment)
+    }
+
     fn take(&mut self, event: Event) {
         match event {
             Event::Started {
@@ -53,14 +60,17 @@ impl Script {
                 parent,
                 ..
             } => {
-                if self.experiment.is_empty() {
-                    (self.experiment, self.parent) = (experiment, parent);
-                }
                 // Resumed at a checkpoint: what came after it is taken again.
                 self.losses.split_off(&(step + 1));
                 self.errors.split_off(&(step + 1, false));
                 self.applied.split_off(&(step + 1));
                 self.reinitialised.split_off(&(step + 1));
+                if self.experiment.is_empty() {
+                    (self.experiment, self.parent) = (experiment, parent);
+                } else if *self.in_force() != experiment {
+                    // A change of behind the checkpoint holds from here on.
+                    self.applied.entry(step).or_default().push(experiment);
+                }
             }
             Event::Applied {
                 step, experiment, ..
@@ -180,8 +190,7 @@ fn beginning(folder: &RunFolder, script: &Script) -> Result<Trainer, CliError> {
     let origin = match &script.parent {
         None => Origin::New,
         Some(parent) => Origin::Fork {
-            checkpoint: RunFolder::at(&folder.path().with_file_name(&parent.run))
-                .checkpoint(parent.step),
+            checkpoint: of_parent(folder, parent)?,
             parent: parent.clone(),
         },
     };
@@ -197,8 +206,27 @@ fn beginning(folder: &RunFolder, script: &Script) -> Result<Trainer, CliError> {
     }
 }
 
+/// The checkpoint that a run was forked from: that of its step, or the best, where that is of it.
+fn of_parent(folder: &RunFolder, parent: &Parent) -> Result<PathBuf, CliError> {
+    let run = RunFolder::at(&folder.path().with_file_name(&parent.run));
+    let of_step = run.checkpoint(parent.step);
+    if of_step.is_file() {
+        return Ok(of_step);
+    }
+    let is_of_it =
+        |path: &PathBuf| Checkpoint::open(path).is_ok_and(|c| c.state.step == parent.step);
+    run.best_checkpoint().filter(is_of_it).ok_or_else(|| {
+        CliError::Failed(format!(
+            "{}: the checkpoint of step {} that the run was forked from is gone",
+            run.path().display(),
+            parent.step
+        ))
+    })
+}
+
+/// An experiment of the log, with the run's own copy of its network's file.
 fn experiment(folder: &RunFolder, text: &str) -> Result<Arc<Experiment>, CliError> {
     let name = folder.log().display().to_string();
-    let experiment = resolve_text(&name, text)?;
-    Ok(Arc::new(experiment))
+    let experiment = Arc::new(resolve_text(&name, text)?);
+    Ok(folder.with_own_model(&experiment))
 }

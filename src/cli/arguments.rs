@@ -280,10 +280,10 @@ pub(super) struct Runs {
     #[arg(long)]
     pub json: bool,
     /// Give a run another name
-    #[arg(long, num_args = 2, value_names = ["RUN", "NAME"], conflicts_with = "json")]
+    #[arg(long, num_args = 2, value_names = ["RUN", "NAME"], conflicts_with_all = ["json", "note", "delete"])]
     pub rename: Option<Vec<PathBuf>>,
     /// Write a note to a run; an empty one removes it
-    #[arg(long, num_args = 2, value_names = ["RUN", "TEXT"], conflicts_with = "json")]
+    #[arg(long, num_args = 2, value_names = ["RUN", "TEXT"], conflicts_with_all = ["json", "delete"])]
     pub note: Option<Vec<PathBuf>>,
     /// Delete a run with everything in it
     #[arg(long, value_name = "RUN", conflicts_with = "json")]

@@ -17,6 +17,7 @@ use crate::face::checkpoint::{Checkpoint, Which};
 use crate::face::{
     Begin, CliError, Output, Run, Screen, exit, find_run, load, load_recorded, parse, print, report,
 };
+use crate::files::is_same_file;
 use crate::graph::Architecture;
 use crate::headless::together;
 use crate::kernels::ranks::Group;
@@ -95,11 +96,16 @@ fn run(command: Command) -> Result<u8, CliError> {
             predict,
             runs,
         } => {
+            spares(&predict.output, &source)?;
             let source = predict_source(&source, &predict, &runs)?;
+            if let Source::Tensors(Origin::Run(folder, _)) = &source {
+                spares(&predict.output, folder.path())?;
+            }
             predict::command(&source, &predict)
         }
         Command::Export(export) => {
             let folder = find_run(&export.run, &export.runs)?;
+            spares(&export.output, folder.path())?;
             let experiment = load_recorded(&folder, &export.set)?.experiment;
             crate::export::command(&folder, &experiment, &export)
         }
@@ -378,6 +384,24 @@ fn predict_source(
     let folder = find_run(source, runs)?;
     let experiment = load_recorded(&folder, &predict.set)?.experiment;
     Ok(Source::Tensors(Origin::Run(folder, experiment)))
+}
+
+/// Refuses an output that is what is read, or one of a run's own files.
+fn spares(output: &Path, source: &Path) -> Result<(), CliError> {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    let folder = output.parent().filter(|p| !p.as_os_str().is_empty());
+    let inside = || {
+        let (run, own) = (real(source)?, real(folder.unwrap_or(Path::new(".")))?);
+        let within = own.strip_prefix(&run).ok()?;
+        Some(source.is_dir() && !within.starts_with("exports"))
+    };
+    if !is_same_file(output, source) && !inside().unwrap_or(false) {
+        return Ok(());
+    }
+    Err(CliError::Usage(format!(
+        "{}: would overwrite what is read, or lie among the run's own files; expected another file",
+        output.display()
+    )))
 }
 
 /// A network's file as it is, with what may be said of its input and its output.

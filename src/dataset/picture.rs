@@ -65,12 +65,33 @@ pub(super) fn decode(stored: &Stored) -> Decoded {
     }
 }
 
-/// Whether an end of image stands behind the last scan: inside a scan that marker cannot occur.
+/// Whether the image comes to its end: segment by segment, since thumbnails inside them and what cameras put
+/// behind the end have markers of their own.
 fn is_whole_jpeg(bytes: &[u8]) -> bool {
-    let last = |marker: [u8; 2]| bytes.windows(2).rposition(|w| w == marker);
-    match (last([0xff, 0xda]), last([0xff, 0xd9])) {
-        (Some(scan), Some(end)) => end > scan,
-        _ => false,
+    /// End of image.
+    const END: u8 = 0xd9;
+    let mut at = 2;
+    loop {
+        let Some(marker) = bytes[at.min(bytes.len())..].iter().position(|b| *b == 0xff) else {
+            return false;
+        };
+        at += marker;
+        let Some(kind) = bytes.get(at + 1).copied() else {
+            return false;
+        };
+        match kind {
+            END => return true,
+            // Bytes of a scan, restarts, fill bytes.
+            0x00 | 0x01 | 0xd0..=0xd8 => at += 2,
+            0xff => at += 1,
+            _ => {
+                let Some([high, low]) = bytes.get(at + 2..at + 4) else {
+                    return false;
+                };
+                let length = usize::from(u16::from_be_bytes([*high, *low]));
+                at += 2 + length.max(2);
+            }
+        }
     }
 }
 

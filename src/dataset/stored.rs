@@ -60,12 +60,14 @@ impl Stored {
 
     /// What a copy of the decoded picture has to agree with.
     pub fn identity(&self) -> io::Result<Identity> {
+        // (Of a file its part, its class and its name: folders move as a whole.)
         let (file, name) = match self {
-            Self::File(path) => (
-                path.as_path(),
-                path.file_name().unwrap_or_default().as_encoded_bytes(),
-            ),
-            Self::Member { shard, name, .. } => (&**shard, name.as_bytes()),
+            Self::File(path) => {
+                let last = path.iter().rev().take(3);
+                let parts: Vec<&[u8]> = last.map(|part| part.as_encoded_bytes()).collect();
+                (path.as_path(), parts.join(&b'/'))
+            }
+            Self::Member { shard, name, .. } => (&**shard, name.as_bytes().to_vec()),
         };
         let metadata = file.metadata()?;
         let since = metadata.modified()?.duration_since(UNIX_EPOCH);
@@ -76,7 +78,7 @@ impl Stored {
             },
             // (Of a file from before 1970 the length has to do.)
             changed: since.map_or(0, |since| since.as_nanos() as u64),
-            name: crc32fast::hash(name),
+            name: crc32fast::hash(&name),
         })
     }
 

@@ -47,9 +47,9 @@ pub(super) fn read(
             return Err(wrong(at, format!("images of shape {shape:?}"), expected));
         }
     };
-    if rest.contains(&0) {
+    if shape.contains(&0) {
         let found = format!("images of shape {shape:?}");
-        return Err(wrong(at, found, "channels, rows and columns"));
+        return Err(wrong(at, found, "images, channels, rows and columns"));
     }
     let at = offset_of(labels.data());
     let values = whole_numbers(labels.dtype(), labels.data()).ok_or_else(|| {

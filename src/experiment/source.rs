@@ -30,6 +30,12 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Whether the files say every key that has a default, as the resolved experiment of a run does.
+    pub(crate) fn is_resolved(&self) -> bool {
+        let mut keys = KEYS.iter().filter(|key| key.default.value().is_some());
+        keys.all(|key| self.found.contains_key(key.path))
+    }
+
     /// Where the value of a key stands; the start of the file for a default.
     pub fn place(&self, path: &str) -> Place {
         self.found

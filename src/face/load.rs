@@ -97,9 +97,8 @@ fn in_reach(
 /// The experiment of a run: its file, or what the log says where that is gone or damaged.
 pub(crate) fn load_recorded(folder: &RunFolder, set: &Overrides) -> Result<Loaded, CliError> {
     let file = folder.experiment();
-    let whole = crate::files::read_text(&file).is_ok_and(|text| !text.trim().is_empty())
-        && experiment::load(&file, &Vec::new()).is_ok();
-    if whole {
+    // (A resolved file has every key: what is cut short may still be a valid experiment.)
+    if experiment::load(&file, &Vec::new()).is_ok_and(|loaded| loaded.is_resolved()) {
         return load_any(Some(&file), set);
     }
     let Some(text) = folder.experiment_in_log() else {

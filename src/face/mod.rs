@@ -143,6 +143,9 @@ pub(crate) fn find_run(run: &Path, runs: &Path) -> Result<RunFolder, CliError> {
     let recorded = runs.join(run);
     let path = if (is_name && recorded.is_dir()) || !run.is_dir() {
         recorded
+    } else if run.file_name().is_none() {
+        // (`.` has no name; the folder that it is has one.)
+        std::fs::canonicalize(run).unwrap_or(run.to_owned())
     } else {
         run.to_owned()
     };

@@ -58,14 +58,16 @@ impl Account {
         };
         // The stored tensor behind each node's value, where there is one.
         let mut stored_of: Vec<Option<usize>> = vec![None; graph.nodes.len()];
+        let mut of_parameter: Vec<Option<usize>> = vec![None; graph.parameters.len()];
         for id in 0..graph.nodes.len() {
             let node = &graph.nodes[id];
             if let Operation::Convolution { weight, bias, .. }
             | Operation::Affine { weight, bias } = &node.operation
             {
-                let weight = account.parameter(graph, placement, id, *weight, Role::Weight);
+                let known = &mut of_parameter;
+                let weight = account.parameter(graph, placement, id, *weight, Role::Weight, known);
                 if let Some(bias) = bias {
-                    account.parameter(graph, placement, id, *bias, Role::Bias);
+                    account.parameter(graph, placement, id, *bias, Role::Bias, known);
                 }
                 account.multiply(graph, id, weight, &stored_of);
             }
@@ -93,7 +95,13 @@ impl Account {
         node: NodeId,
         parameter: usize,
         role: Role,
+        of_parameter: &mut [Option<usize>],
     ) -> usize {
+        // One that several layers share is stored once.
+        if let Some(known) = of_parameter[parameter] {
+            return known;
+        }
+        of_parameter[parameter] = Some(self.stored.len());
         self.stored.push(StoredTensor {
             name: graph.nodes[node].name.clone(),
             kind: graph.kind(node),

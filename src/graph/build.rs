@@ -38,7 +38,7 @@ impl Architecture {
                     ..
                 }
             );
-            if !replaces || !replace_head(&mut built, classes) {
+            if !replaces || !replace_head(&mut built, classes) || built.graph.classes() != classes {
                 return Err(GraphError::Classes { outputs, classes });
             }
             built.notes.push(format!(

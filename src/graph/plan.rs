@@ -164,11 +164,9 @@ fn is_onto_residual(graph: &Graph, uses: &[usize], steps: &[Step], at: usize) ->
     let Some(join) = steps[at..].iter().find(joins) else {
         return false;
     };
-    depends(
-        graph,
-        join.fused.map_or(join.output, |f| f.norm),
-        convolution,
-    )
+    let norm = join.fused.map_or(join.output, |f| f.norm);
+    // (Without a way from there to the logits no gradient would come first.)
+    depends(graph, norm, convolution) && depends(graph, graph.output(), join.output)
 }
 
 /// Whether a node is computed from another.

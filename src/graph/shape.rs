@@ -13,10 +13,13 @@ pub(super) fn text(shape: Shape) -> String {
 
 /// Output extent of a window along an axis, where it fits at all.
 fn extent(window: &Window, input: usize, axis: usize) -> Option<usize> {
-    let reach = (window.kernel[axis] - 1) * window.dilation[axis] + 1;
+    let reach = (window.kernel[axis] - 1)
+        .checked_mul(window.dilation[axis])?
+        .checked_add(1)?;
     let [before, behind] = window.padding[axis];
     let stride = window.stride[axis];
-    let room = (input + before + behind).checked_sub(reach)?;
+    let whole = input.checked_add(before)?.checked_add(behind)?;
+    let room = whole.checked_sub(reach)?;
     if !window.ceil {
         return Some(room / stride + 1);
     }

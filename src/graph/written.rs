@@ -109,6 +109,26 @@ impl Writer {
         if inputs.is_empty() {
             inputs.push(self.last);
         }
+        if layer.kind == "average-pool" && layer.dilation.is_some_and(|d| d > 1) {
+            return Err(GraphError::node(
+                name,
+                "an average pool with a dilation",
+                "a dilation of 1; convolutions and max pools may have others",
+            ));
+        }
+        // A residual block has layers of its own inside.
+        let inside = format!("{name}.");
+        let is_taken = |other: &str| other == name || other.starts_with(&inside);
+        let mut parameters = self.graph.parameters.iter();
+        if self.graph.nodes.iter().any(|n| is_taken(&n.name))
+            || parameters.any(|p| is_taken(&p.name))
+        {
+            return Err(GraphError::node(
+                name,
+                "a second layer of that name, those inside residual blocks counted",
+                "names of their own",
+            ));
+        }
         let id = self.node(name, layer, &inputs)?;
         self.named.insert(name.to_owned(), id);
         self.last = id;

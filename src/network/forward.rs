@@ -506,28 +506,36 @@ fn numbers(values: &[f32], device: &Device) -> Tensor<4> {
 }
 
 fn max_pooled(x: Tensor<4>, window: &Window) -> Tensor<4> {
+    let [_, _, height, width] = x.dims();
+    let wanted = window.output([height, width]);
+    let [rows, columns] = wanted.expect("shapes were inferred with this window");
     let (x, window) = match window.symmetric_padding() {
         Some(_) => (x, *window),
         None => {
-            let [rows, columns] = window.padding.map(|[a, b]| (a, b));
+            let [top, left] = window.padding.map(|[a, b]| (a, b));
             let smallest = PadMode::Constant(f32::NEG_INFINITY);
             let padding = [[0; 2]; 2];
-            (
-                x.pad([rows, columns], smallest),
-                Window { padding, ..*window },
-            )
+            (x.pad([top, left], smallest), Window { padding, ..*window })
         }
     };
     let [_, _, height, width] = x.dims();
+    let output = window
+        .output([height, width])
+        .expect("it fits what was padded");
     let pool = MaxPool {
         kernel: window.kernel,
         stride: window.stride,
         padding: window.padding.map(|[before, _]| before),
         dilation: window.dilation,
         ceil: window.ceil,
-        output: (window.output([height, width])).expect("shapes were inferred with this window"),
+        output,
     };
-    kernels::max_pool(x, pool)
+    let pooled = kernels::max_pool(x, pool);
+    // (What was padded by hand counts as input, and a last window may lie in it alone.)
+    match output == [rows, columns] {
+        true => pooled,
+        false => pooled.narrow(2, 0, rows).narrow(3, 0, columns),
+    }
 }
 
 fn padded(x: Tensor<4>, [rows, columns]: [[usize; 2]; 2]) -> Tensor<4> {

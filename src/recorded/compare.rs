@@ -76,6 +76,7 @@ impl Outcome {
                     bests.retain(|(_, record, _)| is_within(&budgets, record, quantized_at));
                 }
                 Event::Step(record) => {
+                    out.test = None;
                     paces.push(record.samples_per_s);
                     if record.layers.is_some() {
                         probed.clone_from(&record.layers);
@@ -110,7 +111,7 @@ impl Outcome {
         out.bits = layers
             .iter()
             .zip(records)
-            .map(|(info, record)| (info.name.clone(), record.bitwidth))
+            .map(|(info, record)| (info.label(), record.bitwidth))
             .collect();
         paces.sort_by(f64::total_cmp);
         out.samples_per_s = paces.get(paces.len() / 2).copied();

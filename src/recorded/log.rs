@@ -22,13 +22,13 @@ pub(crate) struct Extract {
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub series: Vec<String>,
     /// Write TensorBoard event files to this folder instead
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["csv", "series"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["json", "csv", "series"])]
     pub tensorboard: Option<PathBuf>,
     /// First step
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub from: u64,
-    /// Last step
-    #[arg(long, value_name = "N", default_value_t = u64::MAX)]
+    /// Last step (default: the last there is)
+    #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
     pub to: u64,
 }
 
@@ -60,7 +60,8 @@ pub(crate) fn log(folder: &RunFolder, wanted: &Extract) -> Result<u8, CliError> 
                     None => {
                         let columns = columns(&row, &layers, &wanted.series)?;
                         if wanted.csv {
-                            writeln!(stdout, "{}", columns.join(","))?;
+                            let names: Vec<String> = columns.iter().map(|c| field(c)).collect();
+                            writeln!(stdout, "{}", names.join(","))?;
                         }
                         header.insert(columns)
                     }
@@ -85,6 +86,14 @@ pub(crate) fn log(folder: &RunFolder, wanted: &Extract) -> Result<u8, CliError> 
         let _ = std::io::stderr().write_all(text.as_bytes());
     }
     Ok(0)
+}
+
+/// A name as a field of comma-separated values.
+fn field(name: &str) -> String {
+    match name.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", name.replace('"', "\"\"")),
+        false => name.to_owned(),
+    }
 }
 
 fn tensorboard(

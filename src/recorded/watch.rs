@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::face::{CliError, Output, end_when_told, interrupt_flag};
+use crate::face::{CliError, Output, end_when_told, exit, interrupt_flag};
 use crate::headless::printer;
 use crate::run::{Event, Feed, LogReader, RunFolder, RunLock};
 
@@ -25,7 +25,10 @@ pub(crate) fn watch(folder: &RunFolder, output: Output) -> Result<u8, CliError> 
         printer.print(&event, &mut stdout)?;
         stdout.flush()
     })?;
-    Ok(0)
+    Ok(match interrupted.load(Ordering::Relaxed) {
+        true => exit::INTERRUPTED,
+        false => 0,
+    })
 }
 
 /// Hands every event of a log to `take`, old ones first, and new ones as they come; from a byte on
@@ -48,6 +51,7 @@ fn follow(
     loop {
         // Asked before reading: what was written before its owner went is read.
         let owned = RunLock::holder(folder.path()).is_some();
+        reader.follow(&folder.log())?;
         for event in reader.by_ref() {
             over = event.is_last();
             final_word = over && !matches!(event, Event::Stopped { .. });

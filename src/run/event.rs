@@ -91,6 +91,14 @@ pub struct LayerInfo {
 }
 
 impl LayerInfo {
+    /// Its name among all quantizers: a bias with one of its own is told from its layer's weights.
+    pub fn label(&self) -> String {
+        match self.role {
+            Role::Bias => format!("{}.bias", self.name),
+            _ => self.name.clone(),
+        }
+    }
+
     /// Step size (or `q_min`) and range of a record as they are used: hardware has powers of two, and
     /// the bitwidth follows from these.
     pub fn used(&self, record: &LayerRecord) -> Option<[f64; 2]> {

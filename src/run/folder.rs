@@ -482,6 +482,7 @@ impl RunFolder {
                 }
                 Event::Applied { budgets, .. } => _ = m.drop_best_beyond(&budgets),
                 Event::Step(r) => {
+                    m.test_error = None;
                     usage = Some(r.usage);
                     (m.step, m.epoch) = (r.step, r.epoch);
                     m.weight_kb = r.usage.weights;

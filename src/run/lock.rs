@@ -105,12 +105,13 @@ impl RunLock {
             let is_kept = match file.try_lock() {
                 Ok(()) => true,
                 Err(std::fs::TryLockError::WouldBlock) => {
-                    let holder = read(&mut file);
-                    // Without a name it may be someone who only looks who has it.
-                    if holder.is_none() && began.elapsed() < LOOKED_AT {
+                    // Those who only look share it, for a moment; a name in it may be of someone killed.
+                    if file.try_lock_shared().is_ok() && began.elapsed() < LOOKED_AT {
+                        let _ = file.unlock();
                         std::thread::sleep(Duration::from_millis(10));
                         continue;
                     }
+                    let holder = read(&mut file);
                     let folder = folder.to_owned();
                     return Err(LockError::Held { folder, holder });
                 }
@@ -211,6 +212,9 @@ mod tests {
     fn who_only_looks_is_waited_for() {
         let folder = tempfile::tempdir().expect("a folder");
         drop(RunLock::take(folder.path()).expect("free"));
+        // (The name is of an owner that was killed.)
+        let name = serde_json::to_vec(&Holder::this_process()).expect("plain data");
+        std::fs::write(path_of(folder.path()), name).expect("written");
         let looking = File::open(path_of(folder.path())).expect("a lock");
         looking.lock_shared().expect("shared");
         std::thread::scope(|scope| {

@@ -9,7 +9,7 @@ use self::dry_run::dry_run;
 use self::place::Place;
 pub(crate) use self::report::{ReportArguments, report};
 use self::workers::{all, program};
-use crate::face::{self, Begin, CliError, Output, Run, Screen, print};
+use crate::face::{self, Begin, CliError, Output, Run, Screen, exit, print};
 use crate::headless;
 use crate::kernels::ranks::Group;
 use crate::run::RunFolder;
@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     dry_run: bool,
     /// Go on with failed tasks from their newest checkpoint, or run them again where there is none or they
     /// diverged
-    #[arg(long)]
+    #[arg(long, conflicts_with = "plan")]
     retry: bool,
 }
 
@@ -189,5 +189,12 @@ fn one(place: &Place, task: usize, retry: bool) -> Result<u8, CliError> {
             wanted
         }
     };
-    headless::train(&loaded, &run, output, begin, &Group::default())
+    let code = headless::train(&loaded, &run, output, begin, &Group::default())?;
+    // Who waits for this task must not take one that was stopped for one that is done.
+    let is_done = place.folder.state(study, task) == State::Finished;
+    Ok(if code == 0 && !is_done {
+        exit::INTERRUPTED
+    } else {
+        code
+    })
 }

@@ -36,6 +36,13 @@ impl Place {
         } else {
             (Study::read(path).map_err(wrong)?, None)
         };
+        if let Some(into) = into.filter(|into| into.to_str().is_none()) {
+            let text = format!(
+                "{}: not UTF-8; runs record their paths as text",
+                into.display()
+            );
+            return Err(CliError::Usage(text));
+        }
         let folder = match (into, own) {
             (Some(into), _) => {
                 let folder = StudyFolder::at(into);

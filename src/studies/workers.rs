@@ -48,7 +48,10 @@ pub(super) fn all(place: &Place, workers: usize, retry: bool) -> Result<u8, CliE
             print(&format!("stopped; {}\n", summary(&place.states())))?;
             return Ok(exit::INTERRUPTED);
         }
-        running.reap(place)?;
+        for lost in running.reap(place)? {
+            // Another process was quicker, and may not come to its end.
+            tried.remove(&lost);
+        }
         place.look_again(&mut states);
         for (task, state) in states.iter().enumerate() {
             let may_begin = match state {
@@ -192,8 +195,8 @@ impl Workers {
         }
     }
 
-    /// Says what ended runs came to.
-    fn reap(&mut self, place: &Place) -> Result<(), CliError> {
+    /// Says what ended runs came to. Returns those tasks that another process has.
+    fn reap(&mut self, place: &Place) -> Result<Vec<usize>, CliError> {
         let mut ended = Vec::new();
         self.0.retain_mut(|worker| match worker.child.try_wait() {
             Ok(None) => true,
@@ -203,18 +206,23 @@ impl Workers {
                 false
             }
         });
+        let mut lost = Vec::new();
         for (task, time, code) in ended {
             let described = place.study.describe(task);
-            let came = came_to(place, task, time, code);
+            let state = place.folder.state(&place.study, task);
+            if matches!(state, State::Running(_)) {
+                lost.push(task);
+            }
+            let came = came_to(place, task, state, time, code);
             print(&format!("[{task}] {described}: {came}\n"))?;
         }
-        Ok(())
+        Ok(lost)
     }
 }
 
 /// What a process that has ended came to, in words.
-fn came_to(place: &Place, task: usize, time: Duration, code: Option<i32>) -> String {
-    match place.folder.state(&place.study, task) {
+fn came_to(place: &Place, task: usize, state: State, time: Duration, code: Option<i32>) -> String {
+    match state {
         State::Finished => {
             let manifest = place.folder.run(&place.study, task).manifest().ok();
             let test = manifest.and_then(|m| m.test_error);

@@ -157,7 +157,7 @@ fn bars_of(runs: &Runs) -> Vec<Bar> {
     let mut order: Vec<&str> = Vec::new();
     let mut values: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for (name, side, _, bits) in runs.runs.values().flatten().flat_map(|o| &o.bits) {
-        if *side == Side::Weights {
+        if *side == Side::Weights && !name.ends_with(".bias") {
             if !values.contains_key(name.as_str()) {
                 order.push(name);
             }
@@ -186,15 +186,24 @@ fn bars_of(runs: &Runs) -> Vec<Bar> {
 fn curves(report: &Report) -> Scene {
     let mut items = Vec::new();
     for (i, (runs, cell)) in report.lines.iter().zip(&report.study.cells).enumerate() {
-        let mut at: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+        // By step, and by place where one is evaluated in float and quantized.
+        let mut at: BTreeMap<(u64, usize), Vec<f64>> = BTreeMap::new();
         let finished = runs.runs.values().flatten();
         let count = finished.clone().count();
-        for (step, error) in finished.flat_map(|o| &o.curve) {
-            at.entry(*step).or_default().push(100.0 * error);
+        for outcome in finished {
+            let mut before = None;
+            for (step, error) in &outcome.curve {
+                let place = match before {
+                    Some((of, place)) if of == *step => place + 1,
+                    _ => 0,
+                };
+                before = Some((*step, place));
+                at.entry((*step, place)).or_default().push(100.0 * error);
+            }
         }
         // Where not all seeds were evaluated, a mean would jump.
         at.retain(|_, errors| errors.len() == count);
-        let points = at.iter().map(|(step, errors)| {
+        let points = at.iter().map(|((step, _), errors)| {
             let mean = errors.iter().sum::<f64>() / errors.len() as f64;
             (*step as f64, mean)
         });
@@ -202,7 +211,7 @@ fn curves(report: &Report) -> Scene {
         if points.is_empty() {
             continue;
         }
-        let band = at.iter().filter(|_| count > 1).map(|(step, errors)| {
+        let band = at.iter().filter(|_| count > 1).map(|((step, _), errors)| {
             let low = errors.iter().copied().fold(f64::MAX, f64::min);
             let high = errors.iter().copied().fold(f64::MIN, f64::max);
             (*step as f64, low, high)

@@ -30,7 +30,7 @@ pub struct Outcome {
     pub bits: Vec<(String, Side, usize, f64)>,
     /// How calmly it went under a budget, where there is one.
     pub calm: Option<Calm>,
-    /// Validation errors over steps.
+    /// Validation errors over steps: where the quantizers come into use, the float one comes first.
     pub curve: Vec<(u64, f64)>,
     /// Seconds of training.
     pub seconds: f64,
@@ -54,7 +54,7 @@ impl Outcome {
         let layers = history.layers.iter().filter_map(|l| {
             let bits = l[LayerQuantity::Bitwidth].newest()?;
             let (side, elements) = (l.info.role.side(), l.info.elements);
-            Some((l.info.name.clone(), side, elements, f64::from(bits)))
+            Some((l.info.label(), side, elements, f64::from(bits)))
         });
         Ok(Self {
             // (A damaged log may have lost it; the manifest has it too.)

@@ -157,10 +157,16 @@ pub fn seeded(cell: &Cell, seed: i64, start: Option<&Path>) -> Vec<String> {
 /// Keys that belong to the machine: a run may go on elsewhere.
 const MOVABLE: [&str; 4] = ["device", "data.path", "init.run", "data.loader_threads"];
 
+/// Keys that change no number of a run.
+const ASIDE: [&str; 3] = ["name", "auto_apply", "log.tensorboard"];
+
 /// What a recorded run has other settings in than a task asks for; what belongs to the machine aside.
 pub fn differences(recorded: &Values, wanted: &Values) -> Vec<String> {
     let changes = difference(recorded, wanted).into_iter();
-    let matters = changes.filter(|c| !MOVABLE.contains(&c.path.as_str()));
+    let matters = changes.filter(|c| {
+        let path = c.path.as_str();
+        !MOVABLE.contains(&path) && !ASIDE.contains(&path) && !path.starts_with("verdicts.")
+    });
     matters.map(|c| c.to_string()).collect()
 }
 

@@ -112,6 +112,7 @@ impl Report {
                 row.push(match difference {
                     _ if at == reference => "-".into(),
                     None => "-".into(),
+                    Some(s) if s.count < finished => format!("{} ({})", signed(&s), s.count),
                     Some(sample) => signed(&sample),
                 });
             }
@@ -175,7 +176,12 @@ impl Report {
         let partial = |line: &Line| {
             let finished = line.runs.values().flatten().count();
             let counts = columns(self).into_iter().filter_map(|m| line.sample(m));
-            counts.into_iter().any(|s| s.count < finished)
+            let by = compared_by(self);
+            let against = self
+                .study
+                .reference
+                .map(|r| line.against(&self.lines[r], by));
+            counts.chain(against.flatten()).any(|s| s.count < finished)
         };
         if self.lines.iter().any(partial) {
             notes.push(
@@ -326,6 +332,8 @@ impl Report {
                     '\\' => out += "\\textbackslash{}",
                     '~' => out += "\\textasciitilde{}",
                     '^' => out += "\\textasciicircum{}",
+                    // (Behind a line break it would be an option of that.)
+                    '[' => out += "{[}",
                     c => out.push(c),
                 }
             }

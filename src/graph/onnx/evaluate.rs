@@ -86,7 +86,8 @@ fn compute(
         "Range" => {
             let (start, end, step) = (ints(0)?, ints(1)?, ints(2)?);
             let (start, end, step) = (*start.first()?, *end.first()?, *step.first()?);
-            let count = (step != 0).then(|| (end - start + step - step.signum()) / step)?;
+            let distance = end.checked_sub(start)?.checked_add(step)?;
+            let count = (step != 0).then(|| (distance - step.signum()) / step)?;
             let count = usize::try_from(count).ok().filter(|n| *n <= MOST)?;
             Constant::ints((0..count as i64).map(|i| start + i * step).collect())
         }

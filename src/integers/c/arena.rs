@@ -113,6 +113,7 @@ impl Arena {
                 && step.after == After::Nothing
                 && steps[reader].operation == Operation::Same
                 && steps[reader].inputs[0] == at
+                && !steps[reader].inputs[1..].contains(&at)
             {
                 homes[at] = Home::Inside(reader);
             }

@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use self::model::{Attribute, Model};
 use super::ExportError;
 use crate::dataset::Normalisation;
-use crate::graph::NodeId;
+use crate::graph::{Graph, NodeId};
 use crate::network::Snapshot;
 
 /// How batch norm is written.
@@ -106,7 +106,12 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn write(mut self) -> Result<Model, ExportError> {
-        let graph = self.network.graph.clone();
+        let mut graph = Graph::clone(&self.network.graph);
+        // (A layer may be called as the file's input or output is.)
+        let nodes = graph.nodes.iter_mut();
+        nodes
+            .filter(|n| ["images", "logits"].contains(&n.name.as_str()))
+            .for_each(|n| n.name += ".layer");
         for id in 0..graph.nodes.len() {
             let mut value = self.operation(&graph, id)?;
             if let Some(grid) = self.network.grid(self.network.placement.of_node[id]) {

@@ -20,7 +20,22 @@ impl Writer<'_> {
         if let Operation::Input = node.operation {
             return Ok(self.images(id, node.shape));
         }
-        let x = self.input(graph, id, 0);
+        let mut x = self.input(graph, id, 0);
+        let takes_planes = matches!(
+            node.operation,
+            Operation::Convolution { .. }
+                | Operation::MaxPool(_)
+                | Operation::AveragePool { .. }
+                | Operation::GlobalAverage
+                | Operation::Subsample { .. }
+                | Operation::Shuffle { .. }
+                | Operation::Pad { .. }
+        );
+        if takes_planes && x.is_flat {
+            let shape = graph.nodes[node.inputs[0]].shape;
+            x.name = self.shaped(&format!("{name}/planes"), &x.name, shape);
+            x.is_flat = false;
+        }
         let m = &mut self.model;
         let spatial = |name: String| Value {
             name,

@@ -24,6 +24,13 @@ pub(super) fn fits(e: &Extents) -> bool {
     each_by_itself && square && size && !g.in_order
 }
 
+/// Whether [`add_input_gradient`] is for a convolution of these extents: at stride 1 another convolution
+/// gives it, and beside so much padding there is nothing to lay out.
+pub(super) fn fits_back(e: &Extents) -> bool {
+    let g = e.geometry;
+    fits(e) && g.stride == [2, 2] && g.padding.iter().all(|p| *p < 2 * e.kernel[0])
+}
+
 /// How a plane is laid out.
 #[derive(Debug, Clone, Copy)]
 struct Planes {

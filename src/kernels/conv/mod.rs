@@ -293,7 +293,7 @@ pub fn input_gradient(
         // SAFETY: either arm wrote every element.
         let gx = unsafe { gx.assume_init_mut() };
         with_scratch(|[scratch, ..]| {
-            if depthwise::fits(e) {
+            if depthwise::fits_back(e) {
                 depthwise::add_input_gradient(cpu.simd, e, weight, g, scratch, gx);
             } else {
                 columns::add_input_gradient(e, weight, g, scratch, gx);

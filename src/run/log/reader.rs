@@ -77,6 +77,32 @@ impl LogReader {
         })
     }
 
+    /// Goes on in the file that the path leads to now, where that is another one, or shorter than what was
+    /// read: a log that was removed or cut under its run is written anew. At the same place, or from the
+    /// start.
+    ///
+    /// # Errors
+    /// Where the new file cannot be read.
+    pub(crate) fn follow(&mut self, path: &Path) -> Result<(), LogError> {
+        let Ok(there) = path.metadata() else {
+            return Ok(());
+        };
+        let is_same = self
+            .input
+            .get_ref()
+            .metadata()
+            .is_ok_and(|own| is_same(&own, &there));
+        if is_same && there.len() >= self.position {
+            return Ok(());
+        }
+        let mut again = Self::open(path)?;
+        if there.len() >= self.position {
+            again.seek(self.position).map_err(LogError::io(path))?;
+        }
+        *self = again;
+        Ok(())
+    }
+
     /// Bytes before the next record: the length of the sound part at the end.
     pub fn offset(&self) -> u64 {
         self.position
@@ -189,6 +215,18 @@ impl LogReader {
             None => false,
         }
     }
+}
+
+#[cfg(unix)]
+fn is_same(a: &std::fs::Metadata, b: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+/// (Elsewhere an open file cannot be removed.)
+#[cfg(not(unix))]
+fn is_same(_: &std::fs::Metadata, _: &std::fs::Metadata) -> bool {
+    true
 }
 
 impl Iterator for LogReader {

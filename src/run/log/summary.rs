@@ -56,12 +56,13 @@ impl History {
             None => Summary::resume(path, &mut reader),
             Some(_) => Self::default(),
         };
+        let known = reader.offset();
         let count = events.map_or(usize::MAX, |n| n as usize);
         for event in reader.by_ref().take(count) {
             history.push(&event);
         }
         if events.is_none() {
-            Summary::keep(path, &reader, &history);
+            Summary::keep(path, &reader, known, &history);
         }
         for damage in reader.damages() {
             let text = format!("{}: {damage}", path.display());
@@ -126,12 +127,12 @@ impl Summary {
         }
     }
 
-    /// Writes the summary of what a reader has read, where that is much more than the one there covers.
-    /// Of a damaged log none is written: its damage is found by reading all of it.
-    pub(in crate::run) fn keep(log: &Path, reader: &LogReader, history: &History) {
+    /// Writes the summary of what a reader has read, where that is much more than the `known` bytes that it
+    /// took from the one there. Of a damaged log none is written: its damage is found by reading all of it.
+    pub(in crate::run) fn keep(log: &Path, reader: &LogReader, known: u64, history: &History) {
         let position = reader.offset();
         let sound = reader.damages().iter().all(|d| d.is_tail);
-        if !sound || position < WORTH || position < Self::covered(log) + WORTH {
+        if !sound || position < WORTH || position < known + WORTH {
             return;
         }
         let Ok(check) = check(log, position) else {

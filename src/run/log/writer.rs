@@ -333,7 +333,8 @@ fn write_all(receiver: &Receiver<Message>, out: &mut Appender<File>, path: &Path
         };
         let failing = out.shared.failed.load(Ordering::Relaxed);
         let due = flushed.elapsed() >= FLUSH;
-        if due || (!failing && (important || out.gathered.len() >= GATHERED)) {
+        let wanted = asked.is_some() || due;
+        if wanted || (!failing && (important || out.gathered.len() >= GATHERED)) {
             // (Behind what was cut the next write would leave a hole.)
             if out.file.metadata().is_ok_and(|m| m.len() < out.length) {
                 out.begin_again(path);
@@ -363,19 +364,24 @@ fn write_all(receiver: &Receiver<Message>, out: &mut Appender<File>, path: &Path
 }
 
 impl Appender<File> {
-    /// Someone cut the file under the run: what is gone is gone; what comes can be read again.
+    /// Someone cut the file under the run: what is gone is gone; what is left, and what comes, can be read.
     fn begin_again(&mut self, path: &Path) {
-        let lost = self.length;
+        let header = HEADER.len() as u64;
+        let sound = LogReader::sound_length(path).map_or(0, |(sound, _)| sound);
+        let (kept, mut bytes) = match sound > header {
+            true => (sound, Vec::new()),
+            // Without the records that say what the run is, no other can be understood.
+            false => (0, [HEADER, &self.started].concat()),
+        };
+        let lost = self.length.saturating_sub(kept.max(header));
         let message = format!(
-            "the event log was cut under the run: its first {lost} bytes, up to here, are gone"
+            "the event log was cut under the run: {lost} bytes that it held before this are gone"
         );
-        let mut bytes = HEADER.to_vec();
-        bytes.extend(&self.started);
         let step = self.newest;
         encode(&Event::Warning { step, message }, &mut bytes);
-        let written = self.file.cut(0).and_then(|()| self.file.append(&bytes));
+        let written = self.file.cut(kept).and_then(|()| self.file.append(&bytes));
         match written {
-            Ok(()) => self.length = bytes.len() as u64,
+            Ok(()) => self.length = kept + bytes.len() as u64,
             Err(error) => tracing::warn!("{} was cut: {error}", path.display()),
         }
         self.shared.cut.fetch_add(1, Ordering::Relaxed);

@@ -104,7 +104,9 @@ impl Recorder {
         }
         self.restored = restored;
         if log.cut() > self.cut {
-            say("the event log was cut under the run; what it held before is gone".into());
+            say(
+                "the event log was cut under the run; a part of what it held before is gone".into(),
+            );
         }
         self.cut = log.cut();
         if trouble.is_some() != self.trouble {

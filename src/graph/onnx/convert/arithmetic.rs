@@ -3,7 +3,7 @@
 use rten_onnx::onnx::NodeProto;
 
 use super::super::constant::Constant;
-use super::{Converted, Converter, Trouble, Value, plain_name};
+use super::{Converted, Converter, Trouble, Value, plain_name, source_of};
 use crate::graph::node::{Kind, NodeId, Operation};
 
 impl Converter<'_> {
@@ -45,7 +45,11 @@ impl Converter<'_> {
                 dims,
             );
         }
-        let ((a, dims), (b, _)) = (self.tensor(node, 0)?, self.tensor(node, 1)?);
+        let ((a, dims), (b, others)) = (self.tensor(node, 0)?, self.tensor(node, 1)?);
+        // (Of fewer dimensions, the file means its last ones, not the first.)
+        if dims.len() != others.len() {
+            return Err(Trouble::Unknown);
+        }
         let id = self.graph.push(plain_name(node), Operation::Add, &[a, b])?;
         Ok(vec![Value::Tensor { node: id, dims }])
     }
@@ -58,16 +62,17 @@ impl Converter<'_> {
         dims: &[usize],
         number: &Constant,
     ) -> Option<Value> {
-        let read_once = |name: &String| self.readers.get(name.as_str()) == Some(&1);
-        if !node.input.iter().any(read_once) || number.len() != dims[0] {
+        let channels = *dims.first()?;
+        if !self.is_read_once(input) || number.len() != channels {
             return None;
         }
         per_channel(dims, number)?;
         let base = self.graph.nodes[input].name.clone();
         let index = match &self.graph.nodes[input].operation {
             Operation::Affine { bias: None, .. } | Operation::Convolution { bias: None, .. } => {
-                let stored = self.store(format!("{base}.bias"), &number.to_floats());
-                self.graph.parameter(stored, Kind::Bias, &[dims[0]])
+                let source = source_of(node, number);
+                let stored = self.store(format!("{base}.bias"), &source, &number.to_floats());
+                self.graph.parameter(stored, Kind::Bias, &[channels])
             }
             _ => return None,
         };
@@ -106,6 +111,9 @@ impl Converter<'_> {
             return Err(Trouble::Unknown);
         }
         let ((a, dims), (b, others)) = (self.tensor(node, 0)?, self.tensor(node, 1)?);
+        if dims.len() != others.len() {
+            return Err(Trouble::Unknown);
+        }
         let size = |dims: &[usize]| dims.iter().product::<usize>();
         let (first, second, dims) = if size(&dims) >= size(&others) {
             (a, b, dims)
@@ -125,6 +133,7 @@ fn per_channel(dims: &[usize], number: &Constant) -> Option<Vec<f32>> {
     if values.len() == 1 {
         return Some(values.to_vec());
     }
+    let (channels, rest) = dims.split_first()?;
     // Without leading ones, as a value is laid out without the batch: [c, 1, 1], or [f] of a vector.
     let trimmed: Vec<usize> = number
         .dims
@@ -132,8 +141,8 @@ fn per_channel(dims: &[usize], number: &Constant) -> Option<Vec<f32>> {
         .copied()
         .skip_while(|d| *d == 1)
         .collect();
-    let expected: Vec<usize> = std::iter::once(dims[0])
-        .chain(dims[1..].iter().map(|_| 1))
+    let expected: Vec<usize> = std::iter::once(*channels)
+        .chain(rest.iter().map(|_| 1))
         .collect();
     (trimmed == expected).then(|| values.to_vec())
 }

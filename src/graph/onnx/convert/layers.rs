@@ -7,7 +7,7 @@ use rten_onnx::onnx::NodeProto;
 use super::super::attributes::Attributes;
 use super::super::constant::Constant;
 use super::pools::window;
-use super::{Converted, Converter, Trouble, Value, plain_name};
+use super::{Converted, Converter, Trouble, Value, plain_name, source_of};
 use crate::graph::error::GraphError;
 use crate::graph::model::NormChoice;
 use crate::graph::node::{EPSILON, Kind, MOMENTUM, NodeId, Operation};
@@ -22,9 +22,45 @@ impl Converter<'_> {
         named.map_or_else(|| plain_name(node), str::to_owned)
     }
 
-    pub(super) fn store(&mut self, name: String, values: &Rc<[f32]>) -> String {
+    /// Keeps the values of a parameter, of that tensor of the file. The name under which: another one where
+    /// it is taken by another tensor, or by other values of the same.
+    pub(super) fn store(&mut self, name: String, source: &str, values: &Rc<[f32]>) -> String {
+        let numbered = (2..).map(|i| format!("{name}_{i}"));
+        let fits = |name: &String| match (self.sources.get(name), self.values.get(name)) {
+            (Some(of), Some(kept)) => of == source && kept[..] == values[..],
+            _ => true,
+        };
+        let mut names = std::iter::once(name.clone()).chain(numbered);
+        let name = names.find(fits).unwrap_or(name.clone());
+        self.sources.insert(name.clone(), source.to_owned());
         self.values.insert(name.clone(), values.to_vec());
         name
+    }
+
+    /// An input that may be left out; what is there has to be known.
+    pub(super) fn optional(
+        &self,
+        node: &NodeProto,
+        index: usize,
+    ) -> Result<Option<Constant>, Trouble> {
+        match self.input(node, index) {
+            None => Ok(None),
+            Some(Value::Known(constant)) => Ok(Some(constant.clone())),
+            Some(_) => Err(Trouble::Unknown),
+        }
+    }
+
+    /// Whether the file reads what a node yields in one place alone, names that stand for the same aside.
+    pub(super) fn is_read_once(&self, id: NodeId) -> bool {
+        let is_it = |value: &&Value| matches!(value, Value::Tensor { node, .. } if *node == id);
+        let names = self.names.iter().filter(|(_, value)| is_it(value));
+        let (mut count, mut reads) = (0, 0);
+        for (name, _) in names {
+            count += 1;
+            reads += self.readers.get(name).copied().unwrap_or(0);
+        }
+        // (Each further name came about by reading another one.)
+        reads == count
     }
 
     pub(super) fn convolution(&mut self, node: &NodeProto) -> Converted {
@@ -42,18 +78,20 @@ impl Converter<'_> {
         let groups = attributes.int("group").unwrap_or(1);
         let groups = usize::try_from(groups).map_err(|_| Trouble::Unknown)?;
         let window = window(attributes, [kh, kw], [h, w]).ok_or(Trouble::Unknown)?;
-        let bias = self.known(node, 2).cloned();
+        let bias = self.optional(node, 2)?;
         // Exporters write the bias that a convolution does not have as zeros that they compute.
         let bias = bias.filter(|b| b.name.is_some() || b.to_floats().iter().any(|v| *v != 0.0));
         let shape = [output, weight.dims[1], kh, kw];
-        let stored = self.store(format!("{name}.weight"), &weight.to_floats());
+        let source = source_of(node, &weight);
+        let stored = self.store(format!("{name}.weight"), &source, &weight.to_floats());
         let weight = self.graph.parameter(stored, Kind::Weight, &shape);
         if bias.is_some() {
             self.folded += 1;
         }
         let fresh = self.norm == NormChoice::Fresh;
         let kept = bias.as_ref().filter(|_| !fresh).map(|bias| {
-            let stored = self.store(format!("{name}.bias"), &bias.to_floats());
+            let source = source_of(node, bias);
+            let stored = self.store(format!("{name}.bias"), &source, &bias.to_floats());
             self.graph.parameter(stored, Kind::Bias, &[output])
         });
         let operation = Operation::Convolution {
@@ -64,7 +102,8 @@ impl Converter<'_> {
         };
         let mut id = self.graph.push(name.clone(), operation, &[input])?;
         if let Some(bias) = bias.filter(|_| fresh) {
-            id = self.fresh_norm(&name, id, &bias.to_floats())?;
+            let source = node.output.first().map_or("", String::as_str);
+            id = self.fresh_norm(&name, source, id, &bias.to_floats())?;
         }
         let dims = self.graph.nodes[id].shape.to_vec();
         Ok(vec![Value::Tensor { node: id, dims }])
@@ -74,6 +113,7 @@ impl Converter<'_> {
     fn fresh_norm(
         &mut self,
         name: &str,
+        source: &str,
         input: NodeId,
         bias: &Rc<[f32]>,
     ) -> Result<NodeId, GraphError> {
@@ -81,10 +121,10 @@ impl Converter<'_> {
         let channels = bias.len();
         let of = |v: f32| Rc::<[f32]>::from(vec![v; channels]);
         let names = [
-            self.store(format!("{name}.weight"), &of(1.0)),
-            self.store(format!("{name}.bias"), bias),
-            self.store(format!("{name}.running_mean"), &of(0.0)),
-            self.store(format!("{name}.running_var"), &of(1.0 - EPSILON)),
+            self.store(format!("{name}.weight"), source, &of(1.0)),
+            self.store(format!("{name}.bias"), source, bias),
+            self.store(format!("{name}.running_mean"), source, &of(0.0)),
+            self.store(format!("{name}.running_var"), source, &of(1.0 - EPSILON)),
         ];
         let id = self
             .graph
@@ -105,16 +145,21 @@ impl Converter<'_> {
             .and_then(|n| n.strip_suffix(".running_mean"));
         let name = own.map_or_else(|| self.layer_name(node, &all[0]), str::to_owned);
         let entries = ["weight", "bias", "running_mean", "running_var"];
+        let channels = self.graph.nodes[input].shape[0];
+        if dims.first() != Some(&channels) {
+            return Err(Trouble::Unknown);
+        }
         let mut names = Vec::with_capacity(4);
         for (constant, entry) in all.iter().zip(entries) {
-            if constant.len() != dims[0] {
+            if constant.len() != channels {
                 return Err(Trouble::Graph(GraphError::node(
                     &name,
-                    format!("{} numbers for {} channels", constant.len(), dims[0]),
+                    format!("{} numbers for {channels} channels", constant.len()),
                     "one per channel",
                 )));
             }
-            names.push(self.store(format!("{name}.{entry}"), &constant.to_floats()));
+            let source = source_of(node, constant);
+            names.push(self.store(format!("{name}.{entry}"), &source, &constant.to_floats()));
         }
         let names: [String; 4] = names.try_into().map_err(|_| Trouble::Unknown)?;
         let epsilon = attributes.float("epsilon").unwrap_or(1e-5);
@@ -161,14 +206,16 @@ impl Converter<'_> {
                 .map(|(r, c)| values[r * columns + c]);
             (turned.collect::<Rc<[f32]>>(), [columns, rows])
         };
-        let stored = self.store(format!("{name}.weight"), &values);
+        let source = source_of(node, &weight);
+        let stored = self.store(format!("{name}.weight"), &source, &values);
         let weight = self
             .graph
             .parameter(stored, Kind::Weight, &[output, features]);
-        let bias = match self.known(node, 2).cloned() {
+        let bias = match self.optional(node, 2)? {
             Some(bias) if bias.len() == output => {
                 let values = scaled(bias.to_floats(), scale("beta"));
-                let stored = self.store(format!("{name}.bias"), &values);
+                let source = source_of(node, &bias);
+                let stored = self.store(format!("{name}.bias"), &source, &values);
                 Some(self.graph.parameter(stored, Kind::Bias, &[output]))
             }
             Some(_) => return Err(Trouble::Unknown),

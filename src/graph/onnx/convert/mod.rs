@@ -67,6 +67,8 @@ struct Converter<'a> {
     proto: &'a GraphProto,
     graph: Graph,
     values: Values,
+    /// Which tensor of the file each of them is.
+    sources: HashMap<String, String>,
     names: HashMap<&'a str, Value>,
     /// How often each name is read.
     readers: HashMap<&'a str, usize>,
@@ -141,6 +143,7 @@ pub(super) fn convert(
         proto,
         graph: Graph::new(shape),
         values: Values::new(),
+        sources: HashMap::new(),
         names,
         readers,
         batch: batch.map_or(-1, |b| b as i64),
@@ -163,6 +166,12 @@ fn plain_name(node: &NodeProto) -> String {
         .unwrap_or(output);
     let name = name.trim_start_matches('/');
     name.strip_prefix("node_").unwrap_or(name).to_owned()
+}
+
+/// Which tensor of the file a constant is: the one of its name, or what the node that reads it makes of it.
+fn source_of(node: &NodeProto, constant: &Constant) -> String {
+    let reader = || node.output.first().map_or("", String::as_str);
+    constant.name.as_deref().unwrap_or_else(reader).to_owned()
 }
 
 /// Dimensions of a value as a graph's shape.
@@ -301,3 +310,6 @@ impl<'a> Converter<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -120,13 +120,15 @@ impl Converter<'_> {
             "Relu" => unary(Operation::RELU, self),
             "Clip" => {
                 let bound = |index: usize, attribute: &str, otherwise: f32| {
-                    let given = self.known(node, index).and_then(Constant::scalar);
-                    given
-                        .or_else(|| attributes.float(attribute))
-                        .unwrap_or(otherwise)
+                    let given = self.optional(node, index)?;
+                    let given = given.as_ref().and_then(Constant::scalar);
+                    let given = given.or_else(|| attributes.float(attribute));
+                    Ok::<f32, Trouble>(given.unwrap_or(otherwise))
                 };
-                let low = bound(1, "min", f32::NEG_INFINITY);
-                let high = bound(2, "max", f32::INFINITY);
+                let low = bound(1, "min", f32::NEG_INFINITY)?;
+                let high = bound(2, "max", f32::INFINITY)?;
+                // (Crossed bounds give the upper one.)
+                let low = low.min(high);
                 unary(Operation::Clip { low, high }, self)
             }
             "Max" | "Min" => self.bound(node),
@@ -172,6 +174,10 @@ impl Converter<'_> {
             "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" => self.reshape(node),
             "Transpose" => self.transpose(node),
             "Pad" => self.pad(node),
+            // Another type than a floating one cuts values off.
+            "Cast" if !matches!(attributes.int("to"), Some(1 | 10 | 11 | 16)) => {
+                Err(Trouble::Unknown)
+            }
             // Gradients and evaluation go on as if they were not there.
             "Identity" | "Cast" | "CastLike" | "Dropout" => {
                 let (input, dims) = self.tensor(node, 0)?;

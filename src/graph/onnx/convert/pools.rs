@@ -83,6 +83,9 @@ impl Converter<'_> {
     }
 }
 
+/// Kernels, strides, dilations and paddings are no larger: their products then fit into any number.
+pub(super) const LARGEST: usize = 1 << 16;
+
 /// Kernel, stride, dilation and padding as the attributes say.
 pub(super) fn window(
     attributes: Attributes<'_>,
@@ -91,14 +94,15 @@ pub(super) fn window(
 ) -> Option<Window> {
     let stride = attributes.pair("strides", 1)?;
     let dilation = attributes.pair("dilations", 1)?;
-    if stride.contains(&0) || dilation.contains(&0) || kernel.contains(&0) {
+    let bounded = |pair: [usize; 2]| pair.iter().all(|v| (1..=LARGEST).contains(v));
+    if ![stride, dilation, kernel].into_iter().all(bounded) {
         return None;
     }
     let padding = match attributes.text("auto_pad") {
         None | Some("NOTSET" | "") => match attributes.ints("pads") {
             None => [[0; 2]; 2],
             Some(&[top, left, bottom, right]) => {
-                let of = |v: i64| usize::try_from(v).ok();
+                let of = |v: i64| usize::try_from(v).ok().filter(|v| *v <= LARGEST);
                 [[of(top)?, of(bottom)?], [of(left)?, of(right)?]]
             }
             Some(_) => return None,

@@ -4,6 +4,7 @@ use rten_onnx::onnx::NodeProto;
 
 use super::super::attributes::Attributes;
 use super::super::constant::Constant;
+use super::pools::LARGEST;
 use super::{Converted, Converter, Trouble, Value, plain_name, shape_of};
 use crate::graph::error::GraphError;
 use crate::graph::node::{NodeId, Operation};
@@ -106,7 +107,8 @@ impl Converter<'_> {
             })
             .collect();
         let given = given?;
-        let known: usize = given.iter().flatten().product();
+        let each = given.iter().flatten();
+        let known = each.copied().try_fold(1usize, usize::checked_mul)?;
         let free = given.iter().filter(|d| d.is_none()).count();
         if known == 0 || free > 1 || !total.is_multiple_of(known) || (free == 0 && known != total) {
             return None;
@@ -149,15 +151,26 @@ impl Converter<'_> {
         let (input, dims) = self.tensor(node, 0)?;
         let attributes = Attributes::of(node);
         let pads = self.ints(node, 1, "pads").ok_or(Trouble::Unknown)?;
-        let value = self.known(node, 2).and_then(Constant::scalar);
+        let value = self.optional(node, 2)?;
+        let value = value.as_ref().and_then(Constant::scalar);
         let value = value.or_else(|| attributes.float("value")).unwrap_or(0.0);
+        let pads = match self.optional(node, 3)? {
+            None => pads,
+            Some(axes) => {
+                let axes = axes.to_ints().ok_or(Trouble::Unknown)?;
+                of_axes(&pads, &axes, dims.len() + 1).ok_or(Trouble::Unknown)?
+            }
+        };
         let constant = attributes.text("mode").is_none_or(|m| m == "constant");
         let (&[0, 0, top, left, 0, 0, bottom, right], true, 3) =
             (&pads[..], constant && value == 0.0, dims.len())
         else {
             return Err(Trouble::Unknown);
         };
-        let size = |v: i64| usize::try_from(v).map_err(|_| Trouble::Unknown);
+        let size = |v: i64| match usize::try_from(v) {
+            Ok(v) if v <= LARGEST => Ok(v),
+            _ => Err(Trouble::Unknown),
+        };
         let padding = [[size(top)?, size(bottom)?], [size(left)?, size(right)?]];
         if padding == [[0, 0], [0, 0]] {
             return Ok(vec![Value::Tensor { node: input, dims }]);
@@ -168,4 +181,19 @@ impl Converter<'_> {
         let dims = self.graph.nodes[id].shape.to_vec();
         Ok(vec![Value::Tensor { node: id, dims }])
     }
+}
+
+/// Padding before and behind of some axes, as that of all `rank` of them.
+fn of_axes(pads: &[i64], axes: &[i64], rank: usize) -> Option<Vec<i64>> {
+    if pads.len() != 2 * axes.len() {
+        return None;
+    }
+    let mut all = vec![0; 2 * rank];
+    for (i, axis) in axes.iter().enumerate() {
+        let axis = if *axis < 0 { axis + rank as i64 } else { *axis };
+        let axis = usize::try_from(axis).ok().filter(|axis| *axis < rank)?;
+        all[axis] = pads[i];
+        all[rank + axis] = pads[axes.len() + i];
+    }
+    Some(all)
 }

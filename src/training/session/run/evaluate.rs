@@ -35,6 +35,9 @@ impl Run<'_> {
             let step = self.trainer.steps();
             // What is called the best is what can be gone back to.
             let better = split == Split::Validation && self.trainer.is_best(e.error);
+            if better {
+                out.settle();
+            }
             let saved = better.then(|| self.save_best(e.error));
             let best = matches!(saved, Some(Ok(())));
             out.emit(Event::Evaluation {

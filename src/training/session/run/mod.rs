@@ -171,15 +171,19 @@ impl<'a> Run<'a> {
     }
 
     fn one_step(&mut self, out: &mut Recorder) {
-        let probe =
-            (self.trainer.steps() + 1).is_multiple_of(self.trainer.experiment().log.probe_every);
         let before = self.trainer.steps();
+        let every = self.trainer.experiment().log.probe_every;
+        // (What a run ends with is recorded in full.)
+        let is_last = before + 1 >= self.trainer.total_steps();
+        let probe = is_last || (before + 1).is_multiple_of(every);
         let record = self.trainer.step(probe);
         self.tell_tightening(before, out);
         let broken = self.trainer.non_finite_norm(&record);
         let finite = record.cross_entropy.is_finite() && broken.is_none();
         self.is_finite = finite;
         let step = record.step;
+        // (That of a run that goes on is of other weights.)
+        self.manifest.test_error = None;
         self.manifest.weight_kb = record.usage.weights;
         self.manifest.activation_kb = record.usage.activation_max;
         out.emit(Event::Step(Box::new(record)));
