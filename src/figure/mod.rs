@@ -9,6 +9,7 @@
 //! Screen and file can never disagree, because they paint the same scene.
 
 mod build;
+mod clip;
 mod export;
 mod front;
 pub(crate) mod numerals;

@@ -217,6 +217,15 @@ impl Shade {
         }
     }
 
+    /// The number that a cell stands for.
+    pub fn value(self, cell: f32) -> f64 {
+        match self {
+            Self::Bits => cell.into(),
+            Self::Exponent { .. } if cell == Self::ZERO => 0.0,
+            Self::Exponent { base, .. } => f64::from(base).powf(cell.into()),
+        }
+    }
+
     /// One character for a cell without colour: the bitwidth, or a tenth of the range of exponents.
     pub fn digit(self, value: f32) -> char {
         let digit = match self {
@@ -313,7 +322,7 @@ impl Heat {
     }
 
     /// The column that `x` falls into.
-    fn column(&self, x: f64) -> Option<usize> {
+    pub fn column(&self, x: f64) -> Option<usize> {
         let behind = self.edges.partition_point(|edge| *edge <= x);
         behind
             .checked_sub(1)

@@ -127,8 +127,20 @@ fn colour(colour: Color, default: Rgb) -> Rgb {
         Color::LightMagenta => (220, 140, 220),
         Color::LightCyan => (130, 215, 220),
         Color::White => (245, 245, 245),
+        Color::Indexed(index @ 16..) => of_256(index),
         Color::Reset | Color::Indexed(_) => default,
     }
+}
+
+/// What a terminal of 256 colours shows for one of its cube of six shades or of its 24 greys.
+fn of_256(index: u8) -> Rgb {
+    if index >= 232 {
+        let grey = 8 + 10 * (index - 232);
+        return (grey, grey, grey);
+    }
+    let shade = |part: u8| if part == 0 { 0 } else { 55 + 40 * part };
+    let cube = index.saturating_sub(16);
+    (shade(cube / 36), shade(cube / 6 % 6), shade(cube % 6))
 }
 
 #[cfg(test)]
@@ -137,6 +149,16 @@ mod tests {
     use ratatui::style::Style;
 
     use super::*;
+
+    #[test]
+    fn shades_of_256_colours_are_those_of_terminals() {
+        let white = colour(Color::Indexed(231), (1, 1, 1));
+        assert_eq!(
+            (white, of_256(16), of_256(196)),
+            ((255, 255, 255), (0, 0, 0), (255, 0, 0))
+        );
+        assert_eq!((of_256(67), of_256(244)), ((95, 135, 175), (128, 128, 128)));
+    }
 
     fn screen() -> Buffer {
         let mut buffer = Buffer::empty(Rect::new(0, 0, 8, 2));

@@ -38,6 +38,19 @@ impl Builder<'_> {
             names.dedup();
             names.join(" or ")
         };
+        let word = |i: usize| {
+            let word = |name: &str| match name {
+                "b" => "bitwidth",
+                "d" => "step size",
+                "q_min" => "smallest level",
+                _ => "range",
+            };
+            name(i)
+                .split(" or ")
+                .map(word)
+                .collect::<Vec<_>>()
+                .join(" or ")
+        };
         let (title, sides, quantity) = match index {
             0 => (
                 "gradient norm of W".to_owned(),
@@ -45,12 +58,12 @@ impl Builder<'_> {
                 LayerQuantity::GradientNorm,
             ),
             1 => (
-                format!("|∂{}|, step size", name(0)),
+                format!("|∂{}|, {}", name(0), word(0)),
                 &Side::BOTH[..],
                 LayerQuantity::FirstGradient,
             ),
             _ => (
-                format!("|∂{}|, range", name(1)),
+                format!("|∂{}|, {}", name(1), word(1)),
                 &Side::BOTH[..],
                 LayerQuantity::SecondGradient,
             ),

@@ -152,8 +152,16 @@ impl Default for View {
 }
 
 impl View {
+    /// The filter that lets the layer of that name through, and no other whose name has it as a part.
+    pub fn exactly(name: &str) -> String {
+        format!("={name}")
+    }
+
     /// Whether the filter lets a layer through.
     pub fn shows(&self, layer: &LayerHistory) -> bool {
+        if let Some(name) = self.filter.strip_prefix('=') {
+            return layer.info.name == name;
+        }
         self.filter.is_empty()
             || layer.info.name.contains(&self.filter)
             || layer.info.role.word().starts_with(&self.filter)

@@ -98,7 +98,7 @@ pub fn panel_with(
             }
         }
         Some(Item::Heat(heat)) => add_rows(heat, &mut scene.x.range, &theirs),
-        _ => draw_behind(name, &mut scene, &theirs),
+        _ => draw_behind(name, view, &mut scene, &theirs),
     }
     scene
 }
@@ -193,18 +193,18 @@ fn shift(scene: &mut Scene, by: f64, least: f64) {
 }
 
 /// Puts the other runs' lines before the scene's own items, on axes that hold all.
-fn draw_behind(name: Name, scene: &mut Scene, theirs: &[(&Overlaid, Scene)]) {
+fn draw_behind(name: Name, view: &View, scene: &mut Scene, theirs: &[(&Overlaid, Scene)]) {
     let mut behind = Vec::new();
     for (other, theirs) in theirs {
         let lines = lines(name, theirs, other);
         if lines.is_empty() {
             continue;
         }
-        for (own, range) in [
-            (&mut scene.x.range, theirs.x.range),
-            (&mut scene.y.range, theirs.y.range),
-        ] {
-            *own = (own.0.min(range.0), own.1.max(range.1));
+        let united = |own: (f64, f64), range: (f64, f64)| (own.0.min(range.0), own.1.max(range.1));
+        scene.x.range = united(scene.x.range, theirs.x.range);
+        // (Whoever zooms in wants to see less than all of every run.)
+        if view.y_zoom >= 1.0 {
+            scene.y.range = united(scene.y.range, theirs.y.range);
         }
         behind.extend(lines.into_iter().map(Item::Line));
     }

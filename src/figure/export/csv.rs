@@ -38,8 +38,8 @@ pub fn csv(figure: &Figure) -> String {
                 Item::Heat(heat) => {
                     for (r, name) in heat.rows.iter().enumerate() {
                         for (bits, x) in heat.row(r).iter().zip(&heat.edges) {
-                            if let Some(bits) = bits {
-                                row(&name.label, *x, Some((*bits).into()), None);
+                            if let Some(cell) = bits {
+                                row(&name.label, *x, Some(heat.shade.value(*cell)), None);
                             }
                         }
                     }

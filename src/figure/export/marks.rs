@@ -3,6 +3,7 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
+use super::super::clip;
 use super::super::scene::{Area, Bars, Heat, HeatRow, Ink, Item, Line, Place, RING, Shade};
 use super::dashes::{clipped, dashed, without_corners};
 use super::error::ExportError;
@@ -50,15 +51,18 @@ impl<DB: DrawingBackend> Painter<'_, DB> {
     pub(super) fn line(&self, line: &Line) -> Result<(), ExportError> {
         let style = self.stroke(line.ink, 1.6);
         for segment in &line.segments {
-            let points: Vec<(i32, i32)> = segment
-                .iter()
-                .filter_map(|(x, y)| Some((self.x(*x)?, self.y(*y)?)))
-                .collect();
-            if let [only] = points[..] {
-                let dot = Circle::new(only, self.text / 5.0, style.filled());
+            let shares = segment.iter().filter_map(|(x, y)| self.shares(*x, *y));
+            let shares: Vec<(f64, f64)> = shares.collect();
+            if let [only] = shares[..] {
+                let dot = Circle::new(self.pixel(only), self.text / 5.0, style.filled());
                 self.area.draw(&dot).map_err(failed)?;
             }
-            for piece in clipped(&points, self.plot) {
+            let pieces = clip::line(&shares, (-1.0, -1.0), (2.0, 2.0));
+            let pieces = pieces.into_iter().flat_map(|piece| {
+                let pixels: Vec<(i32, i32)> = piece.into_iter().map(|at| self.pixel(at)).collect();
+                clipped(&pixels, self.plot)
+            });
+            for piece in pieces {
                 for dash in dashed(&piece, line.dash, self.text) {
                     for part in without_corners(&dash) {
                         self.path(part.to_vec(), style)?;

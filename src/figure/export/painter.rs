@@ -235,6 +235,22 @@ impl<'a, DB: DrawingBackend> Painter<'a, DB> {
         (left..=right).contains(&x) && (top..=bottom).contains(&y)
     }
 
+    /// Where a point lies, as shares of the plot's width and height.
+    pub(super) fn shares(&self, x: f64, y: f64) -> Option<(f64, f64)> {
+        Some((self.scene.x.share(x)?, self.scene.y.share(y)?))
+    }
+
+    /// The pixel at such shares, of a point that is not far outside.
+    pub(super) fn pixel(&self, (across, up): (f64, f64)) -> (i32, i32) {
+        let (left, top, right, bottom) = self.plot;
+        let along =
+            |share: f64, extent: i32| (share.clamp(-1.0, 2.0) * f64::from(extent)).round() as i32;
+        (
+            left + along(across, right - left),
+            bottom - along(up, bottom - top),
+        )
+    }
+
     pub(super) fn x(&self, v: f64) -> Option<i32> {
         let share = self.scene.x.share(v)?.clamp(-1.0, 2.0);
         Some(self.plot.0 + (share * f64::from(self.plot.2 - self.plot.0)).round() as i32)

@@ -4,6 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::symbols::pixel::{OCTANTS, QUADRANTS};
 
+use super::super::clip;
 use super::super::scene::Ink;
 use super::palette::{Marker, Palette};
 
@@ -153,11 +154,12 @@ impl<'a> Canvas<'a> {
         dash: usize,
         phase: Option<&mut usize>,
     ) {
-        // Far outside points would take forever to walk to.
-        let far = 4.0 * (self.width + self.height) as f64;
-        let clamp = |v: f64| v.clamp(-far, far);
-        let (x0, y0) = (clamp(from.0), clamp(from.1));
-        let (x1, y1) = (clamp(to.0), clamp(to.1));
+        // (Points far outside would take forever to walk to.)
+        const MARGIN: f64 = 2.0;
+        let corner = (self.width as f64 + MARGIN, self.height as f64 + MARGIN);
+        let Some([(x0, y0), (x1, y1)]) = clip::segment(from, to, (-MARGIN, -MARGIN), corner) else {
+            return;
+        };
         let steps = (x1 - x0).abs().max((y1 - y0).abs()).ceil().max(1.0);
         let mut unused = 0;
         let phase = phase.unwrap_or(&mut unused);

@@ -244,7 +244,11 @@ impl Plot<'_> {
         buffer: &mut Buffer,
     ) {
         const EVERY: u16 = 8;
-        let value = |c: u16| values[usize::from(c) * heat.columns() / usize::from(plot.width)];
+        // (Columns of equal steps are no columns of equal seconds.)
+        let value = |c: u16| {
+            let share = (f64::from(c) + 0.5) / f64::from(plot.width);
+            values[heat.column(self.scene.x.value(share))?]
+        };
         let mut text = String::new().into_bytes().into_iter();
         for c in 0..plot.width {
             let Some(v) = value(c) else {

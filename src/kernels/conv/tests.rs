@@ -175,7 +175,7 @@ proptest! {
         images in 1usize..4, channels in 2usize..6, size in (1usize..40, 1usize..40),
         kernel in 0usize..3, stride in 1usize..3, padding in 0usize..16,
     ) {
-        let kernel = [3, 5, 7][kernel];
+        let kernel: usize = [3, 5, 7][kernel];
         let least = kernel.saturating_sub(2 * padding).max(1);
         let e = Extents {
             images, input: channels, size: [size.0.max(least), size.1.max(least)], output: channels,

@@ -196,6 +196,7 @@ impl History {
         Self {
             series,
             events: self.events,
+            parent: self.parent.clone(),
             name: self.name.clone(),
             device: self.device.clone(),
             experiment: self.experiment.clone(),

@@ -26,6 +26,9 @@ fn edit_line(text: &mut String, key: KeyEvent) -> bool {
     true
 }
 
+/// Lines that what lies over the page is scrolled by at most.
+const FARTHEST: usize = 60;
+
 impl App {
     /// Text that was pasted: into the line that is being typed, without its line ends.
     pub(in crate::tui) fn paste(&mut self, pasted: &str) {
@@ -60,6 +63,11 @@ impl App {
     /// A key while a question, or something to read, lies over the page.
     fn overlay_key(&mut self, key: KeyEvent) -> Vec<Effect> {
         let Some(action) = action(key) else {
+            if let Some(Overlay::Help | Overlay::Diagnostic) = self.layers.overlay() {
+                self.layers.take_overlay();
+                self.scroll = 0;
+                return Vec::new();
+            }
             return self.answer(key.code);
         };
         match self.layers.overlay() {
@@ -69,15 +77,18 @@ impl App {
             {
                 vec![Effect::Quit]
             }
-            Some(Overlay::Help) if matches!(action, Action::Down | Action::Up) => {
+            Some(Overlay::Help | Overlay::Diagnostic)
+                if matches!(action, Action::Down | Action::Up) =>
+            {
                 self.scroll = match action {
-                    Action::Down => self.scroll + 1,
+                    Action::Down => (self.scroll + 1).min(FARTHEST),
                     _ => self.scroll.saturating_sub(1),
                 };
                 Vec::new()
             }
             Some(Overlay::Help | Overlay::Diagnostic) if action != Action::Quit => {
                 self.layers.take_overlay();
+                self.scroll = 0;
                 Vec::new()
             }
             Some(Overlay::Help | Overlay::Diagnostic) | None => self.perform(action),
@@ -176,9 +187,16 @@ impl App {
                 let entries = palette::entries(self, &text);
                 let entry = entries.get(chosen.min(entries.len().saturating_sub(1)));
                 let completed = entry.map_or(text.clone(), |e| e.text.clone());
-                // A value behind `set KEY` is the user's own.
-                let own = text.strip_prefix("set ").is_some_and(|t| t.contains(' '))
-                    && !text.ends_with(' ');
+                // A value behind `set KEY`, and a name behind `rename`, are the user's own.
+                let text = match text.split_once(' ') {
+                    Some(("set", rest)) if rest.trim().contains(' ') => text.trim_end().to_owned(),
+                    _ => text,
+                };
+                let own = match text.split_once(' ') {
+                    Some(("set", rest)) => rest.trim().contains(' '),
+                    Some(("rename", rest)) => !rest.trim().is_empty(),
+                    _ => false,
+                };
                 if key.code == KeyCode::Tab || (completed.ends_with(' ') && !own) {
                     if !own {
                         self.layers.put(Layer::Palette(Typed {
@@ -199,6 +217,10 @@ impl App {
 
     /// A wheel, a drag or a click.
     pub(in crate::tui) fn mouse(&mut self, event: MouseEvent) -> Vec<Effect> {
+        if self.layers.top().is_some() {
+            // What lies beneath a dialog is not meant.
+            return Vec::new();
+        }
         let shift = event.modifiers.contains(KeyModifiers::SHIFT);
         match event.kind {
             MouseEventKind::ScrollUp if shift => self.zoom.pan(-0.1, &self.shown.history),

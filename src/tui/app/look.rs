@@ -68,7 +68,10 @@ impl App {
             .iter()
             .map(|m| &self.shown.history.layers[*m].info.name);
         let is_stage = names.clone().all(|n| n.starts_with(&inside));
-        self.view.filter = if is_stage { inside } else { row.label.clone() };
+        self.view.filter = match is_stage {
+            true => inside,
+            false => View::exactly(&row.label),
+        };
         self.selected = 0;
         if self.view.fold == Fold::Layers && matches!(self.page, Page::Layers | Page::Bitwidths) {
             self.page = Page::Ranges;
@@ -85,7 +88,7 @@ impl App {
         let (kind, layer, since) = (verdict.kind, verdict.layer, verdict.since);
         let name = layer
             .and_then(|l| self.shown.history.layers.get(l))
-            .map_or(String::new(), |l| l.info.name.clone());
+            .map_or(String::new(), |l| View::exactly(&l.info.name));
         self.go_to(match kind {
             VerdictKind::Exploding | VerdictKind::Vanishing => Page::Gradients,
             VerdictKind::Frozen | VerdictKind::AtClamp => Page::Plane,
@@ -257,6 +260,7 @@ impl App {
             smoothing: self.view.smoothing,
             cursor: self.view.cursor,
             second: self.view.second,
+            run: self.shown.folder.label(),
             theme: self.palette.theme,
             marker: self.palette.marker,
             paper: self.paper,
@@ -272,12 +276,16 @@ impl App {
         self.view.x_unit = layout.x;
         self.view.log_y = layout.log;
         self.view.smoothing = layout.smoothing;
-        (self.view.cursor, self.view.second) = (layout.cursor, layout.second);
+        // (A step of one run says nothing of another's.)
+        if layout.run == self.shown.folder.label() {
+            (self.view.cursor, self.view.second) = (layout.cursor, layout.second);
+        }
         self.paper = layout.paper;
         self.mouse_is_taken = layout.mouse;
         (self.view.fold, self.view.by_layer) = (layout.fold, layout.by_layer);
         self.palette.theme = layout.theme;
-        if self.palette.marker != Marker::Ascii {
+        // (A terminal without Unicode has no other, and one with it is not kept from it by that.)
+        if self.palette.marker != Marker::Ascii && layout.marker != Marker::Ascii {
             self.palette.marker = layout.marker;
         }
         self.go_to(layout.page);
@@ -306,6 +314,9 @@ pub(in crate::tui) struct Layout {
     smoothing: f64,
     cursor: Option<f64>,
     second: Option<f64>,
+    /// The run that the cursors are of.
+    #[serde(default)]
+    run: String,
     theme: Theme,
     marker: Marker,
     #[serde(default)]

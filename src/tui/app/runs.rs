@@ -409,9 +409,12 @@ impl App {
     pub(super) fn open_run(&mut self) -> Vec<Effect> {
         if self.runs.grouped {
             let first = self.runs.groups.get(self.selection());
-            let first = first.and_then(|g| g.members.first().copied());
+            let Some(first) = first.and_then(|g| g.members.first().copied()) else {
+                self.tell("no run of this cell yet".into());
+                return Vec::new();
+            };
             self.runs.grouped = false;
-            self.selected = first.unwrap_or(0);
+            self.selected = first;
             self.compare();
             return Vec::new();
         }

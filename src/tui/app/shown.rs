@@ -87,6 +87,12 @@ impl Shown {
         }
         let closer = self.closeup.receive().transpose();
         let closer = closer.map_err(|e| failed(&e))?.is_some();
+        if closer
+            && let (Some((steps, read)), Some(close)) =
+                (self.at_cursor.read(), self.closeup.history_mut())
+        {
+            close.pin(steps, read);
+        }
         let at_cursor = self.at_cursor.receive().transpose();
         let Some(()) = at_cursor.map_err(|e| failed(&e))? else {
             return Ok(closer);

@@ -22,8 +22,10 @@ impl Zoom {
         let all = history.step().max(1) as f64 - self.beginning(history);
         let span = self.span.unwrap_or(all) * factor;
         self.span = (span < all).then(|| span.max(4.0));
-        if self.span.is_none() {
-            self.anchor = None;
+        match self.span {
+            None => self.anchor = None,
+            // (What begins before the first step would only seem to be shown.)
+            Some(span) => self.anchor = self.anchor.map(|end| end.max(span)),
         }
     }
 

@@ -42,8 +42,8 @@ pub(super) fn draw(app: &App, body: Rect, buffer: &mut Buffer) {
             help(app, body),
         ),
         Overlay::Diagnostic => (
-            " experiment file (any key closes; the run goes on) ",
-            diagnostic(app),
+            " experiment file (j and k scroll, any other key closes; the run goes on) ",
+            diagnostic(app, body),
         ),
         Overlay::ConfirmQuit => (
             " quit? ",
@@ -120,9 +120,11 @@ pub(super) fn draw(app: &App, body: Rect, buffer: &mut Buffer) {
     let block = Block::bordered()
         .title(Span::styled(title, bold(app)))
         .border_style(muted(app));
-    let paragraph = Paragraph::new(lines)
-        .block(block)
-        .wrap(Wrap { trim: false });
+    let mut paragraph = Paragraph::new(lines).block(block);
+    // (What scrolls has a row for each line.)
+    if !matches!(overlay, Overlay::Help | Overlay::Diagnostic) {
+        paragraph = paragraph.wrap(Wrap { trim: false });
+    }
     paragraph.render(area, buffer);
 }
 
@@ -201,12 +203,24 @@ fn help(app: &App, body: Rect) -> Vec<Line<'static>> {
         .collect()
 }
 
-fn diagnostic(app: &App) -> Vec<Line<'static>> {
+fn diagnostic(app: &App, body: Rect) -> Vec<Line<'static>> {
     let Some(diagnostics) = &app.editing.diagnostics else {
         return vec![Line::raw("the experiment file is valid")];
     };
-    render(diagnostics, false)
-        .lines()
-        .map(|l| Line::raw(l.to_owned()))
-        .collect()
+    let text = render(diagnostics, false);
+    let width = usize::from(body.width.saturating_sub(4)).max(1);
+    let parts = |line: &str| -> Vec<String> {
+        let letters: Vec<char> = line.chars().collect();
+        let parts = letters.chunks(width).map(|part| part.iter().collect());
+        if letters.is_empty() {
+            vec![String::new()]
+        } else {
+            parts.collect()
+        }
+    };
+    let lines: Vec<String> = text.lines().flat_map(parts).collect();
+    let room = usize::from(body.height.saturating_sub(2)).max(1);
+    let first = app.scroll.min(lines.len().saturating_sub(room));
+    let shown = lines[first..].iter();
+    shown.map(|l| Line::raw(l.clone())).collect()
 }

@@ -240,6 +240,7 @@ const LEAST_GROUP: usize = 24;
 fn compare(app: &App, area: Rect, buffer: &mut Buffer) {
     let Some((folder, _)) = app.selected_run() else {
         let text = match app.runs.filter.as_str() {
+            "" if app.runs.grouped && !app.runs.all.is_empty() => "no run of this cell yet".into(),
             "" => format!("no runs in {} yet", app.runs_root.display()),
             filter => format!("no run's name contains \"{filter}\"; Esc shows all"),
         };
