@@ -200,7 +200,7 @@ pub enum Start {
 /// Constraints (8a) to (8c) and BOPs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Budgets {
-    /// What is bounded, in the order of [`Limit::KEYS`].
+    /// What is bounded: weights first, then activations, then bit operations.
     pub limits: Vec<Limit>,
     /// How they are kept.
     pub method: BudgetMethod,
