@@ -333,8 +333,7 @@ fn write_all(receiver: &Receiver<Message>, out: &mut Appender<File>, path: &Path
         };
         let failing = out.shared.failed.load(Ordering::Relaxed);
         let due = flushed.elapsed() >= FLUSH;
-        let wanted = asked.is_some() || due;
-        if wanted || (!failing && (important || out.gathered.len() >= GATHERED)) {
+        if due || (!failing && (important || out.gathered.len() >= GATHERED)) {
             // (Behind what was cut the next write would leave a hole.)
             if out.file.metadata().is_ok_and(|m| m.len() < out.length) {
                 out.begin_again(path);
